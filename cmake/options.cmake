@@ -1,0 +1,31 @@
+# Warnings and sanitizers for every target of ours. No -march and no -ffast-math here: instruction sets are chosen at run
+# time, and only the files under kernels/cpu that are named for one get its flags.
+add_library(pkv_options INTERFACE)
+target_compile_options(pkv_options INTERFACE -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Wno-missing-field-initializers)
+target_include_directories(pkv_options INTERFACE ${PROJECT_SOURCE_DIR})
+if(PKV_SANITIZE)
+  add_compile_options(-fsanitize=${PKV_SANITIZE} -fno-omit-frame-pointer)
+  add_link_options(-fsanitize=${PKV_SANITIZE})
+endif()
+
+find_program(CCACHE ccache)
+if(CCACHE AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${CCACHE})
+endif()
+
+# A library of one folder of the house.
+function(pkv_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(${name} PUBLIC pkv_options ${ARG_LINK})
+endfunction()
+
+# A GoogleTest program: every file of a test folder, run as one ctest entry per test case. LABEL groups them: unit, kernels,
+# golden, integration.
+function(pkv_test name)
+  cmake_parse_arguments(ARG "" "LABEL" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  target_link_libraries(${name} PRIVATE pkv_options ${ARG_LINK} GTest::gmock GTest::gtest_main)
+  add_test(NAME ${name} COMMAND ${name})
+  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL})
+endfunction()
