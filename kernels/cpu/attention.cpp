@@ -1,0 +1,69 @@
+// Chooses the attention kernels of this CPU and hands steps to the decode or the prompt path.
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <cstdlib>
+
+#include "kernels/check.h"
+
+namespace pkv {
+namespace {
+
+const AttentionKernels& choose_kernels([[maybe_unused]] const IsaFeatures& features) {
+#if defined(__x86_64__)
+  if (features.avx512) return kAttentionAvx512;
+  if (features.avx2) return kAttentionAvx2;
+#endif
+  return kAttentionScalar;
+}
+
+const PanelKernels& choose_panels([[maybe_unused]] const IsaFeatures& features, [[maybe_unused]] bool exact) {
+#if defined(__x86_64__)
+  if (features.bf16 && !exact) return kPanelAvx512Bf16;
+#endif
+  return choose_kernels(features).panel;
+}
+
+}  // namespace
+
+float* FloatScratch::reserve(int64_t count) {
+  if (count > capacity_) {
+    capacity_ = (std::max(count, capacity_ + capacity_ / 2) + 15) / 16 * 16;
+    data_.reset();
+    data_.reset(static_cast<float*>(std::aligned_alloc(64, capacity_ * sizeof(float))));
+    PKV_CHECK(data_ != nullptr, "no memory for attention scratch");
+  }
+  return data_.get();
+}
+
+void FloatScratch::Free::operator()(float* p) const { std::free(p); }
+
+CpuAttention::CpuAttention(const IsaFeatures& features, bool exact, ThreadPool& pool)
+    : kernels_(choose_kernels(features)),
+      panels_(choose_panels(features, exact)),
+      pool_(pool),
+      per_thread_(pool.threads()) {}
+
+LanePages lane_pages(const KvView& kv, int32_t lane) {
+  const Lane& view = kv.lanes[lane];
+  const PageLayout layout = kv.layout(view);
+  return {.pool = kv.pool,
+          .page_ids = kv.page_ids + view.first_page,
+          .page_bytes = kv.page_bytes,
+          .value_offset = layout.value_offset(),
+          .slots = layout.slots(),
+          .head_dim = kv.head_dim,
+          .half = view.dtype == KvDtype::kF16};
+}
+
+void CpuAttention::attend(const AttendArgs& args) {
+  PKV_CHECK(args.q_heads % args.kv_heads == 0, "query heads are a multiple of KV heads");
+  PKV_CHECK(args.kv.head_dim % 8 == 0, "head size is a multiple of 8");
+  if (args.phase == Phase::kDecode) {
+    decode(args);
+  } else {
+    prefill(args);
+  }
+}
+
+}  // namespace pkv

@@ -1,0 +1,91 @@
+// The CPU backend's side of the key/value cache: writing entries, attention over pages, and the observation passes that
+// eviction policies score with. The operations are those of Backend (kernels/backend.h) with the same arguments.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace pkv {
+
+// A 64-byte aligned array of floats that only grows; growing discards the contents.
+class FloatScratch {
+ public:
+  float* reserve(int64_t count);
+
+ private:
+  struct Free {
+    void operator()(float* p) const;
+  };
+  std::unique_ptr<float, Free> data_;
+  int64_t capacity_ = 0;
+};
+
+// Rows one after another in memory that is kept between calls; one call at a time.
+class CpuAttention {
+ public:
+  // `exact`: every product in float32. `pool` must outlive this.
+  CpuAttention(const IsaFeatures& features, bool exact, ThreadPool& pool);
+
+  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
+                std::span<const RowSpan> spans, int32_t kv_heads);
+  void attend(const AttendArgs& args);
+  void row_lse(const ObserveArgs& args, const TensorView& lse);
+  void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
+
+ private:
+  // One query row of one KV head in a decode step.
+  struct DecodeUnit {
+    int32_t row = 0;
+    int32_t kv_head = 0;
+    int32_t visible = 0;
+    int32_t tiles = 0;
+    int64_t first_tile = 0;  // in the step's list of tiles
+    LanePages pages;
+  };
+  // Some rows of one span on one KV head in a prompt step.
+  struct PrefillItem {
+    int32_t first_row = 0;  // of the step
+    int32_t rows = 0;
+    int32_t kv_head = 0;
+    int32_t visible = 0;  // slots that the first row sees; each next row sees one more
+    LanePages pages;
+  };
+  struct ObserveChunk;
+
+  void decode(const AttendArgs& args);
+  void run_decode_tiles(const AttendArgs& args, int64_t begin, int64_t end, int32_t thread);
+  void finish_decode_unit(const AttendArgs& args, const DecodeUnit& unit, const float* partials);
+  void prefill(const AttendArgs& args);
+  void list_prefill_items(const AttendArgs& args);
+  void run_prefill_item(const AttendArgs& args, const PrefillItem& item, float* scratch);
+  int64_t prefill_scratch_floats(const AttendArgs& args) const;
+  // Calls body(chunk) for at most 64 observation rows at a time, ascending, their queries packed.
+  template <typename Body>
+  void for_each_chunk(const ObserveArgs& args, Body body);
+  void chunk_lse(const ObserveArgs& args, const ObserveChunk& chunk, const TensorView& lse);
+
+  const AttentionKernels& kernels_;
+  const PanelKernels& panels_;  // for prompts; float32 when exact
+  ThreadPool& pool_;
+
+  FloatScratch shared_;
+  FloatScratch partials_;
+  std::vector<FloatScratch> per_thread_;
+  std::vector<DecodeUnit> units_;
+  std::vector<PrefillItem> items_;
+  std::unique_ptr<std::atomic<int32_t>[]> tiles_left_;  // per decode unit
+  size_t tiles_left_capacity_ = 0;
+};
+
+// Lane `lane` of `kv` as the kernels see it.
+LanePages lane_pages(const KvView& kv, int32_t lane);
+
+}  // namespace pkv

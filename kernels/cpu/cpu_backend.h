@@ -1,0 +1,74 @@
+// The backend for x86-64 CPUs (and, in portable code, any other): SIMD kernels chosen at run time, one pool of threads.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/functional/function_ref.h"
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/packed_weight.h"
+#include "kernels/cpu/rope_table.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace pkv {
+
+class CpuBackend final : public Backend {
+ public:
+  CpuBackend(const IsaFeatures& features, bool exact, int32_t threads);
+
+  std::string_view name() const override { return "cpu"; }
+  std::string description() const override;
+
+  absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
+  absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;
+  void upload(const TensorView& to, const void* from) override;
+  void download(void* to, const TensorView& from) override;
+  void copy(const TensorView& to, const TensorView& from) override;
+  void sync() override {}
+  absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
+
+  void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) override;
+  void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
+  void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
+  void add_bias(const TensorView& x, const TensorView& bias) override;
+  void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
+  void silu_mul(const TensorView& gate, const TensorView& up) override;
+  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
+
+  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
+                std::span<const RowSpan> spans, int32_t kv_heads) override;
+  void attend(const AttendArgs& args) override;
+
+  void row_lse(const ObserveArgs& args, const TensorView& lse) override;
+  void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                   const TensorView& squares) override;
+  void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
+  void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
+  void compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count) override;
+
+ private:
+  // Runs body(row) for all rows; in parallel where rows x elements_per_row are worth it.
+  void for_rows(int64_t rows, int64_t elements_per_row, absl::FunctionRef<void(int64_t row)> body);
+
+  IsaFeatures features_;
+  bool exact_;
+  ThreadPool pool_;
+  ElementwiseKernels elementwise_;
+  LinearRunner linear_;
+  CpuAttention attention_;
+  RopeTable rope_table_;
+  WeightArena arena_;
+};
+
+// Errors as make_backend's.
+absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& options);
+
+}  // namespace pkv

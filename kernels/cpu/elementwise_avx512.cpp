@@ -1,0 +1,13 @@
+// The element by element kernels for AVX-512.
+#if defined(__x86_64__)
+#include "kernels/cpu/kernel_table.h"
+
+namespace pkv {
+namespace {
+#include "kernels/cpu/elementwise.inc"
+}  // namespace
+
+const ElementwiseKernels kElementwiseAvx512 = kKernels;
+
+}  // namespace pkv
+#endif  // __x86_64__

@@ -1,0 +1,33 @@
+// Which instruction sets the CPU kernels may use. VNNI and BF16 are independent: a CPU may have either without the
+// other.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace pkv {
+
+enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
+
+// Each includes what the CPU and the operating system support; avx512 implies avx2, vnni and bf16 imply avx512.
+struct IsaFeatures {
+  bool avx2 = false;    // AVX2, FMA, F16C
+  bool avx512 = false;  // AVX-512 F, BW, VL, DQ
+  bool vnni = false;    // AVX512_VNNI
+  bool bf16 = false;    // AVX512_BF16
+  bool operator==(const IsaFeatures&) const = default;
+};
+
+IsaFeatures detect_isa();
+
+// `name` as in BackendOptions::isa: the features of `machine` up to and including the named path; all of them when
+// empty. INVALID_ARGUMENT for an unknown name, FAILED_PRECONDITION where `machine` lacks the named path.
+absl::StatusOr<IsaFeatures> cap_isa(const IsaFeatures& machine, std::string_view name);
+
+// "avx2 avx512 vnni bf16", "scalar".
+std::string describe_isa(const IsaFeatures& features);
+
+}  // namespace pkv

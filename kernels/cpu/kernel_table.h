@@ -1,0 +1,125 @@
+// The functions that exist once per instruction set, as tables of pointers, and the plain data they work on. This
+// header is compiled with every instruction set's flags, so it holds no function bodies.
+#pragma once
+
+#include <cstdint>
+
+namespace pkv {
+
+struct IsaFeatures;
+
+// Outputs per panel of a packed weight matrix; the last panel is padded with zeros.
+constexpr int32_t kPanelOutputs = 16;
+// Rows that a GEMM tile function takes in one call at most.
+constexpr int32_t kGemmMaxRows = 264;
+
+enum class CodeKind : uint8_t { kNibble, kByte, kF16, kBF16, kF32 };
+
+// How the weights of a group share parameters: weight = scale * code + min.
+enum class ScaleKind : uint8_t {
+  kNone,         // float weights
+  kHalf,         // scale f16; min = -zero_point * scale
+  kHalfMin,      // scale and min f16
+  kSuperMin,     // blocks of 256: d, dmin f16, per group s, m u8; scale = d * s, min = -dmin * m
+  kSuperSigned,  // blocks of 256: d f16, per group s i8; scale = d * s, min = -zero_point * scale
+};
+
+// A packed weight matrix: panels of 16 outputs, each holding all inputs. Within a panel, by group of inputs:
+//   codes   kNibble  [4][16][4] bytes: byte (j, o, t) holds inputs 8j+t (low nibble) and 8j+4+t (high nibble) of output
+//   o
+//           kByte    [group / 4][16][4] bytes: byte (j, o, t) holds input 4j+t of output o
+//           floats   [cols][16] elements
+//   scales  kHalf [16] f16; kHalfMin [2][16] f16; kSuperMin per 8 groups: d[16], dmin[16] f16, s[8][16], m[8][16] u8;
+//           kSuperSigned per 16 groups: d[16] f16, s[16][16] i8
+struct PackedView {
+  CodeKind code_kind = CodeKind::kF32;
+  ScaleKind scale_kind = ScaleKind::kNone;
+  int32_t group = 0;       // inputs that share a scale: 32 or 16; 0 for float weights
+  int32_t zero_point = 0;  // where scale_kind has no min of its own
+  int64_t rows = 0;        // outputs
+  int64_t cols = 0;        // inputs
+  const uint8_t* codes = nullptr;
+  const uint8_t* scales = nullptr;
+  int64_t panel_code_bytes = 0;
+  int64_t panel_scale_bytes = 0;
+};
+
+// One tile of out = a b: `rows` rows of `a` against a buffer of unpacked panels. A row's dot products are summed over
+// ascending inputs in one accumulator each, so neither the number of rows nor the split of the depth into chunks
+// changes them.
+struct GemmTile {
+  const void* a = nullptr;  // [rows][depth]: f32, or bf16 with depth rounded up to even
+  int64_t a_stride = 0;     // elements
+  const void* b = nullptr;  // [depth][tile outputs] f32, or [depth / 2][tile outputs][2] bf16
+  int64_t depth = 0;        // inputs of this chunk
+  int32_t rows = 0;
+  int32_t cols = 0;          // valid outputs
+  bool first = true;         // start from zero, not from `partial`
+  bool last = true;          // finish into `out`, not into `partial`
+  bool accumulate = false;   // out += instead of out =
+  float* partial = nullptr;  // [rows][tile outputs]
+  float* out = nullptr;
+  int64_t out_stride = 0;
+};
+
+struct GemmKernels {
+  int32_t tile_panels = 0;    // panels side by side in a tile
+  int32_t element_bytes = 0;  // of an unpacked weight
+  // Writes inputs [k0, k1) of a panel to the tile buffer's panel `slot`. k0 is a multiple of 32; k1 too, or the end.
+  void (*unpack)(const PackedView& weight, int64_t panel, int64_t k0, int64_t k1, void* tile, int32_t slot) = nullptr;
+  void (*multiply)(const GemmTile& tile) = nullptr;
+  // Converts a row of activations (element_bytes wide, padded with zeros to even); nullptr: taken as they are.
+  void (*convert_row)(const float* from, int64_t cols, void* to) = nullptr;
+};
+
+// Rows of activations quantised by group: x ~= scale * code, code in [-127, 127].
+struct Int8Rows {
+  int8_t* codes = nullptr;         // [rows][code_stride]
+  float* scales = nullptr;         // [rows][group_stride]
+  float* scaled_sums = nullptr;    // scale * sum of the group's codes
+  int32_t* corrections = nullptr;  // -zero_point * sum of the group's codes
+  int64_t code_stride = 0;
+  int64_t group_stride = 0;
+  int32_t rows = 0;
+};
+
+struct Int8Kernels {
+  // Quantises x [weight.cols] into row `row`.
+  void (*quantize_row)(const float* x, const PackedView& weight, int32_t row, const Int8Rows& to) = nullptr;
+  // out[r, o] (+)= dot of row r and output o, for the outputs of panels [first, last).
+  void (*multiply)(const PackedView& weight, int64_t first, int64_t last, const Int8Rows& x, bool accumulate,
+                   float* out, int64_t out_stride) = nullptr;
+};
+
+struct LinearKernels {
+  GemmKernels f32;
+  GemmKernels bf16;  // multiply == nullptr: this path has none
+  Int8Kernels int8;
+};
+
+struct ElementwiseKernels {
+  void (*rms_norm)(const float* x, const float* gain, float eps, int64_t cols, float* out) = nullptr;
+  void (*add)(float* x, const float* y, int64_t cols) = nullptr;
+  void (*silu_mul)(float* gate, const float* up, int64_t cols) = nullptr;
+  float (*log_sum_exp)(const float* x, int64_t cols) = nullptr;
+  // cosines and sines [pairs] of one row; rotates `heads` heads of head_dim elements each.
+  void (*rope_adjacent)(float* x, const float* cosines, const float* sines, int32_t pairs, int32_t heads,
+                        int32_t head_dim) = nullptr;
+  void (*rope_halves)(float* x, const float* cosines, const float* sines, int32_t pairs, int32_t heads,
+                      int32_t head_dim) = nullptr;
+};
+
+// One per file of that name. A table of a higher instruction set holds only what it does better; the rest is nullptr.
+extern const LinearKernels kLinearScalar;
+extern const LinearKernels kLinearAvx2;
+extern const LinearKernels kLinearAvx512;
+extern const LinearKernels kLinearAvx512Vnni;
+extern const LinearKernels kLinearAvx512Bf16;
+extern const ElementwiseKernels kElementwiseScalar;
+extern const ElementwiseKernels kElementwiseAvx2;
+extern const ElementwiseKernels kElementwiseAvx512;
+
+LinearKernels select_linear_kernels(const IsaFeatures& features);
+ElementwiseKernels select_elementwise_kernels(const IsaFeatures& features);
+
+}  // namespace pkv

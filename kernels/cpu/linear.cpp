@@ -1,0 +1,145 @@
+// Cuts matrix products into tasks: tiles of outputs by blocks of rows, or ranges of panels for single rows.
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+
+#include "kernels/check.h"
+
+namespace pkv {
+namespace {
+
+// Unpacked weights stay in the second-level cache while many rows pass over them, in the first level for few rows.
+constexpr int64_t kTileBytesManyRows = 256 << 10;
+constexpr int64_t kTileBytesFewRows = 24 << 10;
+constexpr int32_t kFewRows = 8;
+// Below this many rows a block's share of the unpacking outweighs what a better balance gains.
+constexpr int64_t kMinBlockRows = 96;
+constexpr int64_t kTileRowMultiple = 6;  // rows of the micro-kernels
+// Activations of fewer elements are converted by the calling thread alone.
+constexpr int64_t kSerialElements = 4096;
+
+constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+
+int64_t panel_count(const PackedView& weight) { return ceil_div(weight.rows, kPanelOutputs); }
+
+// Rows per block such that tiles x blocks fill the threads evenly.
+int64_t choose_block_rows(int64_t rows, int64_t tiles, int32_t threads) {
+  int64_t blocks = ceil_div(rows, kGemmMaxRows);
+  const auto uneven = [&] { return tiles * blocks % threads != 0 && tiles * blocks < 8 * threads; };
+  while (uneven() && rows / (2 * blocks) >= kMinBlockRows) blocks *= 2;
+  return std::min<int64_t>(kGemmMaxRows, align_up(ceil_div(rows, blocks), kTileRowMultiple));
+}
+
+// Runs body(row) for all rows, in parallel where that pays.
+template <typename Body>
+void for_rows(ThreadPool& pool, int64_t rows, int64_t cols, Body body) {
+  if (rows * cols < kSerialElements) {
+    for (int64_t row = 0; row < rows; ++row) body(row);
+    return;
+  }
+  const int64_t per_task = std::max<int64_t>(1, ceil_div(rows, 4 * pool.threads()));
+  pool.parallel_for(ceil_div(rows, per_task), [&](int64_t task, int32_t) {
+    const int64_t end = std::min(rows, (task + 1) * per_task);
+    for (int64_t row = task * per_task; row < end; ++row) body(row);
+  });
+}
+
+}  // namespace
+
+LinearRunner::LinearRunner(const LinearKernels& kernels, bool exact, ThreadPool& pool)
+    : kernels_(kernels), exact_(exact), pool_(pool), tiles_(pool.threads()), partials_(pool.threads()) {}
+
+void LinearRunner::run(const TensorView& x, const PackedView& weight, bool accumulate, Phase phase,
+                       const TensorView& out) {
+  PKV_CHECK(x.cols == weight.cols && out.cols == weight.rows && x.rows == out.rows, "shapes of a matrix product");
+  const bool quantised = weight.scale_kind != ScaleKind::kNone;
+  if (!exact_ && phase == Phase::kDecode && quantised) {
+    run_int8(x, weight, accumulate, out);
+  } else if (!exact_ && phase == Phase::kPrefill && kernels_.bf16.multiply != nullptr) {
+    run_gemm(kernels_.bf16, x, weight, accumulate, out);
+  } else {
+    run_gemm(kernels_.f32, x, weight, accumulate, out);
+  }
+}
+
+const void* LinearRunner::convert_rows(const GemmKernels& kernels, const TensorView& x, int64_t* stride) {
+  *stride = x.row_stride;
+  if (kernels.convert_row == nullptr) return x.data;
+  *stride = align_up(x.cols, 2);
+  auto* converted = activations_.reserve_as<std::byte>(x.rows * *stride * kernels.element_bytes);
+  for_rows(pool_, x.rows, x.cols, [&](int64_t row) {
+    kernels.convert_row(x.f32_row(row), x.cols, converted + row * *stride * kernels.element_bytes);
+  });
+  return converted;
+}
+
+void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, const PackedView& weight, bool accumulate,
+                            const TensorView& out) {
+  int64_t a_stride = 0;
+  const auto* a = static_cast<const std::byte*>(convert_rows(kernels, x, &a_stride));
+  const int64_t panels = panel_count(weight);
+  const int64_t tile_cols = kernels.tile_panels * kPanelOutputs;
+  const int64_t tiles = ceil_div(panels, kernels.tile_panels);
+  const int64_t block_rows = choose_block_rows(x.rows, tiles, pool_.threads());
+  const int64_t tile_bytes = x.rows <= kFewRows ? kTileBytesFewRows : kTileBytesManyRows;
+  const int64_t chunk = std::max<int64_t>(32, tile_bytes / (tile_cols * kernels.element_bytes) / 32 * 32);
+  const int64_t blocks = ceil_div(x.rows, block_rows);
+  pool_.parallel_for(tiles * blocks, [&](int64_t task, int32_t thread) {
+    const int64_t tile = task / blocks;
+    const int64_t first_row = task % blocks * block_rows;
+    const int64_t depth = std::min(weight.cols, chunk);
+    // Two elements to spare: pairs of an odd depth are padded.
+    auto* b = tiles_[thread].reserve_as<std::byte>((depth + 1) * tile_cols * kernels.element_bytes);
+    GemmTile args;
+    args.a_stride = a_stride;
+    args.b = b;
+    args.rows = static_cast<int32_t>(std::min(block_rows, x.rows - first_row));
+    args.cols = static_cast<int32_t>(std::min(tile_cols, weight.rows - tile * tile_cols));
+    args.accumulate = accumulate;
+    args.partial = weight.cols > chunk ? partials_[thread].reserve_as<float>(block_rows * tile_cols) : nullptr;
+    args.out = out.f32_row(first_row) + tile * tile_cols;
+    args.out_stride = out.row_stride;
+    for (int64_t k = 0; k < weight.cols; k += chunk) {
+      args.depth = std::min(chunk, weight.cols - k);
+      args.first = k == 0;
+      args.last = k + args.depth == weight.cols;
+      args.a = a + (first_row * a_stride + k) * (kernels.convert_row == nullptr ? 4 : kernels.element_bytes);
+      for (int32_t slot = 0; slot < kernels.tile_panels; ++slot) {
+        // Slots beyond the last panel repeat it; their outputs are not stored.
+        const int64_t panel = std::min(tile * kernels.tile_panels + slot, panels - 1);
+        kernels.unpack(weight, panel, k, k + args.depth, b, slot);
+      }
+      kernels.multiply(args);
+    }
+  });
+}
+
+Int8Rows LinearRunner::quantize_rows(const TensorView& x, const PackedView& weight) {
+  Int8Rows rows;
+  rows.rows = static_cast<int32_t>(x.rows);
+  rows.code_stride = align_up(weight.cols, 64);
+  rows.group_stride = weight.cols / weight.group;
+  const int64_t cells = x.rows * rows.group_stride;
+  auto* memory = activations_.reserve_as<std::byte>(x.rows * rows.code_stride + cells * 12);
+  rows.codes = reinterpret_cast<int8_t*>(memory);
+  rows.scales = reinterpret_cast<float*>(memory + x.rows * rows.code_stride);
+  rows.scaled_sums = rows.scales + cells;
+  rows.corrections = reinterpret_cast<int32_t*>(rows.scaled_sums + cells);
+  for_rows(pool_, x.rows, x.cols,
+           [&](int64_t row) { kernels_.int8.quantize_row(x.f32_row(row), weight, static_cast<int32_t>(row), rows); });
+  return rows;
+}
+
+void LinearRunner::run_int8(const TensorView& x, const PackedView& weight, bool accumulate, const TensorView& out) {
+  const Int8Rows rows = quantize_rows(x, weight);
+  const int64_t panels = panel_count(weight);
+  const int64_t per_task = std::max<int64_t>(1, ceil_div(panels, 4 * pool_.threads()));
+  pool_.parallel_for(ceil_div(panels, per_task), [&](int64_t task, int32_t) {
+    const int64_t first = task * per_task;
+    kernels_.int8.multiply(weight, first, std::min(panels, first + per_task), rows, accumulate, out.f32(),
+                           out.row_stride);
+  });
+}
+
+}  // namespace pkv

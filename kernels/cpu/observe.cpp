@@ -1,0 +1,164 @@
+// Observation passes: log-sum-exps of a few query rows and the attention mass that lands on each slot. float32
+// throughout. Work is split by (KV head, tile of slots), so each column's sum is made by one thread, rows ascending.
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numbers>
+
+#include "kernels/check.h"
+#include "kernels/cpu/attention.h"
+
+namespace pkv {
+namespace {
+
+// Bounds the packed queries and the per-tile results of one pass.
+constexpr int32_t kChunkRows = 64;
+
+}  // namespace
+
+// At most kChunkRows observation rows, packed into panels for every KV head.
+struct CpuAttention::ObserveChunk {
+  int32_t first_row = 0;
+  int32_t query_rows = 0;   // rows * G; query row m is row first_row + m / G, head m % G of the group
+  int32_t padded_rows = 0;  // per KV head
+  int32_t tiles = 0;
+  const float* queries = nullptr;  // [kv_heads][padded_rows / panel rows][head_dim][panel rows]
+
+  // Slots of the tile at `start` that each row of the panel at `first` sees. Returns the largest.
+  int32_t limits(const ObserveArgs& args, int32_t first, int32_t start, int32_t panel_rows, int32_t* out) const {
+    const int32_t group = args.q_heads / args.kv_heads;
+    int32_t largest = 0;
+    for (int32_t r = 0; r < panel_rows; ++r) {
+      const int32_t m = first + r;
+      out[r] = m < query_rows ? std::clamp(args.visible[first_row + m / group] - start, 0, kTileSlots) : 0;
+      largest = std::max(largest, out[r]);
+    }
+    return largest;
+  }
+};
+
+template <typename Body>
+void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
+  const PanelKernels& panel = kernels_.panel;
+  const int32_t group = args.q_heads / args.kv_heads;
+  const int32_t d = args.kv.head_dim;
+  const int32_t total = static_cast<int32_t>(args.q.rows);
+  PKV_CHECK(args.visible.size() == static_cast<size_t>(total), "one visible count for each row");
+  const int64_t keys = static_cast<int64_t>(kTileSlots) * (d + kMaxPanelCols);
+  for (FloatScratch& scratch : per_thread_) scratch.reserve(keys + 2 * kMaxPanelRows * kScoreStride);
+
+  for (int32_t first_row = 0; first_row < total; first_row += kChunkRows) {
+    const int32_t rows = std::min(kChunkRows, total - first_row);
+    ObserveChunk chunk{.first_row = first_row, .query_rows = rows * group};
+    chunk.padded_rows = (chunk.query_rows + panel.rows - 1) / panel.rows * panel.rows;
+    const auto visible = args.visible.subspan(first_row, rows);
+    chunk.tiles = (*std::max_element(visible.begin(), visible.end()) + kTileSlots - 1) / kTileSlots;
+    const int64_t head_floats = static_cast<int64_t>(chunk.padded_rows) * d;
+    float* queries = shared_.reserve(head_floats * args.kv_heads);
+    chunk.queries = queries;
+    pool_.parallel_for(args.kv_heads, [&](int64_t head, int32_t) {
+      const float* pointers[kMaxPanelRows];
+      for (int32_t first = 0; first < chunk.query_rows; first += panel.rows) {
+        const int32_t count = std::min(panel.rows, chunk.query_rows - first);
+        for (int32_t r = 0; r < count; ++r) {
+          const int32_t m = first + r;
+          pointers[r] = args.q.f32_row(first_row + m / group) + (head * group + m % group) * d;
+        }
+        panel.pack_queries(pointers, count, d, args.scale * std::numbers::log2e_v<float>,
+                           queries + head * head_floats + static_cast<int64_t>(first) * d);
+      }
+    });
+    body(chunk);
+  }
+}
+
+void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
+  for_each_chunk(args, [&](const ObserveChunk& chunk) { chunk_lse(args, chunk, lse); });
+}
+
+void CpuAttention::chunk_lse(const ObserveArgs& args, const ObserveChunk& chunk, const TensorView& lse) {
+  const int32_t panel_rows = kernels_.panel.rows;
+  const int32_t group = args.q_heads / args.kv_heads;
+  const int32_t d = args.kv.head_dim;
+  // [kv_heads][tiles][padded_rows] maxima, then as many sums.
+  const int64_t count = static_cast<int64_t>(args.kv_heads) * chunk.tiles * chunk.padded_rows;
+  float* tops = partials_.reserve(2 * count);
+  float* sums = tops + count;
+  pool_.parallel_for(static_cast<int64_t>(args.kv_heads) * chunk.tiles, [&](int64_t task, int32_t thread) {
+    const int32_t head = static_cast<int32_t>(task / chunk.tiles);
+    const int32_t start = static_cast<int32_t>(task % chunk.tiles) * kTileSlots;
+    const Lane& lane = args.kv.lanes[args.first_lane + head];
+    float* scores = per_thread_[thread].reserve(0);
+    float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
+    kernels_.panel.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
+                             std::min(kTileSlots, lane.length - start), keys);
+    for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
+      int32_t limits[kMaxPanelRows];
+      const int32_t seen = chunk.limits(args, first, start, panel_rows, limits);
+      const int64_t at = task * chunk.padded_rows + first;
+      kernels_.lse_panel({.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * d,
+                          .keys = keys,
+                          .limits = limits,
+                          .head_dim = d,
+                          .count = seen,
+                          .scores = scores},
+                         tops + at, sums + at);
+    }
+  });
+  pool_.parallel_for(args.kv_heads, [&](int64_t head, int32_t) {
+    for (int32_t m = 0; m < chunk.query_rows; ++m) {
+      float top = -std::numeric_limits<float>::infinity();
+      float sum = 0.0f;
+      for (int32_t tile = 0; tile < chunk.tiles; ++tile) {
+        const int64_t at = (head * chunk.tiles + tile) * chunk.padded_rows + m;
+        if (sums[at] == 0.0f) continue;
+        const float next = std::max(top, tops[at]);
+        sum = sum * std::exp2(top - next) + sums[at] * std::exp2(tops[at] - next);
+        top = next;
+      }
+      lse.f32_row(chunk.first_row + m / group)[head * group + m % group] =
+          top * std::numbers::ln2_v<float> + std::log(sum);
+    }
+  });
+}
+
+void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                               const TensorView& squares) {
+  const int32_t panel_rows = kernels_.panel.rows;
+  const int32_t group = args.q_heads / args.kv_heads;
+  const int32_t d = args.kv.head_dim;
+  for_each_chunk(args, [&](const ObserveChunk& chunk) {
+    pool_.parallel_for(static_cast<int64_t>(args.kv_heads) * chunk.tiles, [&](int64_t task, int32_t thread) {
+      const int32_t head = static_cast<int32_t>(task / chunk.tiles);
+      const int32_t start = static_cast<int32_t>(task % chunk.tiles) * kTileSlots;
+      const Lane& lane = args.kv.lanes[args.first_lane + head];
+      float* scores = per_thread_[thread].reserve(0);
+      float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
+      kernels_.panel.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
+                               std::min(kTileSlots, lane.length - start), keys);
+      for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
+        int32_t limits[kMaxPanelRows];
+        const int32_t seen = chunk.limits(args, first, start, panel_rows, limits);
+        float row_lse_log2[kMaxPanelRows] = {};
+        float* row_sums[kMaxPanelRows] = {};
+        float* row_squares[kMaxPanelRows] = {};
+        for (int32_t r = 0; r < panel_rows && first + r < chunk.query_rows; ++r) {
+          const int32_t q_head = head * group + (first + r) % group;
+          row_lse_log2[r] = lse.f32_row(chunk.first_row + (first + r) / group)[q_head] * std::numbers::log2e_v<float>;
+          row_sums[r] = sums.f32_row(q_head) + start;
+          if (squares.data != nullptr) row_squares[r] = squares.f32_row(q_head) + start;
+        }
+        kernels_.mass_panel(
+            {.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * d,
+             .keys = keys,
+             .limits = limits,
+             .head_dim = d,
+             .count = seen,
+             .scores = scores},
+            {.lse = row_lse_log2, .sums = row_sums, .squares = squares.data != nullptr ? row_squares : nullptr});
+      }
+    });
+  });
+}
+
+}  // namespace pkv

@@ -1,0 +1,29 @@
+// Angles of rotary position embeddings, computed once per step.
+#include "kernels/cpu/rope_table.h"
+
+#include <algorithm>
+#include <cmath>
+
+namespace pkv {
+
+void RopeTable::prepare(std::span<const int32_t> positions, const RopeSpec& spec, ThreadPool& pool) {
+  if (std::ranges::equal(positions, positions_) && std::ranges::equal(spec.inv_freq, inv_freq_) &&
+      spec.magnitude == magnitude_) {
+    return;
+  }
+  positions_.assign(positions.begin(), positions.end());
+  inv_freq_.assign(spec.inv_freq.begin(), spec.inv_freq.end());
+  magnitude_ = spec.magnitude;
+  values_.resize(2 * positions.size() * inv_freq_.size());
+  pool.parallel_for(static_cast<int64_t>(positions.size()), [&](int64_t row, int32_t) {
+    float* cosine = values_.data() + 2 * row * pairs();
+    float* sine = cosine + pairs();
+    for (int64_t i = 0; i < pairs(); ++i) {
+      const double angle = static_cast<float>(positions_[row]) * inv_freq_[i];
+      cosine[i] = static_cast<float>(std::cos(angle)) * magnitude_;
+      sine[i] = static_cast<float>(std::sin(angle)) * magnitude_;
+    }
+  });
+}
+
+}  // namespace pkv

@@ -1,0 +1,18 @@
+// Turning attention mass into kept slots, and packing a lane's kept entries to its front. The operations are those of
+// Backend (kernels/backend.h) with the same arguments.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace pkv {
+
+void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool);
+void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool);
+// NaN counts as -infinity, and -0 as 0.
+void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& kept, ThreadPool& pool);
+void cpu_compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count, ThreadPool& pool);
+
+}  // namespace pkv

@@ -1,0 +1,134 @@
+// Regions are announced through one atomic word; workers spin on it for a while and then sleep on a condition variable.
+#include "kernels/cpu/thread_pool.h"
+
+#include <chrono>
+#include <limits>
+
+#include "kernels/check.h"
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
+
+namespace pkv {
+namespace {
+
+// Longer than the gaps between the regions of one step, much shorter than the idle time between requests.
+constexpr std::chrono::microseconds kSpin{50};
+constexpr int32_t kPausesPerClockRead = 32;
+
+void cpu_pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+uint32_t generation_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
+uint32_t task_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+
+// Spins until `ready()`; false when the time is up.
+template <typename Ready>
+bool spin_until(Ready ready) {
+  const auto deadline = std::chrono::steady_clock::now() + kSpin;
+  do {
+    for (int32_t i = 0; i < kPausesPerClockRead; ++i) {
+      if (ready()) return true;
+      cpu_pause();
+    }
+  } while (std::chrono::steady_clock::now() < deadline);
+  return false;
+}
+
+}  // namespace
+
+int32_t available_cores() {
+#if defined(__linux__)
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof(set), &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+#endif
+  const unsigned cores = std::thread::hardware_concurrency();
+  return cores == 0 ? 1 : static_cast<int32_t>(cores);
+}
+
+ThreadPool::ThreadPool(int32_t threads) {
+  PKV_CHECK(threads >= 1, "a pool needs a thread");
+  workers_.reserve(threads - 1);
+  for (int32_t thread = 1; thread < threads; ++thread) {
+    workers_.emplace_back([this, thread] { work(thread); });
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    closing_.store(true);
+  }
+  wake_.notify_all();
+  for (std::thread& worker : workers_) worker.join();
+}
+
+void ThreadPool::parallel_for(int64_t tasks, Body body) {
+  PKV_CHECK(tasks <= std::numeric_limits<int32_t>::max(), "too many tasks for one region");
+  if (tasks <= 1 || workers_.empty()) {
+    for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+    return;
+  }
+  // The last task of the previous region is done, hence no other thread holds one; late ones fail at their
+  // compare-and-swap.
+  const uint32_t generation = generation_of(ticket_.load(std::memory_order_relaxed)) + 1;
+  // Closes the previous region's ticket before its body and count change: a late worker must not pair the old ticket
+  // with the new count.
+  ticket_.store((static_cast<uint64_t>(generation) << 32) | std::numeric_limits<uint32_t>::max());
+  body_.store(&body);
+  tasks_.store(static_cast<uint32_t>(tasks));
+  done_.store(0);
+  const uint32_t open = generation + 1;
+  ticket_.store(static_cast<uint64_t>(open) << 32);
+  if (sleepers_.load() > 0) {
+    {
+      std::lock_guard<std::mutex> lock(mutex_);
+    }  // a worker between its last look and its sleep must not miss the call
+    wake_.notify_all();
+  }
+  run_tasks(open, 0);
+  const auto finished = [&] { return done_.load(std::memory_order_acquire) == static_cast<uint32_t>(tasks); };
+  while (!spin_until(finished)) std::this_thread::yield();
+}
+
+void ThreadPool::run_tasks(uint32_t generation, int32_t thread) {
+  uint64_t ticket = ticket_.load();
+  while (generation_of(ticket) == generation) {
+    const Body* body = body_.load();
+    if (task_of(ticket) >= tasks_.load()) return;
+    if (!ticket_.compare_exchange_weak(ticket, ticket + 1)) continue;
+    (*body)(task_of(ticket), thread);
+    done_.fetch_add(1, std::memory_order_release);
+    ticket = ticket_.load();
+  }
+}
+
+void ThreadPool::work(int32_t thread) {
+  uint32_t generation = 0;
+  while (await_region(generation, &generation)) run_tasks(generation, thread);
+}
+
+bool ThreadPool::await_region(uint32_t seen, uint32_t* generation) {
+  const auto announced = [&] {
+    *generation = generation_of(ticket_.load());
+    return *generation != seen || closing_.load();
+  };
+  if (!spin_until(announced)) {
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1);
+    wake_.wait(lock, announced);
+    sleepers_.fetch_sub(1);
+  }
+  return !closing_.load();
+}
+
+}  // namespace pkv

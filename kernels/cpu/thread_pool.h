@@ -1,0 +1,57 @@
+// Worker threads for data-parallel regions of a few microseconds. The calling thread works too; a region ends when its
+// tasks are done, so a worker that wakes too late costs nothing.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "absl/functional/function_ref.h"
+
+namespace pkv {
+
+// Cores this process may run on (its affinity mask), at least 1.
+int32_t available_cores();
+
+class ThreadPool {
+ public:
+  using Body = absl::FunctionRef<void(int64_t task, int32_t thread)>;
+
+  // `threads` counts the caller: threads - 1 workers are started.
+  explicit ThreadPool(int32_t threads);
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int32_t threads() const { return static_cast<int32_t>(workers_.size()) + 1; }
+
+  // Calls body(task, thread) once for every task in [0, tasks), 0 <= thread < threads(), and returns when all are done.
+  // Tasks are handed out in ascending order to whichever thread is free. One caller at a time; bodies must not call it
+  // again.
+  void parallel_for(int64_t tasks, Body body);
+
+ private:
+  void work(int32_t thread);
+  // Takes and runs tasks of `generation` until none is left.
+  void run_tasks(uint32_t generation, int32_t thread);
+  // Waits for a generation other than `seen`; false when the pool is closing.
+  bool await_region(uint32_t seen, uint32_t* generation);
+
+  std::vector<std::thread> workers_;
+
+  // High half: generation of the region; low half: the next task. A task is taken by compare-and-swap of the whole, so
+  // a thread that is late can never take a task of another region than the one whose body it has read.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  std::atomic<const Body*> body_{nullptr};
+  std::atomic<uint32_t> tasks_{0};
+  alignas(64) std::atomic<uint32_t> done_{0};
+  alignas(64) std::atomic<int32_t> sleepers_{0};
+  std::atomic<bool> closing_{false};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+}  // namespace pkv

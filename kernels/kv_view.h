@@ -1,0 +1,75 @@
+// What a kernel may know of the key/value cache. Plain data, the same structs on every backend.
+//
+// The unit of the cache is a LANE: one KV head of one layer of one sequence. A lane's entries lie in pages of a fixed number of
+// BYTES; a page belongs to one lane and holds `slots` entries, keys first and values after them:
+//
+//   keys    [head_dim][slots]   dimension-major: one dimension of all the page's slots is contiguous
+//   values  [slots][head_dim]   slot-major
+//
+// Entries are f16 or f32. How many slots a page has follows from the lane's entry format and is never assumed to be a power of
+// two. The original position of every slot lies in a side array indexed by page and slot.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pkv {
+
+enum class KvDtype : uint8_t { kF16, kF32 };
+
+constexpr int32_t kv_element_bytes(KvDtype dtype) { return dtype == KvDtype::kF16 ? 2 : 4; }
+
+// How one page of a lane is laid out.
+struct PageLayout {
+  KvDtype dtype = KvDtype::kF16;
+  int32_t head_dim = 0;
+  int32_t page_bytes = 0;
+
+  constexpr int32_t entry_bytes() const { return 2 * head_dim * kv_element_bytes(dtype); }  // key and value
+  constexpr int32_t slots() const { return page_bytes / entry_bytes(); }
+  constexpr int32_t value_offset() const { return slots() * head_dim * kv_element_bytes(dtype); }  // bytes from page start
+  constexpr int32_t pages_for(int32_t entries) const { return (entries + slots() - 1) / slots(); }
+};
+
+// One lane as one step sees it. Slot s lies in page page_ids[first_page + s / slots], place s % slots.
+//
+// A step appends a sequence's rows in order, so causality needs no mask: its row i (0-based) is written to slot `write_slot + i`
+// and sees the slots [0, visible + i). Appending to a lane of n entries: write_slot = n, visible = n + 1, length = n + rows.
+// Overwriting an evicted slot (one row): write_slot = that slot, visible = length = n.
+struct Lane {
+  int32_t first_page = 0;  // index into KvView::page_ids
+  int32_t length = 0;      // slots in use once this step's rows are written
+  int32_t write_slot = 0;
+  int32_t visible = 0;
+  KvDtype dtype = KvDtype::kF16;
+};
+
+// The cache as one step sees it.
+struct KvView {
+  std::byte* pool = nullptr;           // [pages][page_bytes]
+  int32_t* positions = nullptr;        // [pages][position_stride]: original position of each slot
+  const int32_t* page_ids = nullptr;   // page tables of all lanes of the step
+  const Lane* lanes = nullptr;         // [sequences of the step][kv_heads], of one layer
+  int32_t lane_count = 0;
+  int32_t page_bytes = 0;
+  int32_t position_stride = 0;         // slots of the densest entry format
+  int32_t head_dim = 0;
+
+  PageLayout layout(const Lane& lane) const { return {lane.dtype, head_dim, page_bytes}; }
+  std::byte* page(const Lane& lane, int32_t page_index) const {
+    return pool + static_cast<int64_t>(page_ids[lane.first_page + page_index]) * page_bytes;
+  }
+  int32_t* page_positions(const Lane& lane, int32_t page_index) const {
+    return positions + static_cast<int64_t>(page_ids[lane.first_page + page_index]) * position_stride;
+  }
+};
+
+// The rows of one sequence in a step: rows [first_row, first_row + rows) of the step's tensors belong to the lanes
+// [first_lane, first_lane + kv_heads) of the view.
+struct RowSpan {
+  int32_t first_row = 0;
+  int32_t rows = 0;
+  int32_t first_lane = 0;
+};
+
+}  // namespace pkv

@@ -1,0 +1,194 @@
+// The reference backend's operations on the cache: writing keys and values, attention, observation of attention mass.
+// Lanes are first unpacked from their pages to dense float32 rows; everything after that is the textbook formula.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "kernels/check.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace pkv {
+namespace {
+
+float load_element(const std::byte* base, int64_t index, KvDtype dtype) {
+  const std::byte* at = base + index * kv_element_bytes(dtype);
+  if (dtype == KvDtype::kF32) {
+    float value;
+    std::memcpy(&value, at, sizeof(value));
+    return value;
+  }
+  uint16_t half;
+  std::memcpy(&half, at, sizeof(half));
+  return half_to_float(half);
+}
+
+void store_element(std::byte* base, int64_t index, KvDtype dtype, float value) {
+  std::byte* at = base + index * kv_element_bytes(dtype);
+  if (dtype == KvDtype::kF32) {
+    std::memcpy(at, &value, sizeof(value));
+    return;
+  }
+  const uint16_t half = float_to_half(value);
+  std::memcpy(at, &half, sizeof(half));
+}
+
+// The first slots of a lane, unpacked: keys and values [count, d].
+struct DenseLane {
+  std::vector<float> keys, values;
+  int32_t head_dim = 0;
+
+  const float* key(int64_t slot) const { return keys.data() + slot * head_dim; }
+  const float* value(int64_t slot) const { return values.data() + slot * head_dim; }
+};
+
+DenseLane unpack(const KvView& kv, const Lane& lane, int32_t count) {
+  PKV_CHECK(count <= lane.length, "more slots are seen than the lane has");
+  const PageLayout layout = kv.layout(lane);
+  DenseLane dense{.head_dim = kv.head_dim};
+  dense.keys.resize(static_cast<size_t>(count) * static_cast<size_t>(kv.head_dim));
+  dense.values.resize(dense.keys.size());
+  for (int64_t slot = 0; slot < count; ++slot) {
+    const auto page_index = static_cast<int32_t>(slot / layout.slots());
+    const int64_t place = slot % layout.slots();
+    const std::byte* page = kv.page(lane, page_index);
+    for (int64_t i = 0; i < kv.head_dim; ++i) {
+      const auto to = static_cast<size_t>(slot * kv.head_dim + i);
+      dense.keys[to] = load_element(page, i * layout.slots() + place, lane.dtype);
+      dense.values[to] = load_element(page + layout.value_offset(), place * kv.head_dim + i, lane.dtype);
+    }
+  }
+  return dense;
+}
+
+void write_slot(const KvView& kv, const Lane& lane, int32_t slot, const float* key, const float* value,
+                int32_t position) {
+  PKV_CHECK(slot >= 0 && slot < lane.length, "write outside the lane");
+  const PageLayout layout = kv.layout(lane);
+  const int32_t page_index = slot / layout.slots(), place = slot % layout.slots();
+  std::byte* page = kv.page(lane, page_index);
+  for (int64_t i = 0; i < kv.head_dim; ++i) {
+    store_element(page, i * layout.slots() + place, lane.dtype, key[i]);
+    store_element(page + layout.value_offset(), static_cast<int64_t>(place) * kv.head_dim + i, lane.dtype, value[i]);
+  }
+  kv.page_positions(lane, page_index)[place] = position;
+}
+
+// Scaled scores of one query against the first scores.size() keys, and their log-sum-exp (-infinity of none).
+double score_row(const float* query, const DenseLane& lane, float scale, std::vector<double>& scores) {
+  double highest = -INFINITY;
+  for (size_t j = 0; j < scores.size(); ++j) {
+    scores[j] = scale * reference_dot(query, lane.key(static_cast<int64_t>(j)), lane.head_dim);
+    highest = std::max(highest, scores[j]);
+  }
+  if (scores.empty()) return highest;
+  double sum = 0;
+  for (double score : scores) sum += std::exp(score - highest);
+  return highest + std::log(sum);
+}
+
+// softmax(scores) V for one query; out [d].
+void attend_row(const std::vector<double>& scores, double lse, const DenseLane& lane, float* out) {
+  std::vector<double> sum(static_cast<size_t>(lane.head_dim), 0.0);
+  for (size_t j = 0; j < scores.size(); ++j) {
+    const double probability = std::exp(scores[j] - lse);
+    const float* value = lane.value(static_cast<int64_t>(j));
+    for (size_t i = 0; i < sum.size(); ++i) sum[i] += probability * value[i];
+  }
+  for (size_t i = 0; i < sum.size(); ++i) out[i] = static_cast<float>(sum[i]);
+}
+
+}  // namespace
+
+void ReferenceBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
+                                const KvView& kv, std::span<const RowSpan> spans, int32_t kv_heads) {
+  for (const RowSpan& span : spans) {
+    for (int32_t g = 0; g < kv_heads; ++g) {
+      const Lane& lane = kv.lanes[span.first_lane + g];
+      for (int32_t i = 0; i < span.rows; ++i) {
+        const int64_t row = span.first_row + i;
+        const int64_t column = static_cast<int64_t>(g) * kv.head_dim;
+        write_slot(kv, lane, lane.write_slot + i, k.f32_row(row) + column, v.f32_row(row) + column,
+                   positions[static_cast<size_t>(row)]);
+      }
+    }
+  }
+}
+
+void ReferenceBackend::attend(const AttendArgs& args) {
+  const int32_t group = args.q_heads / args.kv_heads;
+  std::vector<double> scores;
+  for (const RowSpan& span : args.spans) {
+    if (span.rows == 0) continue;
+    for (int32_t g = 0; g < args.kv_heads; ++g) {
+      const Lane& lane = args.kv.lanes[span.first_lane + g];
+      const DenseLane dense = unpack(args.kv, lane, lane.visible + span.rows - 1);
+      for (int32_t i = 0; i < span.rows; ++i) {
+        const int64_t row = span.first_row + i;
+        scores.resize(static_cast<size_t>(lane.visible + i));
+        for (int32_t h = g * group; h < (g + 1) * group; ++h) {
+          const int64_t column = static_cast<int64_t>(h) * args.kv.head_dim;
+          const double lse = score_row(args.q.f32_row(row) + column, dense, args.scale, scores);
+          attend_row(scores, lse, dense, args.out.f32_row(row) + column);
+          if (args.lse.data != nullptr) args.lse.f32_row(row)[h] = static_cast<float>(lse);
+        }
+      }
+    }
+  }
+}
+
+namespace {
+
+// Calls visit(row, query head, scores, lse) for every observation row and query head.
+template <typename Visit>
+void for_each_observation(const ObserveArgs& args, Visit visit) {
+  const int32_t group = args.q_heads / args.kv_heads;
+  int32_t most_visible = 0;
+  for (int32_t count : args.visible) most_visible = std::max(most_visible, count);
+  std::vector<double> scores;
+  for (int32_t g = 0; g < args.kv_heads; ++g) {
+    const DenseLane dense = unpack(args.kv, args.kv.lanes[args.first_lane + g], most_visible);
+    for (int64_t row = 0; row < args.q.rows; ++row) {
+      scores.resize(static_cast<size_t>(args.visible[static_cast<size_t>(row)]));
+      for (int32_t h = g * group; h < (g + 1) * group; ++h) {
+        const float* query = args.q.f32_row(row) + static_cast<int64_t>(h) * args.kv.head_dim;
+        const double lse = score_row(query, dense, args.scale, scores);
+        visit(row, h, scores, lse);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+void ReferenceBackend::row_lse(const ObserveArgs& args, const TensorView& lse) {
+  for_each_observation(args, [&](int64_t row, int32_t head, const std::vector<double>&, double value) {
+    lse.f32_row(row)[head] = static_cast<float>(value);
+  });
+}
+
+void ReferenceBackend::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                                   const TensorView& squares) {
+  // Rows come one after another per head, so float64 totals are kept per head and added to the float32 results at the
+  // end.
+  const auto columns = static_cast<size_t>(sums.cols);
+  std::vector<double> mass(static_cast<size_t>(args.q_heads) * columns, 0.0), mass_squares(mass.size(), 0.0);
+  for_each_observation(args, [&](int64_t row, int32_t head, const std::vector<double>& scores, double) {
+    PKV_CHECK(scores.size() <= columns, "more slots are seen than there are columns");
+    const double row_value = lse.f32_row(row)[head];
+    for (size_t j = 0; j < scores.size(); ++j) {
+      const double probability = std::exp(scores[j] - row_value);
+      mass[static_cast<size_t>(head) * columns + j] += probability;
+      mass_squares[static_cast<size_t>(head) * columns + j] += probability * probability;
+    }
+  });
+  for (int32_t h = 0; h < args.q_heads; ++h) {
+    for (size_t j = 0; j < columns; ++j) {
+      const size_t at = static_cast<size_t>(h) * columns + j;
+      sums.f32_row(h)[j] = static_cast<float>(sums.f32_row(h)[j] + mass[at]);
+      if (squares.data != nullptr) squares.f32_row(h)[j] = static_cast<float>(squares.f32_row(h)[j] + mass_squares[at]);
+    }
+  }
+}
+
+}  // namespace pkv

@@ -1,0 +1,110 @@
+// The reference backend's dense operations: embedding, norms, matrix products, rotary embedding, activations.
+#include <cmath>
+
+#include "kernels/check.h"
+#include "kernels/reference/reference_backend.h"
+
+namespace pkv {
+
+double reference_dot(const float* a, const float* b, int64_t count) {
+  // Eight partial sums keep the oracle fast enough for a real model; their order is fixed.
+  constexpr int64_t kPartials = 8;
+  double partial[kPartials] = {};
+  int64_t i = 0;
+  for (; i + kPartials <= count; i += kPartials) {
+    for (int64_t p = 0; p < kPartials; ++p) partial[p] += static_cast<double>(a[i + p]) * static_cast<double>(b[i + p]);
+  }
+  double sum = 0;
+  for (; i < count; ++i) sum += static_cast<double>(a[i]) * static_cast<double>(b[i]);
+  for (double value : partial) sum += value;
+  return sum;
+}
+
+void ReferenceBackend::embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) {
+  const auto& weight = static_cast<const ReferenceWeight&>(table);
+  for (size_t r = 0; r < ids.size(); ++r) {
+    PKV_CHECK(ids[r] >= 0 && ids[r] < table.rows(), "token id outside the embedding table");
+    const float* row = weight.row(ids[r]);
+    float* to = out.f32_row(static_cast<int64_t>(r));
+    for (int64_t c = 0; c < table.cols(); ++c) to[c] = row[c];
+  }
+}
+
+void ReferenceBackend::rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) {
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const float* row = x.f32_row(r);
+    const double mean_square = reference_dot(row, row, x.cols) / static_cast<double>(x.cols);
+    const double factor = 1.0 / std::sqrt(mean_square + static_cast<double>(eps));
+    float* to = out.f32_row(r);
+    for (int64_t c = 0; c < x.cols; ++c) to[c] = static_cast<float>(row[c] * factor * gain.f32()[c]);
+  }
+}
+
+void ReferenceBackend::linear(const TensorView& x, const Weight& weight, bool accumulate, Phase /*phase*/,
+                              const TensorView& out) {
+  const auto& w = static_cast<const ReferenceWeight&>(weight);
+  PKV_CHECK(x.cols == w.cols() && out.cols == w.rows() && out.rows == x.rows, "shapes of a linear layer");
+  // Weight rows outside: each is read from memory once.
+  for (int64_t n = 0; n < w.rows(); ++n) {
+    for (int64_t r = 0; r < x.rows; ++r) {
+      float& to = out.f32_row(r)[n];
+      const double before = accumulate ? static_cast<double>(to) : 0.0;
+      to = static_cast<float>(before + reference_dot(x.f32_row(r), w.row(n), w.cols()));
+    }
+  }
+}
+
+void ReferenceBackend::add_bias(const TensorView& x, const TensorView& bias) {
+  for (int64_t r = 0; r < x.rows; ++r) {
+    float* row = x.f32_row(r);
+    for (int64_t c = 0; c < x.cols; ++c) row[c] += bias.f32()[c];
+  }
+}
+
+void ReferenceBackend::rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) {
+  const auto pairs = static_cast<int64_t>(spec.inv_freq.size());
+  PKV_CHECK(spec.head_dim > 0 && 2 * pairs <= spec.head_dim && x.cols % spec.head_dim == 0, "shapes of rope");
+  // The second element of a pair: next to the first, or half of the rotated dimensions away.
+  const bool adjacent = spec.pairing == RopePairing::kAdjacent;
+  const int64_t step = adjacent ? 2 : 1, distance = adjacent ? 1 : pairs;
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int64_t i = 0; i < pairs; ++i) {
+      // The angle is a float32 product, as in every implementation models are trained and published with: at position
+      // 8000 the exact product differs from it by up to 2e-4.
+      const float angle = static_cast<float>(positions[static_cast<size_t>(r)]) * spec.inv_freq[static_cast<size_t>(i)];
+      const double cosine = std::cos(static_cast<double>(angle)) * static_cast<double>(spec.magnitude);
+      const double sine = std::sin(static_cast<double>(angle)) * static_cast<double>(spec.magnitude);
+      for (int64_t head = 0; head < x.cols; head += spec.head_dim) {
+        float* first = x.f32_row(r) + head + i * step;
+        float* second = first + distance;
+        const double a = *first, b = *second;
+        *first = static_cast<float>(a * cosine - b * sine);
+        *second = static_cast<float>(a * sine + b * cosine);
+      }
+    }
+  }
+}
+
+void ReferenceBackend::silu_mul(const TensorView& gate, const TensorView& up) {
+  for (int64_t r = 0; r < gate.rows; ++r) {
+    float* g = gate.f32_row(r);
+    const float* u = up.f32_row(r);
+    for (int64_t c = 0; c < gate.cols; ++c) {
+      const double z = g[c];
+      g[c] = static_cast<float>(z / (1.0 + std::exp(-z)) * u[c]);
+    }
+  }
+}
+
+void ReferenceBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
+  for (int64_t r = 0; r < logits.rows; ++r) {
+    const float* row = logits.f32_row(r);
+    double highest = -INFINITY;
+    for (int64_t v = 0; v < logits.cols; ++v) highest = std::fmax(highest, row[v]);
+    double sum = 0;
+    for (int64_t v = 0; v < logits.cols; ++v) sum += std::exp(row[v] - highest);
+    *lse.f32_row(r) = static_cast<float>(highest + std::log(sum));
+  }
+}
+
+}  // namespace pkv

@@ -1,0 +1,70 @@
+// The oracle: every operation as plain loops, one thread, always exact. Weights are dequantised to float32 when
+// prepared; every sum, product and exponential is computed in float64 and rounded to float32 once, where it is stored.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "kernels/backend.h"
+
+namespace pkv {
+
+class ReferenceBackend : public Backend {
+ public:
+  std::string_view name() const override { return "reference"; }
+  std::string description() const override { return "reference (plain loops, float64 sums, one thread)"; }
+
+  // reference_backend.cpp
+  absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
+  absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;
+  void upload(const TensorView& to, const void* from) override;
+  void download(void* to, const TensorView& from) override;
+  void copy(const TensorView& to, const TensorView& from) override;
+  void sync() override {}
+  absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
+
+  // dense_ops.cpp
+  void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) override;
+  void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
+  void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
+  void add_bias(const TensorView& x, const TensorView& bias) override;
+  void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
+  void silu_mul(const TensorView& gate, const TensorView& up) override;
+  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
+
+  // attention_ops.cpp
+  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
+                std::span<const RowSpan> spans, int32_t kv_heads) override;
+  void attend(const AttendArgs& args) override;
+  void row_lse(const ObserveArgs& args, const TensorView& lse) override;
+  void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                   const TensorView& squares) override;
+
+  // selection_ops.cpp
+  void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
+  void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
+  void compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count) override;
+};
+
+// A weight as dense float32 rows.
+class ReferenceWeight : public Weight {
+ public:
+  ReferenceWeight(int64_t rows, int64_t cols, std::unique_ptr<float[]> values)
+      : Weight(rows, cols), values_(std::move(values)) {}
+  size_t bytes() const override { return static_cast<size_t>(rows() * cols()) * sizeof(float); }
+  const float* row(int64_t index) const { return values_.get() + index * cols(); }
+
+ private:
+  std::unique_ptr<float[]> values_;
+};
+
+// Sum of a[i] * b[i] in float64 (where each product is exact), in an order that depends on `count` only.
+double reference_dot(const float* a, const float* b, int64_t count);
+
+std::unique_ptr<Backend> make_reference_backend();
+
+}  // namespace pkv

@@ -1,0 +1,63 @@
+// Views of and owners for dense row-major tensors on one backend. A view is plain data and may be passed to any kernel; an
+// owner keeps the memory alive and is only moved.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+namespace pkv {
+
+enum class DType : uint8_t { kF32, kI32 };
+
+constexpr size_t dtype_bytes(DType) { return 4; }
+
+// Up to two extents: [rows, columns]; a vector is [1, columns]. Elements of a row are contiguous; rows are `row_stride`
+// elements apart.
+struct TensorView {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t row_stride = 0;  // elements
+
+  float* f32() const { return static_cast<float*>(data); }
+  int32_t* i32() const { return static_cast<int32_t*>(data); }
+  float* f32_row(int64_t row) const { return f32() + row * row_stride; }
+  int32_t* i32_row(int64_t row) const { return i32() + row * row_stride; }
+
+  // Rows [first, first + count) of this view.
+  TensorView slice_rows(int64_t first, int64_t count) const {
+    auto* base = static_cast<std::byte*>(data) + first * row_stride * static_cast<int64_t>(dtype_bytes(dtype));
+    return {base, dtype, count, cols, row_stride};
+  }
+  // Columns [first, first + count) of this view.
+  TensorView slice_cols(int64_t first, int64_t count) const {
+    auto* base = static_cast<std::byte*>(data) + first * static_cast<int64_t>(dtype_bytes(dtype));
+    return {base, dtype, rows, count, row_stride};
+  }
+};
+
+// Owns memory of one backend (made by Backend::allocate); freed when the last owner goes.
+class Tensor {
+ public:
+  Tensor() = default;
+  Tensor(std::shared_ptr<void> storage, TensorView view) : storage_(std::move(storage)), view_(view) {}
+  Tensor(Tensor&&) = default;
+  Tensor& operator=(Tensor&&) = default;
+  Tensor(const Tensor&) = delete;
+  Tensor& operator=(const Tensor&) = delete;
+
+  const TensorView& view() const { return view_; }
+  TensorView rows(int64_t count) const { return view_.slice_rows(0, count); }
+  size_t bytes() const { return static_cast<size_t>(view_.rows * view_.row_stride) * dtype_bytes(view_.dtype); }
+  explicit operator bool() const { return storage_ != nullptr; }
+
+ private:
+  std::shared_ptr<void> storage_;
+  TensorView view_;
+};
+
+}  // namespace pkv

@@ -1,0 +1,29 @@
+// The backends, instruction-set paths and modes that this machine can run.
+#pragma once
+
+#include <initializer_list>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "kernels/backend.h"
+
+namespace pkv {
+
+struct BackendUnderTest {
+  std::string name;  // cpu/avx2/exact/2_threads
+  BackendOptions options;
+  std::unique_ptr<Backend> backend;
+
+  bool same_path(const BackendUnderTest& other) const {
+    return options.device == other.options.device && options.isa == other.options.isa &&
+           options.exact == other.options.exact;
+  }
+};
+
+// Every device, path and mode, with each number of threads, those of one path and mode together. Paths that
+// make_backend refuses with FAILED_PRECONDITION are left out; which ones run is printed. Any other refusal ends the
+// program.
+std::vector<BackendUnderTest> backends_under_test(std::initializer_list<int32_t> threads);
+
+}  // namespace pkv

@@ -1,0 +1,192 @@
+// Cases of write_kv and compact: every entry format, pages of 16, 12, 8 and fewer slots, ragged lanes, appends over
+// page borders, overwritten slots. What comes out are bits, and all of the pool is compared.
+#include <algorithm>
+#include <numeric>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "tests/kernels/case_data.h"
+
+namespace pkv {
+namespace {
+
+// ---- write_kv
+// -----------------------------------------------------------------------------------------------------------------
+
+// A sequence of the step: `rows` rows appended to lanes of the given lengths, or one row over a slot in use.
+struct WriteSequence {
+  int32_t rows = 1;
+  std::vector<int32_t> lengths;  // [kv_heads] entries before
+  int32_t overwritten_slot = -1;
+};
+
+struct WriteSpec {
+  std::string name;
+  int32_t head_dim = 64;
+  int32_t page_bytes = 4096;
+  std::vector<KvDtype> dtypes;  // [kv_heads]
+  std::vector<WriteSequence> sequences;
+  int32_t rows_between = 0;  // rows of the step that belong to no sequence
+};
+
+class WriteCase : public OperationCase {
+ public:
+  explicit WriteCase(WriteSpec spec) : OperationCase(absl::StrCat("write_kv/", spec.name)), spec_(std::move(spec)) {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      CaseTensor k, v;
+      std::vector<int32_t> positions;
+      std::vector<RowSpan> spans;
+      std::unique_ptr<CaseCache> cache;
+    };
+    auto state = std::make_shared<State>();
+    auto random = rng();
+    const auto kv_heads = static_cast<int32_t>(spec_.dtypes.size());
+    CacheSpec cache{.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes};
+    int32_t rows = 0;
+    for (const WriteSequence& sequence : spec_.sequences) {
+      PKV_CHECK(sequence.lengths.size() == spec_.dtypes.size(), "a length for each lane");
+      state->spans.push_back(
+          {.first_row = rows, .rows = sequence.rows, .first_lane = static_cast<int32_t>(cache.lanes.size())});
+      rows += sequence.rows + spec_.rows_between;
+      for (size_t g = 0; g < spec_.dtypes.size(); ++g) cache.lanes.push_back(make_lane(sequence, g));
+    }
+    for (int32_t r = 0; r < rows; ++r) state->positions.push_back(100 + 3 * r);
+    Matrix keys = random_matrix(random, rows, static_cast<int64_t>(kv_heads) * spec_.head_dim);
+    const Matrix values = random_matrix(random, keys.rows, keys.cols, 100.0f);
+    // Around the limits of f16: rounding to infinity, the largest value, subnormals, halfway cases, negative zero.
+    const float special[] = {65520.0f, 65519.0f, -1e6f, 6e-8f, 3e-8f, 2e-8f, 1.00048828125f, 1.00146484375f, -0.0f};
+    for (size_t i = 0; i < keys.values.size() && rows > 0; i += 7) keys.values[i] = special[i / 7 % std::size(special)];
+    state->k = CaseTensor(backend, keys, Placement::kStrided);
+    state->v = CaseTensor(backend, values, Placement::kStrided);
+    state->cache = std::make_unique<CaseCache>(backend, CacheContent(random, std::move(cache)));
+    return make_prepared(
+        [state, kv_heads, &backend] {
+          backend.write_kv(state->k.view(), state->v.view(), state->positions, state->cache->view(), state->spans,
+                           kv_heads);
+        },
+        [state, &backend] {
+          backend.sync();
+          return state->cache->everything();
+        });
+  }
+
+ private:
+  CaseLane make_lane(const WriteSequence& sequence, size_t g) const {
+    const int32_t length = sequence.lengths[g];
+    if (sequence.overwritten_slot >= 0) {
+      return {.filled = length,
+              .lane = {.length = length,
+                       .write_slot = sequence.overwritten_slot % length,
+                       .visible = length,
+                       .dtype = spec_.dtypes[g]}};
+    }
+    return {
+        .filled = length,
+        .lane = {
+            .length = length + sequence.rows, .write_slot = length, .visible = length + 1, .dtype = spec_.dtypes[g]}};
+  }
+  WriteSpec spec_;
+};
+
+void add_write_cases(OperationCases& cases) {
+  const auto add = [&](WriteSpec spec) { cases.push_back(std::make_unique<WriteCase>(std::move(spec))); };
+  constexpr KvDtype kHalf = KvDtype::kF16, kFull = KvDtype::kF32;
+  for (KvDtype dtype : {kHalf, kFull}) {
+    const std::string name = dtype == kHalf ? "f16" : "f32";
+    const std::vector<KvDtype> three(3, dtype);
+    add({.name = name + "/decode_ragged",
+         .dtypes = three,
+         .sequences = {{1, {0, 15, 16}}, {1, {100, 31, 7}}, {1, {8, 8, 8}}},
+         .rows_between = 1});
+    add({.name = name + "/prefill_from_empty", .dtypes = three, .sequences = {{40, {0, 0, 0}}, {1, {5, 5, 5}}}});
+    add({.name = name + "/prefill_ragged",
+         .dtypes = three,
+         .sequences = {{33, {13, 64, 1}}, {0, {4, 5, 6}}, {70, {0, 9, 3}}}});
+    add({.name = name + "/overwrite", .dtypes = three, .sequences = {{1, {30, 9, 17}, 20}, {1, {3, 3, 3}}}});
+    add({.name = name + "/pages_of_3072_bytes",
+         .page_bytes = 3072,
+         .dtypes = three,
+         .sequences = {{29, {11, 12, 13}}}});
+    add({.name = name + "/d80", .head_dim = 80, .dtypes = {dtype}, .sequences = {{30, {5}}, {1, {11}}}});
+    add({.name = name + "/d128", .head_dim = 128, .dtypes = {dtype, dtype}, .sequences = {{9, {5, 0}}, {1, {7, 8}}}});
+    add({.name = name + "/nothing", .dtypes = three, .sequences = {}, .rows_between = 0});
+    add({.name = name + "/large", .dtypes = three, .sequences = {{512, {1000, 500, 0}}}});
+  }
+  add({.name = "mixed/ragged", .dtypes = {kHalf, kFull, kHalf}, .sequences = {{20, {3, 4, 50}}, {1, {7, 8, 15}}}});
+}
+
+// ---- compact
+// ------------------------------------------------------------------------------------------------------------------
+
+struct CompactSpec {
+  std::string name;
+  int32_t head_dim = 64;
+  int32_t page_bytes = 4096;
+  KvDtype dtype = KvDtype::kF16;
+  int32_t length = 0;
+  int32_t count = 0;
+};
+
+class CompactCase : public OperationCase {
+ public:
+  explicit CompactCase(CompactSpec spec)
+      : OperationCase(absl::StrCat("compact/", spec.dtype == KvDtype::kF16 ? "f16" : "f32", "_", spec.name, "/",
+                                   spec.count, "_of_", spec.length)),
+        spec_(std::move(spec)) {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      CaseTensor kept;
+      std::unique_ptr<CaseCache> cache;
+    };
+    auto state = std::make_shared<State>();
+    auto random = rng();
+    // The lane to compact lies between two others, which must not change.
+    const auto lane = [&](int32_t length) {
+      return CaseLane{.filled = length,
+                      .lane = {.length = length, .write_slot = length, .visible = length, .dtype = spec_.dtype}};
+    };
+    constexpr int32_t kOtherLength = 21;
+    state->cache = std::make_unique<CaseCache>(
+        backend, CacheContent(random, {.head_dim = spec_.head_dim,
+                                       .page_bytes = spec_.page_bytes,
+                                       .lanes = {lane(kOtherLength), lane(spec_.length), lane(kOtherLength)}}));
+    std::vector<int32_t> kept(static_cast<size_t>(spec_.length));
+    std::iota(kept.begin(), kept.end(), 0);
+    std::shuffle(kept.begin(), kept.end(), random);
+    std::sort(kept.begin(), kept.begin() + spec_.count);
+    state->kept = CaseTensor(backend, 1, spec_.length, kept);
+    const int32_t count = spec_.count;
+    return make_prepared(
+        [state, count, &backend] { backend.compact(state->cache->view(), 1, state->kept.view(), count); },
+        [state, count, &backend] {
+          backend.sync();
+          return Outputs{state->cache->entries(0, kOtherLength), state->cache->entries(1, count),
+                         state->cache->entries(2, kOtherLength)};
+        });
+  }
+
+ private:
+  CompactSpec spec_;
+};
+
+}  // namespace
+
+void add_cache_cases(OperationCases& cases) {
+  add_write_cases(cases);
+  const auto add = [&](CompactSpec spec) { cases.push_back(std::make_unique<CompactCase>(std::move(spec))); };
+  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+    add({.name = "d64", .dtype = dtype, .length = 100, .count = 37});
+    add({.name = "all", .dtype = dtype, .length = 50, .count = 50});
+    add({.name = "one", .dtype = dtype, .length = 33, .count = 1});
+    add({.name = "none", .dtype = dtype, .length = 5, .count = 0});
+    add({.name = "pages_of_3072_bytes", .page_bytes = 3072, .dtype = dtype, .length = 200, .count = 120});
+    add({.name = "d80", .head_dim = 80, .dtype = dtype, .length = 64, .count = 40});
+    add({.name = "d128", .head_dim = 128, .dtype = dtype, .length = 64, .count = 9});
+    add({.name = "long", .dtype = dtype, .length = 8000, .count = 900});
+  }
+}
+
+}  // namespace pkv

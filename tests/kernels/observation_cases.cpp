@@ -1,0 +1,292 @@
+// Cases of row_lse and column_mass, float32 in every mode: observation windows, ragged lanes, other rows than the last
+// ones, and the whole chain from observation to the kept slots.
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "tests/kernels/case_data.h"
+
+namespace pkv {
+namespace {
+
+struct ObserveSpec {
+  std::string name;
+  int32_t group = 3;
+  int32_t head_dim = 64;
+  int32_t page_bytes = 4096;
+  std::vector<KvDtype> dtypes;   // [kv_heads]
+  std::vector<int32_t> visible;  // [rows]
+  int32_t extra_columns = 0;     // columns of `sums` that no row sees
+  bool with_squares = false;
+  float query_deviation = 1.0f;
+};
+
+// What the cases of a spec have in common.
+class ObserveCase : public OperationCase {
+ public:
+  ObserveCase(const std::string& operation, ObserveSpec spec)
+      : OperationCase(absl::StrCat(operation, "/", spec.name)), spec_(std::move(spec)) {}
+
+ protected:
+  static constexpr int32_t kFirstLane = 2;  // lanes of another sequence come before
+
+  struct Data {
+    Matrix q;
+    CacheContent cache;
+  };
+  struct Inputs {
+    CaseTensor q;
+    std::unique_ptr<CaseCache> cache;
+  };
+
+  const ObserveSpec& spec() const { return spec_; }
+  int32_t kv_heads() const { return static_cast<int32_t>(spec_.dtypes.size()); }
+  int32_t q_heads() const { return kv_heads() * spec_.group; }
+  int32_t most_visible() const { return *std::max_element(spec_.visible.begin(), spec_.visible.end()); }
+  int32_t columns() const { return most_visible() + spec_.extra_columns; }
+  float scale() const { return 1.0f / std::sqrt(static_cast<float>(spec_.head_dim)); }
+
+  Data make_data() const {
+    auto random = rng();
+    CacheSpec cache{.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes};
+    const auto add_lane = [&](int32_t length, KvDtype dtype) {
+      cache.lanes.push_back(
+          {.filled = length, .lane = {.length = length, .write_slot = length, .visible = length, .dtype = dtype}});
+    };
+    for (int32_t i = 0; i < kFirstLane; ++i) add_lane(5, KvDtype::kF16);
+    for (KvDtype dtype : spec_.dtypes) add_lane(most_visible(), dtype);
+    CacheContent content(random, std::move(cache));
+    Matrix q = random_matrix(random, static_cast<int64_t>(spec_.visible.size()),
+                             static_cast<int64_t>(q_heads()) * spec_.head_dim, spec_.query_deviation);
+    return {std::move(q), std::move(content)};
+  }
+
+  Inputs upload(Backend& backend, const Data& data) const {
+    return {CaseTensor(backend, data.q, Placement::kStrided), std::make_unique<CaseCache>(backend, data.cache)};
+  }
+
+  ObserveArgs args(const Inputs& inputs) const {
+    return {.q = inputs.q.view(),
+            .visible = spec_.visible,
+            .kv = inputs.cache->view(),
+            .first_lane = kFirstLane,
+            .q_heads = q_heads(),
+            .kv_heads = kv_heads(),
+            .scale = scale()};
+  }
+
+  // Float32 error of the scaled scores of one query head against all its keys: some roundings of the sum of absolute
+  // products.
+  double score_error(const Data& data, const std::vector<Matrix>& keys, int64_t row, int32_t head) const {
+    const float* query = data.q.row(row) + static_cast<int64_t>(head) * spec_.head_dim;
+    const Matrix& lane_keys = keys[static_cast<size_t>(head / spec_.group)];
+    double size = 0;
+    for (int32_t j = 0; j < spec_.visible[static_cast<size_t>(row)]; ++j) {
+      size = std::max(size, scale() * absolute_dot(query, lane_keys.row(j), spec_.head_dim));
+    }
+    return 1e-6 * (1.0 + size);
+  }
+  std::vector<Matrix> all_keys(const Data& data) const {
+    std::vector<Matrix> keys;
+    for (int32_t g = 0; g < kv_heads(); ++g) keys.push_back(data.cache.keys(kFirstLane + g, most_visible()));
+    return keys;
+  }
+  // The largest score error of any row of one query head.
+  std::vector<double> head_errors(const Data& data) const {
+    const std::vector<Matrix> keys = all_keys(data);
+    std::vector<double> errors(static_cast<size_t>(q_heads()), 0.0);
+    for (int64_t row = 0; row < data.q.rows; ++row) {
+      for (int32_t h = 0; h < q_heads(); ++h) {
+        double& error = errors[static_cast<size_t>(h)];
+        error = std::max(error, score_error(data, keys, row, h));
+      }
+    }
+    return errors;
+  }
+
+ private:
+  ObserveSpec spec_;
+};
+
+class RowLseCase : public ObserveCase {
+ public:
+  explicit RowLseCase(ObserveSpec spec) : ObserveCase("row_lse", std::move(spec)) {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      Inputs inputs;
+      CaseTensor lse;
+    };
+    auto state = std::make_shared<State>();
+    const Data data = make_data();
+    state->inputs = upload(backend, data);
+    state->lse = CaseTensor(backend, Matrix(data.q.rows, q_heads()), Placement::kStrided);
+    return make_prepared([this, state, &backend] { backend.row_lse(args(state->inputs), state->lse.view()); },
+                         [state, &backend] { return Outputs{state->lse.floats(backend, "lse")}; });
+  }
+
+  std::vector<double> tolerance(const Outputs&, size_t, Accuracy) const override {
+    const Data data = make_data();
+    const std::vector<Matrix> keys = all_keys(data);
+    std::vector<double> tolerance;
+    for (int64_t row = 0; row < data.q.rows; ++row) {
+      for (int32_t h = 0; h < q_heads(); ++h) tolerance.push_back(score_error(data, keys, row, h));
+    }
+    return tolerance;
+  }
+};
+
+class ColumnMassCase : public ObserveCase {
+ public:
+  explicit ColumnMassCase(ObserveSpec spec) : ObserveCase("column_mass", std::move(spec)) {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      Inputs inputs;
+      CaseTensor lse, sums, squares;
+    };
+    auto state = std::make_shared<State>();
+    const Data data = make_data();
+    state->inputs = upload(backend, data);
+    auto random = rng();
+    // Any numbers near the real ones will do: lse is an input here, and `sums` is added to.
+    const float about =
+        std::log(static_cast<float>(most_visible())) + 0.5f * spec().query_deviation * spec().query_deviation;
+    Matrix lse = random_matrix(random, data.q.rows, q_heads(), 0.1f);
+    for (float& value : lse.values) value += about;
+    state->lse = CaseTensor(backend, lse, Placement::kStrided);
+    state->sums = CaseTensor(backend, Matrix(q_heads(), columns(), 0.001f), Placement::kStrided);
+    state->squares = CaseTensor(backend, Matrix(q_heads(), columns(), 0.0f), Placement::kStrided);
+    const auto run = [this, state, &backend] {
+      backend.column_mass(args(state->inputs), state->lse.view(), state->sums.view(),
+                          spec().with_squares ? state->squares.view() : TensorView{});
+    };
+    return make_prepared(run, [state, &backend] {
+      return Outputs{state->sums.floats(backend, "sums"), state->squares.floats(backend, "squares")};
+    });
+  }
+
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
+    const std::vector<double> errors = head_errors(make_data());
+    const std::vector<float>& values = expected[output].floats;
+    std::vector<double> tolerance(values.size());
+    // exp turns the absolute error of a score into a relative one, a square doubles it.
+    for (size_t i = 0; i < values.size(); ++i) {
+      tolerance[i] = 2 * errors[i / static_cast<size_t>(columns())] * std::abs(values[i]) + 1e-30;
+    }
+    return tolerance;
+  }
+};
+
+// row_lse, column_mass, reduce_groups, pool_scores and select_top one after another, as SnapKV uses them.
+class ObserveSelectCase : public ObserveCase {
+ public:
+  ObserveSelectCase(ObserveSpec spec, int32_t count) : ObserveCase("observe_select", std::move(spec)), count_(count) {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      Inputs inputs;
+      CaseTensor lse, sums, scores, pooled, kept;
+    };
+    auto state = std::make_shared<State>();
+    const Data data = make_data();
+    state->inputs = upload(backend, data);
+    state->lse = CaseTensor(backend, Matrix(data.q.rows, q_heads()), Placement::kDense);
+    state->sums = CaseTensor(backend, Matrix(q_heads(), columns()), Placement::kDense);
+    state->scores = CaseTensor(backend, Matrix(kv_heads(), columns()), Placement::kDense);
+    state->pooled = CaseTensor(backend, Matrix(kv_heads(), columns()), Placement::kDense);
+    state->kept =
+        CaseTensor(backend, kv_heads(), count_, std::vector<int32_t>(static_cast<size_t>(kv_heads() * count_), -1));
+    const auto run = [this, state, &backend] {
+      const ObserveArgs observe = args(state->inputs);
+      backend.row_lse(observe, state->lse.view());
+      backend.column_mass(observe, state->lse.view(), state->sums.view(), TensorView{});
+      backend.reduce_groups(state->sums.view(), GroupReduce::kMean, state->scores.view());
+      backend.pool_scores(state->scores.view(), PoolKind::kMax, 7, state->pooled.view());
+      backend.select_top(state->pooled.view(), count_, state->kept.view());
+    };
+    return make_prepared(run, [state, &backend] {
+      return Outputs{state->pooled.floats(backend, "pooled"), state->kept.integers(backend, "kept")};
+    });
+  }
+
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
+    const std::vector<double> errors = head_errors(make_data());
+    const double error = *std::max_element(errors.begin(), errors.end());
+    return relative_tolerance(expected[output].floats, 4 * error, 0);
+  }
+
+  // The kept columns may differ where scores are as near to the cut as the tolerance.
+  std::string difference(const Outputs& expected, const Outputs& actual, const Tolerances& tolerances) const override {
+    Outputs floats_expected = expected, floats_actual = actual;
+    floats_expected[1].exact.clear();
+    floats_actual[1].exact.clear();
+    std::string wrong = OperationCase::difference(floats_expected, floats_actual, tolerances);
+    if (!wrong.empty()) return wrong;
+    const std::vector<double>& allowed = tolerances[0];
+    for (int32_t g = 0; g < kv_heads(); ++g) {
+      const auto begin = [&](const Outputs& outputs) { return outputs[1].exact.begin() + g * count_; };
+      const float* scores = expected[0].floats.data() + static_cast<int64_t>(g) * columns();
+      double cut = INFINITY;
+      for (int32_t i = 0; i < count_; ++i) cut = std::min<double>(cut, scores[begin(expected)[i]]);
+      std::vector<int32_t> differing;
+      std::set_symmetric_difference(begin(expected), begin(expected) + count_, begin(actual), begin(actual) + count_,
+                                    std::back_inserter(differing));
+      for (int32_t column : differing) {
+        if (column < 0 || column >= columns()) return absl::StrCat("kept: lane ", g, " keeps column ", column);
+        const double margin = 2 * allowed[static_cast<size_t>(g * columns() + column)];
+        if (std::abs(scores[column] - cut) > margin) {
+          return absl::StrCat("kept: lane ", g, " differs at column ", column, ", score ", scores[column], ", cut ",
+                              cut);
+        }
+      }
+    }
+    return "";
+  }
+
+ private:
+  int32_t count_;
+};
+
+// A window of `rows` last rows of a prompt.
+std::vector<int32_t> window(int32_t rows, int32_t length) {
+  std::vector<int32_t> visible;
+  for (int32_t r = 0; r < rows; ++r) visible.push_back(length - rows + 1 + r);
+  return visible;
+}
+
+}  // namespace
+
+void add_observation_cases(OperationCases& cases) {
+  const auto add = [&](ObserveSpec spec) {
+    cases.push_back(std::make_unique<RowLseCase>(spec));
+    cases.push_back(std::make_unique<ColumnMassCase>(spec));
+    spec.with_squares = true;
+    spec.name += "_squares";
+    cases.push_back(std::make_unique<ColumnMassCase>(std::move(spec)));
+  };
+  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+    const std::string name = dtype == KvDtype::kF16 ? "f16_" : "f32_";
+    const std::vector<KvDtype> three(3, dtype);
+    add({.name = name + "window_8", .dtypes = three, .visible = window(8, 333)});
+    add({.name = name + "window_1", .dtypes = three, .visible = window(1, 17), .extra_columns = 9});
+    add({.name = name + "whole_prompt", .dtypes = three, .visible = window(45, 45)});
+    add({.name = name + "peaked", .dtypes = three, .visible = window(8, 200), .query_deviation = 8.0f});
+    add({.name = name + "any_rows", .dtypes = three, .visible = {100, 3, 64, 65, 1, 99}, .extra_columns = 30});
+    add({.name = name + "pages_of_3072_bytes", .page_bytes = 3072, .dtypes = three, .visible = window(9, 100)});
+    add({.name = name + "group_1", .group = 1, .dtypes = three, .visible = window(8, 50)});
+    add({.name = name + "group_4_d128",
+         .group = 4,
+         .head_dim = 128,
+         .dtypes = {dtype, dtype},
+         .visible = window(13, 77)});
+    add({.name = name + "group_8_d80", .group = 8, .head_dim = 80, .dtypes = {dtype}, .visible = window(8, 61)});
+    add({.name = name + "depth_8000", .dtypes = three, .visible = window(8, 8000)});
+    cases.push_back(std::make_unique<ObserveSelectCase>(
+        ObserveSpec{.name = name + "window_8", .dtypes = three, .visible = window(8, 1000), .query_deviation = 2.0f},
+        120));
+  }
+  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16}, .visible = window(8, 90)});
+}
+
+}  // namespace pkv

@@ -1,0 +1,190 @@
+// The oracle against values worked out by hand or by a formula written down another way: what the conformance test
+// cannot check.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "kernels/reference/reference_backend.h"
+#include "tests/kernels/case_data.h"
+
+namespace pkv {
+namespace {
+
+using testing::ElementsAre;
+using testing::FloatNear;
+using testing::Pointwise;
+
+class ReferenceTest : public testing::Test {
+ protected:
+  CaseTensor tensor(int64_t rows, int64_t cols, std::vector<float> values) {
+    Matrix matrix(rows, cols);
+    matrix.values = std::move(values);
+    return CaseTensor(backend_, matrix, Placement::kDense);
+  }
+  std::vector<float> values(const CaseTensor& of) { return of.floats(backend_, "").floats; }
+
+  ReferenceBackend backend_;
+};
+
+TEST_F(ReferenceTest, LinearAndEmbed) {
+  const float rows[] = {1, 2, 3, 4, 5, 6};  // two outputs of three inputs
+  auto weight = backend_.prepare_weight({.data = rows, .type = WeightType::kF32, .rows = 2, .cols = 3});
+  ASSERT_TRUE(weight.ok());
+  const CaseTensor x = tensor(2, 3, {1, 0, -1, 2, 2, 2});
+  const CaseTensor out = tensor(2, 2, {100, 200, 300, 400});
+  backend_.linear(x.view(), **weight, true, Phase::kDecode, out.view());
+  EXPECT_THAT(values(out), ElementsAre(98, 198, 312, 430));
+  backend_.linear(x.view(), **weight, false, Phase::kPrefill, out.view());
+  EXPECT_THAT(values(out), ElementsAre(-2, -2, 12, 30));
+  const CaseTensor embedded = tensor(2, 3, {0, 0, 0, 0, 0, 0});
+  backend_.embed(**weight, std::vector<int32_t>{1, 0}, embedded.view());
+  EXPECT_THAT(values(embedded), ElementsAre(4, 5, 6, 1, 2, 3));
+}
+
+TEST_F(ReferenceTest, RmsNormSiluBiasAndLogSumExp) {
+  const CaseTensor x = tensor(1, 2, {3, 4}), gain = tensor(1, 2, {1, 10}), out = tensor(1, 2, {0, 0});
+  backend_.rms_norm(x.view(), gain.view(), 12.5f, out.view());  // mean square 12.5, with eps 25
+  EXPECT_THAT(values(out), Pointwise(FloatNear(1e-6f), {0.6f, 8.0f}));
+  const CaseTensor gate = tensor(1, 2, {0, std::log(3.0f)}), up = tensor(1, 2, {7, 2});
+  backend_.silu_mul(gate.view(), up.view());  // sigmoid(log 3) = 3/4
+  EXPECT_THAT(values(gate), Pointwise(FloatNear(1e-6f), {0.0f, 1.5f * std::log(3.0f)}));
+  backend_.add_bias(x.view(), gain.view());
+  EXPECT_THAT(values(x), ElementsAre(4, 14));
+  const CaseTensor logits = tensor(1, 3, {1000, 1000 + std::log(2.0f), 1000}), lse = tensor(1, 1, {0});
+  backend_.log_sum_exp(logits.view(), lse.view());
+  EXPECT_NEAR(values(lse)[0], 1000 + std::log(4.0f), 1e-4);
+}
+
+TEST_F(ReferenceTest, RopeTurnsPairsByTheAngle) {
+  const float quarter = static_cast<float>(M_PI / 2);
+  const std::vector<float> inv_freq = {quarter, 0.0f};
+  const CaseTensor adjacent = tensor(1, 6, {1, 2, 3, 4, 5, 6}), halves = tensor(1, 6, {1, 2, 3, 4, 5, 6});
+  const std::vector<int32_t> positions = {1};
+  backend_.rope(adjacent.view(), positions, {.inv_freq = inv_freq, .pairing = RopePairing::kAdjacent, .head_dim = 6});
+  EXPECT_THAT(values(adjacent), Pointwise(FloatNear(1e-6f), {-2.0f, 1.0f, 3.0f, 4.0f, 5.0f, 6.0f}));
+  backend_.rope(halves.view(), positions, {.inv_freq = inv_freq, .pairing = RopePairing::kHalves, .head_dim = 6});
+  EXPECT_THAT(values(halves), Pointwise(FloatNear(1e-6f), {-3.0f, 2.0f, 1.0f, 4.0f, 5.0f, 6.0f}));
+}
+
+// A rotated query's product with a rotated key depends on the difference of their positions alone.
+TEST_F(ReferenceTest, RopeIsRelative) {
+  std::mt19937 rng(5);
+  const Matrix q = random_matrix(rng, 1, 64), k = random_matrix(rng, 1, 64);
+  std::vector<float> inv_freq;
+  for (int i = 0; i < 32; ++i) inv_freq.push_back(static_cast<float>(std::pow(1e4, -i / 32.0)));
+  const auto product = [&](int32_t q_position, int32_t k_position) {
+    const CaseTensor a(backend_, q, Placement::kDense), b(backend_, k, Placement::kDense);
+    const RopeSpec spec{.inv_freq = inv_freq, .head_dim = 64};
+    backend_.rope(a.view(), std::vector<int32_t>{q_position}, spec);
+    backend_.rope(b.view(), std::vector<int32_t>{k_position}, spec);
+    return reference_dot(a.view().f32(), b.view().f32(), 64);
+  };
+  EXPECT_NEAR(product(17, 5), product(112, 100), 1e-3);
+  EXPECT_GT(std::abs(product(17, 5) - product(17, 6)), 1e-2);
+}
+
+// One lane, head size 2, f32, pages of two slots (32 bytes) in the order 1, 0.
+class ReferenceCacheTest : public ReferenceTest {
+ protected:
+  KvView view() {
+    return {.pool = reinterpret_cast<std::byte*>(pool_.data()),
+            .positions = positions_.data(),
+            .page_ids = pages_.data(),
+            .lanes = &lane_,
+            .lane_count = 1,
+            .page_bytes = 32,
+            .position_stride = 4,
+            .head_dim = 2};
+  }
+  // Writes the three entries of the test: keys (0,0), (log 2, 0), (0, log 5); values (1, 0), (0, 1), (10, 10).
+  void write_three() {
+    const CaseTensor k = tensor(3, 2, {0, 0, std::log(2.0f), 0, 0, std::log(5.0f)});
+    const CaseTensor v = tensor(3, 2, {1, 0, 0, 1, 10, 10});
+    backend_.write_kv(k.view(), v.view(), std::vector<int32_t>{40, 41, 42}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+  }
+  std::vector<float> pool_ = std::vector<float>(16, -1.0f);
+  std::vector<int32_t> positions_ = std::vector<int32_t>(8, -1);
+  std::vector<int32_t> pages_ = {1, 0};
+  Lane lane_ = {.length = 3, .write_slot = 0, .visible = 1, .dtype = KvDtype::kF32};
+};
+
+TEST_F(ReferenceCacheTest, WritesKeysByDimensionAndValuesBySlot) {
+  write_three();
+  const float log2 = std::log(2.0f), log5 = std::log(5.0f);
+  EXPECT_THAT(pool_, ElementsAre(0, -1, log5, -1, 10, 10, -1, -1,  // page 0: slot 2
+                                 0, log2, 0, 0, 1, 0, 0, 1));      // page 1: slots 0 and 1
+  EXPECT_THAT(positions_, ElementsAre(42, -1, -1, -1, 40, 41, -1, -1));
+}
+
+TEST_F(ReferenceCacheTest, AttendIsCausalSoftmax) {
+  write_three();
+  const CaseTensor q = tensor(3, 2, {1, 1, 1, 1, 1, 1}), out = tensor(3, 2, {0, 0, 0, 0, 0, 0}),
+                   lse = tensor(3, 1, {0, 0, 0});
+  backend_.attend({.q = q.view(),
+                   .out = out.view(),
+                   .lse = lse.view(),
+                   .kv = view(),
+                   .spans = std::vector<RowSpan>{{0, 3, 0}},
+                   .q_heads = 1,
+                   .kv_heads = 1,
+                   .scale = 1});
+  // Weights 1; 1, 2 of 3; 1, 2, 5 of 8.
+  EXPECT_THAT(values(out), Pointwise(FloatNear(1e-6f), {1.0f, 0.0f, 1 / 3.0f, 2 / 3.0f, 51 / 8.0f, 52 / 8.0f}));
+  EXPECT_THAT(values(lse), Pointwise(FloatNear(1e-6f), {0.0f, std::log(3.0f), std::log(8.0f)}));
+}
+
+TEST_F(ReferenceCacheTest, ObservationSumsAttentionMass) {
+  write_three();
+  const CaseTensor q = tensor(2, 2, {1, 1, 1, 1}), lse = tensor(2, 1, {0, 0});
+  const CaseTensor sums = tensor(1, 4, {1, 0, 0, 9}), squares = tensor(1, 4, {0, 0, 0, 9});
+  const std::vector<int32_t> visible = {2, 3};
+  const ObserveArgs args{.q = q.view(), .visible = visible, .kv = view(), .q_heads = 1, .kv_heads = 1, .scale = 1};
+  backend_.row_lse(args, lse.view());
+  EXPECT_THAT(values(lse), Pointwise(FloatNear(1e-6f), {std::log(3.0f), std::log(8.0f)}));
+  backend_.column_mass(args, lse.view(), sums.view(), squares.view());
+  EXPECT_THAT(values(sums),
+              Pointwise(FloatNear(1e-6f), {1 + 1 / 3.0f + 1 / 8.0f, 2 / 3.0f + 2 / 8.0f, 5 / 8.0f, 9.0f}));
+  EXPECT_THAT(values(squares),
+              Pointwise(FloatNear(1e-6f), {1 / 9.0f + 1 / 64.0f, 4 / 9.0f + 4 / 64.0f, 25 / 64.0f, 9.0f}));
+}
+
+TEST_F(ReferenceCacheTest, CompactMovesEntriesAndPositions) {
+  write_three();
+  const CaseTensor kept(backend_, 1, 2, std::vector<int32_t>{0, 2});
+  backend_.compact(view(), 0, kept.view(), 2);
+  EXPECT_EQ(pool_[8 + 1], 0.0f);            // slot 1, key dimension 0
+  EXPECT_EQ(pool_[8 + 3], std::log(5.0f));  // slot 1, key dimension 1
+  EXPECT_EQ(pool_[8 + 6], 10.0f);
+  EXPECT_EQ(positions_[4 + 0], 40);
+  EXPECT_EQ(positions_[4 + 1], 42);
+}
+
+TEST_F(ReferenceTest, ReducePoolAndSelect) {
+  const CaseTensor sums = tensor(4, 3, {1, 2, 3, 3, 0, 5, 0, 0, 0, 8, 4, 2}),
+                   reduced = tensor(2, 3, {0, 0, 0, 0, 0, 0});
+  backend_.reduce_groups(sums.view(), GroupReduce::kMean, reduced.view());
+  EXPECT_THAT(values(reduced), ElementsAre(2, 1, 4, 4, 2, 1));
+  backend_.reduce_groups(sums.view(), GroupReduce::kMax, reduced.view());
+  EXPECT_THAT(values(reduced), ElementsAre(3, 2, 5, 8, 4, 2));
+  backend_.reduce_groups(sums.view(), GroupReduce::kSum, reduced.view());
+  EXPECT_THAT(values(reduced), ElementsAre(4, 2, 8, 8, 4, 2));
+  const CaseTensor scores = tensor(1, 5, {3, 0, 6, 0, 0}), pooled = tensor(1, 5, {0, 0, 0, 0, 0});
+  backend_.pool_scores(scores.view(), PoolKind::kAvg, 3, pooled.view());
+  EXPECT_THAT(values(pooled), ElementsAre(1, 3, 2, 2, 0));  // zeros beyond the ends count
+  backend_.pool_scores(scores.view(), PoolKind::kMax, 3, pooled.view());
+  EXPECT_THAT(values(pooled), ElementsAre(3, 6, 6, 6, 0));
+  const CaseTensor kept(backend_, 1, 2, std::vector<int32_t>{-1, -1});
+  backend_.select_top(pooled.view(), 2, kept.view());
+  EXPECT_THAT(kept.integers(backend_, "").exact, ElementsAre(1, 2));  // of three sixes the first two
+}
+
+TEST_F(ReferenceTest, LazyMemoryIsZeroAndAligned) {
+  auto memory = backend_.allocate_lazy(size_t{1} << 40);  // more than there is
+  ASSERT_TRUE(memory.ok()) << memory.status();
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(memory->get()) % 4096, 0u);
+  EXPECT_EQ(memory->get()[123456789], std::byte{0});
+}
+
+}  // namespace
+}  // namespace pkv

@@ -1,0 +1,89 @@
+// The CPU backend's frame: regions of the thread pool, and the choice of instruction-set paths.
+#include "kernels/cpu/thread_pool.h"
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/isa.h"
+
+namespace pkv {
+namespace {
+
+TEST(ThreadPoolTest, RunsEveryTaskOnce) {
+  for (const int32_t threads : {1, 2, 3, 5}) {
+    ThreadPool pool(threads);
+    ASSERT_EQ(pool.threads(), threads);
+    for (const int64_t tasks : {0, 1, 2, 7, 1000}) {
+      std::vector<int32_t> runs(tasks, 0);
+      std::atomic<int64_t> strangers = 0;
+      pool.parallel_for(tasks, [&](int64_t task, int32_t thread) {
+        ++runs[task];
+        if (thread < 0 || thread >= threads) ++strangers;
+      });
+      EXPECT_THAT(runs, testing::Each(1)) << tasks << " tasks";
+      EXPECT_EQ(strangers, 0);
+    }
+  }
+}
+
+// What a region wrote is visible to the next one without further synchronisation, however short regions are.
+TEST(ThreadPoolTest, RegionsFollowOneAnother) {
+  ThreadPool pool(3);
+  std::vector<int64_t> values(64, 0);
+  for (int64_t round = 0; round < 5000; ++round) {
+    const int64_t tasks = 1 + round % 64;
+    pool.parallel_for(tasks, [&](int64_t task, int32_t) { values[(task + round) % 64] += 1; });
+  }
+  int64_t expected = 0;
+  for (int64_t round = 0; round < 5000; ++round) expected += 1 + round % 64;
+  int64_t total = 0;
+  for (const int64_t value : values) total += value;
+  EXPECT_EQ(total, expected);
+}
+
+// Two tasks that wait for each other: only possible when two threads take part, also after the workers went to sleep.
+TEST(ThreadPoolTest, WakesSleepingWorkers) {
+  ThreadPool pool(2);
+  for (int round = 0; round < 3; ++round) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    std::atomic<int32_t> arrived = 0;
+    pool.parallel_for(2, [&](int64_t, int32_t) {
+      ++arrived;
+      while (arrived < 2) std::this_thread::yield();
+    });
+    EXPECT_EQ(arrived, 2);
+  }
+}
+
+TEST(IsaTest, CapsWhatTheMachineHas) {
+  const IsaFeatures all = {.avx2 = true, .avx512 = true, .vnni = true, .bf16 = true};
+  EXPECT_EQ(*cap_isa(all, ""), all);
+  EXPECT_EQ(*cap_isa(all, "scalar"), IsaFeatures{});
+  EXPECT_EQ(*cap_isa(all, "avx2"), IsaFeatures{.avx2 = true});
+  EXPECT_EQ(*cap_isa(all, "avx512"), (IsaFeatures{.avx2 = true, .avx512 = true}));
+  EXPECT_EQ(*cap_isa(all, "avx512_vnni"), (IsaFeatures{.avx2 = true, .avx512 = true, .vnni = true}));
+  EXPECT_EQ(*cap_isa(all, "avx512_bf16"), all);
+  EXPECT_EQ(cap_isa(all, "sse9").status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(IsaTest, RefusesWhatTheMachineLacks) {
+  const IsaFeatures only_avx2 = {.avx2 = true};
+  EXPECT_EQ(cap_isa(only_avx2, "avx512").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(cap_isa({}, "avx2").status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(*cap_isa(only_avx2, ""), only_avx2);
+  // Ice Lake multiplies bytes but not bfloat16.
+  const IsaFeatures ice_lake = {.avx2 = true, .avx512 = true, .vnni = true};
+  EXPECT_EQ(*cap_isa(ice_lake, "avx512_vnni"), ice_lake);
+  EXPECT_EQ(cap_isa(ice_lake, "avx512_bf16").status().code(), absl::StatusCode::kFailedPrecondition);
+  // Cooper Lake's features without VNNI.
+  const IsaFeatures no_vnni = {.avx2 = true, .avx512 = true, .bf16 = true};
+  EXPECT_EQ(*cap_isa(no_vnni, "avx512_bf16"), no_vnni);
+  EXPECT_EQ(cap_isa(no_vnni, "avx512_vnni").status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+}  // namespace
+}  // namespace pkv
