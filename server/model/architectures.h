@@ -1,0 +1,14 @@
+// The loaders of the architectures, one file each, as the registry in model.cpp knows them.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "server/model/model.h"
+
+namespace pkv {
+
+// Llama 1, 2, 3, Mistral, SmolLM, TinyLlama: see llama.cpp.
+absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend);
+
+}  // namespace pkv

@@ -1,0 +1,70 @@
+// The registry of architectures, and what all models have in common.
+#include "server/model/model.h"
+
+#include <iterator>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "server/model/architectures.h"
+#include "server/model/errors.h"
+
+namespace pkv {
+namespace {
+
+struct Architecture {
+  std::string_view name;  // general.architecture
+  absl::StatusOr<std::unique_ptr<Model>> (*load)(const GgufFile& file, Backend& backend);
+};
+
+constexpr Architecture kArchitectures[] = {
+    {"llama", load_llama},
+};
+
+absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file, Backend& backend) {
+  const absl::StatusOr<std::string> wanted = file.string("general.architecture");
+  if (!wanted.ok()) return wanted.status();
+  std::string names;
+  for (const Architecture& architecture : kArchitectures) {
+    if (architecture.name == *wanted) return architecture.load(file, backend);
+    names += (names.empty() ? "" : ", ") + std::string(architecture.name);
+  }
+  return unimplemented("key 'general.architecture': '", *wanted, "' is not supported; this build has ", names);
+}
+
+}  // namespace
+
+size_t StepScratch::bytes() const {
+  size_t total = 0;
+  for (const Tensor* tensor : {&normed, &q, &k, &v, &attention, &gate, &up}) total += tensor->bytes();
+  return total;
+}
+
+absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
+  const ModelShape& s = shape();
+  StepScratch scratch;
+  scratch.rows = rows;
+  const struct {
+    Tensor& tensor;
+    int64_t cols;
+  } wanted[] = {{scratch.normed, s.width},
+                {scratch.q, int64_t{s.q_heads} * s.head_dim},
+                {scratch.k, int64_t{s.kv_heads} * s.head_dim},
+                {scratch.v, int64_t{s.kv_heads} * s.head_dim},
+                {scratch.attention, int64_t{s.q_heads} * s.head_dim},
+                {scratch.gate, s.feed_forward},
+                {scratch.up, s.feed_forward}};
+  for (const auto& [tensor, cols] : wanted) {
+    absl::StatusOr<Tensor> allocated = backend().allocate(rows, cols, DType::kF32);
+    if (!allocated.ok()) return allocated.status();
+    tensor = *std::move(allocated);
+  }
+  return scratch;
+}
+
+absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend) {
+  absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend);
+  if (model.ok()) return model;
+  return absl::Status(model.status().code(), absl::StrCat(file.path(), ": ", std::string(model.status().message())));
+}
+
+}  // namespace pkv
