@@ -1,0 +1,34 @@
+// Chooses the tokenizer by the model file's metadata.
+#include "server/text/tokenizer.h"
+
+#include <array>
+
+#include "absl/status/status.h"
+#include "server/model/errors.h"
+#include "server/text/vocabulary_tokenizer.h"
+
+namespace pkv {
+namespace {
+
+struct TokenizerKind {
+  std::string_view name;
+  absl::StatusOr<std::unique_ptr<Tokenizer>> (*load)(const GgufFile&);
+};
+
+constexpr std::array<TokenizerKind, 2> kKinds = {{
+    {"gpt2", load_bpe_tokenizer},
+    {"llama", load_spm_tokenizer},
+}};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Tokenizer>> load_tokenizer(const GgufFile& file) {
+  const auto name = file.string("tokenizer.ggml.model");
+  if (!name.ok()) return name.status();
+  for (const TokenizerKind& kind : kKinds) {
+    if (kind.name == *name) return kind.load(file);
+  }
+  return unimplemented("tokenizer.ggml.model: '", *name, "' is not supported (gpt2, llama)");
+}
+
+}  // namespace pkv
