@@ -1,0 +1,280 @@
+// The cut of whole prompts: what every selection must fulfil, that survivors move with their contents, and that neither
+// the chunks nor the neighbours change the outcome.
+#include "server/policy/compressor.h"
+
+#include <numeric>
+#include <random>
+#include <set>
+
+#include "gmock/gmock.h"
+#include "kernels/reference/reference_backend.h"
+#include "server/policy/window_score.h"
+#include "tests/unit/policy/policy_specs.h"
+#include "tests/unit/policy/prompt_run.h"
+
+namespace pkv {
+namespace {
+
+using ::testing::Each;
+using ::testing::IsEmpty;
+
+// Numbers in [-1, 1), the same with every standard library.
+std::vector<float> random_rows(std::mt19937& random, size_t count) {
+  std::vector<float> rows(count);
+  for (float& value : rows) value = static_cast<float>(random() % 65536) / 32768.0f - 1.0f;
+  return rows;
+}
+
+struct Shape {
+  CacheGeometry geometry;
+  int32_t q_heads = 0;
+  int32_t tokens = 0;
+
+  CompressorOptions options() const {
+    return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens, .record_positions = true};
+  }
+  // Queries sharpened so that attention is far from uniform; value row i of every head begins with i.
+  LayerRows layer(std::mt19937& random) const {
+    const size_t rows = static_cast<size_t>(tokens), dims = static_cast<size_t>(geometry.head_dim);
+    const size_t kv_width = static_cast<size_t>(geometry.kv_heads) * dims;
+    LayerRows result{.q = random_rows(random, rows * static_cast<size_t>(q_heads) * dims),
+                     .k = random_rows(random, rows * kv_width),
+                     .v = random_rows(random, rows * kv_width)};
+    for (float& value : result.q) value *= 4.0f;
+    for (size_t at = 0; at < result.v.size(); at += dims) result.v[at] = static_cast<float>(at / kv_width);
+    return result;
+  }
+};
+
+class CompressorTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<KvCache> make_cache(const CacheGeometry& geometry) {
+    auto cache = KvCache::create(*backend_, geometry, uint64_t{1} << 22);
+    EXPECT_TRUE(cache.ok());
+    return *std::move(cache);
+  }
+  Shape draw_shape() {
+    const auto between = [&](int32_t low, int32_t high) {
+      return low + static_cast<int32_t>(random_() % static_cast<uint32_t>(high - low + 1));
+    };
+    Shape shape{.geometry = {.layers = between(1, 4),
+                             .kv_heads = between(1, 3),
+                             .head_dim = 4 * between(1, 4),
+                             .page_bytes = 64 * between(2, 5)}};
+    shape.q_heads = shape.geometry.kv_heads * between(1, 3);
+    shape.tokens = between(20, 90);
+    return shape;
+  }
+
+  std::mt19937 random_{11};
+  std::unique_ptr<Backend> backend_ = make_reference_backend();
+};
+
+void expect_valid_lane(const std::vector<int32_t>& kept, int32_t budget, int32_t tokens, int32_t window) {
+  ASSERT_EQ(kept.size(), static_cast<size_t>(budget));
+  for (size_t i = 1; i < kept.size(); ++i) ASSERT_LT(kept[i - 1], kept[i]);
+  ASSERT_GE(kept.front(), 0);
+  ASSERT_LT(kept.back(), tokens);
+  const std::set<int32_t> set(kept.begin(), kept.end());
+  for (int32_t newest = tokens - window; newest < tokens; ++newest) ASSERT_TRUE(set.count(newest));
+}
+
+TEST_F(CompressorTest, KeepsBudgetWindowAndContentsOfEveryLane) {
+  for (int round = 0; round < 60; ++round) {
+    const Shape shape = draw_shape();
+    PolicySpec spec = spec_of(round % 2 == 0 ? PolicyKind::kSnapKv : PolicyKind::kPyramidKv, 9 + round % 11);
+    if (round % 4 == 3) spec.params.allocation = PyramidAllocation::kFactory;
+    const auto policy = policy_of(spec);
+    const auto cache = make_cache(shape.geometry);
+    PromptRun prompt(*backend_, *cache, *policy, shape.options());
+    const std::vector<int32_t> budgets = policy->lane_budgets(shape.tokens, shape.geometry);
+    ASSERT_EQ(prompt.compressor().lane_budgets(), budgets);
+    for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
+      const LayerRows rows = shape.layer(random_);
+      const LayerOutcome outcome = prompt.run_layer(layer, rows, 16);
+      ASSERT_EQ(outcome.kept_positions.size(), static_cast<size_t>(shape.geometry.kv_heads));
+      for (int32_t head = 0; head < shape.geometry.kv_heads; ++head) {
+        const auto lane = static_cast<size_t>(layer * shape.geometry.kv_heads + head);
+        const std::vector<int32_t>& kept = outcome.kept_positions[static_cast<size_t>(head)];
+        expect_valid_lane(kept, budgets[lane], shape.tokens, 8);
+        if (HasFatalFailure()) return;
+        ASSERT_EQ(outcome.kept[static_cast<size_t>(head)], budgets[lane]);
+        ASSERT_EQ(cache->length(prompt.sequence(), layer, head), budgets[lane]);
+        ASSERT_EQ(cache->positions(prompt.sequence(), layer, head), kept);
+        ASSERT_GT(outcome.recall[static_cast<size_t>(head)], 0.0);
+        ASSERT_LE(outcome.recall[static_cast<size_t>(head)], 1.0 + 1e-12);
+        const std::vector<float> values = prompt.first_dimension(layer, head, true);
+        const std::vector<float> keys = prompt.first_dimension(layer, head, false);
+        for (size_t slot = 0; slot < kept.size(); ++slot) {
+          const size_t at = (static_cast<size_t>(kept[slot]) * static_cast<size_t>(shape.geometry.kv_heads) +
+                             static_cast<size_t>(head)) *
+                            static_cast<size_t>(shape.geometry.head_dim);
+          ASSERT_EQ(values[slot], static_cast<float>(kept[slot]));
+          ASSERT_EQ(keys[slot], rows.k[at]);
+        }
+      }
+    }
+    cache->close(prompt.sequence());
+    ASSERT_EQ(cache->pool().live(), 0);
+  }
+}
+
+TEST_F(CompressorTest, ChunksAndNeighboursDoNotChangeTheSelection) {
+  for (int round = 0; round < 20; ++round) {
+    const Shape shape = draw_shape();
+    const LayerRows rows = shape.layer(random_), other_rows = shape.layer(random_);
+    const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 12));
+    const auto alone = make_cache(shape.geometry), shared = make_cache(shape.geometry);
+    PromptRun whole(*backend_, *alone, *policy, shape.options());
+    PromptRun neighbour(*backend_, *shared, *policy, shape.options());
+    neighbour.run_layer(0, other_rows, 9);
+    PromptRun pieces(*backend_, *shared, *policy, shape.options());
+    const LayerOutcome expected = whole.run_layer(0, rows, shape.tokens);
+    const LayerOutcome actual = pieces.run_layer(0, rows, 5);
+    EXPECT_EQ(actual.kept_positions, expected.kept_positions);
+    EXPECT_EQ(actual.recall, expected.recall);
+  }
+}
+
+// Columns [first, first + width) of rows of `stride` numbers.
+std::vector<float> columns(const std::vector<float>& rows, size_t stride, size_t first, size_t width) {
+  std::vector<float> result;
+  for (size_t at = first; at < rows.size(); at += stride) {
+    result.insert(result.end(), rows.begin() + static_cast<std::ptrdiff_t>(at),
+                  rows.begin() + static_cast<std::ptrdiff_t>(at + width));
+  }
+  return result;
+}
+
+TEST_F(CompressorTest, EveryKvHeadIsScoredByItsOwnQueryHeads) {
+  const Shape shape{
+      .geometry = {.layers = 1, .kv_heads = 3, .head_dim = 8, .page_bytes = 256}, .q_heads = 6, .tokens = 64};
+  Shape single = shape;
+  single.geometry.kv_heads = 1;
+  single.q_heads = 2;
+  const LayerRows rows = shape.layer(random_);
+  const auto policy = policy_of(spec_of(PolicyKind::kSnapKv, 20));
+  const auto cache = make_cache(shape.geometry), single_cache = make_cache(single.geometry);
+  PromptRun prompt(*backend_, *cache, *policy, shape.options());
+  const LayerOutcome together = prompt.run_layer(0, rows, 16);
+  for (size_t head = 0; head < 3; ++head) {
+    PromptRun alone(*backend_, *single_cache, *policy, single.options());
+    const LayerOutcome outcome = alone.run_layer(0,
+                                                 {.q = columns(rows.q, 6 * 8, head * 2 * 8, 2 * 8),
+                                                  .k = columns(rows.k, 3 * 8, head * 8, 8),
+                                                  .v = columns(rows.v, 3 * 8, head * 8, 8)},
+                                                 16);
+    EXPECT_EQ(together.kept_positions[head], outcome.kept_positions[0]);
+    EXPECT_EQ(together.recall[head], outcome.recall[0]);
+  }
+}
+
+TEST_F(CompressorTest, PyramidOfBetaOneSelectsAsSnapKv) {
+  PolicySpec spec = spec_of(PolicyKind::kPyramidKv, 14);
+  spec.params.beta_millionths = kMillion;
+  const auto pyramid = policy_of(spec), snapkv = policy_of(spec_of(PolicyKind::kSnapKv, 14));
+  const Shape shape = draw_shape();
+  const auto cache = make_cache(shape.geometry);
+  PromptRun first(*backend_, *cache, *pyramid, shape.options());
+  PromptRun second(*backend_, *cache, *snapkv, shape.options());
+  for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
+    const LayerRows rows = shape.layer(random_);
+    EXPECT_EQ(first.run_layer(layer, rows, 16).kept_positions, second.run_layer(layer, rows, 16).kept_positions);
+  }
+}
+
+TEST_F(CompressorTest, NoOpsObserveNothingAndLeaveTheLanesAlone) {
+  for (PolicyKind kind : {PolicyKind::kFull, PolicyKind::kSnapKv, PolicyKind::kPyramidKv}) {
+    const Shape shape = draw_shape();
+    const auto policy = policy_of(spec_of(kind, shape.tokens));
+    const auto cache = make_cache(shape.geometry);
+    PromptRun prompt(*backend_, *cache, *policy, shape.options());
+    EXPECT_FALSE(prompt.compressor().compresses());
+    EXPECT_EQ(prompt.compressor().workspace_bytes(), 0u);
+    const LayerOutcome outcome = prompt.run_layer(0, shape.layer(random_), 16);
+    EXPECT_EQ(outcome.budget_tokens, shape.tokens);
+    EXPECT_THAT(outcome.kept, Each(shape.tokens));
+    EXPECT_THAT(outcome.recall, Each(1.0));
+    std::vector<int32_t> all(static_cast<size_t>(shape.tokens));
+    std::iota(all.begin(), all.end(), 0);
+    EXPECT_THAT(outcome.kept_positions, Each(all));
+    EXPECT_EQ(cache->positions(prompt.sequence(), 0, 0), all);
+  }
+}
+
+TEST_F(CompressorTest, ALayerWithABudgetOfTheWholePromptIsNotCut) {
+  // n = B + 1: the pyramid's lowest layers keep everything, its upper ones do not.
+  const Shape shape{
+      .geometry = {.layers = 4, .kv_heads = 2, .head_dim = 8, .page_bytes = 256}, .q_heads = 4, .tokens = 41};
+  const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 40));
+  const auto cache = make_cache(shape.geometry);
+  PromptRun prompt(*backend_, *cache, *policy, shape.options());
+  EXPECT_TRUE(prompt.compressor().compresses());
+  const LayerOutcome lowest = prompt.run_layer(0, shape.layer(random_), 16);
+  EXPECT_THAT(lowest.kept, Each(41));
+  EXPECT_THAT(lowest.recall, Each(1.0));
+  for (int32_t layer : {1, 2}) prompt.run_layer(layer, shape.layer(random_), 16);
+  const LayerOutcome highest = prompt.run_layer(3, shape.layer(random_), 16);
+  EXPECT_THAT(highest.kept, Each(39));
+  EXPECT_THAT(highest.recall, Each(::testing::Lt(1.0)));
+}
+
+TEST_F(CompressorTest, RecordsPositionsOnlyWhenAsked) {
+  const Shape shape = draw_shape();
+  CompressorOptions options = shape.options();
+  options.record_positions = false;
+  for (PolicyKind kind : {PolicyKind::kFull, PolicyKind::kSnapKv}) {
+    const auto policy = policy_of(spec_of(kind, 12));
+    const auto cache = make_cache(shape.geometry);
+    PromptRun prompt(*backend_, *cache, *policy, options);
+    EXPECT_THAT(prompt.run_layer(0, shape.layer(random_), 16).kept_positions, IsEmpty());
+  }
+}
+
+// Budgets that differ between the heads of a layer, as later policies have them.
+class RaggedPolicy : public WindowScorePolicy {
+ public:
+  using WindowScorePolicy::WindowScorePolicy;
+  std::vector<int32_t> lane_budgets(int32_t tokens, const CacheGeometry&) const override {
+    return {12, 12, 20, 8, tokens};
+  }
+};
+
+TEST_F(CompressorTest, LanesOfOneLayerMayHaveBudgetsOfTheirOwn) {
+  const Shape shape{
+      .geometry = {.layers = 1, .kv_heads = 5, .head_dim = 8, .page_bytes = 128}, .q_heads = 10, .tokens = 50};
+  const LayerRows rows = shape.layer(random_);
+  const auto cache = make_cache(shape.geometry);
+  const RaggedPolicy ragged(spec_of(PolicyKind::kSnapKv, 20));
+  PromptRun prompt(*backend_, *cache, ragged, shape.options());
+  const LayerOutcome outcome = prompt.run_layer(0, rows, 16);
+  EXPECT_EQ(outcome.budget_tokens, 50);
+  EXPECT_EQ(outcome.kept, (std::vector<int32_t>{12, 12, 20, 8, 50}));
+  EXPECT_DOUBLE_EQ(outcome.recall[4], 1.0);
+  // Each lane as a policy of that budget for all lanes has it.
+  for (size_t head : {0, 1, 2}) {
+    const auto uniform = policy_of(spec_of(PolicyKind::kSnapKv, outcome.kept[head]));
+    PromptRun same(*backend_, *cache, *uniform, shape.options());
+    EXPECT_EQ(same.run_layer(0, rows, 16).kept_positions[head], outcome.kept_positions[head]);
+  }
+  for (int32_t head = 0; head < 5; ++head) {
+    expect_valid_lane(outcome.kept_positions[static_cast<size_t>(head)], outcome.kept[static_cast<size_t>(head)], 50,
+                      8);
+    EXPECT_EQ(cache->positions(prompt.sequence(), 0, head), outcome.kept_positions[static_cast<size_t>(head)]);
+  }
+}
+
+TEST_F(CompressorTest, ScratchCountsItsBytes) {
+  const auto scratch = CompressorScratch::create(*backend_, 6, 2, 100);
+  ASSERT_TRUE(scratch.ok());
+  EXPECT_EQ((*scratch)->bytes(), 4u * 100 * (6 + 2 + 2 + 2));
+  const auto policy = policy_of(spec_of(PolicyKind::kSnapKv, 12));
+  const auto compressor = Compressor::create(
+      *backend_, *policy,
+      {.geometry = {.layers = 1, .kv_heads = 2, .head_dim = 16}, .q_heads = 6, .prompt_tokens = 100});
+  ASSERT_TRUE(compressor.ok());
+  EXPECT_EQ((*compressor)->workspace_bytes(), 4u * 8 * (6 * 16 + 6));
+}
+
+}  // namespace
+}  // namespace pkv
