@@ -15,7 +15,7 @@
 
 namespace pkv {
 
-// A 64-byte aligned array of floats that only grows; growing discards the contents.
+// A 64-byte aligned array of floats that only grows; growing discards the contents. reserve(0) returns what there is.
 class FloatScratch {
  public:
   float* reserve(int64_t count);
@@ -28,7 +28,7 @@ class FloatScratch {
   int64_t capacity_ = 0;
 };
 
-// Rows one after another in memory that is kept between calls; one call at a time.
+// Holds the scratch memory of its operations between calls, so only one may run at a time.
 class CpuAttention {
  public:
   // `exact`: every product in float32. `pool` must outlive this.

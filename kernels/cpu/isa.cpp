@@ -1,6 +1,10 @@
 // Detection of instruction sets and the names users give them.
 #include "kernels/cpu/isa.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include <optional>
 
 #include "absl/strings/str_cat.h"
@@ -41,13 +45,21 @@ bool has_isa(const IsaFeatures& machine, Isa isa) {
   return false;
 }
 
+#if defined(__x86_64__)
+// Older clangs do not know F16C by name.
+bool has_f16c() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return __get_cpuid(1, &eax, &ebx, &ecx, &edx) != 0 && (ecx & bit_F16C) != 0;
+}
+#endif
+
 }  // namespace
 
 IsaFeatures detect_isa() {
   IsaFeatures features;
 #if defined(__x86_64__)
   __builtin_cpu_init();  // its avx flags take the operating system's saved state (XCR0) into account
-  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  features.avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
   features.avx512 = features.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   features.vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");

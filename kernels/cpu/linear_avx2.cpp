@@ -74,7 +74,10 @@ inline void unpack_quad(__m256i low, __m256i high, const Scales& s, float* to) {
 }
 
 void unpack_floats(const PackedView& weight, const uint8_t* panel, int64_t k0, int64_t k1, float* to) {
+  const int64_t bytes = weight.code_kind == CodeKind::kF32 ? 4 * kP : 2 * kP;
   for (int64_t k = k0; k < k1; ++k, to += kP) {
+    // The panel's next chunk: with few rows chunks are too short for the hardware to foresee where it lies.
+    _mm_prefetch(reinterpret_cast<const char*>(panel + (k + k1 - k0) * bytes), _MM_HINT_T0);
     Pair values;
     if (weight.code_kind == CodeKind::kF16) {
       values = load_halves(panel + k * 2 * kP);

@@ -28,6 +28,7 @@ void unpack(const PackedView& weight, int64_t panel, int64_t k0, int64_t k1, voi
   if (weight.scale_kind == ScaleKind::kNone) {
     const int64_t bytes = weight.code_kind == CodeKind::kF32 ? 4 * kP : 2 * kP;
     for (int64_t k = k0; k < k1; ++k, to += kTileOutputs) {
+      // The panel's next chunk: with few rows chunks are too short for the hardware to foresee where it lies.
       _mm_prefetch(reinterpret_cast<const char*>(codes + (k + k1 - k0) * bytes), _MM_HINT_T0);
       _mm512_storeu_ps(to, load_floats(weight.code_kind, codes, k));
     }
