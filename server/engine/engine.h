@@ -1,0 +1,78 @@
+// Owns the thread that owns scheduler, cache and model: takes requests from any thread, steps until they are done, and
+// tells their sinks. An admitted request has its cache memory reserved and never fails for lack of it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/cache/kv_cache.h"
+#include "server/engine/request.h"
+#include "server/engine/stats.h"
+#include "server/model/model.h"
+
+namespace pkv {
+
+struct EngineOptions {
+  uint64_t pool_bytes = uint64_t{512} << 20;
+  int32_t page_bytes = 4096;
+  int32_t max_running = 64;
+  int32_t max_waiting = 256;
+  int32_t prefill_chunk_rows = 256;  // prefill units start at absolute multiples of this; at most step_tokens
+  int32_t step_tokens = 256;         // rows of one run of the model at most: a prefill unit, or decode rows
+  int32_t concurrent_prefills = 2;
+  uint64_t workspace_bytes = uint64_t{1} << 30;   // residual streams and observed queries of prefills under way
+  std::function<absl::Time()> clock = absl::Now;  // thread-safe
+};
+
+// What a request would need, before it is submitted.
+struct Admission {
+  int32_t budget_tokens = 0;
+  uint64_t peak_bytes = 0;
+  uint64_t steady_bytes = 0;
+  uint64_t full_bytes = 0;
+  uint64_t pool_bytes = 0;
+  uint64_t workspace_bytes = 0;
+  uint64_t workspace_limit_bytes = 0;
+  int32_t smallest_budget_tokens = 0;  // the policy's own minimum, with which the least is held; 0: it takes no budget
+  int32_t largest_budget_tokens = 0;  // the largest budget with which the pool would do; 0: none, or it takes no budget
+  bool admissible_ever = false;
+};
+
+enum class EngineState : uint8_t { kServing, kDraining, kFailed, kStopped };
+
+class Engine {
+ public:
+  // `model` must outlive the engine, and its backend serves this engine alone: a backend has one caller at a time.
+  // INVALID_ARGUMENT where an option is out of range, RESOURCE_EXHAUSTED where pool or scratch cannot be had.
+  static absl::StatusOr<std::unique_ptr<Engine>> create(const Model& model, const EngineOptions& options);
+  virtual ~Engine() = default;
+
+  // Thread-safe; returns at once. On success the sink will get exactly one on_end or on_error. Otherwise the sink is
+  // never called:
+  //   INVALID_ARGUMENT    policy or budget, message beginning with the field's path; prompt + max_tokens over the
+  //   model's length FAILED_PRECONDITION can never fit the pool (or the workspace limit): see check() for the figures
+  //   RESOURCE_EXHAUSTED  the queue is full
+  //   UNAVAILABLE         draining or stopped
+  virtual absl::Status submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) = 0;
+  // Thread-safe. The request's sink gets CANCELLED and its pages are back within one step. Unknown or finished: nothing
+  // happens. Identified by its sink, since request ids are the callers' and need not be unique.
+  virtual void cancel(const TokenSink* sink) = 0;
+
+  // Thread-safe, no model work: the code path of admission.
+  virtual absl::StatusOr<Admission> check(const PolicySpec& policy, int32_t prompt_tokens,
+                                          int32_t max_tokens) const = 0;
+
+  // Takes no new requests; returns when all are done or at the deadline, after which the rest is cancelled
+  // (UNAVAILABLE).
+  virtual void drain(absl::Time deadline) = 0;
+  virtual EngineState state() const = 0;
+  virtual EngineStats stats() const = 0;  // thread-safe; the latest snapshot
+  virtual const EngineOptions& options() const = 0;
+};
+
+}  // namespace pkv

@@ -1,0 +1,106 @@
+// A caller's wishes, validated and immutable, and what comes back. Token ids only: text stays at the edges.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/cache/kv_cache.h"
+#include "server/policy/compressor.h"
+#include "server/policy/policy.h"
+
+namespace pkv {
+
+using TokenId = int32_t;
+
+struct SamplingParams {
+  float temperature = 0;         // >= 0; 0: greedy, the exact argmax, lowest id wins ties
+  float top_p = 1;               // (0, 1]
+  int32_t top_k = 0;             // 0: all
+  float min_p = 0;               // [0, 1)
+  float repetition_penalty = 1;  // > 0; over prompt and answer
+  float frequency_penalty = 0;   // [-2, 2]; over the answer
+  float presence_penalty = 0;    // [-2, 2]; over the answer
+  std::vector<std::pair<TokenId, float>> logit_bias;
+  uint64_t seed = 0;
+  int32_t max_tokens = 256;  // 0: only score the prompt
+  int32_t min_tokens = 0;    // end tokens are impossible before
+  std::vector<TokenId> stop_token_ids;
+  bool ignore_eos = false;
+};
+
+struct Request {
+  std::string id;
+  std::vector<TokenId> prompt;  // at least one
+  SamplingParams sampling;
+  std::vector<TokenId> end_tokens;  // the model's; ignored with ignore_eos
+  PolicySpec policy;
+  bool record_positions = false;  // kept positions in the report
+  bool logprobs = false;          // of generated tokens
+  int32_t top_logprobs = 0;
+  bool prompt_logprobs = false;  // of the prompt's own tokens
+  std::optional<absl::Time> deadline;
+};
+
+struct TokenLogprob {
+  TokenId id = 0;
+  float logprob = 0;  // natural log, of the model's distribution before temperature and filters
+  std::vector<std::pair<TokenId, float>> top;
+};
+
+enum class FinishReason : uint8_t { kStop, kLength };
+
+// queue: from submission to the start of the prefill. prefill: from there to the first token, what ran in between for
+// others included; compress is a part of it. decode: from the first token to the end. total = queue + prefill + decode.
+struct RequestTimings {
+  absl::Duration queue, prefill, compress, decode, time_to_first_token, total;
+};
+
+// What was kept, what it cost and what it saved. Arithmetic: logical tokens are those written to the cache (the last
+// generated one is not); full = logical x bytes per token of f16 entries; saved = full - allocated - auxiliary.
+struct CacheReport {
+  int32_t budget_tokens = 0;
+  int32_t logical_tokens = 0;
+  uint64_t full_bytes = 0;
+  CacheBytes bytes;  // at the end, before the pages went back; with the peak
+  int64_t saved_bytes = 0;
+  uint64_t evicted_entries = 0;
+  uint32_t compressions = 0;  // layers that were cut
+  bool compressed = false;
+  std::string not_compressed_reason;
+  // Largest, beside the cache: the request's own residual stream and observed queries, and the engine's tensors of one
+  // step, of the scores and of the logits, which it shared with others.
+  uint64_t workspace_bytes = 0;
+  std::vector<LayerOutcome> layers;
+};
+
+struct RequestResult {
+  FinishReason finish_reason = FinishReason::kLength;
+  std::optional<TokenId> matched_stop_token;
+  int32_t prompt_tokens = 0;
+  int32_t completion_tokens = 0;
+  RequestTimings timings;
+  CacheReport cache;
+};
+
+// Where a request's events go. Called on the engine thread, must never block; after on_end or on_error nothing follows.
+class TokenSink {
+ public:
+  virtual ~TokenSink() = default;
+  virtual void on_start() = 0;                        // admitted; memory is reserved
+  virtual void on_progress(double prefill_done) = 0;  // 0 to 1
+  // The prompt's log-probabilities in order, in tiles; the first token's is 0. Only with Request::prompt_logprobs.
+  virtual void on_prompt_logprobs(std::span<const TokenLogprob> tokens) = 0;
+  // One generated token, end tokens included. Returning false ends the request with kStop (a stop string was found).
+  virtual bool on_token(const TokenLogprob& token) = 0;
+  virtual void on_end(const RequestResult& result) = 0;
+  virtual void on_error(const absl::Status& status) = 0;
+};
+
+}  // namespace pkv

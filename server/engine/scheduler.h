@@ -1,0 +1,88 @@
+// Decides which request may start and whose prompt goes on. Knows requests as the pages and bytes they reserve and the
+// work that is left of their prompts: no model, no cache, no clock. Owned by the engine thread.
+//
+// Memory. An admitted job reserves its steady pages; beside them lie reserved the k largest (peak - steady) of the jobs
+// whose prompt is not done, k = concurrent_prefills, since no more than k prompts are ever under way. So the sum of
+// what is held never exceeds the pool, and no admitted job fails for lack of pages.
+//
+// Admission is first come, first served. Where the oldest waiting job does not fit, later ones that do may pass it, but
+// only kMaxOvertakes of them; then nobody is admitted before it.
+//
+// Prefill. The prompt with the least work left goes first, the older of two equal ones; at most k are under way, so
+// with k = 2 a short prompt overtakes a long one. Ageing: of kUnitsPerTurn units in a row at least one belongs to the
+// oldest unfinished prompt; where it has no place or no workspace yet, nobody else starts until it has. So a stream of
+// short prompts slows a long one down by a bounded factor and never stops it. Ageing counts units instead of seconds:
+// it needs no clock and does not depend on the machine.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace pkv {
+
+using JobId = uint64_t;  // ascending in the order of submission
+
+struct JobCost {
+  uint64_t steady_pages = 0;     // once the prompt is done, until the end
+  uint64_t peak_pages = 0;       // at any instant; >= steady_pages
+  uint64_t workspace_bytes = 0;  // from the start of its prefill to its end
+  int64_t prefill_work = 0;      // rows x layers
+};
+
+struct SchedulerLimits {
+  uint64_t pool_pages = 0;
+  uint64_t workspace_bytes = 0;
+  int32_t max_running = 0;
+  int32_t concurrent_prefills = 0;
+};
+
+class Scheduler {
+ public:
+  static constexpr int32_t kMaxOvertakes = 16;
+  static constexpr int32_t kUnitsPerTurn = 4;
+
+  explicit Scheduler(const SchedulerLimits& limits) : limits_(limits) {}
+
+  // Whether a job could run if it were alone.
+  static bool fits_ever(const JobCost& cost, const SchedulerLimits& limits);
+
+  // `id` greater than any before; the job fits_ever().
+  void enqueue(JobId id, const JobCost& cost);
+  // Moves every waiting job that may be admitted now to the admitted ones and returns them in order.
+  std::vector<JobId> admit();
+  // The job whose prefill unit is to run next; from the first time on it is under way and holds its workspace.
+  std::optional<JobId> next_prefill();
+  // A unit of `work` of the job was done.
+  void prefill_progress(JobId id, int64_t work);
+  // The job's prompt is done: from now on it holds its steady pages at most, and no workspace.
+  void prefill_done(JobId id);
+  // The job has ended and holds nothing any more. Whatever its state.
+  void remove(JobId id);
+
+  size_t waiting() const { return waiting_.size(); }
+  size_t admitted() const { return admitted_.size(); }
+  uint64_t reserved_pages() const { return reserved_with(nullptr); }
+  uint64_t workspace_bytes() const;  // held by the prefills under way
+
+ private:
+  enum class Stage : uint8_t { kAdmitted, kUnderWay, kPrefilled };
+  struct Job {
+    JobId id = 0;
+    JobCost cost;
+    int64_t work_left = 0;
+    int32_t overtaken = 0;
+    Stage stage = Stage::kAdmitted;
+  };
+
+  uint64_t reserved_with(const Job* candidate) const;
+  bool may_run(const Job& job) const;  // under way, or free to start
+  Job& admitted_job(JobId id);
+
+  SchedulerLimits limits_;
+  std::vector<Job> waiting_;   // in order of submission
+  std::vector<Job> admitted_;  // in order of admission
+  int32_t units_since_oldest_ = 0;
+};
+
+}  // namespace pkv

@@ -1,0 +1,81 @@
+// The mutable state of one request from submission to its end. But for `cancelled` and what submission sets once,
+// everything belongs to the engine thread.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <random>
+#include <span>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "server/engine/admission.h"
+#include "server/engine/request.h"
+#include "server/engine/scheduler.h"
+#include "server/policy/compressor.h"
+
+namespace pkv {
+
+enum class SequencePhase : uint8_t { kWaiting, kPrefill, kDecode };  // kPrefill from admission on
+
+class Sequence {
+ public:
+  Sequence(std::shared_ptr<const Request> wishes, std::shared_ptr<TokenSink> events, Contract terms);
+
+  int32_t prompt_tokens() const { return static_cast<int32_t>(request->prompt.size()); }
+  int32_t generated_tokens() const { return static_cast<int32_t>(generated.size()); }
+  // Tokens whose entries a full cache would hold by now; the last generated token is not written.
+  int32_t logical_tokens() const { return prompt_tokens() + std::max(0, generated_tokens() - 1); }
+  bool done() const { return finish_reason.has_value() || !failure.ok(); }
+  bool prefill_started() const { return cache_id.has_value(); }
+
+  // Tokens that cannot be sampled now: everything that would end the answer before min_tokens are there.
+  std::span<const TokenId> forbidden() const;
+  // Takes the next token of the answer: tells the sink and ends the sequence where it has to. `now` for the timings.
+  void accept(const TokenLogprob& token, absl::Time now);
+  // The result of a sequence with a finish reason; `bytes` before its pages went back. Takes the layers' outcomes
+  // along.
+  RequestResult take_result(const CacheBytes& bytes, uint64_t bytes_per_token, uint64_t shared_workspace_bytes);
+  uint64_t evicted_entries() const;
+
+  // Set at submission.
+  const std::shared_ptr<const Request> request;
+  const std::shared_ptr<TokenSink> sink;
+  const Contract contract;
+  JobId job = 0;
+  absl::Time submitted;
+  std::atomic<bool> cancelled = false;  // by any thread
+
+  // Where it stands.
+  SequencePhase phase = SequencePhase::kWaiting;
+  std::optional<FinishReason> finish_reason;
+  std::optional<TokenId> matched_stop_token;
+  absl::Status failure;
+  std::vector<TokenId> generated;
+  std::mt19937_64 rng;
+  absl::Time prefill_started_at, first_token_at, ended_at, progress_at;
+  absl::Duration compress_time;
+
+  // From the start of the prefill.
+  std::optional<SequenceId> cache_id;
+  std::unique_ptr<Compressor> compressor;
+  Tensor residual;    // [prompt tokens, D]: x between the layers; given back when the prompt is done
+  int32_t layer = 0;  // next prefill unit; == layers: the output head over the prompt's rows
+  int32_t row = 0;
+  uint64_t workspace_bytes = 0;
+  std::vector<LayerOutcome> outcomes;
+
+  // What the counters have seen of it so far.
+  int32_t counted_generated = 0;
+  bool counted_prompt = false;
+
+ private:
+  bool ends_with(TokenId token) const;
+  std::vector<TokenId> ending_tokens_;  // end tokens (but for ignore_eos) and stop_token_ids
+};
+
+}  // namespace pkv

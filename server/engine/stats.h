@@ -1,0 +1,60 @@
+// The engine's state at one instant: what GetStats answers and /metrics exports.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/time/time.h"
+#include "server/cache/kv_cache.h"
+
+namespace pkv {
+
+struct PolicyTotals {
+  uint32_t running = 0;
+  uint32_t waiting = 0;
+  uint64_t requests_total = 0;  // ended, however
+  uint64_t prompt_tokens_total = 0;
+  uint64_t generation_tokens_total = 0;
+  uint64_t held_bytes = 0;  // now
+  uint64_t auxiliary_bytes = 0;
+  uint64_t full_equivalent_bytes = 0;
+  int64_t saved_bytes = 0;
+  uint64_t evicted_entries_total = 0;
+  double held_byte_seconds_total = 0;
+  double full_equivalent_byte_seconds_total = 0;
+  std::map<std::string, uint64_t> finished_total;  // by finish reason or status code name: stop, length, CANCELLED, ...
+};
+
+struct RequestRow {
+  std::string id;
+  std::string phase;  // waiting, prefill, decode
+  std::string policy;
+  int32_t prompt_tokens = 0;
+  int32_t generated_tokens = 0;
+  uint64_t held_bytes = 0;
+  uint64_t full_bytes = 0;
+  absl::Duration age;
+};
+
+struct EngineStats {
+  uint64_t sequence = 0;  // grows with every published snapshot
+  absl::Time time;
+  uint32_t running = 0;
+  uint32_t waiting = 0;
+  uint64_t waiting_tokens = 0;
+  uint64_t steps_total = 0;
+  uint64_t rejected_total = 0;
+  // pool = live + free
+  uint64_t pool_bytes = 0;
+  uint64_t live_bytes = 0;
+  uint64_t free_bytes = 0;
+  uint64_t reserved_bytes = 0;
+  CacheBytes cache;
+  uint64_t workspace_bytes = 0;                  // in use now: residual streams, observed queries, step scratch
+  std::map<std::string, PolicyTotals> policies;  // every policy of the table, from the start
+  std::vector<RequestRow> requests;
+};
+
+}  // namespace pkv

@@ -1,0 +1,201 @@
+// The sampler: every filter, ties, penalties and log-probabilities, on vocabularies small enough to compute by hand.
+#include "server/engine/sampler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <numeric>
+#include <set>
+
+namespace pkv {
+namespace {
+
+using testing::ElementsAre;
+
+float log_sum_exp(const std::vector<float>& logits) {
+  double sum = 0;
+  for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
+  return static_cast<float>(std::log(sum));
+}
+
+struct Case {
+  std::vector<float> logits;
+  SamplingParams params;
+  std::vector<TokenId> prompt, generated, forbidden;
+};
+
+TokenId sample_once(const Case& c, uint64_t seed = 1) {
+  std::vector<float> logits = c.logits;
+  std::mt19937_64 rng(seed);
+  return sample({.logits = logits, .prompt = c.prompt, .generated = c.generated, .forbidden = c.forbidden}, c.params,
+                rng)
+      .id;
+}
+
+// How often each token comes in `draws` draws of one generator.
+std::map<TokenId, int> histogram(const Case& c, int draws) {
+  std::mt19937_64 rng(7);
+  std::map<TokenId, int> counts;
+  for (int i = 0; i < draws; ++i) {
+    std::vector<float> logits = c.logits;
+    ++counts[sample({.logits = logits, .prompt = c.prompt, .generated = c.generated, .forbidden = c.forbidden},
+                    c.params, rng)
+                 .id];
+  }
+  return counts;
+}
+
+std::set<TokenId> possible_tokens(const Case& c) {
+  std::set<TokenId> tokens;
+  for (const auto& [token, count] : histogram(c, 4000)) tokens.insert(token);
+  return tokens;
+}
+
+// Logits of a distribution.
+std::vector<float> log_of(const std::vector<double>& probabilities) {
+  std::vector<float> logits;
+  for (const double p : probabilities) logits.push_back(static_cast<float>(std::log(p)));
+  return logits;
+}
+
+TEST(Sampler, GreedyTakesTheLowestOfEqualIds) {
+  EXPECT_EQ(sample_once({.logits = {1, 3, 2, 3}}), 1);
+  EXPECT_EQ(sample_once({.logits = {-5, -5, -5}}), 0);
+}
+
+TEST(Sampler, GreedyUsesNoRandomNumber) {
+  std::vector<float> logits = {1, 2};
+  std::mt19937_64 rng(3), untouched(3);
+  sample({.logits = logits}, {}, rng);
+  EXPECT_EQ(rng(), untouched());
+}
+
+TEST(Sampler, BiasComesBeforeTheArgmax) {
+  EXPECT_EQ(sample_once({.logits = {1, 2, 3}, .params = {.logit_bias = {{0, 2.5f}}}}), 0);
+  EXPECT_EQ(sample_once({.logits = {1, 2, 3}, .params = {.logit_bias = {{2, -100.0f}}}}), 1);
+}
+
+TEST(Sampler, RepetitionPenaltyCountsPromptAndAnswerOnce) {
+  // 4 / 2 = 2 < 3; a second division would also put it below 1.5.
+  const Case positive{.logits = {4, 3, 1.5f}, .params = {.repetition_penalty = 2}, .prompt = {0, 0}, .generated = {0}};
+  EXPECT_EQ(sample_once(positive), 1);
+  const Case once{.logits = {4, 1.5f}, .params = {.repetition_penalty = 2}, .prompt = {0}, .generated = {0}};
+  EXPECT_EQ(sample_once(once), 0);
+  // A negative logit is multiplied: -1 * 2 = -2 < -1.5.
+  EXPECT_EQ(sample_once({.logits = {-1, -1.5f}, .params = {.repetition_penalty = 2}, .prompt = {0}}), 1);
+}
+
+TEST(Sampler, FrequencyAndPresencePenaltiesCountTheAnswerOnly) {
+  const SamplingParams frequency{.frequency_penalty = 0.5f}, presence{.presence_penalty = 0.5f};
+  EXPECT_EQ(sample_once({.logits = {3, 2}, .params = frequency, .generated = {0, 0, 0}}), 1);
+  EXPECT_EQ(sample_once({.logits = {3, 2}, .params = frequency, .generated = {0}}), 0);
+  EXPECT_EQ(sample_once({.logits = {3, 2}, .params = frequency, .prompt = {0, 0, 0}}), 0);
+  EXPECT_EQ(sample_once({.logits = {3, 2}, .params = presence, .generated = {0, 0, 0}}), 0);
+  EXPECT_EQ(sample_once({.logits = {3, 2.75f}, .params = presence, .generated = {0, 0, 0}}), 1);
+}
+
+TEST(Sampler, ForbiddenTokensNeverCome) {
+  EXPECT_EQ(sample_once({.logits = {1, 9, 2}, .forbidden = {1}}), 2);
+  const Case warm{.logits = {1, 9, 2}, .params = {.temperature = 1}, .forbidden = {1}};
+  EXPECT_THAT(possible_tokens(warm), ElementsAre(0, 2));
+}
+
+TEST(Sampler, FrequenciesFollowTheDistribution) {
+  const Case c{.logits = log_of({0.5, 0.3, 0.2}), .params = {.temperature = 1}};
+  const auto counts = histogram(c, 20000);
+  // Five standard deviations of a binomial count are at most 5 * sqrt(20000 / 4) = 354.
+  EXPECT_NEAR(counts.at(0), 10000, 354);
+  EXPECT_NEAR(counts.at(1), 6000, 354);
+  EXPECT_NEAR(counts.at(2), 4000, 354);
+}
+
+TEST(Sampler, TemperatureSharpensAndFlattens) {
+  // p^(1/T), normalised: T = 0.5 gives 0.64 : 0.04, T = 2 gives sqrt(0.8) : sqrt(0.2) = 2 : 1.
+  EXPECT_NEAR(histogram({.logits = log_of({0.8, 0.2}), .params = {.temperature = 0.5f}}, 20000).at(1), 20000 / 17.0,
+              354);
+  EXPECT_NEAR(histogram({.logits = log_of({0.8, 0.2}), .params = {.temperature = 2}}, 20000).at(1), 20000 / 3.0, 354);
+}
+
+TEST(Sampler, TopKKeepsTheBestAndTheLowerIdOfEquals) {
+  const SamplingParams params{.temperature = 1, .top_k = 2};
+  EXPECT_THAT(possible_tokens({.logits = {1, 3, 2, 0}, .params = params}), ElementsAre(1, 2));
+  EXPECT_THAT(possible_tokens({.logits = {1, 2, 1, 1}, .params = params}), ElementsAre(0, 1));
+}
+
+TEST(Sampler, TopPKeepsTheFewestThatReachTheMass) {
+  const std::vector<float> logits = log_of({0.1, 0.5, 0.3, 0.1});
+  EXPECT_THAT(possible_tokens({.logits = logits, .params = {.temperature = 1, .top_p = 0.4f}}), ElementsAre(1));
+  EXPECT_THAT(possible_tokens({.logits = logits, .params = {.temperature = 1, .top_p = 0.6f}}), ElementsAre(1, 2));
+  EXPECT_THAT(possible_tokens({.logits = logits, .params = {.temperature = 1, .top_p = 0.85f}}), ElementsAre(0, 1, 2));
+}
+
+TEST(Sampler, TopPReachesBeyondTheFirstRankedCandidates) {
+  // 2000 equal tokens, half of the mass: the 1000 lowest ids, and all of those.
+  const Case c{.logits = std::vector<float>(2000, 0.0f), .params = {.temperature = 1, .top_p = 0.5f}};
+  const auto counts = histogram(c, 4000);
+  EXPECT_LT(counts.rbegin()->first, 1001);
+  EXPECT_GT(counts.rbegin()->first, 900);
+}
+
+TEST(Sampler, MinPIsRelativeToTheBest) {
+  const std::vector<float> logits = log_of({0.6, 0.25, 0.1, 0.05});
+  EXPECT_THAT(possible_tokens({.logits = logits, .params = {.temperature = 1, .min_p = 0.3f}}), ElementsAre(0, 1));
+  EXPECT_THAT(possible_tokens({.logits = logits, .params = {.temperature = 1, .min_p = 0.1f}}), ElementsAre(0, 1, 2));
+}
+
+TEST(Sampler, TopPCountsWithinTopK) {
+  // Of the best two (0.5, 0.3) the first alone has 0.625 of the mass.
+  const Case c{.logits = log_of({0.5, 0.3, 0.2}), .params = {.temperature = 1, .top_p = 0.6f, .top_k = 2}};
+  EXPECT_THAT(possible_tokens(c), ElementsAre(0));
+}
+
+TEST(Sampler, SameSeedSameTokens) {
+  std::vector<float> logits(300);
+  for (size_t i = 0; i < logits.size(); ++i) logits[i] = static_cast<float>(std::sin(static_cast<double>(i)));
+  const Case c{.logits = logits, .params = {.temperature = 1.5f, .top_p = 0.9f, .min_p = 0.01f}};
+  std::set<TokenId> over_seeds;
+  for (uint64_t seed = 0; seed < 20; ++seed) {
+    EXPECT_EQ(sample_once(c, seed), sample_once(c, seed));
+    over_seeds.insert(sample_once(c, seed));
+  }
+  EXPECT_GT(over_seeds.size(), 5u);
+}
+
+TEST(Sampler, LogprobsAreThoseBeforeBiasPenaltiesAndFilters) {
+  const std::vector<float> original = log_of({0.5, 0.3, 0.2});
+  std::vector<float> logits = original;
+  std::mt19937_64 rng(1);
+  const TokenLogprob token =
+      sample({.logits = logits, .log_sum_exp = log_sum_exp(original), .logprobs = true, .top_logprobs = 2},
+             {.temperature = 1, .top_k = 1, .logit_bias = {{2, 10.0f}}}, rng);
+  EXPECT_EQ(token.id, 2);
+  EXPECT_NEAR(token.logprob, std::log(0.2), 1e-6);
+  ASSERT_EQ(token.top.size(), 2u);
+  EXPECT_EQ(token.top[0].first, 0);
+  EXPECT_NEAR(token.top[0].second, std::log(0.5), 1e-6);
+  EXPECT_EQ(token.top[1].first, 1);
+}
+
+TEST(Sampler, TokenLogprobNamesTheBestInOrder) {
+  const std::vector<float> logits = {0, 2, 1, 2};
+  const TokenLogprob token = token_logprob(logits, log_sum_exp(logits), 0, 10);
+  std::vector<TokenId> ids;
+  double sum = 0;
+  for (const auto& [id, logprob] : token.top) {
+    ids.push_back(id);
+    sum += std::exp(static_cast<double>(logprob));
+  }
+  EXPECT_THAT(ids, ElementsAre(1, 3, 2, 0));
+  EXPECT_NEAR(sum, 1.0, 1e-6);
+  EXPECT_EQ(token.logprob, token.top[3].second);
+}
+
+TEST(Sampler, EverythingForbiddenStillGivesAToken) {
+  const Case c{.logits = {1, 2}, .params = {.temperature = 1}, .forbidden = {0, 1}};
+  EXPECT_EQ(sample_once(c), 0);
+}
+
+}  // namespace
+}  // namespace pkv
