@@ -1,0 +1,47 @@
+#include "server/command_line.h"
+
+#include <CLI/CLI.hpp>
+
+#include "server/config/config_keys.h"
+#include "server/telemetry/version.h"
+
+namespace pkv {
+namespace {
+
+constexpr int kWrongUsage = 2;
+
+// Every key with its meaning, default and range, from the table of keys.
+std::string describe_keys() {
+  std::string text = "Configuration keys (in the file, or with --set):\n";
+  const Config defaults;
+  for (const ConfigKey& key : config_keys()) {
+    text.append("  ").append(key.name).append(" = ").append(key.show(defaults)).append("\n");
+    text.append("      ").append(key.documentation).append("\n");
+    text.append("      ").append(key.range()).append("\n");
+  }
+  return text;
+}
+
+}  // namespace
+
+std::optional<CommandLine> parse_command_line(int argc, char** argv, int& exit_code) {
+  CommandLine line;
+  CLI::App app("Serves a language model over gRPC, every request with a key/value-cache budget of its own.",
+               "pyramidkv-server");
+  app.add_option("--config", line.config_path, "YAML file; without it every key has its default")->type_name("FILE");
+  app.add_option("--set", line.assignments, "Sets one key, after the file; may be repeated")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  app.add_flag("--check-config", line.check_config, "Checks the configuration and ends");
+  app.set_version_flag("--version", "pyramidkv-server " + std::string(version()));
+  app.footer(describe_keys());
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    exit_code = app.exit(error) == 0 ? 0 : kWrongUsage;
+    return std::nullopt;
+  }
+  return line;
+}
+
+}  // namespace pkv

@@ -1,0 +1,98 @@
+// The server's configuration, typed, and how it is loaded: defaults, then a YAML file, then --set options. One table of
+// keys (config_keys.h) drives all of it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "kernels/kv_view.h"
+
+namespace pkv {
+
+struct ServerConfig {
+  std::string listen = "127.0.0.1:50051";
+  bool reflection = true;
+  double drain_seconds = 30;
+};
+
+struct ModelConfig {
+  std::string path;
+  std::string id;  // empty: the file's name without its ending
+};
+
+struct CacheConfig {
+  uint64_t pool_bytes = uint64_t{512} << 20;
+  KvDtype dtype = KvDtype::kF16;
+  int32_t page_bytes = 4096;
+};
+
+struct RuntimeConfig {
+  std::string device = "auto";   // auto, cpu, reference, cuda:N
+  std::string compute = "auto";  // auto, float32
+  int32_t threads = 0;
+  std::string isa = "auto";
+  uint64_t workspace_bytes = uint64_t{1} << 30;
+};
+
+struct SchedulerConfig {
+  int32_t max_running = 64;
+  int32_t max_waiting = 256;
+  int32_t step_tokens = 256;
+};
+
+struct MetricsConfig {
+  std::string listen = "127.0.0.1:9464";  // empty: no metrics
+};
+
+struct LogConfig {
+  std::string level = "info";
+  std::string format = "text";
+};
+
+// A named cache policy. Names and ranges are checked where policies are known, by PolicyCatalog.
+struct PolicyPreset {
+  std::string name;
+  std::string where;  // "server.yaml:31", for messages
+  std::string policy;
+  std::optional<int32_t> tokens;
+  std::optional<double> keep_ratio;
+  std::optional<int32_t> window_tokens;
+  std::optional<int32_t> kernel_size;
+  std::optional<std::string> pooling;
+  std::optional<std::string> group_aggregation;
+  std::optional<double> beta;
+  std::optional<std::string> allocation;
+  std::optional<std::string> kv_dtype;
+};
+
+struct PoliciesConfig {
+  std::string default_name = "full";
+  double default_keep_ratio = 0.125;
+  std::vector<PolicyPreset> presets;
+};
+
+struct Config {
+  ServerConfig server;
+  ModelConfig model;
+  CacheConfig cache;
+  RuntimeConfig runtime;
+  SchedulerConfig scheduler;
+  MetricsConfig metrics;
+  LogConfig log;
+  PoliciesConfig policies;
+};
+
+// `path` empty: no file. `assignments` are "key=value" as given to --set, later ones win. INVALID_ARGUMENT naming file,
+// line and key (or the --set) for an unknown or repeated key, a wrong type or a value out of range; NOT_FOUND for a
+// missing file.
+absl::StatusOr<Config> load_config(const std::string& path, const std::vector<std::string>& assignments);
+
+// As load_config, from YAML text; `name` stands for the file in messages.
+absl::StatusOr<Config> parse_config(const std::string& text, const std::string& name,
+                                    const std::vector<std::string>& assignments);
+
+}  // namespace pkv

@@ -1,0 +1,196 @@
+#include "server/config/config_keys.h"
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include "absl/strings/str_cat.h"
+#include "server/config/config_values.h"
+#include "server/config/presets.h"
+
+namespace pkv {
+namespace {
+
+constexpr int64_t kMaxCount = 1 << 20;
+constexpr uint64_t kMaxBytes = uint64_t{1} << 50;
+
+template <std::string_view const&... choices>
+bool one_of(std::string_view text) {
+  return ((text == choices) || ...);
+}
+constexpr std::string_view kAuto = "auto", kCpu = "cpu", kReference = "reference", kFloat32 = "float32";
+constexpr std::string_view kScalar = "scalar", kAvx2 = "avx2", kAvx512 = "avx512", kAvx512Vnni = "avx512_vnni",
+                           kAvx512Bf16 = "avx512_bf16";
+constexpr std::string_view kTrace = "trace", kDebug = "debug", kInfo = "info", kWarn = "warn", kError = "error";
+constexpr std::string_view kText = "text", kJson = "json";
+
+bool is_device(std::string_view text) {
+  if (one_of<kAuto, kCpu, kReference>(text)) return true;
+  if (!text.starts_with("cuda:")) return false;
+  const std::optional<int64_t> number = parse_integer(text.substr(5));
+  return number && *number >= 0;
+}
+
+bool is_optional_listen_address(std::string_view text) { return text.empty() || is_listen_address(text); }
+bool is_name(std::string_view text) { return !text.empty(); }
+
+const std::array kKeys = std::to_array<ConfigKey>({
+    {"server.listen", "Address of the gRPC services. Port 0 takes a free one, which the log names.",
+     TextKey{"HOST:PORT", is_listen_address, [](Config& c) -> std::string& { return c.server.listen; }}},
+    {"server.reflection", "Whether clients may ask for the service definitions (gRPC server reflection).",
+     BooleanKey{[](Config& c) -> bool& { return c.server.reflection; }}},
+    {"server.drain_seconds", "After SIGTERM: how long running requests may go on before they are cancelled.",
+     RealKey{0, 86400, false, [](Config& c) -> double& { return c.server.drain_seconds; }}},
+    {"model.path", "The model, a GGUF file. Has to be set, here or with --set.",
+     TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.path; }}},
+    {"model.id", "The model's name in requests and replies. Empty: the file's name without its ending.",
+     TextKey{"any text", nullptr, [](Config& c) -> std::string& { return c.model.id; }}},
+    {"cache.pool_bytes", "Key/value-cache memory of all requests together. Costs nothing until it is used.",
+     BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.cache.pool_bytes; }}},
+    {"cache.dtype", "Format of cache entries where a request names none.",
+     KvDtypeKey{[](Config& c) -> KvDtype& { return c.cache.dtype; }}},
+    {"cache.page_bytes", "Bytes of one cache page, which holds entries of one KV head of one layer of one request.",
+     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }}},
+    {"runtime.device", "What computes: auto is cpu; reference is slow, plain code to compare with.",
+     TextKey{"auto, cpu, reference, cuda:N", is_device, [](Config& c) -> std::string& { return c.runtime.device; }}},
+    {"runtime.compute",
+     "float32: the exact mode, dequantised weights and every product in float32; auto: the fastest kernels.",
+     TextKey{"auto, float32", one_of<kAuto, kFloat32>, [](Config& c) -> std::string& { return c.runtime.compute; }}},
+    {"runtime.threads", "Threads that compute. 0: one per available core.",
+     IntegerKey{0, 1024, [](Config& c) -> int32_t& { return c.runtime.threads; }}},
+    {"runtime.isa", "Highest instruction-set path of the cpu device. auto: all that the machine has.",
+     TextKey{"auto, scalar, avx2, avx512, avx512_vnni, avx512_bf16",
+             one_of<kAuto, kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16>,
+             [](Config& c) -> std::string& { return c.runtime.isa; }}},
+    {"runtime.workspace_bytes",
+     "Memory for prompts that are being read (residual streams), beside the cache. Prompts beyond it wait.",
+     BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.runtime.workspace_bytes; }}},
+    {"scheduler.max_running", "Requests that may run at once.",
+     IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_running; }}},
+    {"scheduler.max_waiting", "Requests that may wait; further ones are refused with RESOURCE_EXHAUSTED.",
+     IntegerKey{0, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_waiting; }}},
+    {"scheduler.step_tokens",
+     "Rows of one engine step at most: a chunk of a prompt plus one token of every running answer.",
+     IntegerKey{1, 1 << 16, [](Config& c) -> int32_t& { return c.scheduler.step_tokens; }}},
+    {"metrics.listen", "Address of the Prometheus metrics (path /metrics). Empty: none are served.",
+     TextKey{"HOST:PORT or empty", is_optional_listen_address,
+             [](Config& c) -> std::string& { return c.metrics.listen; }}},
+    {"log.level", "Least severe messages to log.",
+     TextKey{"trace, debug, info, warn, error", one_of<kTrace, kDebug, kInfo, kWarn, kError>,
+             [](Config& c) -> std::string& { return c.log.level; }}},
+    {"log.format", "One line per message on standard error: text for people, json for machines.",
+     TextKey{"text, json", one_of<kText, kJson>, [](Config& c) -> std::string& { return c.log.format; }}},
+    {"policies.default", "Cache policy or preset of requests that name none.",
+     TextKey{"a policy or preset", is_name, [](Config& c) -> std::string& { return c.policies.default_name; }}},
+    {"policies.default_keep_ratio", "Share of the prompt that is kept where a request names a policy but no budget.",
+     RealKey{0, 1, true, [](Config& c) -> double& { return c.policies.default_keep_ratio; }}},
+    {"policies.presets", "Named policies that requests can ask for (cache_policy.preset).", PresetsKey{}},
+});
+
+// The key's value read into its member; an empty result means the text is no such value.
+struct Reader {
+  std::string_view text;
+  Config& config;
+
+  bool operator()(const IntegerKey& key) const {
+    const std::optional<int64_t> value = parse_integer(text);
+    if (!value || *value < key.min || *value > key.max) return false;
+    key.field(config) = static_cast<int32_t>(*value);
+    return true;
+  }
+  bool operator()(const RealKey& key) const {
+    const std::optional<double> value = parse_real(text);
+    if (!value || *value < key.min || *value > key.max || (key.above_min && *value == key.min)) return false;
+    key.field(config) = *value;
+    return true;
+  }
+  bool operator()(const BytesKey& key) const {
+    const std::optional<uint64_t> value = parse_bytes(text);
+    if (!value || *value < key.min || *value > key.max) return false;
+    key.field(config) = *value;
+    return true;
+  }
+  bool operator()(const BooleanKey& key) const {
+    const std::optional<bool> value = parse_boolean(text);
+    if (value) key.field(config) = *value;
+    return value.has_value();
+  }
+  bool operator()(const TextKey& key) const {
+    if (key.accepts != nullptr && !key.accepts(text)) return false;
+    key.field(config) = std::string(text);
+    return true;
+  }
+  bool operator()(const KvDtypeKey& key) const {
+    if (text != "f16" && text != "f32") return false;
+    key.field(config) = text == "f16" ? KvDtype::kF16 : KvDtype::kF32;
+    return true;
+  }
+  bool operator()(const PresetsKey&) const { return false; }
+};
+
+struct Ranger {
+  std::string operator()(const IntegerKey& key) const {
+    return absl::StrCat("a whole number from ", key.min, " to ", key.max);
+  }
+  std::string operator()(const RealKey& key) const {
+    return absl::StrCat("a number ", key.above_min ? "above " : "from ", show_real(key.min),
+                        key.above_min ? ", at most " : " to ", show_real(key.max));
+  }
+  std::string operator()(const BytesKey& key) const {
+    return absl::StrCat("bytes, with or without a unit (512MiB), from ", show_bytes(key.min), " to ",
+                        show_bytes(key.max));
+  }
+  std::string operator()(const BooleanKey&) const { return "true, false"; }
+  std::string operator()(const TextKey& key) const { return std::string(key.range); }
+  std::string operator()(const KvDtypeKey&) const { return "f16, f32"; }
+  std::string operator()(const PresetsKey&) const { return "a mapping of names to policies"; }
+};
+
+struct Shower {
+  Config& config;
+  std::string operator()(const IntegerKey& key) const { return std::to_string(key.field(config)); }
+  std::string operator()(const RealKey& key) const { return show_real(key.field(config)); }
+  std::string operator()(const BytesKey& key) const { return show_bytes(key.field(config)); }
+  std::string operator()(const BooleanKey& key) const { return key.field(config) ? "true" : "false"; }
+  std::string operator()(const TextKey& key) const { return key.field(config).empty() ? "\"\"" : key.field(config); }
+  std::string operator()(const KvDtypeKey& key) const { return key.field(config) == KvDtype::kF16 ? "f16" : "f32"; }
+  std::string operator()(const PresetsKey&) const {
+    std::string names;
+    for (const PolicyPreset& preset : config.policies.presets)
+      absl::StrAppend(&names, names.empty() ? "" : ", ", preset.name);
+    return absl::StrCat("{", names, "}");
+  }
+};
+
+}  // namespace
+
+std::string ConfigKey::range() const { return std::visit(Ranger{}, type); }
+
+std::string ConfigKey::show(const Config& config) const {
+  Config copy = config;  // the members are reached through a table of mutable references
+  return std::visit(Shower{copy}, type);
+}
+
+absl::Status ConfigKey::parse(const ConfigNode& node, Config& config) const {
+  const auto refuse = [&](const std::string& description) {
+    return absl::InvalidArgumentError(absl::StrCat(node.where, ": ", std::string(name), ": ", description));
+  };
+  if (std::holds_alternative<PresetsKey>(type)) {
+    if (!node.is_mapping && !node.scalar.empty()) return refuse(absl::StrCat("must be ", range()));
+    return parse_presets(node, config.policies.presets);
+  }
+  if (node.is_mapping) return refuse(absl::StrCat("must be ", range(), ", not a mapping"));
+  if (!std::visit(Reader{node.scalar, config}, type)) {
+    return refuse(absl::StrCat("must be ", range(), ", not \"", node.scalar, "\""));
+  }
+  return absl::OkStatus();
+}
+
+std::span<const ConfigKey> config_keys() { return kKeys; }
+
+const ConfigKey* find_config_key(std::string_view name) {
+  const auto found = std::find_if(kKeys.begin(), kKeys.end(), [&](const ConfigKey& key) { return key.name == name; });
+  return found == kKeys.end() ? nullptr : &*found;
+}
+
+}  // namespace pkv

@@ -1,0 +1,88 @@
+#include "server/loaded_model.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <future>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace pkv {
+namespace {
+
+// Rows of a prompt that are computed together, unless a step may have fewer.
+constexpr int32_t kPrefillChunkRows = 256;
+
+BackendOptions backend_options(const RuntimeConfig& config) {
+  return {.device = config.device == "auto" ? "cpu" : config.device,
+          .exact = config.compute == "float32",
+          .threads = config.threads,
+          .isa = config.isa == "auto" ? "" : config.isa};
+}
+
+EngineOptions engine_options(const Config& config) {
+  return {.pool_bytes = config.cache.pool_bytes,
+          .page_bytes = config.cache.page_bytes,
+          .max_running = config.scheduler.max_running,
+          .max_waiting = config.scheduler.max_waiting,
+          .prefill_chunk_rows = std::min(kPrefillChunkRows, config.scheduler.step_tokens),
+          .step_tokens = config.scheduler.step_tokens,
+          .workspace_bytes = config.runtime.workspace_bytes};
+}
+
+std::string model_id(const ModelConfig& config) {
+  return config.id.empty() ? std::filesystem::path(config.path).stem().string() : config.id;
+}
+
+absl::Status about_file(const absl::Status& status, const std::string& path) {
+  const std::string message(status.message());
+  return message.find(path) != std::string::npos ? status
+                                                 : absl::Status(status.code(), absl::StrCat(path, ": ", message));
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config) {
+  const std::string& path = config.model.path;
+  std::unique_ptr<LoadedModel> loaded(new LoadedModel());
+
+  absl::StatusOr<std::unique_ptr<Backend>> backend = make_backend(backend_options(config.runtime));
+  if (!backend.ok()) return backend.status();
+  loaded->backend_ = *std::move(backend);
+
+  absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::open(path);
+  if (!file.ok()) return about_file(file.status(), path);
+  loaded->file_ = *std::move(file);
+  // Beside the rest: it reads the whole file once.
+  std::future<absl::StatusOr<std::string>> sha256 = std::async(std::launch::async, file_sha256, path);
+
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = load_tokenizer(*loaded->file_);
+  if (!tokenizer.ok()) return about_file(tokenizer.status(), path);
+  loaded->tokenizer_ = *std::move(tokenizer);
+  absl::StatusOr<std::string> chat_template = loaded->file_->string_or("tokenizer.chat_template", "");
+  if (!chat_template.ok()) return about_file(chat_template.status(), path);
+  loaded->chat_template_ = std::make_unique<ChatTemplate>(*std::move(chat_template), *loaded->tokenizer_);
+
+  absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_);
+  if (!model.ok()) return about_file(model.status(), path);
+  loaded->model_ = *std::move(model);
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::create(*loaded->model_, engine_options(config));
+  if (!engine.ok()) return engine.status();
+  loaded->engine_ = *std::move(engine);
+
+  absl::StatusOr<std::string> digest = sha256.get();
+  if (!digest.ok()) return digest.status();
+  loaded->served_ = {.id = model_id(config.model),
+                     .sha256 = *std::move(digest),
+                     .device = loaded->backend_->description(),
+                     .kv_dtype = config.cache.dtype,
+                     .shape = loaded->model_->shape(),
+                     .weight_bytes = loaded->model_->weight_bytes(),
+                     .tokenizer = loaded->tokenizer_.get(),
+                     .chat_template = loaded->chat_template_.get(),
+                     .engine = loaded->engine_.get()};
+  return loaded;
+}
+
+}  // namespace pkv

@@ -1,0 +1,42 @@
+// Everything that belongs to one model, in the order it is made and, backwards, taken down: backend, file, weights,
+// tokenizer, engine.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "server/config/config.h"
+#include "server/engine/engine.h"
+#include "server/model/gguf.h"
+#include "server/model/model.h"
+#include "server/rpc/server_state.h"
+#include "server/text/chat_template.h"
+#include "server/text/tokenizer.h"
+
+namespace pkv {
+
+class LoadedModel {
+ public:
+  // Loads config.model.path and starts its engine. Errors name the file or the key.
+  static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config);
+
+  const ServedModel& served() const { return served_; }
+  const Backend& backend() const { return *backend_; }
+  Engine& engine() const { return *engine_; }
+
+ private:
+  LoadedModel() = default;
+  std::unique_ptr<Backend> backend_;
+  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<Model> model_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatTemplate> chat_template_;
+  std::unique_ptr<Engine> engine_;
+  ServedModel served_;
+};
+
+// SHA-256 of a file, lower-case hexadecimal. NOT_FOUND where it cannot be read.
+absl::StatusOr<std::string> file_sha256(const std::string& path);
+
+}  // namespace pkv

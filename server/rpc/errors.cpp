@@ -1,0 +1,139 @@
+#include "server/rpc/errors.h"
+
+#include <array>
+
+#include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
+#include "pyramidkv/v1/error_details.pb.h"
+#include "server/rpc/times.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+constexpr char kDomain[] = "pyramidkv";
+constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
+constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
+constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
+
+constexpr std::array kReasons = {kBadInput,       kBadSampling,    kBadCachePolicy, kContextTooLong,
+                                 kCacheNeverFits, kNotImplemented, kNotFound,       kNoChatTemplate,
+                                 kQueueFull,      kModelLoading,   kServerDraining};
+
+constexpr std::array<std::string_view, 17> kCodeNames = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
+
+void set_error_info(absl::Status& status, std::string_view reason, const std::map<std::string, std::string>& metadata) {
+  pb::ErrorInfo info;
+  info.set_reason(std::string(reason));
+  info.set_domain(kDomain);
+  for (const auto& [key, value] : metadata) (*info.mutable_metadata())[key] = value;
+  status.SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
+}
+
+void set_violation(absl::Status& status, const std::string& field, const std::string& description) {
+  pb::BadRequest request;
+  pb::BadRequest::FieldViolation& violation = *request.add_field_violations();
+  violation.set_field(field);
+  violation.set_description(description);
+  status.SetPayload(kBadRequestUrl, absl::Cord(request.SerializeAsString()));
+}
+
+template <typename Message>
+bool read_payload(const absl::Status& status, const char* url, Message& message) {
+  const absl::optional<absl::Cord> payload = status.GetPayload(url);
+  return payload.has_value() && message.ParseFromString(std::string(*payload));
+}
+
+}  // namespace
+
+std::span<const std::string_view> rejection_reasons() { return kReasons; }
+std::span<const std::string_view> status_code_names() { return kCodeNames; }
+
+std::string_view status_code_name(grpc::StatusCode code) {
+  const auto index = static_cast<size_t>(code);
+  return index < kCodeNames.size() ? kCodeNames[index] : "UNKNOWN";
+}
+
+absl::Status make_error(const ErrorDetail& detail) {
+  const std::string message =
+      detail.field.empty() ? detail.description : absl::StrCat(detail.field, ": ", detail.description);
+  absl::Status status(detail.code, message);
+  set_error_info(status, detail.reason, detail.metadata);
+  if (!detail.field.empty()) set_violation(status, detail.field, detail.description);
+  if (detail.retry_delay > absl::ZeroDuration()) {
+    pb::RetryInfo retry;
+    set_duration(detail.retry_delay, *retry.mutable_retry_delay());
+    status.SetPayload(kRetryInfoUrl, absl::Cord(retry.SerializeAsString()));
+  }
+  return status;
+}
+
+absl::Status bad_input(const std::string& field, const std::string& description) {
+  return make_error({.reason = kBadInput, .field = field, .description = description});
+}
+
+absl::Status bad_sampling(const std::string& field, const std::string& description) {
+  return make_error({.reason = kBadSampling, .field = field, .description = description});
+}
+
+absl::Status bad_cache_policy(const std::string& field, const std::string& description) {
+  return make_error({.reason = kBadCachePolicy, .field = field, .description = description});
+}
+
+absl::Status not_built(const std::string& field, const std::string& description) {
+  return make_error({.code = absl::StatusCode::kUnimplemented,
+                     .reason = kNotImplemented,
+                     .field = field,
+                     .description = description});
+}
+
+absl::Status not_found(const std::string& field, const std::string& description) {
+  return make_error(
+      {.code = absl::StatusCode::kNotFound, .reason = kNotFound, .field = field, .description = description});
+}
+
+absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix) {
+  const std::string message(status.message());
+  const size_t colon = message.find(": ");
+  const bool names_field = colon != std::string::npos && message.find(' ') > colon;
+  ErrorDetail detail{.code = status.code(), .reason = reason, .description = message};
+  if (names_field) {
+    detail.field = field_prefix + message.substr(0, colon);
+    detail.description = message.substr(colon + 2);
+  }
+  return make_error(detail);
+}
+
+std::string error_reason(const absl::Status& status) {
+  pb::ErrorInfo info;
+  return read_payload(status, kErrorInfoUrl, info) ? info.reason() : std::string();
+}
+
+absl::Duration error_retry_delay(const absl::Status& status) {
+  pb::RetryInfo retry;
+  return read_payload(status, kRetryInfoUrl, retry) ? to_absl(retry.retry_delay()) : absl::ZeroDuration();
+}
+
+grpc::Status to_grpc_status(const absl::Status& status) {
+  if (status.ok()) return grpc::Status::OK;
+  const auto code = static_cast<grpc::StatusCode>(status.code());
+  const std::string message(status.message());
+  pb::ErrorStatus details;
+  details.set_code(static_cast<int32_t>(code));
+  details.set_message(message);
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    google::protobuf::Any& any = *details.add_details();
+    any.set_type_url(std::string(url));
+    any.set_value(std::string(payload));
+  });
+  if (details.details().empty()) return grpc::Status(code, message);
+  return grpc::Status(code, message, details.SerializeAsString());
+}
+
+}  // namespace pkv

@@ -1,0 +1,62 @@
+// What a caller gets when something is wrong: a code, a sentence that begins with the offending field, and
+// machine-readable details (google.rpc.ErrorInfo, BadRequest, RetryInfo). Inside the server they travel as payloads of
+// an absl::Status.
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include <map>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace pkv {
+
+// ErrorInfo.reason.
+inline constexpr std::string_view kBadInput = "BAD_INPUT";
+inline constexpr std::string_view kBadSampling = "BAD_SAMPLING";
+inline constexpr std::string_view kBadCachePolicy = "BAD_CACHE_POLICY";
+inline constexpr std::string_view kContextTooLong = "CONTEXT_TOO_LONG";
+inline constexpr std::string_view kCacheNeverFits = "CACHE_NEVER_FITS";
+inline constexpr std::string_view kNotImplemented = "UNIMPLEMENTED";
+inline constexpr std::string_view kNotFound = "NOT_FOUND";
+inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";
+inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
+inline constexpr std::string_view kModelLoading = "LOADING";
+inline constexpr std::string_view kServerDraining = "DRAINING";
+
+std::span<const std::string_view> rejection_reasons();  // all of the above
+std::span<const std::string_view> status_code_names();  // OK, CANCELLED, ... in the order of their numbers
+std::string_view status_code_name(grpc::StatusCode code);
+
+struct ErrorDetail {
+  absl::StatusCode code = absl::StatusCode::kInvalidArgument;
+  std::string_view reason;
+  std::string field;        // path of the offending field; empty: no single one
+  std::string description;  // without the field
+  std::map<std::string, std::string> metadata;
+  absl::Duration retry_delay = absl::ZeroDuration();  // zero: none is named
+};
+absl::Status make_error(const ErrorDetail& detail);
+
+// INVALID_ARGUMENT about one field.
+absl::Status bad_input(const std::string& field, const std::string& description);
+absl::Status bad_sampling(const std::string& field, const std::string& description);
+absl::Status bad_cache_policy(const std::string& field, const std::string& description);
+// UNIMPLEMENTED: what is asked for by `field` is part of the contract, but not of this build.
+absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
+absl::Status not_found(const std::string& field, const std::string& description);
+// From a status whose message is "field: description", as policies and chat templates give it.
+absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix = "");
+
+std::string error_reason(const absl::Status& status);  // empty: none
+// The delay its RetryInfo names, else zero.
+absl::Duration error_retry_delay(const absl::Status& status);
+
+// Same code and message; the payloads become the details of a google.rpc.Status.
+grpc::Status to_grpc_status(const absl::Status& status);
+
+}  // namespace pkv

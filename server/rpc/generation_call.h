@@ -1,0 +1,65 @@
+// One generation between a caller and the engine: the part that unary and streamed calls share. It is the engine's
+// sink, kept alive by the engine and by the reactor of its RPC; the reactor belongs to gRPC and is gone once the RPC is
+// finished.
+#pragma once
+
+#include <grpcpp/support/status.h>
+
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+
+#include "server/rpc/output_assembler.h"
+#include "server/rpc/server_state.h"
+#include "server/rpc/validation.h"
+
+namespace pkv {
+
+class GenerationCall : public TokenSink {
+ public:
+  GenerationCall(const ServedModel& served, ServerState& state, ValidRequest valid)
+      : served_(served),
+        state_(state),
+        valid_(std::move(valid)),
+        output_(*served.tokenizer, *valid_.request, valid_.output) {}
+
+  const std::shared_ptr<const Request>& request() const { return valid_.request; }
+  // The caller is gone or gave up. The engine answers with on_error, and that finishes the RPC.
+  void cancel() { served_.engine->cancel(this); }
+
+  // ---- on the engine thread
+  // -------------------------------------------------------------------------------------------------
+  void on_start() override;
+  void on_progress(double prefill_done) override;
+  void on_prompt_logprobs(std::span<const TokenLogprob> tokens) override;
+  bool on_token(const TokenLogprob& token) override;
+  void on_end(const RequestResult& result) override;
+  void on_error(const absl::Status& status) override;
+
+ protected:
+  // Something changed: send what can be sent. The lock is held; must not block.
+  virtual void advance() = 0;
+
+  // Counts the RPC's end and makes the status to finish it with.
+  grpc::Status close(const absl::Status& status);
+  pyramidkv::v1::GenerateStreamResponse start_message() const;
+  // Finish reason, and what ended the answer.
+  void set_ending(pyramidkv::v1::Choice& choice) const;
+
+  const ServedModel& served_;
+  ServerState& state_;
+  const ValidRequest valid_;
+
+  std::mutex mutex_;  // guards everything below
+  OutputAssembler output_;
+  bool started_ = false;
+  double progress_ = 0;
+  std::optional<RequestResult> result_;
+  absl::Status error_;
+};
+
+// Maps what Engine::submit refused to the contract's errors.
+absl::Status submit_error(const absl::Status& status);
+
+}  // namespace pkv

@@ -1,0 +1,141 @@
+#include "server/rpc/generation_service.h"
+
+#include <chrono>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "server/rpc/errors.h"
+#include "server/rpc/stream_call.h"
+#include "server/rpc/unary_call.h"
+#include "server/rpc/validation.h"
+#include "server/rpc/wire.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+struct AcceptedRequest {
+  const ServedModel* served = nullptr;
+  ValidRequest valid;
+};
+
+std::optional<absl::Time> deadline_of(const grpc::CallbackServerContext& context) {
+  const std::chrono::system_clock::time_point deadline = context.deadline();
+  // gRPC stands for "none" with the largest time of its own clock, which is short of time_point::max by rounding.
+  if (deadline >= std::chrono::system_clock::time_point::max() - std::chrono::hours(1)) return std::nullopt;
+  return absl::FromChrono(deadline);
+}
+
+absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerState& state,
+                                       const grpc::CallbackServerContext& context) {
+  pb::GenerateRequest message;
+  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
+  if (!served.ok()) return served.status();
+  absl::StatusOr<ValidRequest> valid = validate_request(message, **served, state, deadline_of(context));
+  if (!valid.ok()) return valid.status();
+  return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
+}
+
+// A generation that was refused before its policy was known to be one.
+grpc::Status refuse(const absl::Status& status, ServerState& state) {
+  const grpc::Status result = to_grpc_status(status);
+  state.metrics().count_rejection(error_reason(status));
+  state.metrics().count_end(kNoPolicy, status_code_name(result.error_code()));
+  return result;
+}
+
+grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status) {
+  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
+  reactor->Finish(to_grpc_status(status));
+  return reactor;
+}
+
+absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::TokenizeResponse& response) {
+  pb::TokenizeRequest message;
+  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
+  if (!served.ok()) return served.status();
+  std::vector<TokenId> ids;
+  if (message.has_chat()) {
+    absl::StatusOr<RenderedChat> chat = render_chat(message.chat(), *(*served)->chat_template);
+    if (!chat.ok()) return chat.status();
+    ids = std::move(chat->token_ids);
+    response.set_rendered_text(std::move(chat->text));
+  } else if (message.input_case() == pb::TokenizeRequest::kText) {
+    const bool special = !message.has_add_special_tokens() || message.add_special_tokens();
+    absl::StatusOr<std::vector<TokenId>> encoded = encode_text(message.text(), *(*served)->tokenizer, special, "text");
+    if (!encoded.ok()) return encoded.status();
+    ids = *std::move(encoded);
+  } else {
+    return bad_input("text", "one of text and chat has to be given");
+  }
+  response.mutable_token_ids()->Add(ids.begin(), ids.end());
+  response.set_max_model_len(static_cast<uint32_t>((*served)->shape.max_positions));
+  return absl::OkStatus();
+}
+
+absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::DetokenizeResponse& response) {
+  pb::DetokenizeRequest message;
+  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
+  if (!served.ok()) return served.status();
+  const Tokenizer& tokenizer = *(*served)->tokenizer;
+  absl::StatusOr<std::vector<TokenId>> ids = read_token_ids(message.token_ids(), tokenizer.vocab_size(), "token_ids");
+  if (!ids.ok()) return ids.status();
+  absl::StatusOr<std::string> text = tokenizer.decode(*ids);
+  if (!text.ok()) return bad_input("token_ids", std::string(text.status().message()));
+  response.set_text(*std::move(text));
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context);
+  if (!accepted.ok()) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(refuse(accepted.status(), state_));
+    return reactor;
+  }
+  return start_unary_call(*accepted->served, state_, std::move(accepted->valid), *context, *response);
+}
+
+grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(grpc::CallbackServerContext* context,
+                                                                              const grpc::ByteBuffer* request) {
+  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context);
+  if (!accepted.ok()) return refuse_stream(refuse(accepted.status(), state_));
+  return start_stream_call(*accepted->served, state_, std::move(accepted->valid), *context);
+}
+
+grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
+                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  pb::TokenizeResponse message;
+  const absl::Status status = tokenize(*request, state_, message);
+  if (status.ok()) *response = serialize_message(message);
+  return finish(*context, status);
+}
+
+grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
+                                                        const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  pb::DetokenizeResponse message;
+  const absl::Status status = detokenize(*request, state_, message);
+  if (status.ok()) *response = serialize_message(message);
+  return finish(*context, status);
+}
+
+grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerContext* context,
+                                                           const grpc::ByteBuffer*, grpc::ByteBuffer*) {
+  return finish(*context, not_built("EstimateCache", "this method is not built yet"));
+}
+
+grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
+                                                     grpc::ByteBuffer*) {
+  return finish(*context, not_built("Compare", "this method is not built yet"));
+}
+
+}  // namespace pkv

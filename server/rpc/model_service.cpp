@@ -1,0 +1,70 @@
+#include "server/rpc/model_service.h"
+
+#include <string>
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context) {
+  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+void set_model(const ServedModel& served, pb::Model& out) {
+  const ModelShape& shape = served.shape;
+  out.set_id(served.id);
+  out.set_architecture(shape.architecture);
+  out.set_weights(shape.weights);
+  out.set_sha256(served.sha256);
+  out.set_max_model_len(static_cast<uint32_t>(shape.max_positions));
+  out.set_layers(static_cast<uint32_t>(shape.layers));
+  out.set_query_heads(static_cast<uint32_t>(shape.q_heads));
+  out.set_kv_heads(static_cast<uint32_t>(shape.kv_heads));
+  out.set_head_dim(static_cast<uint32_t>(shape.head_dim));
+  out.set_vocab_size(static_cast<uint32_t>(shape.vocab_size));
+  out.set_kv_dtype(to_proto(served.kv_dtype));
+  out.set_kv_bytes_per_token(shape.kv_bytes_per_token(served.kv_dtype));
+  out.set_device(served.device);
+}
+
+void set_policy(const PolicyRow& row, const PolicyCatalog& catalog, pb::CachePolicyInfo& out) {
+  out.set_name(std::string(row.name));
+  out.set_summary(std::string(row.summary));
+  out.set_source(std::string(row.source));
+  *out.mutable_defaults() = to_proto(catalog.defaults_of(row.kind));
+  out.set_enabled(true);
+  for (const ParameterInfo& parameter : row.parameters) {
+    pb::ParameterInfo& info = *out.add_parameters();
+    info.set_name(std::string(parameter.name));
+    info.set_range(std::string(parameter.range));
+    info.set_default_value(std::string(parameter.default_value));
+    info.set_description(std::string(parameter.description));
+  }
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context, const pb::ListModelsRequest*,
+                                                   pb::ListModelsResponse* response) {
+  if (const ServedModel* served = state_.model(); served != nullptr) set_model(*served, *response->add_models());
+  return finish(*context);
+}
+
+grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerContext* context,
+                                                          const pb::ListCachePoliciesRequest*,
+                                                          pb::ListCachePoliciesResponse* response) {
+  const PolicyCatalog& catalog = state_.policies();
+  for (const PolicyRow& row : policy_table()) set_policy(row, catalog, *response->add_policies());
+  *response->mutable_default_policy() = to_proto(catalog.default_spec());
+  for (const auto& [name, spec] : catalog.presets()) {
+    pb::CachePreset& preset = *response->add_presets();
+    preset.set_name(name);
+    *preset.mutable_policy() = to_proto(spec);
+  }
+  return finish(*context);
+}
+
+}  // namespace pkv

@@ -1,0 +1,71 @@
+// Turns one request's tokens into what its caller reads: text without the end token and without stop strings, token
+// ids, log-probabilities; with `echo` the prompt's first. Not thread-safe: its session guards it.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "server/engine/request.h"
+#include "server/text/detokenizer.h"
+#include "server/text/tokenizer.h"
+
+namespace pkv {
+
+struct OutputOptions {
+  bool logprobs = false;
+  bool echo = false;
+  bool return_token_ids = true;
+  int32_t interval_tokens = 1;    // tokens of a stream's delta at least, the first and the last excepted
+  std::vector<std::string> stop;  // texts that end the answer
+};
+
+class OutputAssembler {
+ public:
+  struct Piece {
+    std::string text;
+    std::vector<TokenId> token_ids;
+    std::vector<TokenLogprob> logprobs;
+    bool empty() const { return text.empty() && token_ids.empty() && logprobs.empty(); }
+  };
+
+  // `request` and `tokenizer` must outlive it.
+  OutputAssembler(const Tokenizer& tokenizer, const Request& request, const OutputOptions& options);
+
+  void add_prompt_logprobs(std::span<const TokenLogprob> tokens);
+  // False: the token completed a stop string, and the answer ends here.
+  bool add_token(const TokenLogprob& token);
+  // No more tokens will come.
+  void finish(const RequestResult& result);
+
+  // Whether there is something to send now: the first token, an interval's worth, or the rest.
+  bool ready() const;
+  bool has_tokens() const { return tokens_ > 0; }
+  // What has not been taken yet, at most `max_tokens` ids and log-probabilities of it; all text with the first of them.
+  Piece take(size_t max_tokens);
+  // The stop string, or the text of the stop token; empty where neither ended the answer.
+  const std::string& matched_stop() const { return matched_stop_; }
+
+ private:
+  void echo_prompt();
+  bool ends_answer(TokenId id) const;
+  bool push_text(const std::string& text);
+
+  const Tokenizer& tokenizer_;
+  const Request& request_;
+  OutputOptions options_;
+  Detokenizer detokenizer_;
+  StopMatcher matcher_;
+  std::vector<TokenLogprob> prompt_logprobs_;
+  Piece pending_;
+  std::string matched_stop_;
+  std::optional<TokenId> withheld_;  // a possible end token, whose text is only shown if the answer goes on
+  int32_t tokens_ = 0;
+  int32_t untaken_tokens_ = 0;
+  bool taken_ = false;
+  bool finished_ = false;
+  bool echoed_ = false;
+};
+
+}  // namespace pkv

@@ -1,0 +1,50 @@
+// From what a caller writes about its cache to the PolicySpec the engine gets, and back: the server's defaults and
+// presets are filled in here, once, and what is not built yet is refused by name.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "pyramidkv/v1/cache.pb.h"
+#include "pyramidkv/v1/model.pb.h"
+#include "server/config/config.h"
+#include "server/policy/policy.h"
+
+namespace pkv {
+
+class PolicyCatalog {
+ public:
+  // INVALID_ARGUMENT naming the key (and the preset's place) for a default or preset that no policy accepts.
+  static absl::StatusOr<PolicyCatalog> create(const PoliciesConfig& config, KvDtype default_dtype);
+
+  // Every default filled in. Errors as in errors.h, fields below "cache_policy": UNIMPLEMENTED for what is not built,
+  // NOT_FOUND for an unknown preset, BAD_CACHE_POLICY for what the policy does not accept. Budgets that only a prompt
+  // can judge are judged at admission.
+  absl::StatusOr<PolicySpec> resolve(const pyramidkv::v1::CachePolicy& wished) const;
+
+  const PolicySpec& default_spec() const { return default_spec_; }
+  // The spec of a policy with all its defaults.
+  PolicySpec defaults_of(PolicyKind kind) const;
+  const std::vector<std::pair<std::string, PolicySpec>>& presets() const { return presets_; }
+
+ private:
+  PolicyCatalog() = default;
+  absl::StatusOr<PolicySpec> base_spec(const pyramidkv::v1::CachePolicy& wished) const;
+  absl::StatusOr<PolicySpec> preset_spec(const PolicyPreset& preset) const;
+  const PolicySpec* find_preset(const std::string& name) const;
+
+  KvDtype default_dtype_ = KvDtype::kF16;
+  Budget default_budget_;
+  PolicySpec default_spec_;
+  std::vector<std::pair<std::string, PolicySpec>> presets_;
+};
+
+// The spec as the proto message, everything resolved: parameters, budget with its scope, entry format.
+pyramidkv::v1::CachePolicy to_proto(const PolicySpec& spec);
+
+pyramidkv::v1::KvDtype to_proto(KvDtype dtype);
+
+}  // namespace pkv

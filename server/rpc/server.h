@@ -1,0 +1,44 @@
+// The gRPC side of the process: binds the address, offers the services, health and (optionally) reflection, and closes
+// without leaving a call unfinished.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/rpc/server_state.h"
+
+namespace grpc {
+class Server;
+}
+
+namespace pkv {
+
+struct RpcServerOptions {
+  std::string listen;
+  bool reflection = true;
+};
+
+class RpcServer {
+ public:
+  // Listens at once; generation is NOT_SERVING until set_serving(true). UNAVAILABLE where the address cannot be had.
+  // `state` must outlive it.
+  static absl::StatusOr<std::unique_ptr<RpcServer>> start(const RpcServerOptions& options, ServerState& state);
+  ~RpcServer();
+
+  int port() const { return port_; }
+  // Health of pyramidkv.v1.GenerationService.
+  void set_serving(bool serving);
+  // No new calls; waits for the ones under way until `deadline`, cancels the rest and waits for their ends.
+  void shutdown(absl::Time deadline);
+
+ private:
+  RpcServer();
+  struct Services;
+  std::unique_ptr<Services> services_;
+  std::unique_ptr<grpc::Server> server_;
+  int port_ = 0;
+};
+
+}  // namespace pkv

@@ -1,0 +1,142 @@
+#include "server/rpc/stats_service.h"
+
+#include <string>
+
+#include "absl/time/clock.h"
+#include "server/rpc/errors.h"
+#include "server/rpc/times.h"
+#include "server/telemetry/version.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+pb::ServerState to_proto(EngineState state) {
+  switch (state) {
+    case EngineState::kServing:
+      return pb::SERVER_STATE_SERVING;
+    case EngineState::kDraining:
+      return pb::SERVER_STATE_DRAINING;
+    case EngineState::kFailed:
+      return pb::SERVER_STATE_FAILED;
+    case EngineState::kStopped:
+      return pb::SERVER_STATE_DRAINING;
+  }
+  return pb::SERVER_STATE_UNSPECIFIED;
+}
+
+void set_memory(const EngineStats& stats, const ServedModel& served, pb::MemoryStats& out) {
+  uint64_t full_equivalent = 0;
+  int64_t saved = 0;
+  for (const auto& [name, policy] : stats.policies) {
+    full_equivalent += policy.full_equivalent_bytes;
+    saved += policy.saved_bytes;
+  }
+  out.set_kv_pool_bytes(stats.pool_bytes);
+  out.set_kv_live_bytes(stats.live_bytes);
+  out.set_kv_free_bytes(stats.free_bytes);
+  out.set_kv_reserved_bytes(stats.reserved_bytes);
+  out.set_kv_held_bytes(stats.cache.held);
+  out.set_kv_full_equivalent_bytes(full_equivalent);
+  out.set_kv_saved_bytes(saved);
+  out.set_weights_bytes(served.weight_bytes);
+  out.set_workspace_bytes(stats.workspace_bytes);
+  out.set_page_bytes(static_cast<uint32_t>(served.engine->options().page_bytes));
+}
+
+void set_scheduler(const EngineStats& stats, const EngineOptions& options, pb::SchedulerStats& out) {
+  out.set_running(stats.running);
+  out.set_waiting(stats.waiting);
+  out.set_max_running(static_cast<uint32_t>(options.max_running));
+  out.set_max_waiting(static_cast<uint32_t>(options.max_waiting));
+  out.set_waiting_tokens(stats.waiting_tokens);
+}
+
+void set_policies(const EngineStats& stats, pb::Stats& out) {
+  for (const auto& [name, totals] : stats.policies) {
+    pb::PolicyStats& policy = *out.add_policies();
+    policy.set_policy(name);
+    policy.set_running(totals.running);
+    policy.set_requests_total(totals.requests_total);
+    policy.set_held_bytes(totals.held_bytes);
+    policy.set_full_equivalent_bytes(totals.full_equivalent_bytes);
+    policy.set_saved_bytes(totals.saved_bytes);
+    policy.set_evicted_entries_total(totals.evicted_entries_total);
+  }
+}
+
+void set_totals(const EngineStats& stats, const RequestMetrics::Snapshot& requests, pb::TotalStats& out) {
+  for (const auto& [labels, count] : requests.requests) {
+    if (count > 0) (*out.mutable_requests_by_code())[labels.second] += count;
+  }
+  uint64_t rejected = 0;
+  for (const auto& [reason, count] : requests.rejected) rejected += count;
+  out.set_rejected(rejected);
+  uint64_t prompt_tokens = 0, generation_tokens = 0;
+  double held = 0, full_equivalent = 0;
+  for (const auto& [name, totals] : stats.policies) {
+    prompt_tokens += totals.prompt_tokens_total;
+    generation_tokens += totals.generation_tokens_total;
+    held += totals.held_byte_seconds_total;
+    full_equivalent += totals.full_equivalent_byte_seconds_total;
+  }
+  out.set_prompt_tokens(prompt_tokens);
+  out.set_generation_tokens(generation_tokens);
+  out.set_kv_held_byte_seconds(held);
+  out.set_kv_full_equivalent_byte_seconds(full_equivalent);
+}
+
+void set_requests(const EngineStats& stats, pb::Stats& out) {
+  for (const RequestRow& row : stats.requests) {
+    pb::RequestStats& request = *out.add_requests();
+    request.set_request_id(row.id);
+    request.set_phase(row.phase);
+    request.set_policy(row.policy);
+    request.set_prompt_tokens(static_cast<uint32_t>(row.prompt_tokens));
+    request.set_generated_tokens(static_cast<uint32_t>(row.generated_tokens));
+    request.set_held_bytes(row.held_bytes);
+    request.set_full_bytes(row.full_bytes);
+    set_duration(row.age, *request.mutable_age());
+  }
+}
+
+class RefusedWatch final : public grpc::ServerWriteReactor<pb::WatchStatsResponse> {
+ public:
+  explicit RefusedWatch(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
+  const ServedModel* served = state.model();
+  const EngineStats stats = served == nullptr ? EngineStats{} : served->engine->stats();
+  const absl::Time now = absl::Now();
+  out.set_sequence(stats.sequence);
+  set_timestamp(served == nullptr ? now : stats.time, *out.mutable_time());
+  set_duration(now - state.started(), *out.mutable_uptime());
+  out.set_version(std::string(version()));
+  out.set_state(served == nullptr ? pb::SERVER_STATE_LOADING : to_proto(served->engine->state()));
+  set_totals(stats, state.metrics().snapshot(), *out.mutable_totals());
+  if (served == nullptr) return;
+  set_scheduler(stats, served->engine->options(), *out.mutable_scheduler());
+  set_memory(stats, *served, *out.mutable_memory());
+  set_policies(stats, out);
+  if (include_requests) set_requests(stats, out);
+}
+
+grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* context,
+                                                 const pb::GetStatsRequest* request, pb::GetStatsResponse* response) {
+  set_stats(state_, request->include_requests(), *response->mutable_stats());
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(grpc::Status::OK);
+  return reactor;
+}
+
+grpc::ServerWriteReactor<pb::WatchStatsResponse>* StatsService::WatchStats(grpc::CallbackServerContext*,
+                                                                           const pb::WatchStatsRequest*) {
+  return new RefusedWatch(to_grpc_status(not_built("WatchStats", "this method is not built yet")));
+}
+
+}  // namespace pkv

@@ -1,0 +1,7 @@
+#include "server/telemetry/version.h"
+
+namespace pkv {
+
+std::string_view version() { return PKV_VERSION; }
+
+}  // namespace pkv

@@ -1,0 +1,85 @@
+// The smallest driver of model and cache: one sequence, nothing evicted.
+#include "tests/support/prompt_run.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace pkv {
+namespace {
+
+constexpr int32_t kChunkRows = 256;
+constexpr int32_t kPageBytes = 4096;
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<PromptRun>> PromptRun::create(const Model& model, KvDtype dtype, int32_t max_tokens) {
+  const ModelShape& shape = model.shape();
+  Backend& backend = model.backend();
+  const CacheGeometry geometry{shape.layers, shape.kv_heads, shape.head_dim, kPageBytes};
+  const uint64_t pages = uint64_t(shape.layers) * shape.kv_heads * geometry.layout(dtype).pages_for(max_tokens);
+  std::unique_ptr<PromptRun> run(new PromptRun(model));
+  auto cache = KvCache::create(backend, geometry, pages * kPageBytes);
+  if (!cache.ok()) return cache.status();
+  run->cache_ = *std::move(cache);
+  run->sequence_ = run->cache_->open(dtype);
+  auto scratch = model.make_scratch(kChunkRows);
+  auto x = backend.allocate(max_tokens, shape.width, DType::kF32);
+  auto normed = backend.allocate(kLogitRows, shape.width, DType::kF32);
+  auto logits = backend.allocate(kLogitRows, shape.vocab_size, DType::kF32);
+  for (const absl::Status& status : {scratch.status(), x.status(), normed.status(), logits.status()}) {
+    if (!status.ok()) return status;
+  }
+  run->scratch_ = *std::move(scratch);
+  run->x_ = *std::move(x);
+  run->normed_ = *std::move(normed);
+  run->logits_ = *std::move(logits);
+  return run;
+}
+
+absl::Status PromptRun::run_layer(int32_t layer, int32_t first_row, const TensorView& rows, Phase phase) {
+  const int32_t count = static_cast<int32_t>(rows.rows);
+  if (absl::Status status = cache_->append_slots(sequence_, layer, count); !status.ok()) return status;
+  StepPlan plan{
+      .phase = phase, .positions = std::vector<int32_t>(count), .spans = {{0, count, 0}}, .first_layer = layer};
+  std::iota(plan.positions.begin(), plan.positions.end(), first_row);
+  plan.cache = cache_->base_view();
+  cache_->view(sequence_, layer, count, plan.layer_lanes.emplace_back(), plan.page_ids);
+  model_.run_layer(plan, layer, rows, scratch_, count);
+  return absl::OkStatus();
+}
+
+absl::Status PromptRun::prefill(std::span<const int32_t> prompt) {
+  const int32_t n = static_cast<int32_t>(prompt.size());
+  const TensorView x = x_.rows(n);
+  model_.embed(prompt, x);
+  for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
+    for (int32_t row = 0; row < n; row += kChunkRows) {
+      const TensorView rows = x.slice_rows(row, std::min(kChunkRows, n - row));
+      if (absl::Status status = run_layer(layer, row, rows, Phase::kPrefill); !status.ok()) return status;
+    }
+  }
+  length_ = n;
+  return absl::OkStatus();
+}
+
+std::vector<float> PromptRun::prompt_logits(int32_t first, int32_t count) {
+  std::vector<float> host(static_cast<size_t>(count) * model_.shape().vocab_size);
+  model_.logits(x_.view().slice_rows(first, count), Phase::kPrefill, normed_.rows(count), logits_.rows(count));
+  model_.backend().download(host.data(), logits_.rows(count));
+  return host;
+}
+
+absl::StatusOr<std::vector<float>> PromptRun::decode(int32_t token) {
+  const TensorView x = x_.rows(1);
+  model_.embed(std::span(&token, 1), x);
+  for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
+    if (absl::Status status = run_layer(layer, length_, x, Phase::kDecode); !status.ok()) return status;
+  }
+  ++length_;
+  std::vector<float> host(model_.shape().vocab_size);
+  model_.logits(x, Phase::kDecode, normed_.rows(1), logits_.rows(1));
+  model_.backend().download(host.data(), logits_.rows(1));
+  return host;
+}
+
+}  // namespace pkv

@@ -1,0 +1,41 @@
+// Runs one sequence through a model outside the engine, with a full cache: for golden values and fidelity, which need
+// the logits of every position.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/cache/kv_cache.h"
+#include "server/model/model.h"
+
+namespace pkv {
+
+class PromptRun {
+ public:
+  static constexpr int32_t kLogitRows = 64;
+
+  // `dtype`: entries of the cache. `max_tokens`: prompt plus what decode() will add.
+  static absl::StatusOr<std::unique_ptr<PromptRun>> create(const Model& model, KvDtype dtype, int32_t max_tokens);
+
+  // The whole prompt, layer by layer in chunks.
+  absl::Status prefill(std::span<const int32_t> prompt);
+  // Logits [count, V] of prompt rows [first, first + count), count <= kLogitRows. Only between prefill() and decode().
+  std::vector<float> prompt_logits(int32_t first, int32_t count);
+  // One more token against the cache; logits [V].
+  absl::StatusOr<std::vector<float>> decode(int32_t token);
+
+ private:
+  explicit PromptRun(const Model& model) : model_(model) {}
+  absl::Status run_layer(int32_t layer, int32_t first_row, const TensorView& rows, Phase phase);
+
+  const Model& model_;
+  std::unique_ptr<KvCache> cache_;
+  SequenceId sequence_ = 0;
+  StepScratch scratch_;
+  Tensor x_, normed_, logits_;
+  int32_t length_ = 0;
+};
+
+}  // namespace pkv

@@ -1,0 +1,59 @@
+// Errors on the wire: what a client that knows google.rpc decodes.
+#include "tests/unit/rpc/rpc_fixture.h"
+
+namespace pkv {
+namespace {
+
+TEST(Errors, CarryReasonFieldAndMetadata) {
+  const DecodedError error = decode_error(make_error({.code = absl::StatusCode::kFailedPrecondition,
+                                                      .reason = kCacheNeverFits,
+                                                      .field = "cache_policy.budget",
+                                                      .description = "too much",
+                                                      .metadata = {{"peak_bytes", "5"}, {"pool_bytes", "4"}}}));
+  EXPECT_EQ(error.code, grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(error.message, "cache_policy.budget: too much");
+  EXPECT_EQ(error.reason, "CACHE_NEVER_FITS");
+  EXPECT_EQ(error.domain, "pyramidkv");
+  EXPECT_EQ(error.field, "cache_policy.budget");
+  EXPECT_EQ(error.description, "too much");
+  EXPECT_EQ(error.metadata, (std::map<std::string, std::string>{{"peak_bytes", "5"}, {"pool_bytes", "4"}}));
+  EXPECT_EQ(error.retry_seconds, 0);
+}
+
+TEST(Errors, RetryInfo) {
+  const absl::Status status = make_error({.code = absl::StatusCode::kResourceExhausted,
+                                          .reason = kQueueFull,
+                                          .description = "full",
+                                          .retry_delay = absl::Milliseconds(1500)});
+  EXPECT_EQ(decode_error(status).retry_seconds, 1.5);
+  EXPECT_EQ(error_retry_delay(status), absl::Milliseconds(1500));
+  EXPECT_EQ(error_reason(status), "QUEUE_FULL");
+}
+
+TEST(Errors, FieldIsTakenFromTheMessage) {
+  const DecodedError named =
+      decode_error(with_reason(absl::InvalidArgumentError("messages[2].role: must be user"), kBadInput, "chat."));
+  EXPECT_EQ(named.field, "chat.messages[2].role");
+  EXPECT_EQ(named.message, "chat.messages[2].role: must be user");
+  const DecodedError unnamed =
+      decode_error(with_reason(absl::FailedPreconditionError("no template: none known"), kNoChatTemplate));
+  EXPECT_EQ(unnamed.field, "");
+  EXPECT_EQ(unnamed.message, "no template: none known");
+}
+
+TEST(Errors, PlainStatusesStayPlain) {
+  const grpc::Status status = to_grpc_status(absl::CancelledError("gone"));
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(status.error_message(), "gone");
+  EXPECT_EQ(status.error_details(), "");
+  EXPECT_TRUE(to_grpc_status(absl::OkStatus()).ok());
+}
+
+TEST(Errors, CodeNamesAreThoseOfGrpc) {
+  EXPECT_EQ(status_code_name(grpc::StatusCode::OK), "OK");
+  EXPECT_EQ(status_code_name(grpc::StatusCode::RESOURCE_EXHAUSTED), "RESOURCE_EXHAUSTED");
+  EXPECT_EQ(status_code_name(grpc::StatusCode::UNAUTHENTICATED), "UNAUTHENTICATED");
+}
+
+}  // namespace
+}  // namespace pkv

@@ -1,0 +1,112 @@
+// A tokenizer of a tiny model, and an engine that computes nothing: what validation and conversion need.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pyramidkv/v1/error_details.pb.h"
+#include "server/rpc/errors.h"
+#include "server/rpc/server_state.h"
+#include "server/text/chat_template.h"
+#include "server/text/tokenizer.h"
+#include "tests/support/gguf_writer.h"
+
+namespace pkv {
+
+// Answers check() with the figures a test sets; refuses everything else.
+class StillEngine : public Engine {
+ public:
+  absl::Status submit(std::shared_ptr<const Request>, std::shared_ptr<TokenSink>) override {
+    return absl::UnavailableError("computes nothing");
+  }
+  void cancel(const TokenSink*) override {}
+  absl::StatusOr<Admission> check(const PolicySpec& spec, int32_t, int32_t) const override {
+    Admission result = figures;
+    if (spec.budget.kind == BudgetKind::kTokens) result.peak_bytes = static_cast<uint64_t>(spec.budget.tokens) * 100;
+    return result;
+  }
+  void drain(absl::Time) override {}
+  EngineState state() const override { return EngineState::kServing; }
+  EngineStats stats() const override { return {}; }
+  const EngineOptions& options() const override { return options_; }
+
+  Admission figures{.admissible_ever = true};
+
+ private:
+  EngineOptions options_;
+};
+
+// The details of a refusal, decoded as a client would.
+struct DecodedError {
+  grpc::StatusCode code = grpc::StatusCode::OK;
+  std::string message, reason, domain, field, description;
+  std::map<std::string, std::string> metadata;
+  double retry_seconds = 0;
+};
+
+inline DecodedError decode_error(const absl::Status& status) {
+  const grpc::Status wire = to_grpc_status(status);
+  DecodedError out{.code = wire.error_code(), .message = wire.error_message()};
+  pyramidkv::v1::ErrorStatus details;
+  EXPECT_TRUE(details.ParseFromString(wire.error_details()));
+  for (const google::protobuf::Any& any : details.details()) {
+    if (any.type_url() == "type.googleapis.com/google.rpc.ErrorInfo") {
+      pyramidkv::v1::ErrorInfo info;
+      EXPECT_TRUE(info.ParseFromString(any.value()));
+      out.reason = info.reason();
+      out.domain = info.domain();
+      out.metadata = {info.metadata().begin(), info.metadata().end()};
+    } else if (any.type_url() == "type.googleapis.com/google.rpc.BadRequest") {
+      pyramidkv::v1::BadRequest request;
+      EXPECT_TRUE(request.ParseFromString(any.value()));
+      out.field = request.field_violations(0).field();
+      out.description = request.field_violations(0).description();
+    } else if (any.type_url() == "type.googleapis.com/google.rpc.RetryInfo") {
+      pyramidkv::v1::RetryInfo retry;
+      EXPECT_TRUE(retry.ParseFromString(any.value()));
+      out.retry_seconds = static_cast<double>(retry.retry_delay().seconds()) + retry.retry_delay().nanos() * 1e-9;
+    } else {
+      ADD_FAILURE() << any.type_url();
+    }
+  }
+  return out;
+}
+
+class RpcTest : public ::testing::Test {
+ protected:
+  static constexpr int32_t kMaxPositions = 100;
+  static constexpr int32_t kVocab = 320;
+
+  RpcTest() : model_file_(test::make_tiny_llama({.vocab = kVocab})), log_("error", "text") {
+    file_ = *GgufFile::open(model_file_.path());
+    tokenizer_ = *load_tokenizer(*file_);
+    chat_ = std::make_unique<ChatTemplate>(*file_->string("tokenizer.chat_template"), *tokenizer_);
+    state_ = std::make_unique<ServerState>(*PolicyCatalog::create(policies(), KvDtype::kF16), log_, 7);
+    served_ = {.id = "tiny",
+               .shape = {.max_positions = kMaxPositions},
+               .tokenizer = tokenizer_.get(),
+               .chat_template = chat_.get(),
+               .engine = &engine_};
+    state_->publish(&served_);
+  }
+
+  static PoliciesConfig policies() {
+    PoliciesConfig config;
+    config.presets.push_back({.name = "small", .where = "f:1", .policy = "pyramidkv", .tokens = 64, .beta = 10});
+    return config;
+  }
+
+  test::TempFile model_file_;
+  Log log_;
+  std::unique_ptr<GgufFile> file_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::unique_ptr<ChatTemplate> chat_;
+  StillEngine engine_;
+  std::unique_ptr<ServerState> state_;
+  ServedModel served_;
+};
+
+}  // namespace pkv

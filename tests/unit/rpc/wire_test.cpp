@@ -1,0 +1,60 @@
+// Requests that are no messages: the answer names the field whose text is not UTF-8.
+#include "server/rpc/wire.h"
+
+#include "pyramidkv/v1/generation.pb.h"
+#include "tests/unit/rpc/rpc_fixture.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+// The bytes of `message`, its marks replaced by a byte that is no UTF-8.
+grpc::ByteBuffer broken(const pb::GenerateRequest& message) {
+  std::string bytes = message.SerializeAsString();
+  for (char& c : bytes) {
+    if (c == '@') c = '\xFF';
+  }
+  const grpc::Slice slice(bytes);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+DecodedError refusal(const grpc::ByteBuffer& buffer) {
+  pb::GenerateRequest message;
+  return decode_error(parse_message(buffer, message));
+}
+
+TEST(Wire, RoundTrip) {
+  pb::GenerateRequest message, back;
+  message.set_prompt("gr\xC3\xBC\xC3\x9F dich \xF0\x9F\x98\x80");
+  ASSERT_TRUE(parse_message(serialize_message(message), back).ok());
+  EXPECT_EQ(back.prompt(), message.prompt());
+}
+
+TEST(Wire, BadUtf8NamesTheField) {
+  pb::GenerateRequest message;
+  message.set_prompt("a@b");
+  EXPECT_EQ(refusal(broken(message)).field, "prompt");
+  EXPECT_EQ(refusal(broken(message)).reason, "BAD_INPUT");
+  EXPECT_EQ(refusal(broken(message)).code, grpc::StatusCode::INVALID_ARGUMENT);
+
+  message.Clear();
+  message.mutable_chat()->add_messages()->set_content("fine");
+  message.mutable_chat()->add_messages()->set_content("@");
+  EXPECT_EQ(refusal(broken(message)).field, "chat.messages[1].content");
+
+  message.Clear();
+  message.set_prompt("x");
+  message.mutable_sampling()->add_stop("@");
+  EXPECT_EQ(refusal(broken(message)).field, "sampling.stop[0]");
+}
+
+TEST(Wire, GarbageIsRefused) {
+  const grpc::Slice slice("\x0A\x7F short");
+  const DecodedError error = refusal(grpc::ByteBuffer(&slice, 1));
+  EXPECT_EQ(error.code, grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(error.reason, "BAD_INPUT");
+}
+
+}  // namespace
+}  // namespace pkv
