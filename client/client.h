@@ -1,0 +1,74 @@
+// A small C++ client of PyramidKV Server: blocking calls over one channel, errors with the server's own reason and fields.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "pyramidkv/v1/generation.grpc.pb.h"
+#include "pyramidkv/v1/model.grpc.pb.h"
+#include "pyramidkv/v1/stats.grpc.pb.h"
+
+namespace pkv::client {
+
+namespace v1 = ::pyramidkv::v1;
+
+
+// What went wrong with a call. `reachable` is false where no connection to the server could be made.
+struct Error {
+  grpc::StatusCode code = grpc::StatusCode::UNKNOWN;
+  std::string message;
+  std::string reason;                                         // ErrorInfo.reason, e.g. BAD_CACHE_POLICY
+  std::map<std::string, std::string> metadata;                // ErrorInfo.metadata, e.g. smallest_budget_tokens
+  std::vector<std::pair<std::string, std::string>> fields;    // field violations: path, description
+  bool reachable = true;
+
+  std::string describe() const;  // one or more lines for people
+};
+
+// A reply or an error.
+template <typename T>
+struct Result {
+  std::optional<T> value;
+  Error error;
+  explicit operator bool() const { return value.has_value(); }
+  const T& operator*() const { return *value; }
+  const T* operator->() const { return &*value; }
+};
+
+class Client {
+ public:
+  // `target`: HOST:PORT, without TLS.
+  explicit Client(const std::string& target);
+
+  Result<v1::GenerateResponse> generate(const v1::GenerateRequest& request);
+  // Calls `on_event` for every message; returning false cancels the call. The result is the closing message.
+  Result<v1::StreamEnd> generate_stream(const v1::GenerateRequest& request,
+                                        const std::function<bool(const v1::GenerateStreamResponse&)>& on_event);
+  Result<v1::TokenizeResponse> tokenize(const v1::TokenizeRequest& request);
+  Result<v1::DetokenizeResponse> detokenize(const v1::DetokenizeRequest& request);
+  Result<v1::ListModelsResponse> list_models();
+  Result<v1::ListCachePoliciesResponse> list_cache_policies();
+  Result<v1::GetStatsResponse> get_stats(bool include_requests);
+
+  const std::string& target() const { return target_; }
+
+ private:
+  bool connect();
+  Error error_of(const grpc::Status& status) const;
+  Error unreachable() const;
+  template <typename Reply, typename Call>
+  Result<Reply> call(Call&& invoke);
+
+  std::string target_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<v1::GenerationService::Stub> generation_;
+  std::unique_ptr<v1::ModelService::Stub> models_;
+  std::unique_ptr<v1::StatsService::Stub> stats_;
+};
+
+}  // namespace pkv::client

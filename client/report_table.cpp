@@ -1,0 +1,100 @@
+// Lays out the figures of cache reports in aligned columns.
+#include "client/report_table.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+
+namespace pkv::client {
+namespace {
+
+double seconds(const google::protobuf::Duration& duration) {
+  return static_cast<double>(duration.seconds()) + duration.nanos() * 1e-9;
+}
+
+std::string rate(double tokens, double time) { return time > 0 ? absl::StrFormat("%.1f tok/s", tokens / time) : "-"; }
+
+std::string share(double part, double whole) { return whole > 0 ? absl::StrFormat("%.1f %%", 100 * part / whole) : "-"; }
+
+struct Row {
+  const char* label;
+  std::function<std::string(const ReportColumn&)> text;
+};
+
+const std::vector<Row>& rows() {
+  static const std::vector<Row> kRows = {
+      {"prompt tokens", [](const ReportColumn& c) { return absl::StrCat(c.usage.prompt_tokens()); }},
+      {"answer tokens", [](const ReportColumn& c) { return absl::StrCat(c.usage.completion_tokens()); }},
+      {"budget, entries per head",
+       [](const ReportColumn& c) { return c.cache.budget_tokens() ? absl::StrCat(c.cache.budget_tokens()) : "-"; }},
+      {"full cache would hold", [](const ReportColumn& c) { return human_bytes(c.cache.full_bytes()); }},
+      {"held at the end", [](const ReportColumn& c) { return human_bytes(c.cache.held_bytes()); }},
+      {"allocated (whole pages)", [](const ReportColumn& c) { return human_bytes(c.cache.allocated_bytes()); }},
+      {"auxiliary (positions)", [](const ReportColumn& c) { return human_bytes(c.cache.auxiliary_bytes()); }},
+      {"peak, prefill included", [](const ReportColumn& c) { return human_bytes(c.cache.peak_bytes()); }},
+      {"saved", [](const ReportColumn& c) { return human_bytes(static_cast<double>(c.cache.saved_bytes())); }},
+      {"saved share",
+       [](const ReportColumn& c) {
+         return share(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
+       }},
+      {"attention kept, mean",
+       [](const ReportColumn& c) { return c.cache.has_recall() ? share(c.cache.recall().mean(), 1) : "-"; }},
+      {"attention kept, worst head",
+       [](const ReportColumn& c) { return c.cache.has_recall() ? share(c.cache.recall().min(), 1) : "-"; }},
+      {"workspace beside the cache", [](const ReportColumn& c) { return human_bytes(c.cache.workspace_bytes()); }},
+      {"time to first token",
+       [](const ReportColumn& c) { return absl::StrFormat("%.2f s", seconds(c.timings.time_to_first_token())); }},
+      {"prefill", [](const ReportColumn& c) { return rate(c.usage.prompt_tokens(), seconds(c.timings.prefill())); }},
+      {"decode",
+       [](const ReportColumn& c) {
+         return rate(std::max(1.0, static_cast<double>(c.usage.completion_tokens())) - 1, seconds(c.timings.decode()));
+       }},
+  };
+  return kRows;
+}
+
+}  // namespace
+
+std::string human_bytes(double bytes) {
+  const double size = std::abs(bytes);
+  if (size >= 1024.0 * 1024 * 1024) return absl::StrFormat("%.2f GiB", bytes / (1024.0 * 1024 * 1024));
+  if (size >= 1024.0 * 1024) return absl::StrFormat("%.2f MiB", bytes / (1024.0 * 1024));
+  if (size >= 1024.0) return absl::StrFormat("%.1f KiB", bytes / 1024.0);
+  return absl::StrFormat("%.0f B", bytes);
+}
+
+std::string report_table(const std::vector<ReportColumn>& columns) {
+  std::string text = absl::StrFormat("%-28s", "");
+  for (const ReportColumn& column : columns) absl::StrAppendFormat(&text, " %20s", column.title);
+  text += '\n';
+  for (const Row& row : rows()) {
+    absl::StrAppendFormat(&text, "%-28s", row.label);
+    for (const ReportColumn& column : columns) absl::StrAppendFormat(&text, " %20s", row.text(column));
+    text += '\n';
+  }
+  for (const ReportColumn& column : columns) {
+    if (!column.cache.compressed() && !column.cache.not_compressed_reason().empty()) {
+      absl::StrAppend(&text, column.title, ": not compressed, ", column.cache.not_compressed_reason(), "\n");
+    }
+  }
+  return text;
+}
+
+std::string layer_bars(const v1::CacheReport& report) {
+  constexpr int kWidth = 50;
+  double largest = 1;
+  for (const auto& layer : report.layers()) largest = std::max(largest, layer.kept_mean());
+  std::string text;
+  for (const auto& layer : report.layers()) {
+    const int filled = std::max(1, static_cast<int>(std::lround(kWidth * layer.kept_mean() / largest)));
+    absl::StrAppendFormat(&text, "layer %3d  %-50s %6.0f kept", layer.layer(), std::string(filled, '#'), layer.kept_mean());
+    if (layer.has_recall()) absl::StrAppendFormat(&text, "  attention %5.1f %%", 100 * layer.recall().mean());
+    text += '\n';
+  }
+  return text;
+}
+
+}  // namespace pkv::client
