@@ -161,7 +161,7 @@ TEST(AttentionOracleTest, EveryPrefillPathMatchesDoubles) {
     Case c{.head_dim = shape.head_dim,
            .group = shape.group,
            .page_bytes = shape.page_bytes,
-           .lanes = {{37, kHalf}, {37, kFloat}, {531, kHalf}, {290, kFloat}, {1, kHalf}, {1, kFloat}},
+           .lanes = {{37, kHalf}, {37, kFloat}, {532, kHalf}, {290, kFloat}, {1, kHalf}, {1, kFloat}},
            .rows = {37, 22, 1},
            .phase = Phase::kPrefill};
     const std::vector<OracleRow> want = oracle(c);
@@ -328,9 +328,6 @@ TEST_P(AttentionTest, AnEvictedSlotIsOverwrittenAndSeen) {
     for (int32_t dim = 0; dim < 64; ++dim) EXPECT_NEAR(outcome.out[head * 64 + dim], want.out[dim], 2e-6);
   }
 }
-
-// ---- observation
-// ------------------------------------------------------------------------------------------------------------
 
 TEST_P(AttentionTest, ObservationMatchesDoubles) {
   for (const Shape& shape : kShapes) {

@@ -1,0 +1,157 @@
+// Speed of the CPU attention paths on the shapes of a small model (3 KV heads, 9 query heads of 64): decode over a
+// cache of 30 layers that does not fit the caches of a core, one prompt chunk of 256 rows at several depths, and the
+// observation passes.
+#include <benchmark/benchmark.h>
+
+#include <cmath>
+
+#include "kernels/cpu/attention.h"
+#include "kernels/cpu/select.h"
+#include "tests/kernels/attention_fixture.h"
+
+namespace pkv {
+namespace {
+
+constexpr int32_t kHeadDim = 64;
+constexpr int32_t kKvHeads = 3;
+constexpr int32_t kQueryHeads = 9;
+constexpr int32_t kPageBytes = 4096;
+
+IsaFeatures features_of(const benchmark::State& state) { return isa_paths()[state.range(0)].features; }
+
+void report(benchmark::State& state, double flops, double bytes) {
+  state.SetLabel(isa_paths()[state.range(0)].name);
+  const auto rate = benchmark::Counter::kIsIterationInvariantRate;
+  state.counters["FLOP/s"] = benchmark::Counter(flops, rate);
+  if (bytes > 0) state.counters["B/s"] = benchmark::Counter(bytes, rate);
+}
+
+// range: path, slots a lane, sequences in the step
+void BM_Decode(benchmark::State& state) {
+  const auto slots = static_cast<int32_t>(state.range(1));
+  const auto sequences = static_cast<int32_t>(state.range(2));
+  const int32_t layers = std::max(1, 30 / sequences);
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(layers * sequences * kKvHeads, {slots, KvDtype::kF16}),
+                   0, 1);
+  std::vector<float> q = random_floats(static_cast<size_t>(sequences) * kQueryHeads * kHeadDim, 2);
+  std::vector<float> out(q.size());
+  ThreadPool pool(available_cores());
+  CpuAttention attention(features_of(state), false, pool);
+  std::vector<RowSpan> spans;
+  for (int32_t s = 0; s < sequences; ++s) spans.push_back({s, 1, s * kKvHeads});
+  KvView kv = cache.view();
+  for (auto _ : state) {
+    for (int32_t layer = 0; layer < layers; ++layer) {
+      kv.lanes = &cache.lanes[layer * sequences * kKvHeads];
+      attention.attend({.q = matrix(q, sequences),
+                        .out = matrix(out, sequences),
+                        .kv = kv,
+                        .spans = spans,
+                        .q_heads = kQueryHeads,
+                        .kv_heads = kKvHeads,
+                        .scale = 0.125f,
+                        .phase = Phase::kDecode});
+    }
+  }
+  const double entries = static_cast<double>(layers) * sequences * slots * kHeadDim;
+  report(state, 4 * entries * kQueryHeads, 4 * entries * kKvHeads);
+}
+
+// range: path, slots before the chunk
+void BM_Prefill(benchmark::State& state) {
+  constexpr int32_t kRows = 256;
+  const auto depth = static_cast<int32_t>(state.range(1));
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(kKvHeads, {depth + kRows, KvDtype::kF16}), 0, 1);
+  cache.show(kRows);
+  std::vector<float> q = random_floats(static_cast<size_t>(kRows) * kQueryHeads * kHeadDim, 2);
+  std::vector<float> out(q.size());
+  ThreadPool pool(available_cores());
+  CpuAttention attention(features_of(state), false, pool);
+  const std::vector<RowSpan> spans = {{0, kRows, 0}};
+  for (auto _ : state) {
+    attention.attend({.q = matrix(q, kRows),
+                      .out = matrix(out, kRows),
+                      .kv = cache.view(),
+                      .spans = spans,
+                      .q_heads = kQueryHeads,
+                      .kv_heads = kKvHeads,
+                      .scale = 0.125f,
+                      .phase = Phase::kPrefill});
+  }
+  report(state, 4.0 * kHeadDim * kQueryHeads * kRows * (depth + (kRows + 1) / 2.0), 0);
+}
+
+// range: path, slots, observation rows
+void BM_Observe(benchmark::State& state) {
+  const auto slots = static_cast<int32_t>(state.range(1));
+  const auto rows = static_cast<int32_t>(state.range(2));
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(kKvHeads, {slots, KvDtype::kF16}), 0, 1);
+  std::vector<float> q = random_floats(static_cast<size_t>(rows) * kQueryHeads * kHeadDim, 2);
+  std::vector<float> lse(static_cast<size_t>(rows) * kQueryHeads);
+  std::vector<float> sums(static_cast<size_t>(slots) * kQueryHeads);
+  std::vector<int32_t> visible(rows);
+  for (int32_t r = 0; r < rows; ++r) visible[r] = slots - rows + 1 + r;
+  ThreadPool pool(available_cores());
+  CpuAttention attention(features_of(state), false, pool);
+  const ObserveArgs args{.q = matrix(q, rows),
+                         .visible = visible,
+                         .kv = cache.view(),
+                         .q_heads = kQueryHeads,
+                         .kv_heads = kKvHeads,
+                         .scale = 0.125f};
+  for (auto _ : state) {
+    attention.row_lse(args, matrix(lse, rows));
+    attention.column_mass(args, matrix(lse, rows), matrix(sums, kQueryHeads), {});
+  }
+  report(state, 4.0 * kHeadDim * kQueryHeads * rows * slots, 0);
+}
+
+void BM_SelectTop(benchmark::State& state) {
+  std::vector<float> scores = random_floats(3 * 8000, 1);
+  std::vector<int32_t> kept(3 * 1024);
+  ThreadPool pool(available_cores());
+  for (auto _ : state) cpu_select_top(matrix(scores, 3), 1024, {kept.data(), DType::kI32, 3, 1024, 1024}, pool);
+}
+
+void BM_WriteKv(benchmark::State& state) {
+  constexpr int32_t kRows = 256;
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(kKvHeads, {kRows, KvDtype::kF16}), 0, 1);
+  cache.show(kRows);
+  std::vector<float> k = random_floats(kRows * kKvHeads * kHeadDim, 2);
+  const std::vector<int32_t> positions(kRows);
+  const std::vector<RowSpan> spans = {{0, kRows, 0}};
+  ThreadPool pool(available_cores());
+  CpuAttention attention(features_of(state), false, pool);
+  for (auto _ : state) attention.write_kv(matrix(k, kRows), matrix(k, kRows), positions, cache.view(), spans, kKvHeads);
+  report(state, 0, 0);
+}
+
+void BM_Compact(benchmark::State& state) {
+  PagedLanes cache(kHeadDim, kPageBytes, {{8000, KvDtype::kF16}}, 0, 1);
+  std::vector<int32_t> kept(1000);
+  for (int32_t i = 0; i < 1000; ++i) kept[i] = i * 8 + 3;
+  ThreadPool pool(available_cores());
+  for (auto _ : state) cpu_compact(cache.view(), 0, {kept.data(), DType::kI32, 1, 1000, 1000}, 1000, pool);
+}
+
+void every_path(benchmark::internal::Benchmark* b, const std::vector<std::vector<int64_t>>& shapes) {
+  for (size_t path = 0; path < isa_paths().size(); ++path) {
+    for (std::vector<int64_t> args : shapes) {
+      args.insert(args.begin(), static_cast<int64_t>(path));
+      b->Args(args);
+    }
+  }
+  b->UseRealTime()->Unit(benchmark::kMicrosecond);
+}
+
+BENCHMARK(BM_Decode)->Apply([](auto* b) {
+  every_path(b, {{128, 1}, {512, 1}, {1000, 1}, {2000, 1}, {8000, 1}, {1000, 10}, {1000, 30}});
+});
+BENCHMARK(BM_Prefill)->Apply([](auto* b) { every_path(b, {{0}, {256}, {1024}, {4096}, {8000}}); });
+BENCHMARK(BM_Observe)->Apply([](auto* b) { every_path(b, {{8000, 8}, {8000, 64}}); });
+BENCHMARK(BM_WriteKv)->Apply([](auto* b) { every_path(b, {{}}); });
+BENCHMARK(BM_SelectTop)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_Compact)->UseRealTime()->Unit(benchmark::kMicrosecond);
+
+}  // namespace
+}  // namespace pkv
