@@ -1,8 +1,7 @@
 #!/usr/bin/env python3
 """Asks a running server about a file, under a cache budget, with nothing but grpcio: example.py FILE QUESTION [HOST:PORT]
 
-Stubs, once:  python3 -m grpc_tools.protoc -I proto --python_out=build/python --grpc_python_out=build/python proto/pyramidkv/v1/*.proto
-Then:         PYTHONPATH=build/python python3 client/example.py FILE QUESTION
+The README shows how to make the stubs it imports with protoc; python3 -m grpc_tools.protoc of PyPI's grpcio-tools makes them too.
 """
 import sys
 

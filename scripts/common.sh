@@ -9,7 +9,8 @@ die() {
   exit 1
 }
 
-# quietly LABEL COMMAND...: output goes to a log that is shown only on failure; a line every ten seconds says it still runs.
+# quietly LABEL COMMAND...: output goes to a log that is shown only on failure; a line every ten seconds says it still runs, with
+# the [done/all] that a build prints.
 quietly() {
   local label=$1 log start=$SECONDS pid next=10
   shift
@@ -20,7 +21,7 @@ quietly() {
   while kill -0 "$pid" 2>/dev/null; do
     sleep 0.2
     if ((SECONDS - start >= next)); then
-      say "$label: $((SECONDS - start)) s so far"
+      say "$label: $((SECONDS - start)) s so far $(grep -o '^\[[0-9]*/[0-9]*\]' "$log" | tail -n 1)"
       next=$((next + 10))
     fi
   done
