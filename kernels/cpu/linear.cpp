@@ -15,6 +15,8 @@ constexpr int32_t kFewRows = 8;
 // Below this many rows a block's share of the unpacking outweighs what a better balance gains.
 constexpr int64_t kMinBlockRows = 96;
 constexpr int64_t kTileRowMultiple = 6;  // rows of the micro-kernels
+// Weights that one task of an 8-bit product reads at least, times rows: about a microsecond's work.
+constexpr int64_t kMinTaskBytes = 16 << 10;
 // Activations of fewer elements are converted by the calling thread alone.
 constexpr int64_t kSerialElements = 4096;
 
@@ -134,7 +136,8 @@ Int8Rows LinearRunner::quantize_rows(const TensorView& x, const PackedView& weig
 void LinearRunner::run_int8(const TensorView& x, const PackedView& weight, bool accumulate, const TensorView& out) {
   const Int8Rows rows = quantize_rows(x, weight);
   const int64_t panels = panel_count(weight);
-  const int64_t per_task = std::max<int64_t>(1, ceil_div(panels, 4 * pool_.threads()));
+  const int64_t worth_a_task = ceil_div(kMinTaskBytes, weight.panel_code_bytes * x.rows);
+  const int64_t per_task = std::max(worth_a_task, ceil_div(panels, 4 * pool_.threads()));
   pool_.parallel_for(ceil_div(panels, per_task), [&](int64_t task, int32_t) {
     const int64_t first = task * per_task;
     kernels_.int8.multiply(weight, first, std::min(panels, first + per_task), rows, accumulate, out.f32(),

@@ -2,7 +2,6 @@
 #include "kernels/cpu/thread_pool.h"
 
 #include <chrono>
-#include <limits>
 
 #include "kernels/check.h"
 
@@ -28,8 +27,15 @@ void cpu_pause() {
 #endif
 }
 
-uint32_t generation_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
-uint32_t task_of(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+constexpr int kTaskBits = 20;
+constexpr uint64_t kTaskMask = (uint64_t{1} << kTaskBits) - 1;
+
+uint64_t make_ticket(uint32_t generation, int64_t tasks) {
+  return (static_cast<uint64_t>(generation) << (2 * kTaskBits)) | (static_cast<uint64_t>(tasks) << kTaskBits);
+}
+uint32_t generation_of(uint64_t ticket) { return static_cast<uint32_t>(ticket >> (2 * kTaskBits)); }
+uint64_t tasks_of(uint64_t ticket) { return (ticket >> kTaskBits) & kTaskMask; }
+uint64_t next_of(uint64_t ticket) { return ticket & kTaskMask; }
 
 // Spins until `ready()`; false when the time is up.
 template <typename Ready>
@@ -73,48 +79,46 @@ ThreadPool::~ThreadPool() {
 }
 
 void ThreadPool::parallel_for(int64_t tasks, Body body) {
-  PKV_CHECK(tasks <= std::numeric_limits<int32_t>::max(), "too many tasks for one region");
+  PKV_CHECK(tasks <= static_cast<int64_t>(kTaskMask), "too many tasks for one region");
   if (tasks <= 1 || workers_.empty()) {
     for (int64_t task = 0; task < tasks; ++task) body(task, 0);
     return;
   }
-  // The last task of the previous region is done, hence no other thread holds one; late ones fail at their
-  // compare-and-swap.
-  const uint32_t generation = generation_of(ticket_.load(std::memory_order_relaxed)) + 1;
-  // Closes the previous region's ticket before its body and count change: a late worker must not pair the old ticket
-  // with the new count.
-  ticket_.store((static_cast<uint64_t>(generation) << 32) | std::numeric_limits<uint32_t>::max());
-  body_.store(&body);
-  tasks_.store(static_cast<uint32_t>(tasks));
-  done_.store(0);
-  const uint32_t open = generation + 1;
-  ticket_.store(static_cast<uint64_t>(open) << 32);
+  // The previous region's tasks are all taken, so a late worker finds none under the old ticket, whichever body it
+  // reads.
+  const uint64_t ticket = make_ticket(generation_of(ticket_.load(std::memory_order_relaxed)) + 1, tasks);
+  body_.store(&body, std::memory_order_relaxed);
+  ticket_.store(ticket);
   if (sleepers_.load() > 0) {
     {
       std::lock_guard<std::mutex> lock(mutex_);
     }  // a worker between its last look and its sleep must not miss the call
     wake_.notify_all();
   }
-  run_tasks(open, 0);
-  const auto finished = [&] { return done_.load(std::memory_order_acquire) == static_cast<uint32_t>(tasks); };
+  expected_ += static_cast<uint32_t>(tasks) - run_tasks(generation_of(ticket), 0);
+  const auto finished = [&] { return done_.load(std::memory_order_acquire) == expected_; };
   while (!spin_until(finished)) std::this_thread::yield();
 }
 
-void ThreadPool::run_tasks(uint32_t generation, int32_t thread) {
+uint32_t ThreadPool::run_tasks(uint32_t generation, int32_t thread) {
+  uint32_t ran = 0;
   uint64_t ticket = ticket_.load();
-  while (generation_of(ticket) == generation) {
-    const Body* body = body_.load();
-    if (task_of(ticket) >= tasks_.load()) return;
+  while (generation_of(ticket) == generation && next_of(ticket) < tasks_of(ticket)) {
+    const Body* body = body_.load(std::memory_order_relaxed);
     if (!ticket_.compare_exchange_weak(ticket, ticket + 1)) continue;
-    (*body)(task_of(ticket), thread);
-    done_.fetch_add(1, std::memory_order_release);
+    (*body)(static_cast<int64_t>(next_of(ticket)), thread);
+    ++ran;
     ticket = ticket_.load();
   }
+  return ran;
 }
 
 void ThreadPool::work(int32_t thread) {
   uint32_t generation = 0;
-  while (await_region(generation, &generation)) run_tasks(generation, thread);
+  while (await_region(generation, &generation)) {
+    const uint32_t ran = run_tasks(generation, thread);
+    if (ran > 0) done_.fetch_add(ran, std::memory_order_release);
+  }
 }
 
 bool ThreadPool::await_region(uint32_t seen, uint32_t* generation) {

@@ -35,19 +35,21 @@ class ThreadPool {
 
  private:
   void work(int32_t thread);
-  // Takes and runs tasks of `generation` until none is left.
-  void run_tasks(uint32_t generation, int32_t thread);
+  // Takes and runs tasks of `generation` until none is left; how many it ran.
+  uint32_t run_tasks(uint32_t generation, int32_t thread);
   // Waits for a generation other than `seen`; false when the pool is closing.
   bool await_region(uint32_t seen, uint32_t* generation);
 
   std::vector<std::thread> workers_;
+  uint32_t expected_ = 0;  // value of done_ once the workers' part of all regions so far is done
 
-  // High half: generation of the region; low half: the next task. A task is taken by compare-and-swap of the whole, so
-  // a thread that is late can never take a task of another region than the one whose body it has read.
+  // The region in one word: 24 bits of generation, 20 bits of the number of tasks, 20 bits of the next task. A task is
+  // taken by compare-and-swap of the whole, so a thread that is late can never take a task of another region than the
+  // one whose body it has read. One cache line with the body, since every transfer of a line between cores costs a
+  // tenth of a microsecond.
   alignas(64) std::atomic<uint64_t> ticket_{0};
   std::atomic<const Body*> body_{nullptr};
-  std::atomic<uint32_t> tasks_{0};
-  alignas(64) std::atomic<uint32_t> done_{0};
+  alignas(64) std::atomic<uint32_t> done_{0};  // tasks that workers have run, ever
   alignas(64) std::atomic<int32_t> sleepers_{0};
   std::atomic<bool> closing_{false};
   std::mutex mutex_;
