@@ -51,8 +51,16 @@ void GenerationCall::on_error(const absl::Status& status) {
 
 grpc::Status GenerationCall::close(const absl::Status& status) {
   const grpc::Status final_status = to_grpc_status(status);
-  state_.metrics().count_end(policy_row(valid_.request->policy.kind).name, status_code_name(final_status.error_code()));
+  final_code_ = status_code_name(final_status.error_code());
+  state_.metrics().count_end(policy_row(valid_.request->policy.kind).name, final_code_);
   return final_status;
+}
+
+void GenerationCall::log_end() const {
+  state_.log().debug("generation ended", {{"request_id", valid_.request->id},
+                                          {"policy", std::string(policy_row(valid_.request->policy.kind).name)},
+                                          {"prompt_tokens", std::to_string(valid_.request->prompt.size())},
+                                          {"code", std::string(final_code_)}});
 }
 
 pb::GenerateStreamResponse GenerationCall::start_message() const {

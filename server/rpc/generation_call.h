@@ -27,6 +27,8 @@ class GenerationCall : public TokenSink {
   const std::shared_ptr<const Request>& request() const { return valid_.request; }
   // The caller is gone or gave up. The engine answers with on_error, and that finishes the RPC.
   void cancel() { served_.engine->cancel(this); }
+  // Once the RPC is done, on gRPC's thread: writing a log may block, which the engine must not.
+  void log_end() const;
 
   // ---- on the engine thread
   // -------------------------------------------------------------------------------------------------
@@ -57,6 +59,7 @@ class GenerationCall : public TokenSink {
   double progress_ = 0;
   std::optional<RequestResult> result_;
   absl::Status error_;
+  std::string_view final_code_;  // name of the status the RPC ended with
 };
 
 // Maps what Engine::submit refused to the contract's errors.

@@ -45,6 +45,8 @@ grpc::Status refuse(const absl::Status& status, ServerState& state) {
   const grpc::Status result = to_grpc_status(status);
   state.metrics().count_rejection(error_reason(status));
   state.metrics().count_end(kNoPolicy, status_code_name(result.error_code()));
+  state.log().debug("generation refused", {{"code", std::string(status_code_name(result.error_code()))},
+                                           {"message", result.error_message()}});
   return result;
 }
 

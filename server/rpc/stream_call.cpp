@@ -108,7 +108,10 @@ class StreamReactor final : public WriteReactor {
   explicit StreamReactor(std::shared_ptr<StreamCall> call) : call_(std::move(call)) {}
   void OnWriteDone(bool ok) override { call_->write_done(ok); }
   void OnCancel() override { call_->cancel(); }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    call_->log_end();
+    delete this;
+  }
 
  private:
   std::shared_ptr<StreamCall> call_;

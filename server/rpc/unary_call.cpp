@@ -56,7 +56,10 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
  public:
   explicit UnaryReactor(std::shared_ptr<UnaryCall> call) : call_(std::move(call)) {}
   void OnCancel() override { call_->cancel(); }
-  void OnDone() override { delete this; }
+  void OnDone() override {
+    call_->log_end();
+    delete this;
+  }
 
  private:
   std::shared_ptr<UnaryCall> call_;

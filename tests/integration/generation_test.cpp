@@ -66,7 +66,9 @@ TEST_F(GenerationTest, StreamIntervalsMergeTokens) {
   int deltas = 0;
   for (const pb::GenerateStreamResponse& event : stream(wish, status)) deltas += event.has_delta() ? 1 : 0;
   ASSERT_TRUE(status.ok());
-  EXPECT_EQ(deltas, 2);  // the first token at once, the rest at the end
+  // The first token at once and the rest at the end, or all of them together where the start was still being sent.
+  EXPECT_GE(deltas, 1);
+  EXPECT_LE(deltas, 2);
 }
 
 TEST_F(GenerationTest, EchoWithLogprobs) {

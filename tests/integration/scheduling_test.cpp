@@ -96,7 +96,7 @@ TEST_F(SchedulingTest, RequestsAreListed) {
 
 TEST_F(SchedulingTest, AStreamThatNobodyReadsHoldsNobodyUp) {
   start_and_load();
-  pb::GenerateRequest chatty = request("hello", 20000);
+  pb::GenerateRequest chatty = request("hello", 8000);
   chatty.mutable_output()->set_top_logprobs(20);  // more than a connection's window
   OpenStream unread(*generation_, chatty);
   ASSERT_TRUE(unread.read_to_delta());
