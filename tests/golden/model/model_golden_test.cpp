@@ -32,7 +32,7 @@ json golden(const std::string& file) {
   return json::parse(stream);
 }
 
-// One backend with the model on it.
+// One backend with the model on it. PKV_ISA caps the instruction-set path, to try the lower ones of this machine.
 struct Loaded {
   std::unique_ptr<GgufFile> file;
   std::unique_ptr<Backend> backend;
@@ -51,11 +51,11 @@ Loaded load(const BackendOptions& options) {
 }
 
 const Loaded& exact() {
-  static const Loaded kLoaded = load({.device = "cpu", .exact = true});
+  static const Loaded kLoaded = load({.device = "cpu", .exact = true, .isa = environment("PKV_ISA")});
   return kLoaded;
 }
 const Loaded& fast() {
-  static const Loaded kLoaded = load({.device = "cpu"});
+  static const Loaded kLoaded = load({.device = "cpu", .isa = environment("PKV_ISA")});
   return kLoaded;
 }
 
