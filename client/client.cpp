@@ -21,7 +21,10 @@ constexpr char kTypePrefix[] = "type.googleapis.com/google.rpc.";
 std::string Error::describe() const {
   std::string text = message.empty() ? absl::StrCat("gRPC status ", static_cast<int>(code)) : message;
   if (!reason.empty()) absl::StrAppend(&text, " [", reason, "]");
-  for (const auto& [field, description] : fields) absl::StrAppend(&text, "\n  ", field, ": ", description);
+  for (const auto& [field, description] : fields) {
+    const std::string line = absl::StrCat(field, ": ", description);
+    if (message.find(line) == std::string::npos) absl::StrAppend(&text, "\n  ", line);
+  }
   for (const auto& [key, value] : metadata) absl::StrAppend(&text, "\n  ", key, " = ", value);
   return text;
 }

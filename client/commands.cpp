@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/strip.h"
 #include "client/report_table.h"
 
 namespace pkv::client {
@@ -250,8 +251,8 @@ int run_stats(Client& client, bool include_requests, bool json) {
   }
   const v1::Stats& stats = result->stats();
   const v1::MemoryStats& memory = stats.memory();
-  std::cout << absl::StrFormat("%s, version %s, up %d s\nrequests: %u running, %u waiting\n",
-                               v1::ServerState_Name(stats.state()), stats.version(), stats.uptime().seconds(),
+  const std::string state(absl::StripPrefix(v1::ServerState_Name(stats.state()), "SERVER_STATE_"));
+  std::cout << absl::StrFormat("%s, version %s, up %d s\nrequests: %u running, %u waiting\n", state, stats.version(), stats.uptime().seconds(),
                                stats.scheduler().running(), stats.scheduler().waiting());
   std::cout << "cache pool " << human_bytes(memory.kv_pool_bytes()) << ": " << human_bytes(memory.kv_live_bytes()) << " live, "
             << human_bytes(memory.kv_free_bytes()) << " free, " << human_bytes(memory.kv_reserved_bytes()) << " reserved\n"
