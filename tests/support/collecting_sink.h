@@ -33,10 +33,6 @@ class CollectingSink : public TokenSink {
     changed_.wait(lock, [this] { return status_.has_value(); });
     return *status_;
   }
-  void wait_for_tokens(size_t count) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return tokens_.size() >= count || status_.has_value(); });
-  }
   // Only after wait().
   const RequestResult& result() const { return result_; }
   const std::vector<TokenLogprob>& tokens() const { return tokens_; }
