@@ -145,8 +145,22 @@ class Backend {
   // Per row the `count` best columns, score descending and then smaller column first, returned ascending in
   // kept[row, 0 .. count). scores [lanes, n] f32, kept [lanes, >= count] i32.
   virtual void select_top(const TensorView& scores, int32_t count, const TensorView& kept) = 0;
-  // Moves the entries at slots kept[0..count) (ascending) of lane `lane` to its slots 0..count, positions with them. In place.
-  virtual void compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count) = 0;
+  // Slot i of lane `to` becomes the entry at slot kept[i] of lane `from`, i < count, positions with them. kept: [1, >= count]
+  // i32, distinct, in any order. `to` may be `from` (in place); otherwise the lanes share no page and have the same entry
+  // format, and `to` has room for `count` entries.
+  virtual void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) = 0;
+
+  // ---- keys by themselves (of lanes first_lane + g, one row each, all with n = columns entries) ------------------------------
+  // norms[g, j] = |k_j|, L2. norms [lanes, n].
+  virtual void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) = 0;
+  // unit_sums[g] = sum over j of k_j / |k_j|; cosines[g, j] = k_j . unit_sums[g] / (|k_j| |unit_sums[g]|), 0 where either has
+  // no length. unit_sums [lanes, d], cosines [lanes, n]. Float32 throughout.
+  virtual void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
+                              const TensorView& cosines) = 0;
+  // Rotates the keys at slots [first_slot, length) of the lanes [first_lane, first_lane + lanes) by `delta` more positions
+  // (negative: back); recorded positions stay. RoPE's rotations add up, so a key stored at p is then one at p + delta.
+  virtual void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
+                         const RopeSpec& spec) = 0;
 };
 
 // How a backend is to be made.

@@ -56,6 +56,11 @@ LanePages lane_pages(const KvView& kv, int32_t lane) {
           .half = view.dtype == KvDtype::kF16};
 }
 
+void CpuAttention::for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body) {
+  if (parallel) return pool_.parallel_for(tasks, body);
+  for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+}
+
 void CpuAttention::attend(const AttendArgs& args) {
   PKV_CHECK(args.q_heads % args.kv_heads == 0, "query heads are a multiple of KV heads");
   PKV_CHECK(args.kv.head_dim % 8 == 0, "head size is a multiple of 8");

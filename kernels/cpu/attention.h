@@ -1,5 +1,6 @@
-// The CPU backend's side of the key/value cache: writing entries, attention over pages, and the observation passes that
-// eviction policies score with. The operations are those of Backend (kernels/backend.h) with the same arguments.
+// The CPU backend's side of the key/value cache: writing and moving entries, attention over pages, and the passes over
+// queries and keys that eviction policies score with. The operations are those of Backend (kernels/backend.h) with the
+// same arguments.
 #pragma once
 
 #include <atomic>
@@ -11,6 +12,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/rope_table.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace pkv {
@@ -28,6 +30,9 @@ class FloatScratch {
   int64_t capacity_ = 0;
 };
 
+// Elements to move or to pass over, below which one thread does it all.
+constexpr int64_t kMinParallelElements = 32 * 1024;
+
 // Holds the scratch memory of its operations between calls, so only one may run at a time.
 class CpuAttention {
  public:
@@ -39,6 +44,11 @@ class CpuAttention {
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to);
+  void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms);
+  void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums, const TensorView& cosines);
+  void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
+                 const RopeSpec& spec);
 
  private:
   // One query row of one KV head in a decode step.
@@ -59,6 +69,8 @@ class CpuAttention {
     LanePages pages;
   };
   struct ObserveChunk;
+  struct ObservePanel;
+  struct KeyTile;
 
   void decode(const AttendArgs& args);
   void run_decode_tiles(const AttendArgs& args, int64_t begin, int64_t end, int32_t thread);
@@ -70,7 +82,14 @@ class CpuAttention {
   // Calls body(chunk) for at most 64 observation rows at a time, ascending, their queries packed.
   template <typename Body>
   void for_each_chunk(const ObserveArgs& args, Body body);
-  void chunk_lse(const ObserveArgs& args, const ObserveChunk& chunk, const TensorView& lse);
+  // Calls visit(which panel, panel) for a chunk's panels against every tile of every lane.
+  template <typename Visit>
+  void for_each_panel(const ObserveArgs& args, const ObserveChunk& chunk, Visit visit);
+  template <typename Body>
+  int32_t for_each_key_tile(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t slots, Body body);
+  const float* float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const;
+  // Calls body(task, thread) for every task, by other threads too where `parallel` says that it is worth waking them.
+  void for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body);
 
   const AttentionKernels& kernels_;
   const PanelKernels& panels_;  // for prompts; float32 when exact
@@ -79,6 +98,7 @@ class CpuAttention {
   FloatScratch shared_;
   FloatScratch partials_;
   std::vector<FloatScratch> per_thread_;
+  RopeTable turn_table_;
   std::vector<DecodeUnit> units_;
   std::vector<PrefillItem> items_;
   std::unique_ptr<std::atomic<int32_t>[]> tiles_left_;  // per decode unit

@@ -40,7 +40,7 @@ void to_half(const float* from, uint16_t* to, int64_t count) {
 
 }  // namespace
 
-constinit const AttentionKernels kAttentionAvx512 = {kFloatPanel, decode_tile, combine_tiles,
-                                                     lse_panel,   mass_panel,  to_half};
+constinit const AttentionKernels kAttentionAvx512 = {kFloatPanel, decode_tile, combine_tiles, lse_panel,
+                                                     mass_panel,  to_half,     to_float};
 
 }  // namespace pkv

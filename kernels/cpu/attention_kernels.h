@@ -108,6 +108,8 @@ struct AttentionKernels {
   // Adds each row's weights, rows in ascending order.
   void (*mass_panel)(const Panel& panel, const PanelMass& mass) = nullptr;
   void (*to_half)(const float* from, uint16_t* to, int64_t count) = nullptr;
+  // Exact. May read up to eight elements behind the last one.
+  void (*to_float)(const uint16_t* from, float* to, int64_t count) = nullptr;
 };
 
 extern const AttentionKernels kAttentionScalar;

@@ -178,8 +178,22 @@ void CpuBackend::select_top(const TensorView& scores, int32_t count, const Tenso
   cpu_select_top(scores, count, kept, pool_);
 }
 
-void CpuBackend::compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count) {
-  cpu_compact(kv, lane, kept, count, pool_);
+void CpuBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
+  attention_.gather(kv, from, kept, count, to);
+}
+
+void CpuBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
+  attention_.key_norms(kv, first_lane, norms);
+}
+
+void CpuBackend::key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
+                                const TensorView& cosines) {
+  attention_.key_similarity(kv, first_lane, unit_sums, cosines);
+}
+
+void CpuBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
+                           const RopeSpec& spec) {
+  attention_.turn_keys(kv, first_lane, lanes, first_slot, delta, spec);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& options) {

@@ -9,8 +9,6 @@ namespace pkv {
 namespace {
 
 constexpr int32_t kBlockRows = 16;
-// Below this many elements one thread does it all.
-constexpr int64_t kMinParallelElements = 32 * 1024;
 
 // Rows of one span for one KV head.
 struct LaneRows {
@@ -79,11 +77,7 @@ void CpuAttention::write_kv(const TensorView& k, const TensorView& v, std::span<
                         .positions = positions.data() + span.first_row};
     write_lane(rows, kv, kernels_.to_half, per_thread_[thread].reserve(0));
   };
-  if (k.rows * k.cols < kMinParallelElements) {
-    for (int64_t i = 0; i < lanes; ++i) write(i, 0);
-  } else {
-    pool_.parallel_for(lanes, write);
-  }
+  for_tasks(lanes, k.rows * k.cols >= kMinParallelElements, write);
 }
 
 }  // namespace pkv

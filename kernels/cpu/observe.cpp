@@ -13,6 +13,8 @@ namespace {
 
 // Bounds the packed queries and the per-tile results of one pass.
 constexpr int32_t kChunkRows = 64;
+// Below this many multiply-adds a second thread costs more than it saves.
+constexpr int64_t kMinParallelWork = 1'000'000;
 
 }  // namespace
 
@@ -21,7 +23,9 @@ struct CpuAttention::ObserveChunk {
   int32_t first_row = 0;
   int32_t query_rows = 0;   // rows * G; query row m is row first_row + m / G, head m % G of the group
   int32_t padded_rows = 0;  // per KV head
+  int32_t most_visible = 0;
   int32_t tiles = 0;
+  bool parallel = false;           // enough work for several threads
   const float* queries = nullptr;  // [kv_heads][padded_rows / panel rows][head_dim][panel rows]
 
   // Slots of the tile at `start` that each row of the panel at `first` sees. Returns the largest.
@@ -35,6 +39,13 @@ struct CpuAttention::ObserveChunk {
     }
     return largest;
   }
+};
+
+// Which of a chunk's panels.
+struct CpuAttention::ObservePanel {
+  int32_t head = 0;   // KV head
+  int32_t tile = 0;   // of the lane
+  int32_t first = 0;  // its first query row
 };
 
 template <typename Body>
@@ -52,11 +63,13 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
     ObserveChunk chunk{.first_row = first_row, .query_rows = rows * group};
     chunk.padded_rows = (chunk.query_rows + panel.rows - 1) / panel.rows * panel.rows;
     const auto visible = args.visible.subspan(first_row, rows);
-    chunk.tiles = (*std::max_element(visible.begin(), visible.end()) + kTileSlots - 1) / kTileSlots;
+    chunk.most_visible = *std::max_element(visible.begin(), visible.end());
+    chunk.tiles = (chunk.most_visible + kTileSlots - 1) / kTileSlots;
     const int64_t head_floats = static_cast<int64_t>(chunk.padded_rows) * d;
+    chunk.parallel = head_floats * args.kv_heads * chunk.most_visible >= kMinParallelWork;
     float* queries = shared_.reserve(head_floats * args.kv_heads);
     chunk.queries = queries;
-    pool_.parallel_for(args.kv_heads, [&](int64_t head, int32_t) {
+    for_tasks(args.kv_heads, chunk.parallel, [&](int64_t head, int32_t) {
       const float* pointers[kMaxPanelRows];
       for (int32_t first = 0; first < chunk.query_rows; first += panel.rows) {
         const int32_t count = std::min(panel.rows, chunk.query_rows - first);
@@ -72,53 +85,61 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
   }
 }
 
-void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
-  for_each_chunk(args, [&](const ObserveChunk& chunk) { chunk_lse(args, chunk, lse); });
-}
-
-void CpuAttention::chunk_lse(const ObserveArgs& args, const ObserveChunk& chunk, const TensorView& lse) {
+template <typename Visit>
+void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& chunk, Visit visit) {
   const int32_t panel_rows = kernels_.panel.rows;
-  const int32_t group = args.q_heads / args.kv_heads;
   const int32_t d = args.kv.head_dim;
-  // [kv_heads][tiles][padded_rows] maxima, then as many sums.
-  const int64_t count = static_cast<int64_t>(args.kv_heads) * chunk.tiles * chunk.padded_rows;
-  float* tops = partials_.reserve(2 * count);
-  float* sums = tops + count;
-  pool_.parallel_for(static_cast<int64_t>(args.kv_heads) * chunk.tiles, [&](int64_t task, int32_t thread) {
-    const int32_t head = static_cast<int32_t>(task / chunk.tiles);
-    const int32_t start = static_cast<int32_t>(task % chunk.tiles) * kTileSlots;
+  for_tasks(static_cast<int64_t>(args.kv_heads) * chunk.tiles, chunk.parallel, [&](int64_t task, int32_t thread) {
+    const auto head = static_cast<int32_t>(task / chunk.tiles), tile = static_cast<int32_t>(task % chunk.tiles);
+    const int32_t start = tile * kTileSlots;
     const Lane& lane = args.kv.lanes[args.first_lane + head];
     float* scores = per_thread_[thread].reserve(0);
     float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
     kernels_.panel.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
-                             std::min(kTileSlots, lane.length - start), keys);
+                             std::min({kTileSlots, lane.length - start, chunk.most_visible - start}), keys);
     for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
       int32_t limits[kMaxPanelRows];
       const int32_t seen = chunk.limits(args, first, start, panel_rows, limits);
-      const int64_t at = task * chunk.padded_rows + first;
-      kernels_.lse_panel({.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * d,
-                          .keys = keys,
-                          .limits = limits,
-                          .head_dim = d,
-                          .count = seen,
-                          .scores = scores},
-                         tops + at, sums + at);
+      visit(ObservePanel{.head = head, .tile = tile, .first = first},
+            Panel{.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * d,
+                  .keys = keys,
+                  .limits = limits,
+                  .head_dim = d,
+                  .count = seen,
+                  .scores = scores});
     }
   });
-  pool_.parallel_for(args.kv_heads, [&](int64_t head, int32_t) {
-    for (int32_t m = 0; m < chunk.query_rows; ++m) {
-      float top = -std::numeric_limits<float>::infinity();
-      float sum = 0.0f;
-      for (int32_t tile = 0; tile < chunk.tiles; ++tile) {
-        const int64_t at = (head * chunk.tiles + tile) * chunk.padded_rows + m;
-        if (sums[at] == 0.0f) continue;
-        const float next = std::max(top, tops[at]);
-        sum = sum * std::exp2(top - next) + sums[at] * std::exp2(tops[at] - next);
-        top = next;
+}
+
+void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
+  const int32_t group = args.q_heads / args.kv_heads;
+  for_each_chunk(args, [&](const ObserveChunk& chunk) {
+    // [kv_heads][tiles][padded_rows] maxima, then as many sums.
+    const int64_t count = static_cast<int64_t>(args.kv_heads) * chunk.tiles * chunk.padded_rows;
+    float* tops = partials_.reserve(2 * count);
+    float* sums = tops + count;
+    const auto partial = [&](int32_t head, int32_t tile, int32_t m) {
+      return (static_cast<int64_t>(head) * chunk.tiles + tile) * chunk.padded_rows + m;
+    };
+    for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
+      const int64_t at = partial(place.head, place.tile, place.first);
+      kernels_.lse_panel(panel, tops + at, sums + at);
+    });
+    for_tasks(args.kv_heads, chunk.parallel, [&](int64_t head, int32_t) {
+      for (int32_t m = 0; m < chunk.query_rows; ++m) {
+        float top = -std::numeric_limits<float>::infinity();
+        float sum = 0.0f;
+        for (int32_t tile = 0; tile < chunk.tiles; ++tile) {
+          const int64_t at = partial(static_cast<int32_t>(head), tile, m);
+          if (sums[at] == 0.0f) continue;
+          const float next = std::max(top, tops[at]);
+          sum = sum * std::exp2(top - next) + sums[at] * std::exp2(tops[at] - next);
+          top = next;
+        }
+        lse.f32_row(chunk.first_row + m / group)[head * group + m % group] =
+            top * std::numbers::ln2_v<float> + std::log(sum);
       }
-      lse.f32_row(chunk.first_row + m / group)[head * group + m % group] =
-          top * std::numbers::ln2_v<float> + std::log(sum);
-    }
+    });
   });
 }
 
@@ -126,37 +147,21 @@ void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, c
                                const TensorView& squares) {
   const int32_t panel_rows = kernels_.panel.rows;
   const int32_t group = args.q_heads / args.kv_heads;
-  const int32_t d = args.kv.head_dim;
   for_each_chunk(args, [&](const ObserveChunk& chunk) {
-    pool_.parallel_for(static_cast<int64_t>(args.kv_heads) * chunk.tiles, [&](int64_t task, int32_t thread) {
-      const int32_t head = static_cast<int32_t>(task / chunk.tiles);
-      const int32_t start = static_cast<int32_t>(task % chunk.tiles) * kTileSlots;
-      const Lane& lane = args.kv.lanes[args.first_lane + head];
-      float* scores = per_thread_[thread].reserve(0);
-      float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
-      kernels_.panel.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
-                               std::min(kTileSlots, lane.length - start), keys);
-      for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
-        int32_t limits[kMaxPanelRows];
-        const int32_t seen = chunk.limits(args, first, start, panel_rows, limits);
-        float row_lse_log2[kMaxPanelRows] = {};
-        float* row_sums[kMaxPanelRows] = {};
-        float* row_squares[kMaxPanelRows] = {};
-        for (int32_t r = 0; r < panel_rows && first + r < chunk.query_rows; ++r) {
-          const int32_t q_head = head * group + (first + r) % group;
-          row_lse_log2[r] = lse.f32_row(chunk.first_row + (first + r) / group)[q_head] * std::numbers::log2e_v<float>;
-          row_sums[r] = sums.f32_row(q_head) + start;
-          if (squares.data != nullptr) row_squares[r] = squares.f32_row(q_head) + start;
-        }
-        kernels_.mass_panel(
-            {.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * d,
-             .keys = keys,
-             .limits = limits,
-             .head_dim = d,
-             .count = seen,
-             .scores = scores},
-            {.lse = row_lse_log2, .sums = row_sums, .squares = squares.data != nullptr ? row_squares : nullptr});
+    for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
+      const int32_t start = place.tile * kTileSlots;
+      float row_lse_log2[kMaxPanelRows] = {};
+      float* row_sums[kMaxPanelRows] = {};
+      float* row_squares[kMaxPanelRows] = {};
+      for (int32_t r = 0; r < panel_rows && place.first + r < chunk.query_rows; ++r) {
+        const int32_t m = place.first + r;
+        const int32_t q_head = place.head * group + m % group;
+        row_lse_log2[r] = lse.f32_row(chunk.first_row + m / group)[q_head] * std::numbers::log2e_v<float>;
+        row_sums[r] = sums.f32_row(q_head) + start;
+        if (squares.data != nullptr) row_squares[r] = squares.f32_row(q_head) + start;
       }
+      kernels_.mass_panel(
+          panel, {.lse = row_lse_log2, .sums = row_sums, .squares = squares.data != nullptr ? row_squares : nullptr});
     });
   });
 }

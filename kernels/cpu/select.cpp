@@ -1,11 +1,10 @@
-// Group reduction, pooling, exact top-k by radix selection, and in-place compaction.
+// Group reduction, pooling and exact top-k by radix selection.
 #include "kernels/cpu/select.h"
 
 #include <algorithm>
 #include <array>
 #include <bit>
 #include <cmath>
-#include <cstring>
 #include <limits>
 
 #include "kernels/check.h"
@@ -78,26 +77,6 @@ void pool_row(const float* scores, int64_t columns, PoolKind kind, int32_t kerne
   }
 }
 
-// Moves dimensions [begin, end) of the kept entries.
-template <typename T>
-void compact_dims(const KvView& kv, const Lane& lane, const int32_t* kept, int32_t count, int32_t begin, int32_t end) {
-  const PageLayout layout = kv.layout(lane);
-  const int64_t slots = layout.slots();
-  for (int32_t i = 0; i < count; ++i) {
-    if (kept[i] == i) continue;
-    std::byte* from = kv.page(lane, static_cast<int32_t>(kept[i] / slots));
-    std::byte* to = kv.page(lane, static_cast<int32_t>(i / slots));
-    const int64_t from_place = kept[i] % slots;
-    const int64_t to_place = i % slots;
-    const T* from_key = reinterpret_cast<const T*>(from) + from_place;
-    T* to_key = reinterpret_cast<T*>(to) + to_place;
-    for (int32_t k = begin; k < end; ++k) to_key[k * slots] = from_key[k * slots];
-    const T* from_value = reinterpret_cast<const T*>(from + layout.value_offset()) + from_place * layout.head_dim;
-    T* to_value = reinterpret_cast<T*>(to + layout.value_offset()) + to_place * layout.head_dim;
-    std::memcpy(to_value + begin, from_value + begin, (end - begin) * sizeof(T));
-  }
-}
-
 }  // namespace
 
 void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool) {
@@ -129,29 +108,6 @@ void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& k
   PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "cannot keep more columns than there are");
   pool.parallel_for(scores.rows, [&](int64_t row, int32_t) {
     select_row(scores.f32_row(row), scores.cols, count, kept.i32_row(row));
-  });
-}
-
-void cpu_compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count, ThreadPool& pool) {
-  const Lane& view = kv.lanes[lane];
-  const int32_t* slots = kept.i32();
-  // Each thread moves its own dimensions of every entry, in order: parts of an entry never touch each other.
-  constexpr int32_t kDimsPerTask = 32;
-  const int32_t tasks = (kv.head_dim + kDimsPerTask - 1) / kDimsPerTask;
-  pool.parallel_for(tasks, [&](int64_t task, int32_t) {
-    const int32_t begin = static_cast<int32_t>(task) * kDimsPerTask;
-    const int32_t end = std::min(kv.head_dim, begin + kDimsPerTask);
-    if (view.dtype == KvDtype::kF16) {
-      compact_dims<uint16_t>(kv, view, slots, count, begin, end);
-    } else {
-      compact_dims<float>(kv, view, slots, count, begin, end);
-    }
-    if (task != 0) return;
-    const int32_t per_page = kv.layout(view).slots();
-    for (int32_t i = 0; i < count; ++i) {
-      kv.page_positions(view, i / per_page)[i % per_page] =
-          kv.page_positions(view, slots[i] / per_page)[slots[i] % per_page];
-    }
   });
 }
 

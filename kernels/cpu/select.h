@@ -1,5 +1,4 @@
-// Turning attention mass into kept slots, and packing a lane's kept entries to its front. The operations are those of
-// Backend (kernels/backend.h) with the same arguments.
+// Turning scores into kept slots. The operations are those of Backend (kernels/backend.h) with the same arguments.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +12,5 @@ void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorV
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool);
 // NaN counts as -infinity, and -0 as 0.
 void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& kept, ThreadPool& pool);
-void cpu_compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count, ThreadPool& pool);
 
 }  // namespace pkv

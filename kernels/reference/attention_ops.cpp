@@ -2,64 +2,14 @@
 // Lanes are first unpacked from their pages to dense float32 rows; everything after that is the textbook formula.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <vector>
 
 #include "kernels/check.h"
 #include "kernels/reference/reference_backend.h"
+#include "kernels/reference/unpacked_lane.h"
 
 namespace pkv {
 namespace {
-
-float load_element(const std::byte* base, int64_t index, KvDtype dtype) {
-  const std::byte* at = base + index * kv_element_bytes(dtype);
-  if (dtype == KvDtype::kF32) {
-    float value;
-    std::memcpy(&value, at, sizeof(value));
-    return value;
-  }
-  uint16_t half;
-  std::memcpy(&half, at, sizeof(half));
-  return half_to_float(half);
-}
-
-void store_element(std::byte* base, int64_t index, KvDtype dtype, float value) {
-  std::byte* at = base + index * kv_element_bytes(dtype);
-  if (dtype == KvDtype::kF32) {
-    std::memcpy(at, &value, sizeof(value));
-    return;
-  }
-  const uint16_t half = float_to_half(value);
-  std::memcpy(at, &half, sizeof(half));
-}
-
-// The first slots of a lane, unpacked: keys and values [count, d].
-struct DenseLane {
-  std::vector<float> keys, values;
-  int32_t head_dim = 0;
-
-  const float* key(int64_t slot) const { return keys.data() + slot * head_dim; }
-  const float* value(int64_t slot) const { return values.data() + slot * head_dim; }
-};
-
-DenseLane unpack(const KvView& kv, const Lane& lane, int32_t count) {
-  PKV_CHECK(count <= lane.length, "more slots are seen than the lane has");
-  const PageLayout layout = kv.layout(lane);
-  DenseLane dense{.head_dim = kv.head_dim};
-  dense.keys.resize(static_cast<size_t>(count) * static_cast<size_t>(kv.head_dim));
-  dense.values.resize(dense.keys.size());
-  for (int64_t slot = 0; slot < count; ++slot) {
-    const auto page_index = static_cast<int32_t>(slot / layout.slots());
-    const int64_t place = slot % layout.slots();
-    const std::byte* page = kv.page(lane, page_index);
-    for (int64_t i = 0; i < kv.head_dim; ++i) {
-      const auto to = static_cast<size_t>(slot * kv.head_dim + i);
-      dense.keys[to] = load_element(page, i * layout.slots() + place, lane.dtype);
-      dense.values[to] = load_element(page + layout.value_offset(), place * kv.head_dim + i, lane.dtype);
-    }
-  }
-  return dense;
-}
 
 void write_slot(const KvView& kv, const Lane& lane, int32_t slot, const float* key, const float* value,
                 int32_t position) {
@@ -75,7 +25,7 @@ void write_slot(const KvView& kv, const Lane& lane, int32_t slot, const float* k
 }
 
 // Scaled scores of one query against the first scores.size() keys, and their log-sum-exp (-infinity of none).
-double score_row(const float* query, const DenseLane& lane, float scale, std::vector<double>& scores) {
+double score_row(const float* query, const UnpackedLane& lane, float scale, std::vector<double>& scores) {
   double highest = -INFINITY;
   for (size_t j = 0; j < scores.size(); ++j) {
     scores[j] = scale * reference_dot(query, lane.key(static_cast<int64_t>(j)), lane.head_dim);
@@ -88,7 +38,7 @@ double score_row(const float* query, const DenseLane& lane, float scale, std::ve
 }
 
 // softmax(scores) V for one query; out [d].
-void attend_row(const std::vector<double>& scores, double lse, const DenseLane& lane, float* out) {
+void attend_row(const std::vector<double>& scores, double lse, const UnpackedLane& lane, float* out) {
   std::vector<double> sum(static_cast<size_t>(lane.head_dim), 0.0);
   for (size_t j = 0; j < scores.size(); ++j) {
     const double probability = std::exp(scores[j] - lse);
@@ -122,7 +72,7 @@ void ReferenceBackend::attend(const AttendArgs& args) {
     if (span.rows == 0) continue;
     for (int32_t g = 0; g < args.kv_heads; ++g) {
       const Lane& lane = args.kv.lanes[span.first_lane + g];
-      const DenseLane dense = unpack(args.kv, lane, lane.visible + span.rows - 1);
+      const UnpackedLane dense(args.kv, lane, lane.visible + span.rows - 1);
       for (int32_t i = 0; i < span.rows; ++i) {
         const int64_t row = span.first_row + i;
         scores.resize(static_cast<size_t>(lane.visible + i));
@@ -147,7 +97,7 @@ void for_each_observation(const ObserveArgs& args, Visit visit) {
   for (int32_t count : args.visible) most_visible = std::max(most_visible, count);
   std::vector<double> scores;
   for (int32_t g = 0; g < args.kv_heads; ++g) {
-    const DenseLane dense = unpack(args.kv, args.kv.lanes[args.first_lane + g], most_visible);
+    const UnpackedLane dense(args.kv, args.kv.lanes[args.first_lane + g], most_visible);
     for (int64_t row = 0; row < args.q.rows; ++row) {
       scores.resize(static_cast<size_t>(args.visible[static_cast<size_t>(row)]));
       for (int32_t h = g * group; h < (g + 1) * group; ++h) {

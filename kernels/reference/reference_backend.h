@@ -47,7 +47,14 @@ class ReferenceBackend : public Backend {
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
-  void compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count) override;
+
+  // key_ops.cpp
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
+  void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
+  void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
+                      const TensorView& cosines) override;
+  void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
+                 const RopeSpec& spec) override;
 };
 
 // A weight as dense float32 rows.

@@ -1,7 +1,6 @@
-// The reference backend's selection of slots: group reduction, pooling, top-k and compaction of a lane.
+// The reference backend's selection of slots: group reduction, pooling and top-k.
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 #include <vector>
 
@@ -55,37 +54,6 @@ void ReferenceBackend::select_top(const TensorView& scores, int32_t count, const
     std::stable_sort(order.begin(), order.end(), [score](int32_t a, int32_t b) { return score[a] > score[b]; });
     std::sort(order.begin(), order.begin() + count);
     std::copy_n(order.begin(), count, kept.i32_row(r));
-  }
-}
-
-namespace {
-
-// Copies one entry, key, value and position, from slot `from` of a lane to slot `to`.
-void move_slot(const KvView& kv, const Lane& lane, int32_t from, int32_t to) {
-  const PageLayout layout = kv.layout(lane);
-  const size_t element = static_cast<size_t>(kv_element_bytes(lane.dtype));
-  const int32_t slots = layout.slots();
-  std::byte* from_page = kv.page(lane, from / slots);
-  std::byte* to_page = kv.page(lane, to / slots);
-  const auto from_place = static_cast<size_t>(from % slots), to_place = static_cast<size_t>(to % slots);
-  for (size_t i = 0; i < static_cast<size_t>(kv.head_dim); ++i) {
-    const size_t key_row = i * static_cast<size_t>(slots);
-    std::memcpy(to_page + (key_row + to_place) * element, from_page + (key_row + from_place) * element, element);
-  }
-  const size_t value_bytes = static_cast<size_t>(kv.head_dim) * element;
-  std::memcpy(to_page + layout.value_offset() + to_place * value_bytes,
-              from_page + layout.value_offset() + from_place * value_bytes, value_bytes);
-  kv.page_positions(lane, to / slots)[to_place] = kv.page_positions(lane, from / slots)[from_place];
-}
-
-}  // namespace
-
-void ReferenceBackend::compact(const KvView& kv, int32_t lane, const TensorView& kept, int32_t count) {
-  // Ascending slots: slot s is read before anything at or behind it is written.
-  for (int32_t to = 0; to < count; ++to) {
-    const int32_t from = kept.i32()[to];
-    PKV_CHECK(from >= to, "kept slots do not ascend");
-    if (from != to) move_slot(kv, kv.lanes[lane], from, to);
   }
 }
 

@@ -83,6 +83,7 @@ void KvCache::close(SequenceId sequence) {
     pages += static_cast<int64_t>(lane.pages.size());
   }
   account(closed, -entries, -pages);
+  total_.auxiliary -= closed.added_auxiliary;
   sequences_.erase(sequence);
 }
 
@@ -98,10 +99,7 @@ absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t c
   for (int32_t head = 0; head < geometry_.kv_heads; ++head) pages += pages_needed(grown.lanes[lane_index(layer, head)]);
   std::vector<int32_t> taken;
   taken.reserve(static_cast<size_t>(pages));
-  if (!pool_.take(pages, taken)) {
-    return absl::ResourceExhaustedError(absl::StrCat("the cache has ", pool_.free(), " free pages of the ", pages,
-                                                     " that ", count, " more entries need"));
-  }
+  if (!pool_.take(pages, taken)) return no_pages(pages, count);
   auto next = taken.begin();
   for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
     LaneState& target = grown.lanes[lane_index(layer, head)];
@@ -114,19 +112,64 @@ absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t c
   return absl::OkStatus();
 }
 
+absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t count) {
+  PKV_CHECK(count >= 0, "a negative number of slots");
+  SequenceState& grown = state(sequence);
+  LaneState& target = grown.lanes[lane_index(layer, kv_head)];
+  const int32_t pages =
+      geometry_.layout(grown.dtype).pages_for(target.length + count) - static_cast<int32_t>(target.pages.size());
+  if (!pool_.take(pages, target.pages)) return no_pages(pages, count);
+  target.length += count;
+  account(grown, count, pages);
+  return absl::OkStatus();
+}
+
+absl::Status KvCache::place_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots) {
+  PKV_CHECK(slots.size() == static_cast<size_t>(geometry_.kv_heads), "one slot for each KV head");
+  int32_t pages = 0;
+  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
+    const LaneState& target = state(sequence).lanes[lane_index(layer, head)];
+    const int32_t slot = slots[static_cast<size_t>(head)];
+    PKV_CHECK(slot >= 0 && slot <= target.length, "a token is placed beyond its lane");
+    const bool grows = slot == target.length;
+    pages += grows && slot % geometry_.layout(dtype(sequence)).slots() == 0 ? 1 : 0;
+  }
+  if (pages > pool_.free()) return no_pages(pages, 1);
+  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
+    if (slots[static_cast<size_t>(head)] < length(sequence, layer, head)) continue;
+    const absl::Status grown = append_slots(sequence, layer, head, 1);
+    PKV_CHECK(grown.ok(), "the pages were counted");
+  }
+  return absl::OkStatus();
+}
+
+Lane KvCache::lane_of(const SequenceState& viewed, const LaneState& source, std::vector<int32_t>& page_ids) const {
+  const Lane lane{.first_page = static_cast<int32_t>(page_ids.size()), .length = source.length, .dtype = viewed.dtype};
+  page_ids.insert(page_ids.end(), source.pages.begin(), source.pages.end());
+  return lane;
+}
+
 void KvCache::view(SequenceId sequence, int32_t layer, int32_t rows, std::vector<Lane>& lanes,
                    std::vector<int32_t>& page_ids) const {
   const SequenceState& viewed = state(sequence);
   for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
     const LaneState& source = viewed.lanes[lane_index(layer, head)];
     PKV_CHECK(rows >= 0 && rows <= source.length, "a step writes more entries than the lane has");
-    const int32_t before = source.length - rows;
-    lanes.push_back({.first_page = static_cast<int32_t>(page_ids.size()),
-                     .length = source.length,
-                     .write_slot = before,
-                     .visible = before + 1,
-                     .dtype = viewed.dtype});
-    page_ids.insert(page_ids.end(), source.pages.begin(), source.pages.end());
+    Lane lane = lane_of(viewed, source, page_ids);
+    lane.write_slot = source.length - rows;
+    lane.visible = lane.write_slot + 1;
+    lanes.push_back(lane);
+  }
+}
+
+void KvCache::view_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots, std::vector<Lane>& lanes,
+                         std::vector<int32_t>& page_ids) const {
+  const SequenceState& viewed = state(sequence);
+  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
+    Lane lane = lane_of(viewed, viewed.lanes[lane_index(layer, head)], page_ids);
+    lane.write_slot = slots[static_cast<size_t>(head)];
+    lane.visible = lane.length;
+    lanes.push_back(lane);
   }
 }
 
@@ -140,6 +183,13 @@ void KvCache::shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_
   account(shrunk, length - target.length, -static_cast<int64_t>(surplus.size()));
   target.pages.resize(pages);
   target.length = length;
+}
+
+void KvCache::add_auxiliary(SequenceId sequence, uint64_t bytes) {
+  SequenceState& changed = state(sequence);
+  changed.added_auxiliary += bytes;
+  add(changed.bytes, 0, 0, static_cast<int64_t>(bytes));
+  add(total_, 0, 0, static_cast<int64_t>(bytes));
 }
 
 KvDtype KvCache::dtype(SequenceId sequence) const { return state(sequence).dtype; }
@@ -173,6 +223,11 @@ KvView KvCache::base_view() const {
           .page_bytes = geometry_.page_bytes,
           .position_stride = position_stride(geometry_),
           .head_dim = geometry_.head_dim};
+}
+
+absl::Status KvCache::no_pages(int32_t pages, int32_t entries) const {
+  return absl::ResourceExhaustedError(absl::StrCat("the cache has ", pool_.free(), " free pages of the ", pages,
+                                                   " that ", entries, " more entries need"));
 }
 
 KvCache::SequenceState& KvCache::state(SequenceId sequence) {

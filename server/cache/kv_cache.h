@@ -34,7 +34,7 @@ struct CacheGeometry {
 struct CacheBytes {
   uint64_t held = 0;       // entries
   uint64_t allocated = 0;  // pages
-  uint64_t auxiliary = 0;  // positions and page tables
+  uint64_t auxiliary = 0;  // positions, page tables, and what add_auxiliary() says
   uint64_t peak = 0;       // largest allocated + auxiliary at any instant so far
 };
 
@@ -59,11 +59,22 @@ class KvCache {
   // nothing changed, where the pool has too few pages (admission reserves them, so for an admitted request this is a
   // bug).
   [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t count);
+  // One lane `count` entries longer, likewise.
+  [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t count);
+  // Room for one more token in every lane of `layer`: where slots[kv_head] is the lane's length it grows by one entry,
+  // otherwise its entry in that slot is given up. As append_slots.
+  [[nodiscard]] absl::Status place_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots);
   // Appends the layer's lanes [kv_heads] as a step sees them that writes the last `rows` entries, and their page ids.
   void view(SequenceId sequence, int32_t layer, int32_t rows, std::vector<Lane>& lanes,
             std::vector<int32_t>& page_ids) const;
+  // The same for a step that writes one token to the slots that place_token() made room in.
+  void view_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots, std::vector<Lane>& lanes,
+                  std::vector<int32_t>& page_ids) const;
   // Cuts a lane to its first `length` entries and gives its further pages back.
   void shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t length);
+
+  // Auxiliary bytes that are kept for the sequence beside the entries (scores, queries); until it is closed.
+  void add_auxiliary(SequenceId sequence, uint64_t bytes);
 
   KvDtype dtype(SequenceId sequence) const;
   int32_t length(SequenceId sequence, int32_t layer, int32_t kv_head) const;
@@ -82,12 +93,15 @@ class KvCache {
     KvDtype dtype = KvDtype::kF16;
     std::vector<LaneState> lanes;  // [layers * kv_heads]
     CacheBytes bytes;
+    uint64_t added_auxiliary = 0;  // by add_auxiliary()
   };
 
   KvCache(Backend& backend, const CacheGeometry& geometry, int32_t pages);
   SequenceState& state(SequenceId sequence);
   const SequenceState& state(SequenceId sequence) const;
+  absl::Status no_pages(int32_t pages, int32_t entries) const;
   size_t lane_index(int32_t layer, int32_t kv_head) const;
+  Lane lane_of(const SequenceState& viewed, const LaneState& source, std::vector<int32_t>& page_ids) const;
   // Changes by so many entries and pages, for one sequence and in total.
   void account(SequenceState& changed, int64_t entries, int64_t pages);
 

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <cstdint>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -53,20 +52,16 @@ struct LogConfig {
   std::string format = "text";
 };
 
-// A named cache policy. Names and ranges are checked where policies are known, by PolicyCatalog.
+// A named cache policy, as it is written. Keys and values are checked where policies are known, by PolicyCatalog.
+struct PresetSetting {
+  std::string key;  // policy, tokens, window_tokens, ...
+  std::string value;
+  std::string where;  // "server.yaml:31", for messages
+};
 struct PolicyPreset {
   std::string name;
-  std::string where;  // "server.yaml:31", for messages
-  std::string policy;
-  std::optional<int32_t> tokens;
-  std::optional<double> keep_ratio;
-  std::optional<int32_t> window_tokens;
-  std::optional<int32_t> kernel_size;
-  std::optional<std::string> pooling;
-  std::optional<std::string> group_aggregation;
-  std::optional<double> beta;
-  std::optional<std::string> allocation;
-  std::optional<std::string> kv_dtype;
+  std::string where;
+  std::vector<PresetSetting> settings;
 };
 
 struct PoliciesConfig {

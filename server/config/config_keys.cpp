@@ -3,10 +3,11 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "server/config/config_values.h"
-#include "server/config/presets.h"
 
 namespace pkv {
 namespace {
@@ -161,6 +162,24 @@ struct Shower {
     return absl::StrCat("{", names, "}");
   }
 };
+
+// Named policies, only by their form.
+absl::Status parse_presets(const ConfigNode& node, std::vector<PolicyPreset>& presets) {
+  const auto refuse = [](const ConfigNode& at, const std::string& key, const char* description) {
+    return absl::InvalidArgumentError(absl::StrCat(at.where, ": policies.presets.", key, ": ", description));
+  };
+  std::vector<PolicyPreset> parsed;
+  for (const auto& [name, value] : node.entries) {
+    if (!value.is_mapping) return refuse(value, name, "must be a mapping with at least policy");
+    PolicyPreset& preset = parsed.emplace_back(PolicyPreset{.name = name, .where = value.where});
+    for (const auto& [key, setting] : value.entries) {
+      if (setting.is_mapping) return refuse(setting, absl::StrCat(name, ".", key), "must be a single value");
+      preset.settings.push_back({.key = key, .value = setting.scalar, .where = setting.where});
+    }
+  }
+  presets = std::move(parsed);
+  return absl::OkStatus();
+}
 
 }  // namespace
 

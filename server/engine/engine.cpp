@@ -48,7 +48,7 @@ class EngineImpl final : public Engine {
 
   absl::Status submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) override;
   void cancel(const TokenSink* sink) override;
-  absl::StatusOr<Admission> check(const PolicySpec& policy, int32_t prompt_tokens, int32_t max_tokens) const override;
+  absl::StatusOr<Admission> check(const Query& query) const override;
   void drain(absl::Time deadline) override;
   EngineState state() const override { return state_.load(); }
   EngineStats stats() const override;
@@ -104,6 +104,7 @@ class EngineImpl final : public Engine {
   bool aborting_ = false;  // everything still there fails with UNAVAILABLE
   bool stopping_ = false;  // the thread ends when nothing is left
   EngineStats stats_;
+  Scheduler published_scheduler_;  // as it was then
 
   std::jthread thread_;
 };
@@ -114,7 +115,8 @@ EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::un
       stepper_(std::move(stepper)),
       scheduler_(limits()),
       recorder_(model.shape(), options_.clock()),
-      rules_(model.shape(), stepper_->cache().geometry(), limits()) {
+      rules_(model.shape(), stepper_->cache().geometry(), limits()),
+      published_scheduler_(limits()) {
   publish(options_.clock());
   thread_ = std::jthread([this] { run(); });
 }
@@ -132,8 +134,10 @@ SchedulerLimits EngineImpl::limits() const {
 absl::StatusOr<std::shared_ptr<Sequence>> EngineImpl::make_sequence(std::shared_ptr<const Request> request,
                                                                     std::shared_ptr<TokenSink> sink) const {
   if (absl::Status status = rules_.check_tokens(*request); !status.ok()) return status;
-  absl::StatusOr<Contract> contract =
-      rules_.resolve(request->policy, static_cast<int32_t>(request->prompt.size()), request->sampling.max_tokens);
+  absl::StatusOr<Contract> contract = rules_.resolve({.policy = request->policy,
+                                                      .prompt_tokens = static_cast<int32_t>(request->prompt.size()),
+                                                      .max_tokens = request->sampling.max_tokens,
+                                                      .compare_with = request->compare_with});
   if (!contract.ok()) return contract.status();
   if (absl::Status status = rules_.check_fits(*contract); !status.ok()) return status;
   auto sequence = std::make_shared<Sequence>(std::move(request), std::move(sink), *std::move(contract));
@@ -169,10 +173,14 @@ void EngineImpl::cancel(const TokenSink* sink) {
   if (const auto found = live_.find(sink); found != live_.end()) found->second->cancelled = true;
 }
 
-absl::StatusOr<Admission> EngineImpl::check(const PolicySpec& policy, int32_t prompt_tokens, int32_t max_tokens) const {
-  absl::StatusOr<Contract> contract = rules_.resolve(policy, prompt_tokens, max_tokens);
+absl::StatusOr<Admission> EngineImpl::check(const Query& query) const {
+  absl::StatusOr<Contract> contract = rules_.resolve(query);
   if (!contract.ok()) return contract.status();
-  return contract->figures;
+  Admission figures = std::move(contract->figures);
+  const JobCost cost = rules_.cost(*contract, query.prompt_tokens, /*scores_prompt=*/false);
+  std::lock_guard lock(mutex_);
+  figures.admissible_now = figures.admissible_ever && waiting_ == 0 && published_scheduler_.would_admit(cost);
+  return figures;
 }
 
 void EngineImpl::drain(absl::Time deadline) {
@@ -211,7 +219,8 @@ bool EngineImpl::take_incoming() {
   // for.
   wake_.wait(lock, [&] { return !incoming_.empty() || !sequences_.empty() || stopping_; });
   for (std::shared_ptr<Sequence>& sequence : incoming_) {
-    scheduler_.enqueue(sequence->job, rules_.cost(sequence->contract, *sequence->request));
+    scheduler_.enqueue(sequence->job,
+                       rules_.cost(sequence->contract, sequence->prompt_tokens(), sequence->request->prompt_logprobs));
     sequences_.push_back(std::move(sequence));
   }
   incoming_.clear();
@@ -263,7 +272,12 @@ void EngineImpl::admit() {
 void EngineImpl::decode_step() {
   decoding_.clear();
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
-    if (sequence->phase == SequencePhase::kDecode && !sequence->done()) decoding_.push_back(sequence.get());
+    if (sequence->phase != SequencePhase::kDecode || sequence->done()) continue;
+    if (sequence->comparison) {
+      stepper_->decode_comparison(*sequence);
+    } else {
+      decoding_.push_back(sequence.get());
+    }
   }
   if (!decoding_.empty()) stepper_->decode(decoding_);
 }
@@ -307,8 +321,7 @@ void EngineImpl::collect_done() {
     recorder_.count_end(*sequence);
     Ending ending{.sequence = sequence, .outcome = sequence->failure};
     if (sequence->failure.ok()) {
-      const CacheBytes bytes = stepper_->cache().bytes(*sequence->cache_id);
-      ending.outcome = sequence->take_result(bytes, token_bytes, stepper_->shared_workspace_bytes());
+      ending.outcome = sequence->take_result(token_bytes, stepper_->shared_workspace_bytes());
     }
     stepper_->release(*sequence);
     scheduler_.remove(sequence->job);
@@ -320,8 +333,10 @@ void EngineImpl::collect_done() {
 void EngineImpl::publish(absl::Time now) {
   EngineStats stats = recorder_.snapshot(sequences_, stepper_->cache(), scheduler_.reserved_pages(), now);
   stats.workspace_bytes = stepper_->shared_workspace_bytes() + scheduler_.workspace_bytes();
+  if (options_.at_step) options_.at_step(stats);
   std::lock_guard lock(mutex_);
   stats_ = std::move(stats);
+  published_scheduler_ = scheduler_;
 }
 
 void EngineImpl::deliver() {

@@ -5,7 +5,9 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -17,6 +19,8 @@
 
 namespace pkv {
 
+constexpr int64_t kMaxTextTokens = int64_t{1} << 30;  // prompt and answer, where the model's length is no limit
+
 struct EngineOptions {
   uint64_t pool_bytes = uint64_t{512} << 20;
   int32_t page_bytes = 4096;
@@ -27,6 +31,8 @@ struct EngineOptions {
   int32_t concurrent_prefills = 2;
   uint64_t workspace_bytes = uint64_t{1} << 30;   // residual streams and observed queries of prefills under way
   std::function<absl::Time()> clock = absl::Now;  // thread-safe
+  // Called after every step with the state it left, on the engine thread, before its endings are told; must not block.
+  std::function<void(const EngineStats&)> at_step;
 };
 
 // What a request would need, before it is submitted.
@@ -38,9 +44,16 @@ struct Admission {
   uint64_t pool_bytes = 0;
   uint64_t workspace_bytes = 0;
   uint64_t workspace_limit_bytes = 0;
-  int32_t smallest_budget_tokens = 0;  // the policy's own minimum, with which the least is held; 0: it takes no budget
-  int32_t largest_budget_tokens = 0;  // the largest budget with which the pool would do; 0: none, or it takes no budget
-  bool admissible_ever = false;
+  std::vector<int32_t> lane_budgets;  // [layers * kv_heads] entries after the prompt
+  // The policy's own minimum for this request, with which the least is held, and the peak it has then. 0: the policy
+  // takes no budget.
+  int32_t smallest_budget_tokens = 0;
+  uint64_t smallest_budget_bytes = 0;
+  // Where admissible_ever is false: the largest budget with which the pool would do. 0: none, or it takes no budget.
+  int32_t largest_budget_tokens = 0;
+  bool within_budget = true;     // false: the budget in bytes is below smallest_budget_bytes
+  bool admissible_ever = false;  // within its budget, and alone it would run
+  bool admissible_now = false;   // it would not have to wait
 };
 
 enum class EngineState : uint8_t { kServing, kDraining, kFailed, kStopped };
@@ -54,18 +67,26 @@ class Engine {
 
   // Thread-safe; returns at once. On success the sink will get exactly one on_end or on_error. Otherwise the sink is
   // never called:
-  //   INVALID_ARGUMENT    policy or budget, message beginning with the field's path; prompt + max_tokens over the
-  //   model's length FAILED_PRECONDITION can never fit the pool (or the workspace limit): see check() for the figures
-  //   RESOURCE_EXHAUSTED  the queue is full
-  //   UNAVAILABLE         draining or stopped
+  //   INVALID_ARGUMENT     policy, budget or pins, message beginning with the field's path; prompt + max_tokens beyond
+  //                        the model's length
+  //   FAILED_PRECONDITION  can never fit the pool, the workspace limit or its own budget in bytes: see check()
+  //   RESOURCE_EXHAUSTED   the queue is full
+  //   UNAVAILABLE          draining or stopped
+  // An admitted request may still end with FAILED_PRECONDITION where its min_recall is out of reach
+  // (recall_shortfall()).
   virtual absl::Status submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) = 0;
   // Thread-safe. The request's sink gets CANCELLED and its pages are back within one step. Unknown or finished: nothing
   // happens. Identified by its sink, since request ids are the callers' and need not be unique.
   virtual void cancel(const TokenSink* sink) = 0;
 
   // Thread-safe, no model work: the code path of admission.
-  virtual absl::StatusOr<Admission> check(const PolicySpec& policy, int32_t prompt_tokens,
-                                          int32_t max_tokens) const = 0;
+  struct Query {
+    const PolicySpec& policy;
+    int32_t prompt_tokens = 0;
+    int32_t max_tokens = 0;
+    std::span<const PolicySpec> compare_with;  // as in Request
+  };
+  virtual absl::StatusOr<Admission> check(const Query& query) const = 0;
 
   // Takes no new requests; returns when all are done or at the deadline, after which the rest is cancelled
   // (UNAVAILABLE).

@@ -41,6 +41,8 @@ struct Request {
   SamplingParams sampling;
   std::vector<TokenId> end_tokens;  // the model's; ignored with ignore_eos
   PolicySpec policy;
+  // A comparison: what these policies would have made of the same prompt and answer. Sampling must be greedy.
+  std::vector<PolicySpec> compare_with;
   bool record_positions = false;  // kept positions in the report
   bool logprobs = false;          // of generated tokens
   int32_t top_logprobs = 0;
@@ -80,6 +82,17 @@ struct CacheReport {
   std::vector<LayerOutcome> layers;
 };
 
+// One policy of a comparison. It is fed the baseline's answer, token by token; KL(baseline || policy) in nats at every
+// place of it. The first place follows from the full prompt and is 0 by construction.
+struct PolicyComparison {
+  CacheReport cache;  // of its own answer
+  std::vector<double> kl;
+  double kl_mean = 0;             // without the first place; 0 where there is no other
+  double top1_agreement = 1;      // likewise: share of places with the same best token
+  int32_t first_divergence = -1;  // first place where its own answer differs from the baseline's; -1: nowhere
+  std::vector<TokenId> tokens;    // its own answer
+};
+
 struct RequestResult {
   FinishReason finish_reason = FinishReason::kLength;
   std::optional<TokenId> matched_stop_token;
@@ -87,6 +100,7 @@ struct RequestResult {
   int32_t completion_tokens = 0;
   RequestTimings timings;
   CacheReport cache;
+  std::vector<PolicyComparison> comparisons;  // one per policy of Request::compare_with
 };
 
 // Where a request's events go. Called on the engine thread, must never block; after on_end or on_error nothing follows.

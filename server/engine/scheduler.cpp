@@ -12,6 +12,11 @@ bool Scheduler::fits_ever(const JobCost& cost, const SchedulerLimits& limits) {
   return cost.peak_pages <= limits.pool_pages && cost.workspace_bytes <= limits.workspace_bytes;
 }
 
+bool Scheduler::would_admit(const JobCost& cost) const {
+  const Job job{.cost = cost};
+  return static_cast<int32_t>(admitted_.size()) < limits_.max_running && reserved_with(&job) <= limits_.pool_pages;
+}
+
 void Scheduler::enqueue(JobId id, const JobCost& cost) {
   PKV_CHECK(fits_ever(cost, limits_), "a job that never fits was queued");
   PKV_CHECK(cost.peak_pages >= cost.steady_pages, "a peak below the steady state");

@@ -47,6 +47,9 @@ class Scheduler {
   // Whether a job could run if it were alone.
   static bool fits_ever(const JobCost& cost, const SchedulerLimits& limits);
 
+  // Whether a job would be admitted at once if nobody waited before it.
+  bool would_admit(const JobCost& cost) const;
+
   // `id` greater than any before; the job fits_ever().
   void enqueue(JobId id, const JobCost& cost);
   // Moves every waiting job that may be admitted now to the admitted ones and returns them in order.

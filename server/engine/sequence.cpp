@@ -4,16 +4,26 @@
 #include <algorithm>
 #include <utility>
 
-#include "absl/strings/str_cat.h"
+#include "server/engine/cache_report.h"
 
 namespace pkv {
 namespace {
 
-std::string why_not_compressed(const Sequence& sequence) {
-  const PolicyRow& policy = policy_row(sequence.request->policy.kind);
-  if (!policy.takes_budget) return absl::StrCat("policy ", std::string(policy.name), " keeps everything");
-  return absl::StrCat("prompt of ", sequence.prompt_tokens(), " tokens is within the budget of ",
-                      sequence.contract.figures.budget_tokens);
+void add_final_positions(const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
+  std::vector<std::vector<std::vector<int32_t>>> layers = lanes.positions();
+  for (size_t layer = 0; layer < outcomes.size(); ++layer) outcomes[layer].final_positions = std::move(layers[layer]);
+}
+
+// What a prefill that leaves `outcomes` behind holds at most.
+uint64_t prefill_peak_bytes(const std::vector<LayerOutcome>& outcomes, const SequenceLanes& lanes,
+                            int32_t prompt_tokens) {
+  std::vector<int32_t> kept;
+  for (const LayerOutcome& layer : outcomes) kept.insert(kept.end(), layer.kept.begin(), layer.kept.end());
+  return cache_footprint({.geometry = lanes.geometry(),
+                          .dtype = lanes.dtype(),
+                          .prompt_tokens = prompt_tokens,
+                          .own = {kept, kept, lanes.state_bytes()}})
+      .peak_bytes;
 }
 
 }  // namespace
@@ -29,8 +39,8 @@ Sequence::Sequence(std::shared_ptr<const Request> wishes, std::shared_ptr<TokenS
   }
 }
 
-std::span<const TokenId> Sequence::forbidden() const {
-  if (generated_tokens() >= request->sampling.min_tokens) return {};
+std::span<const TokenId> Sequence::forbidden(int32_t length) const {
+  if (length >= request->sampling.min_tokens) return {};
   return ending_tokens_;
 }
 
@@ -47,21 +57,12 @@ void Sequence::accept(const TokenLogprob& token, absl::Time now) {
     matched_stop_token = token.id;
   } else if (!wants_more) {
     finish_reason = FinishReason::kStop;
-  } else if (generated_tokens() >= request->sampling.max_tokens) {
+  } else if (is_full(generated_tokens())) {
     finish_reason = FinishReason::kLength;
   }
 }
 
-uint64_t Sequence::evicted_entries() const {
-  uint64_t evicted = 0;
-  for (const LayerOutcome& outcome : outcomes) {
-    for (const int32_t kept : outcome.kept) evicted += static_cast<uint64_t>(prompt_tokens() - kept);
-  }
-  return evicted;
-}
-
-RequestResult Sequence::take_result(const CacheBytes& bytes, uint64_t bytes_per_token,
-                                    uint64_t shared_workspace_bytes) {
+RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes) {
   RequestResult result{.finish_reason = *finish_reason,
                        .matched_stop_token = matched_stop_token,
                        .prompt_tokens = prompt_tokens(),
@@ -73,25 +74,40 @@ RequestResult Sequence::take_result(const CacheBytes& bytes, uint64_t bytes_per_
                     .decode = ended_at - prefilled_at,
                     .time_to_first_token = generated.empty() ? absl::ZeroDuration() : first_token_at - submitted,
                     .total = ended_at - submitted};
-
-  CacheReport& report = result.cache;
-  report.budget_tokens = contract.figures.budget_tokens;
-  report.logical_tokens = logical_tokens();
-  report.full_bytes = static_cast<uint64_t>(report.logical_tokens) * bytes_per_token;
-  report.bytes = bytes;
-  report.saved_bytes =
-      static_cast<int64_t>(report.full_bytes) - static_cast<int64_t>(bytes.allocated + bytes.auxiliary);
-  report.evicted_entries = evicted_entries();
-  for (const LayerOutcome& outcome : outcomes) {
-    const bool cut =
-        std::any_of(outcome.kept.begin(), outcome.kept.end(), [&](int32_t kept) { return kept < prompt_tokens(); });
-    report.compressions += cut ? 1 : 0;
+  if (request->record_positions) add_final_positions(*lanes, outcomes);
+  result.cache = make_report({.spec = request->policy,
+                              .plan = contract.own.plan,
+                              .prompt_tokens = prompt_tokens(),
+                              .logical_tokens = logical_tokens(),
+                              .full_bytes_per_token = full_bytes_per_token,
+                              .bytes = lanes->bytes(),
+                              .evicted_while_generating = lanes->evicted_while_generating(),
+                              .workspace_bytes = workspace_bytes + shared_workspace_bytes,
+                              .layers = std::move(outcomes)});
+  for (size_t i = 0; i < request->compare_with.size(); ++i) {
+    result.comparisons.push_back(rival_result(i, full_bytes_per_token));
   }
-  report.compressed = report.compressions > 0;
-  if (!report.compressed) report.not_compressed_reason = why_not_compressed(*this);
-  report.workspace_bytes = workspace_bytes + shared_workspace_bytes;
-  report.layers = std::move(outcomes);
   return result;
+}
+
+PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_token) {
+  Rival& rival = comparison->rivals[index];
+  PolicyComparison summary = summarise(rival, generated);
+  if (request->record_positions) add_final_positions(*rival.own, rival.outcomes);
+  // Its part of each layer was taken from the baseline's; alone it would have held that layer itself.
+  CacheBytes bytes = rival.own->bytes();
+  bytes.peak = std::max(bytes.peak, prefill_peak_bytes(rival.outcomes, *rival.own, prompt_tokens()));
+  summary.cache = make_report(
+      {.spec = request->compare_with[index],
+       .plan = contract.rivals[index].plan,
+       .prompt_tokens = prompt_tokens(),
+       .logical_tokens = prompt_tokens() + std::max<int32_t>(0, static_cast<int32_t>(rival.tokens.size()) - 1),
+       .full_bytes_per_token = full_bytes_per_token,
+       .bytes = bytes,
+       .evicted_while_generating = rival.own->evicted_while_generating(),
+       .workspace_bytes = 0,
+       .layers = std::move(rival.outcomes)});
+  return summary;
 }
 
 }  // namespace pkv

@@ -14,8 +14,10 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/engine/admission.h"
+#include "server/engine/comparison.h"
 #include "server/engine/request.h"
 #include "server/engine/scheduler.h"
+#include "server/engine/sequence_lanes.h"
 #include "server/policy/compressor.h"
 
 namespace pkv {
@@ -30,17 +32,19 @@ class Sequence {
   int32_t generated_tokens() const { return static_cast<int32_t>(generated.size()); }
   // Tokens whose entries a full cache would hold by now; the last generated token is not written.
   int32_t logical_tokens() const { return prompt_tokens() + std::max(0, generated_tokens() - 1); }
-  bool done() const { return finish_reason.has_value() || !failure.ok(); }
-  bool prefill_started() const { return cache_id.has_value(); }
+  bool answered() const { return finish_reason.has_value(); }
+  bool done() const { return !failure.ok() || (answered() && (!comparison || comparison->done())); }
+  bool prefill_started() const { return lanes != nullptr; }
 
-  // Tokens that cannot be sampled now: everything that would end the answer before min_tokens are there.
-  std::span<const TokenId> forbidden() const;
+  // Tokens that cannot follow an answer of `length` tokens: everything that would end it before min_tokens are there.
+  std::span<const TokenId> forbidden(int32_t length) const;
+  // Whether `token` ends an answer; whether `length` tokens are all that may be.
+  bool ends_with(TokenId token) const;
+  bool is_full(int32_t length) const { return length >= request->sampling.max_tokens; }
   // Takes the next token of the answer: tells the sink and ends the sequence where it has to. `now` for the timings.
   void accept(const TokenLogprob& token, absl::Time now);
-  // The result of a sequence with a finish reason; `bytes` before its pages went back. Takes the layers' outcomes
-  // along.
-  RequestResult take_result(const CacheBytes& bytes, uint64_t bytes_per_token, uint64_t shared_workspace_bytes);
-  uint64_t evicted_entries() const;
+  // The result of a sequence that is done without failure, its lanes still open. Takes the layers' outcomes along.
+  RequestResult take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes);
 
   // Set at submission.
   const std::shared_ptr<const Request> request;
@@ -61,8 +65,9 @@ class Sequence {
   absl::Duration compress_time;
 
   // From the start of the prefill.
-  std::optional<SequenceId> cache_id;
+  std::unique_ptr<SequenceLanes> lanes;
   std::unique_ptr<Compressor> compressor;
+  std::unique_ptr<Comparison> comparison;  // nullptr: nothing is compared
   Tensor residual;    // [prompt tokens, D]: x between the layers; given back when the prompt is done
   int32_t layer = 0;  // next prefill unit; == layers: the output head over the prompt's rows
   int32_t row = 0;
@@ -74,7 +79,7 @@ class Sequence {
   bool counted_prompt = false;
 
  private:
-  bool ends_with(TokenId token) const;
+  PolicyComparison rival_result(size_t index, uint64_t full_bytes_per_token);
   std::vector<TokenId> ending_tokens_;  // end tokens (but for ignore_eos) and stop_token_ids
 };
 

@@ -21,7 +21,8 @@ struct PolicyTotals {
   uint64_t auxiliary_bytes = 0;
   uint64_t full_equivalent_bytes = 0;
   int64_t saved_bytes = 0;
-  uint64_t evicted_entries_total = 0;
+  uint64_t evicted_entries_total = 0;           // at the cut after the prompt
+  uint64_t evicted_while_generating_total = 0;  // one by one, in scope TOTAL
   double held_byte_seconds_total = 0;
   double full_equivalent_byte_seconds_total = 0;
   std::map<std::string, uint64_t> finished_total;  // by finish reason or status code name: stop, length, CANCELLED, ...

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "server/engine/cache_report.h"
 #include "server/policy/policy.h"
 
 namespace pkv {
@@ -18,6 +19,13 @@ std::string phase_name(SequencePhase phase) {
       return "decode";
   }
   return "";
+}
+
+void add_bytes(const CacheBytes& bytes, uint64_t full_bytes, PolicyTotals& totals) {
+  totals.held_bytes += bytes.held;
+  totals.auxiliary_bytes += bytes.auxiliary;
+  totals.full_equivalent_bytes += full_bytes;
+  totals.saved_bytes += static_cast<int64_t>(full_bytes) - static_cast<int64_t>(bytes.allocated + bytes.auxiliary);
 }
 
 std::string end_name(const Sequence& sequence) {
@@ -50,14 +58,15 @@ void StatsRecorder::count_end(Sequence& sequence) {
   PolicyTotals& totals = totals_of(sequence);
   ++totals.requests_total;
   ++totals.finished_total[end_name(sequence)];
-  totals.evicted_entries_total += sequence.evicted_entries();
+  totals.evicted_entries_total += evicted_from_prompt(sequence.outcomes, sequence.prompt_tokens());
+  if (sequence.lanes) totals.evicted_while_generating_total += sequence.lanes->evicted_while_generating();
 }
 
 // Of the entries written so far: layer by layer during the prefill, then all layers of every token.
 uint64_t StatsRecorder::full_equivalent_bytes(const Sequence& sequence) const {
   const uint64_t token_bytes = shape_.kv_bytes_per_token(KvDtype::kF16);
   if (sequence.phase != SequencePhase::kPrefill) {
-    return sequence.cache_id ? static_cast<uint64_t>(sequence.logical_tokens()) * token_bytes : 0;
+    return sequence.lanes ? static_cast<uint64_t>(sequence.logical_tokens()) * token_bytes : 0;
   }
   const auto layer_bytes = token_bytes / static_cast<uint64_t>(shape_.layers);
   const int64_t whole_layers = std::min(sequence.layer, shape_.layers);
@@ -65,7 +74,7 @@ uint64_t StatsRecorder::full_equivalent_bytes(const Sequence& sequence) const {
   return static_cast<uint64_t>(whole_layers * sequence.prompt_tokens() + rows) * layer_bytes;
 }
 
-void StatsRecorder::add_row(const Sequence& sequence, const KvCache& cache, EngineStats& stats) {
+void StatsRecorder::add_row(const Sequence& sequence, EngineStats& stats) {
   PolicyTotals& totals = totals_of(sequence);
   RequestRow row{.id = sequence.request->id,
                  .phase = phase_name(sequence.phase),
@@ -81,15 +90,16 @@ void StatsRecorder::add_row(const Sequence& sequence, const KvCache& cache, Engi
     ++stats.running;
     ++totals.running;
   }
-  if (sequence.cache_id) {
-    const CacheBytes bytes = cache.bytes(*sequence.cache_id);
-    row.held_bytes = bytes.held;
+  if (sequence.lanes) {
+    row.held_bytes = sequence.lanes->bytes().held;
     row.full_bytes = full_equivalent_bytes(sequence);
-    totals.held_bytes += bytes.held;
-    totals.auxiliary_bytes += bytes.auxiliary;
-    totals.full_equivalent_bytes += row.full_bytes;
-    totals.saved_bytes +=
-        static_cast<int64_t>(row.full_bytes) - static_cast<int64_t>(bytes.allocated + bytes.auxiliary);
+    add_bytes(sequence.lanes->bytes(), row.full_bytes, totals);
+  }
+  for (size_t i = 0; sequence.comparison && i < sequence.comparison->rivals.size(); ++i) {
+    const Rival& rival = sequence.comparison->rivals[i];
+    PolicyTotals& own = policies_[std::string(policy_row(sequence.request->compare_with[i].kind).name)];
+    add_bytes(rival.taught->bytes(), full_equivalent_bytes(sequence), own);
+    add_bytes(rival.own->bytes(), full_equivalent_bytes(sequence), own);
   }
   stats.requests.push_back(std::move(row));
 }
@@ -117,7 +127,7 @@ EngineStats StatsRecorder::snapshot(std::span<const std::shared_ptr<Sequence>> s
                     .cache = cache.total_bytes()};
   for (const std::shared_ptr<Sequence>& sequence : sequences) {
     count_tokens(*sequence);
-    add_row(*sequence, cache, stats);
+    add_row(*sequence, stats);
   }
   stats.policies = policies_;
   return stats;

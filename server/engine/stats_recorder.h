@@ -32,7 +32,7 @@ class StatsRecorder {
  private:
   PolicyTotals& totals_of(const Sequence& sequence);
   void count_tokens(Sequence& sequence);
-  void add_row(const Sequence& sequence, const KvCache& cache, EngineStats& stats);
+  void add_row(const Sequence& sequence, EngineStats& stats);
   uint64_t full_equivalent_bytes(const Sequence& sequence) const;
 
   const ModelShape& shape_;

@@ -2,6 +2,7 @@
 #include "server/engine/stepper.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -36,53 +37,86 @@ absl::Status Stepper::allocate() {
                                options_.pool_bytes);
   if (!cache.ok()) return cache.status();
   cache_ = *std::move(cache);
-  auto scores = CompressorScratch::create(backend, shape.q_heads, shape.kv_heads, shape.max_positions);
+  auto scores = CompressorScratch::create(backend, shape.q_heads, cache_->geometry(), shape.max_positions);
   if (!scores.ok()) return scores.status();
   compressor_scratch_ = *std::move(scores);
   auto scratch = model_.make_scratch(options_.step_tokens);
   if (!scratch.ok()) return scratch.status();
   scratch_ = *std::move(scratch);
-
-  const int32_t logits_rows = std::min(kLogitsRows, options_.step_tokens);
-  const struct {
-    Tensor& tensor;
-    int64_t rows, cols;
-  } wanted[] = {{decode_x_, std::min(options_.step_tokens, options_.max_running), shape.width},
-                {logits_, logits_rows, shape.vocab_size},
-                {lse_, logits_rows, 1}};
-  for (const auto& [tensor, rows, cols] : wanted) {
-    auto allocated = backend.allocate(rows, cols, DType::kF32);
-    if (!allocated.ok()) return allocated.status();
-    tensor = *std::move(allocated);
-  }
-  host_logits_.resize(static_cast<size_t>(logits_rows) * static_cast<size_t>(shape.vocab_size));
-  host_lse_.resize(static_cast<size_t>(logits_rows));
+  auto head = OutputHead::create(model_, std::min(kLogitsRows, options_.step_tokens));
+  if (!head.ok()) return head.status();
+  head_.emplace(*std::move(head));
+  auto step = DecodeStep::create({.model = model_,
+                                  .cache = *cache_,
+                                  .scratch = scratch_,
+                                  .compressor_scratch = *compressor_scratch_,
+                                  .head = *head_},
+                                 std::min(options_.step_tokens, options_.max_running));
+  if (!step.ok()) return step.status();
+  decode_step_.emplace(*std::move(step));
   return absl::OkStatus();
 }
 
 uint64_t Stepper::shared_workspace_bytes() const {
-  return scratch_.bytes() + compressor_scratch_->bytes() + decode_x_.bytes() + logits_.bytes() + lse_.bytes() +
-         host_logits_.size() * sizeof(float) + host_lse_.size() * sizeof(float);
+  return scratch_.bytes() + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes();
 }
 
 // ---- prefill
 // ----------------------------------------------------------------------------------------------------------
 
+CompressorOptions Stepper::compressor_options(const Sequence& sequence, const PolicySpec& spec) const {
+  return {.geometry = cache_->geometry(),
+          .q_heads = model_.shape().q_heads,
+          .prompt_tokens = sequence.prompt_tokens(),
+          .budget = spec.budget,
+          .record_positions = sequence.request->record_positions};
+}
+
+SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const PolicySpec& spec,
+                                             const PolicyTerms& terms) {
+  return {.model = model_,
+          .cache = *cache_,
+          .policy = *terms.policy,
+          .spec = spec,
+          .plan = terms.plan,
+          .prompt_tokens = sequence.prompt_tokens()};
+}
+
 absl::Status Stepper::start_prefill(Sequence& sequence) {
-  const ModelShape& shape = model_.shape();
-  auto residual = model_.backend().allocate(sequence.prompt_tokens(), shape.width, DType::kF32);
+  const PolicySpec& spec = sequence.request->policy;
+  const PolicyTerms& terms = sequence.contract.own;
+  auto residual = model_.backend().allocate(sequence.prompt_tokens(), model_.shape().width, DType::kF32);
   if (!residual.ok()) return residual.status();
-  auto compressor = Compressor::create(model_.backend(), *sequence.contract.policy,
-                                       {.geometry = cache_->geometry(),
-                                        .q_heads = shape.q_heads,
-                                        .prompt_tokens = sequence.prompt_tokens(),
-                                        .record_positions = sequence.request->record_positions});
+  auto compressor = Compressor::create(model_.backend(), *terms.policy, terms.plan, compressor_options(sequence, spec));
   if (!compressor.ok()) return compressor.status();
+  auto lanes = SequenceLanes::open(lane_options(sequence, spec, terms));
+  if (!lanes.ok()) return lanes.status();
   sequence.residual = *std::move(residual);
   sequence.compressor = *std::move(compressor);
+  sequence.lanes = *std::move(lanes);
   sequence.workspace_bytes = sequence.residual.bytes() + sequence.compressor->workspace_bytes();
-  sequence.cache_id = cache_->open(sequence.request->policy.kv_dtype);
   sequence.prefill_started_at = sequence.progress_at = options_.clock();
+  return start_rivals(sequence);
+}
+
+absl::Status Stepper::start_rivals(Sequence& sequence) {
+  const std::vector<PolicySpec>& specs = sequence.request->compare_with;
+  if (specs.empty()) return absl::OkStatus();
+  sequence.comparison = std::make_unique<Comparison>(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const PolicyTerms& terms = sequence.contract.rivals[i];
+    Rival& rival = sequence.comparison->rivals[i];
+    auto compressor =
+        Compressor::create(model_.backend(), *terms.policy, terms.plan, compressor_options(sequence, specs[i]));
+    if (!compressor.ok()) return compressor.status();
+    rival.compressor = *std::move(compressor);
+    sequence.workspace_bytes += rival.compressor->workspace_bytes();
+    for (std::unique_ptr<SequenceLanes>* lanes : {&rival.taught, &rival.own}) {
+      auto opened = SequenceLanes::open(lane_options(sequence, specs[i], terms));
+      if (!opened.ok()) return opened.status();
+      *lanes = *std::move(opened);
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -103,7 +137,7 @@ absl::StatusOr<int64_t> Stepper::prefill_unit(Sequence& sequence) {
 absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
   const int32_t tokens = sequence.prompt_tokens(), layer = sequence.layer;
   const int32_t rows = std::min(options_.prefill_chunk_rows, tokens - sequence.row);
-  if (absl::Status status = cache_->append_slots(*sequence.cache_id, layer, rows); !status.ok()) {
+  if (absl::Status status = cache_->append_slots(sequence.lanes->id(), layer, rows); !status.ok()) {
     return no_slots(status);
   }
   plan_prefill(sequence, rows);
@@ -115,11 +149,26 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
   const bool all_rows = layer + 1 < model_.shape().layers || scores_prompt(sequence);
   const int32_t outputs = all_rows ? rows : (last_chunk ? 1 : 0);
   model_.run_layer(plan_, layer, x, scratch_, outputs);
-  sequence.compressor->observe(scratch_.q.rows(rows), sequence.row);
+  observe_rows(sequence, rows);
 
   sequence.row += rows;
-  if (last_chunk) finish_layer(sequence);
+  if (last_chunk) {
+    if (absl::Status status = finish_layer(sequence); !status.ok()) return status;
+  }
   return rows;
+}
+
+void Stepper::observe_rows(Sequence& sequence, int32_t rows) {
+  const TensorView q = scratch_.q.rows(rows), k = scratch_.k.rows(rows), v = scratch_.v.rows(rows);
+  const KvView kv = plan_.view(sequence.layer);
+  sequence.compressor->observe(q, kv, sequence.row);
+  sequence.lanes->capture(sequence.layer, k, v, sequence.row);
+  if (!sequence.comparison) return;
+  for (Rival& rival : sequence.comparison->rivals) {
+    rival.compressor->observe(q, kv, sequence.row);
+    rival.taught->capture(sequence.layer, k, v, sequence.row);
+    rival.own->capture(sequence.layer, k, v, sequence.row);
+  }
 }
 
 void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
@@ -128,37 +177,61 @@ void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
   plan_.token_ids.assign(first, first + rows);
   plan_.positions.resize(static_cast<size_t>(rows));
   for (int32_t i = 0; i < rows; ++i) plan_.positions[static_cast<size_t>(i)] = sequence.row + i;
+  plan_.angles = plan_.positions;
   plan_.spans.assign(1, {.first_row = 0, .rows = rows, .first_lane = 0});
   plan_.first_layer = sequence.layer;
   plan_.layer_lanes.resize(1);
   plan_.layer_lanes[0].clear();
   plan_.page_ids.clear();
   plan_.cache = cache_->base_view();
-  cache_->view(*sequence.cache_id, sequence.layer, rows, plan_.layer_lanes[0], plan_.page_ids);
+  cache_->view(sequence.lanes->id(), sequence.layer, rows, plan_.layer_lanes[0], plan_.page_ids);
 }
 
-void Stepper::finish_layer(Sequence& sequence) {
+absl::Status Stepper::finish_layer(Sequence& sequence) {
   model_.backend().sync();  // so that the time belongs to the cut alone
   const absl::Time start = options_.clock();
-  sequence.outcomes.push_back(
-      sequence.compressor->finish_layer(*cache_, *sequence.cache_id, sequence.layer, *compressor_scratch_));
+  if (absl::Status status = cut_layer(sequence); !status.ok()) return status;
   model_.backend().sync();
   sequence.compress_time += options_.clock() - start;
   ++sequence.layer;
   sequence.row = 0;
+  return absl::OkStatus();
+}
+
+// The rivals take their part of the layer while it is whole; then the sequence's own lanes are cut.
+absl::Status Stepper::cut_layer(Sequence& sequence) {
+  const SequenceId from = sequence.lanes->id();
+  const auto cut = [&](Compressor& compressor, std::span<const Compressor::Target> targets) {
+    return compressor.finish_layer(
+        {.cache = *cache_, .from = from, .targets = targets, .scratch = *compressor_scratch_}, sequence.layer);
+  };
+  if (sequence.comparison) {
+    for (Rival& rival : sequence.comparison->rivals) {
+      const Compressor::Target targets[] = {{rival.taught->id(), rival.taught->evictor()},
+                                            {rival.own->id(), rival.own->evictor()}};
+      absl::StatusOr<LayerOutcome> outcome = cut(*rival.compressor, targets);
+      if (!outcome.ok()) return outcome.status();
+      rival.outcomes.push_back(*std::move(outcome));
+    }
+  }
+  const Compressor::Target own{from, sequence.lanes->evictor()};
+  absl::StatusOr<LayerOutcome> outcome = cut(*sequence.compressor, {&own, 1});
+  if (!outcome.ok()) return outcome.status();
+  sequence.outcomes.push_back(*std::move(outcome));
+  return absl::OkStatus();
 }
 
 int64_t Stepper::scoring_unit(Sequence& sequence) {
   const std::vector<TokenId>& prompt = sequence.request->prompt;
   const int32_t first = sequence.row;
-  const auto rows = std::min(static_cast<int32_t>(logits_.view().rows), sequence.prompt_tokens() - first);
-  compute_logits(sequence.residual.view().slice_rows(first, rows), Phase::kPrefill, /*with_lse=*/true);
+  const auto rows = std::min(head_->rows(), sequence.prompt_tokens() - first);
+  head_->compute(sequence.residual.view().slice_rows(first, rows), Phase::kPrefill, /*with_log_sum_exp=*/true);
 
   std::vector<TokenLogprob> tile;
   if (first == 0) tile.push_back({.id = prompt[0]});  // nothing precedes it
   for (int32_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
-    tile.push_back(token_logprob(logits_row(i), host_lse_[static_cast<size_t>(i)],
-                                 prompt[static_cast<size_t>(first + i + 1)], sequence.request->top_logprobs));
+    tile.push_back(token_logprob(head_->logits(i), head_->log_sum_exp(i), prompt[static_cast<size_t>(first + i + 1)],
+                                 sequence.request->top_logprobs));
   }
   if (!tile.empty()) sequence.sink->on_prompt_logprobs(tile);
   sequence.row += rows;
@@ -170,10 +243,14 @@ int64_t Stepper::scoring_unit(Sequence& sequence) {
 void Stepper::finish_prompt(Sequence& sequence) {
   if (sequence.request->sampling.max_tokens > 0) {
     const TensorView last = sequence.residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
-    compute_logits(last, Phase::kPrefill, sequence.request->logprobs);
-    sample_row(sequence, 0);
+    head_->compute(last, Phase::kPrefill, sequence.request->logprobs);
+    accept(sequence, head_->logits(0), head_->log_sum_exp(0));
   } else {
     sequence.finish_reason = FinishReason::kLength;
+  }
+  if (sequence.comparison) {
+    sequence.comparison->start(sequence.generated.front());
+    for (Rival& rival : sequence.comparison->rivals) rival.ended = sequence.answered();
   }
   sequence.residual = Tensor();
   sequence.compressor.reset();
@@ -184,104 +261,74 @@ void Stepper::finish_prompt(Sequence& sequence) {
 // -----------------------------------------------------------------------------------------------------------
 
 void Stepper::decode(std::span<Sequence* const> sequences) {
-  const auto most = static_cast<size_t>(decode_x_.view().rows);
-  for (size_t first = 0; first < sequences.size(); first += most) {
-    decode_rows(sequences.subspan(first, std::min(most, sequences.size() - first)));
+  rows_.clear();
+  for (const Sequence* sequence : sequences) {
+    rows_.push_back({.lanes = sequence->lanes.get(),
+                     .token = sequence->generated.back(),
+                     // The place in the whole text, whatever its lanes still hold of it.
+                     .position = sequence->prompt_tokens() + sequence->generated_tokens() - 1,
+                     .log_sum_exp = sequence->request->logprobs});
   }
+  decode_step_->run(
+      rows_, [&](size_t row, std::span<float> logits, float lse) { accept(*sequences[row], logits, lse); },
+      [&](size_t row, const absl::Status& status) { sequences[row]->failure = no_slots(status); });
 }
 
-bool Stepper::append_row(Sequence& sequence) {
-  for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
-    if (absl::Status status = cache_->append_slots(*sequence.cache_id, layer, 1); !status.ok()) {
-      sequence.failure = no_slots(status);
-      return false;
+void Stepper::decode_comparison(Sequence& sequence) {
+  Comparison& comparison = *sequence.comparison;
+  // What each row's logits are for. The baseline comes first, for the others are compared with it.
+  std::vector<std::function<void(std::span<float>)>> uses;
+  rows_.clear();
+  const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, auto use) {
+    const int32_t position = sequence.prompt_tokens() + static_cast<int32_t>(tokens.size()) - 1;
+    rows_.push_back({.lanes = &lanes, .token = tokens.back(), .position = position});
+    uses.emplace_back(std::move(use));
+  };
+  if (!sequence.answered()) {
+    add_row(*sequence.lanes, sequence.generated, [&](std::span<float> logits) {
+      comparison.set_baseline(logits);
+      accept(sequence, logits, 0);
+    });
+    for (Rival& rival : comparison.rivals) {
+      add_row(*rival.taught, sequence.generated, [&](std::span<float> logits) { comparison.add_place(rival, logits); });
     }
   }
-  return true;
-}
-
-void Stepper::decode_rows(std::span<Sequence* const> sequences) {
-  decoding_.clear();
-  for (Sequence* sequence : sequences) {
-    if (append_row(*sequence)) decoding_.push_back(sequence);
+  for (Rival& rival : comparison.rivals) {
+    if (rival.ended) continue;
+    add_row(*rival.own, rival.tokens, [&](std::span<float> logits) {
+      const TokenId token = choose(sequence, rival.tokens, logits, 0, sequence.rng).id;
+      rival.tokens.push_back(token);
+      rival.ended = sequence.ends_with(token) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
+    });
   }
-  if (decoding_.empty()) return;
-  plan_decode(decoding_);
-  const TensorView x = decode_x_.rows(plan_.rows());
-  model_.embed(plan_.token_ids, x);
-  for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
-    model_.run_layer(plan_, layer, x, scratch_, plan_.rows());
-  }
-  const int64_t tile = logits_.view().rows;
-  for (int64_t first = 0; first < x.rows; first += tile) {
-    const int64_t rows = std::min(tile, x.rows - first);
-    const auto begin = decoding_.begin() + first;
-    const bool with_lse = std::any_of(begin, begin + rows, [](const Sequence* s) { return s->request->logprobs; });
-    compute_logits(x.slice_rows(first, rows), Phase::kDecode, with_lse);
-    for (int64_t row = 0; row < rows; ++row) sample_row(*begin[row], row);
-  }
-}
-
-void Stepper::plan_decode(std::span<Sequence* const> sequences) {
-  const ModelShape& shape = model_.shape();
-  plan_.phase = Phase::kDecode;
-  plan_.token_ids.clear();
-  plan_.positions.clear();
-  plan_.spans.clear();
-  for (size_t i = 0; i < sequences.size(); ++i) {
-    const Sequence& sequence = *sequences[i];
-    const auto row = static_cast<int32_t>(i);
-    plan_.token_ids.push_back(sequence.generated.back());
-    // The place in the whole text, whatever its lanes still hold of it.
-    plan_.positions.push_back(sequence.prompt_tokens() + sequence.generated_tokens() - 1);
-    plan_.spans.push_back({.first_row = row, .rows = 1, .first_lane = row * shape.kv_heads});
-  }
-  plan_.first_layer = 0;
-  plan_.layer_lanes.resize(static_cast<size_t>(shape.layers));
-  plan_.page_ids.clear();
-  plan_.cache = cache_->base_view();
-  for (int32_t layer = 0; layer < shape.layers; ++layer) {
-    std::vector<Lane>& lanes = plan_.layer_lanes[static_cast<size_t>(layer)];
-    lanes.clear();
-    for (const Sequence* sequence : sequences) cache_->view(*sequence->cache_id, layer, 1, lanes, plan_.page_ids);
-  }
+  decode_step_->run(
+      rows_, [&](size_t row, std::span<float> logits, float) { uses[row](logits); },
+      [&](size_t, const absl::Status& status) { sequence.failure = no_slots(status); });
 }
 
 // ---- output
 // -----------------------------------------------------------------------------------------------------------
 
-void Stepper::compute_logits(const TensorView& x, Phase phase, bool with_lse) {
-  const TensorView logits = logits_.view().slice_rows(0, x.rows);
-  model_.logits(x, phase, scratch_.normed.view().slice_rows(0, x.rows), logits);
-  if (with_lse) {
-    const TensorView lse = lse_.view().slice_rows(0, x.rows);
-    model_.backend().log_sum_exp(logits, lse);
-    model_.backend().download(host_lse_.data(), lse);
-  }
-  model_.backend().download(host_logits_.data(), logits);
-}
-
-std::span<float> Stepper::logits_row(int64_t row) {
-  const auto vocabulary = static_cast<size_t>(model_.shape().vocab_size);
-  return std::span(host_logits_).subspan(static_cast<size_t>(row) * vocabulary, vocabulary);
-}
-
-void Stepper::sample_row(Sequence& sequence, int64_t row) {
+TokenLogprob Stepper::choose(const Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
+                             float log_sum_exp, std::mt19937_64& rng) const {
   const Request& request = *sequence.request;
-  const TokenLogprob token = sample({.logits = logits_row(row),
-                                     .log_sum_exp = host_lse_[static_cast<size_t>(row)],
-                                     .prompt = request.prompt,
-                                     .generated = sequence.generated,
-                                     .forbidden = sequence.forbidden(),
-                                     .logprobs = request.logprobs,
-                                     .top_logprobs = request.top_logprobs},
-                                    request.sampling, sequence.rng);
-  sequence.accept(token, options_.clock());
+  return sample({.logits = logits,
+                 .log_sum_exp = log_sum_exp,
+                 .prompt = request.prompt,
+                 .generated = generated,
+                 .forbidden = sequence.forbidden(static_cast<int32_t>(generated.size())),
+                 .logprobs = request.logprobs,
+                 .top_logprobs = request.top_logprobs},
+                request.sampling, rng);
+}
+
+void Stepper::accept(Sequence& sequence, std::span<float> logits, float log_sum_exp) {
+  sequence.accept(choose(sequence, sequence.generated, logits, log_sum_exp, sequence.rng), options_.clock());
 }
 
 void Stepper::release(Sequence& sequence) {
-  if (sequence.cache_id) cache_->close(*sequence.cache_id);
-  sequence.cache_id.reset();
+  sequence.comparison.reset();
+  sequence.lanes.reset();
   sequence.residual = Tensor();
   sequence.compressor.reset();
 }

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <random>
 #include <span>
 #include <vector>
 
@@ -12,7 +14,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/cache/kv_cache.h"
+#include "server/engine/decode_step.h"
 #include "server/engine/engine.h"
+#include "server/engine/output_head.h"
 #include "server/engine/sequence.h"
 #include "server/model/model.h"
 #include "server/policy/compressor.h"
@@ -35,8 +39,11 @@ class Stepper {
   // sequence has its first token and phase kDecode, or is done. INTERNAL where the cache has no slots, which its
   // reservation excludes.
   absl::StatusOr<int64_t> prefill_unit(Sequence& sequence);
-  // One more token for each: all in phase kDecode and not done. One that fails gets its `failure`; the others go on.
+  // One more token for each: all in phase kDecode and not done, nothing compared. One that fails gets its `failure`;
+  // the others go on.
   void decode(std::span<Sequence* const> sequences);
+  // One more place of a comparison: the baseline, each rival on the baseline's answer, each on its own.
+  void decode_comparison(Sequence& sequence);
   // Gives everything the sequence holds back.
   void release(Sequence& sequence);
 
@@ -45,32 +52,30 @@ class Stepper {
   absl::Status allocate();
 
   bool scores_prompt(const Sequence& sequence) const { return sequence.request->prompt_logprobs; }
+  absl::Status start_rivals(Sequence& sequence);
   absl::StatusOr<int64_t> layer_unit(Sequence& sequence);
   int64_t scoring_unit(Sequence& sequence);
-  void finish_layer(Sequence& sequence);
+  void observe_rows(Sequence& sequence, int32_t rows);
+  absl::Status finish_layer(Sequence& sequence);
+  absl::Status cut_layer(Sequence& sequence);
   void finish_prompt(Sequence& sequence);
   void plan_prefill(const Sequence& sequence, int32_t rows);
+  CompressorOptions compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
+  SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const PolicyTerms& terms);
 
-  void decode_rows(std::span<Sequence* const> sequences);
-  void plan_decode(std::span<Sequence* const> sequences);
-  bool append_row(Sequence& sequence);
-
-  // Logits of x [R <= kLogitsRows, D] in host_logits_, and their log-sum-exp in host_lse_ if wanted.
-  void compute_logits(const TensorView& x, Phase phase, bool with_lse);
-  std::span<float> logits_row(int64_t row);
-  void sample_row(Sequence& sequence, int64_t row);
+  TokenLogprob choose(const Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
+                      float log_sum_exp, std::mt19937_64& rng) const;
+  void accept(Sequence& sequence, std::span<float> logits, float log_sum_exp);
 
   const Model& model_;
   EngineOptions options_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompressorScratch> compressor_scratch_;
   StepScratch scratch_;
-  Tensor decode_x_;  // [decode rows, D]
-  Tensor logits_;    // [kLogitsRows, V]
-  Tensor lse_;       // [kLogitsRows, 1]
-  std::vector<float> host_logits_, host_lse_;
-  StepPlan plan_;                    // reused from step to step
-  std::vector<Sequence*> decoding_;  // of the step under way
+  std::optional<OutputHead> head_;
+  std::optional<DecodeStep> decode_step_;
+  StepPlan plan_;  // of prefill units, reused
+  std::vector<DecodeRow> rows_;
 };
 
 }  // namespace pkv

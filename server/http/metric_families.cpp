@@ -58,8 +58,8 @@ constexpr PolicyFigure kPolicyFigures[] = {
      [](const PolicyTotals& t) { return static_cast<double>(t.held_bytes); }},
     {"kv_cache_full_equivalent_bytes", "Bytes that full f16 caches of the running requests would hold.",
      MetricType::Gauge, [](const PolicyTotals& t) { return static_cast<double>(t.full_equivalent_bytes); }},
-    {"kv_cache_auxiliary_bytes", "Bytes of positions and page tables of running requests.", MetricType::Gauge,
-     [](const PolicyTotals& t) { return static_cast<double>(t.auxiliary_bytes); }},
+    {"kv_cache_auxiliary_bytes", "Bytes of positions, page tables and kept scores of running requests.",
+     MetricType::Gauge, [](const PolicyTotals& t) { return static_cast<double>(t.auxiliary_bytes); }},
     {"kv_cache_saved_bytes", "Full equivalent less allocated and auxiliary bytes; negative where nothing is saved.",
      MetricType::Gauge, [](const PolicyTotals& t) { return static_cast<double>(t.saved_bytes); }},
     {"kv_cache_held_byte_seconds_total", "Integral over time of the held bytes; its rate is their exact average.",
@@ -84,8 +84,9 @@ void add_policy_figures(const MetricsSnapshot& snapshot, Families& out) {
   out.begin("kv_cache_evicted_entries_total", "Cache entries (one KV head, one token) that were evicted.",
             MetricType::Counter);
   for (const std::string& policy : snapshot.policies) {
-    out.sample({{"policy", policy}, {"phase", "prefill"}},
-               static_cast<double>(totals_of(snapshot.engine, policy).evicted_entries_total));
+    const PolicyTotals& totals = totals_of(snapshot.engine, policy);
+    out.sample({{"policy", policy}, {"phase", "prefill"}}, static_cast<double>(totals.evicted_entries_total));
+    out.sample({{"policy", policy}, {"phase", "decode"}}, static_cast<double>(totals.evicted_while_generating_total));
   }
 }
 

@@ -76,6 +76,12 @@ class LlamaModel final : public Model {
 
   const ModelShape& shape() const override { return shape_; }
   size_t weight_bytes() const override { return weight_bytes_; }
+  RopeSpec rope() const override {
+    return {.inv_freq = rope_.inv_freq,
+            .pairing = RopePairing::kAdjacent,
+            .head_dim = shape_.head_dim,
+            .magnitude = rope_.magnitude};
+  }
 
   void embed(std::span<const int32_t> token_ids, const TensorView& x) const override {
     backend().embed(*weights_.embedding, token_ids, x);
@@ -111,12 +117,8 @@ class LlamaModel final : public Model {
     if (layer.q_bias) backend().add_bias(q, layer.q_bias.view());
     if (layer.k_bias) backend().add_bias(k, layer.k_bias.view());
     if (layer.v_bias) backend().add_bias(v, layer.v_bias.view());
-    const RopeSpec rope{.inv_freq = rope_.inv_freq,
-                        .pairing = RopePairing::kAdjacent,
-                        .head_dim = shape_.head_dim,
-                        .magnitude = rope_.magnitude};
-    backend().rope(q, plan.positions, rope);
-    backend().rope(k, plan.positions, rope);
+    backend().rope(q, plan.angles, rope());
+    backend().rope(k, plan.angles, rope());
   }
 
   // x += attention(q, cache) W, for the step's last rows, which are those of x.

@@ -54,6 +54,7 @@ class Model {
   virtual ~Model() = default;
   virtual const ModelShape& shape() const = 0;
   virtual size_t weight_bytes() const = 0;  // resident bytes of the prepared weights
+  virtual RopeSpec rope() const = 0;        // how queries and keys are rotated; valid as long as the model
   Backend& backend() const { return backend_; }
 
   absl::StatusOr<StepScratch> make_scratch(int32_t rows) const;
@@ -62,7 +63,7 @@ class Model {
   virtual void embed(std::span<const int32_t> token_ids, const TensorView& x) const = 0;
 
   // One layer over the plan's rows, x [rows, D] in place: writes the rows' keys and values to the plan's lanes and attends.
-  // Afterwards scratch.q holds the rows' rotated queries, for whoever observes them. With `outputs` < rows only the last
+  // Afterwards scratch.q, k and v hold the rows' queries, keys (both rotated) and values, for whoever observes them. With `outputs` < rows only the last
   // `outputs` rows of x are carried on (the last layer of a prompt needs only what the head reads); the others' x is then
   // undefined, but all keys and values are written and all queries computed.
   virtual void run_layer(const StepPlan& plan, int32_t layer, const TensorView& x, StepScratch& scratch,

@@ -13,7 +13,8 @@ namespace pkv {
 struct StepPlan {
   Phase phase = Phase::kDecode;
   std::vector<int32_t> token_ids;  // [rows]
-  std::vector<int32_t> positions;  // [rows] original positions: RoPE angle, and what the cache records
+  std::vector<int32_t> positions;  // [rows] original positions: what the cache records
+  std::vector<int32_t> angles;     // [rows] positions by which queries and keys are rotated; mostly the same
   std::vector<RowSpan> spans;      // one per sequence; first_lane counts within a layer's lanes
 
   // The cache views of the layers this step runs: lanes of layer l are layer_lanes[l - first_layer], all indexing page_ids.

@@ -3,11 +3,59 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 
 namespace pkv {
+namespace {
+
+absl::Status refusal(std::string_view field, std::string_view reason) {
+  return absl::InvalidArgumentError("cache_policy." + std::string(field) + ": " + std::string(reason));
+}
+
+bool is_share(int64_t millionths) { return millionths > 0 && millionths <= kMillion; }
+
+absl::Status validate_min_recall(const PolicySpec& spec) {
+  const PolicyRow& row = policy_row(spec.kind);
+  if (!row.observes_attention) {
+    return refusal("budget.min_recall",
+                   std::string(row.name) + " observes no attention of which entries could carry a share");
+  }
+  if (!is_share(spec.budget.min_recall_millionths)) return refusal("budget.min_recall", "must be in (0, 1]");
+  if (spec.budget.scope != BudgetScope::kPrompt) {
+    return refusal("budget.scope",
+                   "must be PROMPT with min_recall: how much a lane holds is known after the prompt only");
+  }
+  if (spec.budget.allow_shortfall && spec.budget.max_bytes == 0) {
+    return refusal("budget.allow_shortfall", "needs max_bytes, without which nothing falls short");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status validate_amount(const PolicySpec& spec, int64_t always_kept) {
+  const Budget& budget = spec.budget;
+  switch (budget.kind) {
+    case BudgetKind::kNone:
+      return refusal("budget", "is required by this policy");
+    case BudgetKind::kTokens:
+      if (budget.tokens > always_kept) return absl::OkStatus();
+      return refusal("budget.tokens",
+                     absl::StrCat("must be larger than the ", always_kept, " always kept, got ", budget.tokens));
+    case BudgetKind::kKeepRatio:
+      return is_share(budget.keep_ratio_millionths) ? absl::OkStatus()
+                                                    : refusal("budget.keep_ratio", "must be in (0, 1]");
+    case BudgetKind::kBytes:
+      return budget.bytes > 0 ? absl::OkStatus() : refusal("budget.bytes", "must be above 0");
+    case BudgetKind::kMinRecall:
+      return validate_min_recall(spec);
+  }
+  PKV_CHECK(false, "a budget of no known kind");
+}
+
+}  // namespace
 
 absl::StatusOr<int64_t> to_millionths(double value, std::string_view field) {
   constexpr double kLimit = 9007199254740992.0;  // 2^53: every integer up to here is a double
@@ -22,31 +70,77 @@ absl::StatusOr<int64_t> to_millionths(double value, std::string_view field) {
   return millionths;
 }
 
-absl::Status validate_budget(const Budget& budget, int32_t always_kept) {
-  switch (budget.kind) {
-    case BudgetKind::kNone:
-      return absl::InvalidArgumentError("cache_policy.budget: is required by this policy");
-    case BudgetKind::kTokens:
-      if (budget.tokens <= always_kept) {
-        return absl::InvalidArgumentError(absl::StrCat("cache_policy.budget.tokens: must be larger than the ",
-                                                       always_kept, " always kept, got ", budget.tokens));
-      }
-      return absl::OkStatus();
-    case BudgetKind::kKeepRatio:
-      if (budget.keep_ratio_millionths <= 0 || budget.keep_ratio_millionths > kMillion) {
-        return absl::InvalidArgumentError("cache_policy.budget.keep_ratio: must be in (0, 1]");
-      }
-      return absl::OkStatus();
+std::vector<int64_t> round_to_sum(std::span<const __int128> numerators, __int128 denominator, int64_t sum) {
+  std::vector<int64_t> whole;
+  std::vector<__int128> remainders;
+  for (const __int128 numerator : numerators) {
+    const __int128 part = floor_div(numerator, denominator);
+    whole.push_back(static_cast<int64_t>(part));
+    remainders.push_back(numerator - part * denominator);
   }
-  PKV_CHECK(false, "a budget of no known kind");
+  const int64_t missing = sum - std::accumulate(whole.begin(), whole.end(), int64_t{0});
+  PKV_CHECK(missing >= 0 && missing <= static_cast<int64_t>(whole.size()), "fractions that do not add up to the sum");
+  std::vector<size_t> order(whole.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return remainders[a] > remainders[b]; });
+  for (int64_t i = 0; i < missing; ++i) ++whole[order[static_cast<size_t>(i)]];
+  return whole;
 }
 
-int64_t resolve_budget(const Budget& budget, int32_t prompt_tokens, int32_t always_kept) {
+absl::Status validate_pins(const PolicySpec& spec) {
+  for (size_t i = 0; i < spec.pins.size(); ++i) {
+    const TokenSpan& pin = spec.pins[i];
+    if (pin.begin < 0 || pin.begin >= pin.end) {
+      return refusal(absl::StrCat("pins[", i, "]"),
+                     absl::StrCat("begin must be at least 0 and below end, got [", pin.begin, ", ", pin.end, ")"));
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status validate_budget(const PolicySpec& spec, int64_t always_kept) {
+  if (absl::Status status = validate_pins(spec); !status.ok()) return status;
+  const Budget& budget = spec.budget;
+  if (budget.interval_tokens < 1) {
+    return refusal("budget.interval_tokens", absl::StrCat("must be at least 1, got ", budget.interval_tokens));
+  }
+  if (budget.kind != BudgetKind::kMinRecall) {
+    if (budget.max_bytes != 0) return refusal("budget.max_bytes", "is a ceiling beside min_recall only");
+    if (budget.allow_shortfall) return refusal("budget.allow_shortfall", "goes with min_recall and max_bytes only");
+  }
+  return validate_amount(spec, always_kept);
+}
+
+absl::Status validate_window(std::string_view policy, const PolicyParams& params) {
+  if (params.window_tokens >= 1) return absl::OkStatus();
+  return refusal(std::string(policy) + ".window_tokens",
+                 absl::StrCat("must be at least 1, got ", params.window_tokens));
+}
+
+absl::Status validate_sinks(std::string_view policy, const PolicyParams& params) {
+  if (params.sink_tokens >= 0) return absl::OkStatus();
+  return refusal(std::string(policy) + ".sink_tokens", absl::StrCat("must be at least 0, got ", params.sink_tokens));
+}
+
+int64_t resolve_budget(const Budget& budget, int32_t tokens, int32_t at_least) {
   if (budget.kind == BudgetKind::kTokens) return budget.tokens;
-  PKV_CHECK(budget.kind == BudgetKind::kKeepRatio, "a budget that was not validated");
-  const int64_t scaled = budget.keep_ratio_millionths * prompt_tokens;
+  PKV_CHECK(budget.kind == BudgetKind::kKeepRatio, "neither tokens nor a ratio");
+  const int64_t scaled = budget.keep_ratio_millionths * tokens;
   const int64_t share = (scaled + kMillion - 1) / kMillion;  // rounded up
-  return std::max(share, int64_t{always_kept} + 1);
+  return std::max<int64_t>(share, at_least);
+}
+
+void raise_to_floor(std::span<int32_t> budgets, int32_t floor) {
+  int64_t surplus = 0, missing = 0;
+  for (const int32_t budget : budgets) (budget > floor ? surplus : missing) += std::abs(int64_t{budget} - floor);
+  PKV_CHECK(surplus >= missing, "more is always kept than there is");
+  if (missing == 0) return;
+  std::vector<__int128> numerators;
+  for (const int32_t budget : budgets) {
+    numerators.push_back(static_cast<__int128>(std::max(int64_t{budget} - floor, int64_t{0})) * (surplus - missing));
+  }
+  const std::vector<int64_t> above = round_to_sum(numerators, surplus, surplus - missing);
+  for (size_t i = 0; i < budgets.size(); ++i) budgets[i] = static_cast<int32_t>(floor + above[i]);
 }
 
 }  // namespace pkv

@@ -1,7 +1,11 @@
-// From the budget a caller names to the number of entries B it means for one prompt. Integers only.
+// From the budget a caller names to the number of entries B it means for one text, and the checks and the rounding that
+// policies share. Integers only.
 #pragma once
 
 #include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "server/policy/policy.h"
@@ -13,12 +17,29 @@ constexpr __int128 floor_div(__int128 numerator, __int128 denominator) {
   return numerator >= 0 ? numerator / denominator : -((-numerator + denominator - 1) / denominator);
 }
 
-// INVALID_ARGUMENT where the budget is absent, its ratio lies outside (0, 1], or its tokens do not exceed
-// `always_kept`, the entries every lane keeps in any case (window, sinks).
-absl::Status validate_budget(const Budget& budget, int32_t always_kept);
+// Integers that add up to `sum` in place of the fractions numerators[i] / denominator: their whole parts, and what is
+// missing one by one to the largest remainders, among equals to the lower index. The fractions add up to `sum`.
+std::vector<int64_t> round_to_sum(std::span<const __int128> numerators, __int128 denominator, int64_t sum);
 
-// B for a prompt of n = prompt_tokens, not limited to n: the tokens asked for, or ceil(ratio * n), but at least
-// always_kept + 1, so that a ratio meant for long prompts works on short ones.
-int64_t resolve_budget(const Budget& budget, int32_t prompt_tokens, int32_t always_kept);
+// Spans are [begin, end), 0 <= begin < end. Whether they lie inside the prompt is not known here.
+absl::Status validate_pins(const PolicySpec& spec);
+
+// INVALID_ARGUMENT naming the field where a policy that takes a budget cannot work with the spec's pins or budget.
+// `always_kept`: the entries every lane keeps in any case (window, sinks), which a budget in tokens has to exceed.
+absl::Status validate_budget(const PolicySpec& spec, int64_t always_kept);
+
+// Refuses window_tokens below 1 or sink_tokens below 0. `policy` is the policy's field in the proto message
+// CachePolicy.
+absl::Status validate_window(std::string_view policy, const PolicyParams& params);
+absl::Status validate_sinks(std::string_view policy, const PolicyParams& params);
+
+// B for a text of `tokens`, not limited to it: the tokens asked for, or ceil(ratio * tokens), the latter at least
+// `at_least`, so that a ratio meant for long prompts works on short ones. kTokens and kKeepRatio only.
+int64_t resolve_budget(const Budget& budget, int32_t tokens, int32_t at_least);
+
+// Raises the layer budgets below `floor` to it. What that costs comes from those above, in proportion to their surplus:
+// with D the sum of what is missing and S the sum of surpluses, a layer keeps floor + surplus * (S - D) / S, rounded as
+// in round_to_sum. The sum stays; it has to be at least floor * budgets.size().
+void raise_to_floor(std::span<int32_t> budgets, int32_t floor);
 
 }  // namespace pkv

@@ -3,76 +3,93 @@
 
 #include <algorithm>
 #include <cmath>
-#include <numeric>
+#include <limits>
 #include <utility>
 
 #include "kernels/check.h"
+#include "server/cache/layer_lanes.h"
+#include "server/policy/fill.h"
 
 namespace pkv {
 namespace {
 
-// The share of a lane's observed attention that its kept columns carry.
-double recall_of(std::span<const float> mass, std::span<const int32_t> kept) {
-  double total = 0, carried = 0;
-  for (float value : mass) total += value;
-  for (int32_t column : kept) carried += mass[static_cast<size_t>(column)];
-  return carried / total;
+// Rows whose attention is added up at once where every row is observed.
+constexpr int32_t kRowsAtOnce = 64;
+
+// Shapes of what a compressor allocates, in the order of its members.
+struct Workspace {
+  int64_t query_rows = 0, lse_rows = 0, sum_cols = 0;
+  uint64_t bytes(const CompressorOptions& options) const {
+    const auto heads = static_cast<uint64_t>(options.q_heads);
+    const auto width = heads * static_cast<uint64_t>(options.geometry.head_dim);
+    return sizeof(float) * (static_cast<uint64_t>(query_rows) * width +
+                            (static_cast<uint64_t>(lse_rows) + static_cast<uint64_t>(sum_cols)) * heads);
+  }
+};
+
+Workspace workspace_of(const CachePolicy& policy, const CachePlan& plan, int32_t prompt_tokens) {
+  if (!plan.compresses && !plan.evicts_while_generating) return {};
+  switch (policy.observation()) {
+    case Observation::kRows: {
+      const auto rows = static_cast<int64_t>(policy.observe(prompt_tokens).size());
+      return {.query_rows = rows, .lse_rows = rows};
+    }
+    case Observation::kEveryRow:
+      return {.lse_rows = kRowsAtOnce, .sum_cols = prompt_tokens};
+    case Observation::kNothing:
+    case Observation::kKeys:
+      break;
+  }
+  return {};
 }
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Backend& backend, int32_t q_heads,
-                                                                             int32_t kv_heads, int32_t max_tokens) {
-  std::unique_ptr<CompressorScratch> scratch(new CompressorScratch());
-  struct Wish {
-    Tensor* tensor;
-    int32_t rows;
-    DType dtype;
-  };
-  for (const Wish& wish :
-       {Wish{&scratch->sums, q_heads, DType::kF32}, Wish{&scratch->mass, kv_heads, DType::kF32},
-        Wish{&scratch->scores, kv_heads, DType::kF32}, Wish{&scratch->kept, kv_heads, DType::kI32}}) {
-    auto tensor = backend.allocate(wish.rows, max_tokens, wish.dtype);
-    if (!tensor.ok()) return tensor.status();
-    *wish.tensor = *std::move(tensor);
+Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan,
+                       const CompressorOptions& options)
+    : backend_(backend), policy_(policy), plan_(plan), options_(options) {
+  watches_ = plan.compresses || plan.evicts_while_generating;
+  if (!watches_ || policy.observation() != Observation::kRows) return;
+  rows_ = policy.observe(options.prompt_tokens);
+  for (const ObservationRow& row : rows_) {
+    PKV_CHECK(row.position == row.prompt_row, "queries are observed at their own positions only");
+    visible_.push_back(row.position + 1);
   }
-  scratch->max_tokens = max_tokens;
-  return scratch;
 }
 
-size_t CompressorScratch::bytes() const { return sums.bytes() + mass.bytes() + scores.bytes() + kept.bytes(); }
+uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan,
+                                     const CompressorOptions& options) {
+  return workspace_of(policy, plan, options.prompt_tokens).bytes(options);
+}
 
-Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CompressorOptions& options)
-    : backend_(backend), policy_(policy), options_(options) {}
+size_t Compressor::workspace_bytes() const { return observed_q_.bytes() + lse_.bytes() + sums_.bytes(); }
 
 absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend, const CachePolicy& policy,
+                                                               const CachePlan& plan,
                                                                const CompressorOptions& options) {
-  const int32_t tokens = options.prompt_tokens;
-  std::unique_ptr<Compressor> compressor(new Compressor(backend, policy, options));
-  compressor->lane_budgets_ = policy.lane_budgets(tokens, options.geometry);
-  const std::vector<int32_t>& budgets = compressor->lane_budgets_;
-  compressor->compresses_ = std::any_of(budgets.begin(), budgets.end(), [&](int32_t kept) { return kept < tokens; });
-  if (!compressor->compresses_) return compressor;
-
-  compressor->rows_ = policy.observe(tokens);
-  for (const ObservationRow& row : compressor->rows_) {
-    PKV_CHECK(row.position == row.prompt_row, "queries are observed at their own positions only");
-    compressor->visible_.push_back(row.position + 1);
+  std::unique_ptr<Compressor> compressor(new Compressor(backend, policy, plan, options));
+  const Workspace workspace = workspace_of(policy, plan, options.prompt_tokens);
+  const struct {
+    Tensor& tensor;
+    int64_t rows, cols;
+  } wanted[] = {{compressor->observed_q_, workspace.query_rows, int64_t{options.q_heads} * options.geometry.head_dim},
+                {compressor->lse_, workspace.lse_rows, options.q_heads},
+                {compressor->sums_, options.q_heads, workspace.sum_cols}};
+  for (const auto& [tensor, rows, cols] : wanted) {
+    if (rows == 0 || cols == 0) continue;
+    auto allocated = backend.allocate(rows, cols, DType::kF32);
+    if (!allocated.ok()) return allocated.status();
+    tensor = *std::move(allocated);
   }
-  const auto rows = static_cast<int64_t>(compressor->rows_.size());
-  const int64_t width = static_cast<int64_t>(options.q_heads) * options.geometry.head_dim;
-  auto observed_q = backend.allocate(rows, width, DType::kF32);
-  if (!observed_q.ok()) return observed_q.status();
-  auto lse = backend.allocate(rows, options.q_heads, DType::kF32);
-  if (!lse.ok()) return lse.status();
-  compressor->observed_q_ = *std::move(observed_q);
-  compressor->lse_ = *std::move(lse);
   return compressor;
 }
 
-size_t Compressor::workspace_bytes() const { return observed_q_.bytes() + lse_.bytes(); }
-
-void Compressor::observe(const TensorView& q, int32_t first_row) {
+void Compressor::observe(const TensorView& q, const KvView& kv, int32_t first_row) {
+  if (!watches_) return;
+  if (policy_.observation() == Observation::kEveryRow) {
+    add_attention(q, kv, first_row);
+    return;
+  }
   for (size_t i = 0; i < rows_.size(); ++i) {
     const int64_t row = rows_[i].prompt_row - first_row;
     if (row < 0 || row >= q.rows) continue;
@@ -81,107 +98,170 @@ void Compressor::observe(const TensorView& q, int32_t first_row) {
   }
 }
 
-LayerOutcome Compressor::finish_layer(KvCache& cache, SequenceId sequence, int32_t layer, CompressorScratch& scratch) {
-  PKV_CHECK(rows_seen_ == rows_.size(), "a layer ends before every row was observed");
+// H2O (arXiv 2306.14048, section 4): what every query so far has given to each key.
+void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t first_row) {
+  if (first_row == 0) fill(backend_, sums_.view(), 0);
+  std::vector<int32_t> visible;
+  for (int32_t row = 0; row < q.rows; row += kRowsAtOnce) {
+    const auto rows = static_cast<int32_t>(std::min<int64_t>(kRowsAtOnce, q.rows - row));
+    visible.clear();
+    for (int32_t i = 0; i < rows; ++i) visible.push_back(first_row + row + i + 1);
+    const ObserveArgs observed{.q = q.slice_rows(row, rows),
+                               .visible = visible,
+                               .kv = kv,
+                               .first_lane = 0,
+                               .q_heads = options_.q_heads,
+                               .kv_heads = options_.geometry.kv_heads,
+                               .scale = attention_scale(options_.geometry.head_dim)};
+    const TensorView lse = lse_.view().slice_rows(0, rows);
+    backend_.row_lse(observed, lse);
+    backend_.column_mass(observed, lse, sums_.view(), TensorView{});
+  }
+  rows_seen_ += static_cast<int32_t>(q.rows);
+}
+
+absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t layer) {
+  const int32_t expected = !watches_ || policy_.observation() != Observation::kEveryRow
+                               ? static_cast<int32_t>(rows_.size())
+                               : options_.prompt_tokens;
+  PKV_CHECK(rows_seen_ == expected, "a layer ends before every row was observed");
   rows_seen_ = 0;
+  const int32_t heads = options_.geometry.kv_heads, tokens = options_.prompt_tokens;
+  for (int32_t head = 0; head < heads; ++head) {
+    PKV_CHECK(cut.cache.length(cut.from, layer, head) == tokens, "a lane that does not hold the whole prompt");
+  }
+  PKV_CHECK(cut.scratch.max_tokens >= tokens, "scratch for shorter prompts");
+
+  if (scores_layer(layer)) {
+    const LayerLanes lanes(cut.cache, {cut.from}, layer);
+    score_layer(lanes.kv(), layer, cut.scratch);
+  }
+  absl::StatusOr<Selection> selection = select(layer, cut.scratch);
+  if (!selection.ok()) return selection.status();
+  for (const Target& target : cut.targets) {
+    if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, *selection, *target.evictor);
+    if (absl::Status status = move_entries(cut, target, layer, *selection); !status.ok()) return status;
+  }
+  return outcome_of(layer, *std::move(selection));
+}
+
+absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int32_t layer, const Selection& selection) {
+  const int32_t heads = options_.geometry.kv_heads;
+  const bool in_place = target.sequence == cut.from;
+  for (int32_t head = 0; head < heads && !in_place; ++head) {
+    const auto count = static_cast<int32_t>(selection.kept[static_cast<size_t>(head)].size());
+    absl::Status status = cut.cache.append_slots(target.sequence, layer, head, count);
+    if (!status.ok()) return status;
+  }
+  const LayerLanes lanes(cut.cache, {cut.from, target.sequence}, layer);
+  for (int32_t head = 0; head < heads; ++head) {
+    const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
+    const auto count = static_cast<int32_t>(kept.size());
+    if (in_place && count == options_.prompt_tokens) continue;
+    const TensorView columns = cut.scratch.kept.view().slice_rows(head, 1).slice_cols(0, count);
+    backend_.upload(columns, kept.data());
+    backend_.gather(lanes.kv(), head, columns, count, in_place ? head : heads + head);
+    if (in_place) cut.cache.shrink(cut.from, layer, head, count);
+  }
+  backend_.sync();
+  return absl::OkStatus();
+}
+
+LayerOutcome Compressor::outcome_of(int32_t layer, Selection selection) const {
   const std::span<const int32_t> budgets = layer_budgets(layer);
-  const auto heads = static_cast<int32_t>(budgets.size());
-  const int32_t tokens = options_.prompt_tokens;
-  for (int32_t head = 0; head < heads; ++head) {
-    PKV_CHECK(cache.length(sequence, layer, head) == tokens, "a lane that does not hold the whole prompt");
-  }
-  if (std::all_of(budgets.begin(), budgets.end(), [&](int32_t kept) { return kept == tokens; })) {
-    return keep_everything(layer);
-  }
-
-  PKV_CHECK(scratch.max_tokens >= tokens, "scratch for shorter prompts");
-  std::vector<Lane> lanes;
-  std::vector<int32_t> page_ids;
-  cache.view(sequence, layer, 1, lanes, page_ids);
-  KvView kv = cache.base_view();
-  kv.lanes = lanes.data();
-  kv.lane_count = heads;
-  kv.page_ids = page_ids.data();
-
-  score_layer(kv, scratch);
-  select(budgets, scratch);
   LayerOutcome outcome{.budget_tokens = *std::max_element(budgets.begin(), budgets.end())};
-  std::vector<float> mass(static_cast<size_t>(tokens));
-  for (int32_t head = 0; head < heads; ++head) {
-    const int32_t count = budgets[static_cast<size_t>(head)];
-    const TensorView kept_columns = scratch.kept.view().slice_rows(head, 1).slice_cols(0, count);
-    std::vector<int32_t> kept(static_cast<size_t>(count));
-    backend_.download(kept.data(), kept_columns);
-    backend_.download(mass.data(), scratch.mass.view().slice_rows(head, 1).slice_cols(0, tokens));
-    outcome.kept.push_back(count);
-    outcome.recall.push_back(recall_of(mass, kept));
-    backend_.compact(kv, head, kept_columns, count);
-    cache.shrink(sequence, layer, head, count);
-    if (options_.record_positions) outcome.kept_positions.push_back(std::move(kept));
-  }
+  for (const std::vector<int32_t>& kept : selection.kept) outcome.kept.push_back(static_cast<int32_t>(kept.size()));
+  outcome.recall = std::move(selection.recall);
+  if (options_.record_positions) outcome.kept_positions = std::move(selection.kept);
   return outcome;
 }
 
 std::span<const int32_t> Compressor::layer_budgets(int32_t layer) const {
   const auto heads = static_cast<size_t>(options_.geometry.kv_heads);
-  return std::span(lane_budgets_).subspan(static_cast<size_t>(layer) * heads, heads);
+  return std::span(plan_.lane_budgets).subspan(static_cast<size_t>(layer) * heads, heads);
 }
 
-LayerOutcome Compressor::keep_everything(int32_t layer) const {
-  const size_t heads = layer_budgets(layer).size();
-  LayerOutcome outcome{.budget_tokens = options_.prompt_tokens};
-  outcome.kept.assign(heads, options_.prompt_tokens);
-  outcome.recall.assign(heads, 1.0);
-  if (options_.record_positions) {
-    std::vector<int32_t> all(static_cast<size_t>(options_.prompt_tokens));
-    std::iota(all.begin(), all.end(), 0);
-    outcome.kept_positions.assign(heads, all);
-  }
-  return outcome;
+bool Compressor::cuts_layer(int32_t layer) const {
+  if (!plan_.compresses) return false;
+  if (options_.budget.kind == BudgetKind::kMinRecall) return true;
+  const std::span<const int32_t> budgets = layer_budgets(layer);
+  return std::any_of(budgets.begin(), budgets.end(), [&](int32_t kept) { return kept < options_.prompt_tokens; });
 }
 
-void Compressor::score_layer(const KvView& kv, const CompressorScratch& scratch) {
+// A layer that keeps everything is scored only for evictions later on that start from the prompt's scores.
+bool Compressor::scores_layer(int32_t layer) const {
+  return cuts_layer(layer) ||
+         (plan_.evicts_while_generating && policy_.decode_scoring() != DecodeScoring::kAtIntervals);
+}
+
+void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch) {
   const int64_t tokens = options_.prompt_tokens;
-  const LayerView layer{.backend = &backend_,
-                        .kv = kv,
-                        .first_lane = 0,
-                        .prompt_tokens = options_.prompt_tokens,
-                        .observed_q = observed_q_.view(),
-                        .visible = visible_,
-                        .q_heads = options_.q_heads,
-                        .kv_heads = options_.geometry.kv_heads,
-                        .scale = 1.0f / std::sqrt(static_cast<float>(options_.geometry.head_dim))};
-  policy_.score(layer, {.lse = lse_.view(),
-                        .sums = scratch.sums.view().slice_cols(0, tokens),
-                        .mass = scratch.mass.view().slice_cols(0, tokens),
-                        .scores = scratch.scores.view().slice_cols(0, tokens)});
+  const bool every_row = policy_.observation() == Observation::kEveryRow;
+  const LayerView view{.backend = &backend_,
+                       .kv = kv,
+                       .layer = layer,
+                       .first_lane = 0,
+                       .tokens = options_.prompt_tokens,
+                       .observed_q = observed_q_.view(),
+                       .visible = visible_,
+                       .q_heads = options_.q_heads,
+                       .kv_heads = options_.geometry.kv_heads,
+                       .scale = attention_scale(options_.geometry.head_dim)};
+  const int32_t state = policy_.lane_state_floats(options_.geometry.head_dim);
+  policy_.score(view, {.lse = lse_.view(),
+                       .sums = every_row ? sums_.view() : scratch.sums.view().slice_cols(0, tokens),
+                       .mass = scratch.mass.view().slice_cols(0, tokens),
+                       .scores = scratch.scores.view().slice_cols(0, tokens),
+                       .lane_state = scratch.state.view().slice_cols(0, state)});
 }
 
-void Compressor::select(std::span<const int32_t> budgets, const CompressorScratch& scratch) {
-  // Neighbouring lanes with equal budgets go to the backend together.
-  for (size_t first = 0; first < budgets.size();) {
-    size_t end = first + 1;
-    while (end < budgets.size() && budgets[end] == budgets[first]) ++end;
-    select_lanes(static_cast<int32_t>(first), static_cast<int32_t>(end - first), budgets[first], scratch);
-    first = end;
+absl::StatusOr<Selection> Compressor::select(int32_t layer, const CompressorScratch& scratch) const {
+  const std::span<const int32_t> budgets = layer_budgets(layer);
+  if (!cuts_layer(layer)) {
+    const bool recall_known = !watches_ || observes_attention(policy_);
+    return keep_everything(options_.prompt_tokens, budgets.size(), recall_known);
   }
+  const SelectionInput input{.backend = backend_,
+                             .plan = plan_,
+                             .budget = options_.budget,
+                             .budgets = budgets,
+                             .layer = layer,
+                             .tokens = options_.prompt_tokens,
+                             .recall_known = observes_attention(policy_),
+                             .scratch = scratch};
+  return options_.budget.kind == BudgetKind::kMinRecall ? select_by_recall(input) : select_best(input);
 }
 
-void Compressor::select_lanes(int32_t first_lane, int32_t lanes, int32_t budget, const CompressorScratch& scratch) {
-  const int32_t tokens = options_.prompt_tokens, window = policy_.window_tokens();
-  const int32_t ranked = budget - window;  // entries chosen by score; the window follows them in order
-  PKV_CHECK(ranked >= 0 && budget <= tokens, "a budget below the window or beyond the prompt");
-  const TensorView kept = scratch.kept.view().slice_rows(first_lane, lanes);
-  if (ranked > 0) {
-    const TensorView scores = scratch.scores.view().slice_rows(first_lane, lanes);
-    backend_.select_top(scores.slice_cols(0, tokens - window), ranked, kept);
+void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, const Selection& selection,
+                              Evictor& evictor) {
+  const DecodeScoring scoring = policy_.decode_scoring();
+  const int32_t tokens = options_.prompt_tokens;
+  const bool scored = scores_layer(layer);
+  // What goes on being added up are the sums, not what was ranked; and a window that was not ranked has no scores.
+  const TensorView& scores = scoring == DecodeScoring::kEveryStep ? scratch.mass.view() : scratch.scores.view();
+  const int32_t known = !scored                                  ? 0
+                        : scoring == DecodeScoring::kAtIntervals ? std::max(0, tokens - plan_.window_tokens)
+                                                                 : tokens;
+  std::vector<float> columns(static_cast<size_t>(tokens), std::numeric_limits<float>::quiet_NaN());
+  std::vector<float> state(static_cast<size_t>(policy_.lane_state_floats(options_.geometry.head_dim)));
+  std::vector<float> kept_scores;
+  for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
+    if (known > 0) backend_.download(columns.data(), scores.slice_rows(head, 1).slice_cols(0, known));
+    if (!state.empty()) {
+      backend_.download(state.data(),
+                        scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size())));
+    }
+    const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
+    kept_scores.clear();
+    for (const int32_t column : kept) kept_scores.push_back(columns[static_cast<size_t>(column)]);
+    evictor.set_lane(layer, head, kept, kept_scores, state);
   }
-  std::vector<int32_t> newest(static_cast<size_t>(window));
-  std::iota(newest.begin(), newest.end(), tokens - window);
-  for (int32_t lane = 0; lane < lanes; ++lane) {
-    backend_.upload(kept.slice_rows(lane, 1).slice_cols(ranked, window), newest.data());
+  if (scoring != DecodeScoring::kAtIntervals) return;
+  const TensorView ring = evictor.ring(layer);
+  for (size_t i = 0; i < rows_.size(); ++i) {
+    backend_.copy(ring.slice_rows(rows_[i].position % ring.rows, 1),
+                  observed_q_.view().slice_rows(static_cast<int64_t>(i), 1));
   }
-  backend_.sync();  // `newest` goes out of scope
 }
 
 }  // namespace pkv

@@ -5,11 +5,16 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/policy/cache_plan.h"
+#include "server/policy/compressor_scratch.h"
+#include "server/policy/evictor.h"
 #include "server/policy/policy.h"
+#include "server/policy/selection.h"
 
 namespace pkv {
 
@@ -19,68 +24,72 @@ struct LayerOutcome {
   std::vector<int32_t> kept;                         // [kv_heads] entries straight after prefill
   std::vector<double> recall;                        // [kv_heads]; empty: nothing was observed
   std::vector<std::vector<int32_t>> kept_positions;  // [kv_heads], ascending; only if asked for
+  // [kv_heads], ascending, when the answer is done; only if asked for
+  std::vector<std::vector<int32_t>> final_positions;
 };
 
 struct CompressorOptions {
   CacheGeometry geometry;
   int32_t q_heads = 0;
   int32_t prompt_tokens = 0;
+  Budget budget;
   bool record_positions = false;
-};
-
-// Score tensors for prompts of up to `max_tokens`, shared by all requests of the engine thread. RESOURCE_EXHAUSTED
-// where the backend has no memory for them.
-class CompressorScratch {
- public:
-  static absl::StatusOr<std::unique_ptr<CompressorScratch>> create(Backend& backend, int32_t q_heads, int32_t kv_heads,
-                                                                   int32_t max_tokens);
-  size_t bytes() const;
-
-  Tensor sums;    // [Hq, max_tokens]
-  Tensor mass;    // [Hkv, max_tokens]
-  Tensor scores;  // [Hkv, max_tokens]
-  Tensor kept;    // [Hkv, max_tokens] i32
-  int32_t max_tokens = 0;
-
- private:
-  CompressorScratch() = default;
 };
 
 class Compressor {
  public:
-  // `backend` and `policy` must outlive the compressor. RESOURCE_EXHAUSTED where the backend has no memory for the
-  // observed queries.
+  // `backend` and `policy` must outlive the compressor. RESOURCE_EXHAUSTED where the backend has no memory for what is
+  // observed.
   static absl::StatusOr<std::unique_ptr<Compressor>> create(Backend& backend, const CachePolicy& policy,
-                                                            const CompressorOptions& options);
+                                                            const CachePlan& plan, const CompressorOptions& options);
 
-  const std::vector<int32_t>& lane_budgets() const { return lane_budgets_; }
-  bool compresses() const { return compresses_; }  // false: everything is kept, and nothing is observed
-  size_t workspace_bytes() const;                  // of the observed queries and their log-sum-exps
+  size_t workspace_bytes() const;  // of observed queries, log-sum-exps and column sums
+  static uint64_t workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
 
-  // Rows [first_row, first_row + rows) of the prompt have just gone through a layer; q [rows, Hq * d], rotated.
-  void observe(const TensorView& q, int32_t first_row);
-  // The layer has seen the whole prompt: its lanes hold prompt_tokens entries, slot == position. Scores, selects,
-  // compacts and shrinks them. `scratch` is for at least prompt_tokens.
-  LayerOutcome finish_layer(KvCache& cache, SequenceId sequence, int32_t layer, CompressorScratch& scratch);
+  // Rows [first_row, first_row + rows) of the prompt have just gone through a layer; q [rows, Hq * d], rotated. `kv`:
+  // the layer's lanes [kv_heads] with these rows written.
+  void observe(const TensorView& q, const KvView& kv, int32_t first_row);
+
+  // The layer has seen the whole prompt: the lanes of sequence `from` hold prompt_tokens entries, slot == position.
+  // Scores them and leaves what is kept in the lanes of every target: empty ones, or those of `from` as the only
+  // target, which are cut in place so that their surplus pages go back. `scratch` is for at least prompt_tokens.
+  // FAILED_PRECONDITION (recall_shortfall()) where min_recall is out of reach; RESOURCE_EXHAUSTED where a target cannot
+  // have its pages.
+  struct Target {
+    SequenceId sequence;
+    Evictor* evictor;  // told what it has to know; or nullptr
+  };
+  struct Cut {
+    KvCache& cache;
+    SequenceId from;
+    std::span<const Target> targets;
+    CompressorScratch& scratch;
+  };
+  absl::StatusOr<LayerOutcome> finish_layer(const Cut& cut, int32_t layer);
 
  private:
-  Compressor(Backend& backend, const CachePolicy& policy, const CompressorOptions& options);
+  Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
   std::span<const int32_t> layer_budgets(int32_t layer) const;
-  LayerOutcome keep_everything(int32_t layer) const;
-  void score_layer(const KvView& kv, const CompressorScratch& scratch);
-  void select(std::span<const int32_t> budgets, const CompressorScratch& scratch);
-  void select_lanes(int32_t first_lane, int32_t lanes, int32_t budget, const CompressorScratch& scratch);
+  bool cuts_layer(int32_t layer) const;
+  bool scores_layer(int32_t layer) const;
+  void add_attention(const TensorView& q, const KvView& kv, int32_t first_row);
+  void score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch);
+  absl::StatusOr<Selection> select(int32_t layer, const CompressorScratch& scratch) const;
+  absl::Status move_entries(const Cut& cut, const Target& target, int32_t layer, const Selection& selection);
+  LayerOutcome outcome_of(int32_t layer, Selection selection) const;
+  void tell_evictor(int32_t layer, const CompressorScratch& scratch, const Selection& selection, Evictor& evictor);
 
   Backend& backend_;
   const CachePolicy& policy_;
+  const CachePlan& plan_;
   CompressorOptions options_;
-  std::vector<int32_t> lane_budgets_;  // [layers * kv_heads]
+  bool watches_ = false;  // something is cut or will be evicted, so the policy observes
   std::vector<ObservationRow> rows_;
   std::vector<int32_t> visible_;  // [observation rows] slots each sees
-  size_t rows_seen_ = 0;          // of this layer so far
+  int32_t rows_seen_ = 0;         // of this layer so far
   Tensor observed_q_;             // [observation rows, Hq * d]
-  Tensor lse_;                    // [observation rows, Hq]
-  bool compresses_ = false;
+  Tensor lse_;                    // [observation rows, or rows taken at once, Hq]
+  Tensor sums_;                   // [Hq, n]: column sums of this layer, where every row is observed
 };
 
 }  // namespace pkv

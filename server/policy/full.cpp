@@ -1,5 +1,6 @@
 // full: keeps every entry and observes nothing. What all other policies are compared with.
 #include "kernels/check.h"
+#include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 
 namespace pkv {
@@ -7,23 +8,18 @@ namespace {
 
 class FullPolicy : public CachePolicy {
  public:
-  std::vector<int32_t> lane_budgets(int32_t prompt_tokens, const CacheGeometry& geometry) const override {
-    return std::vector<int32_t>(static_cast<size_t>(geometry.layers) * static_cast<size_t>(geometry.kv_heads),
-                                prompt_tokens);
-  }
-  int32_t budget_tokens(int32_t prompt_tokens) const override { return prompt_tokens; }
-  int32_t window_tokens() const override { return 0; }
-  std::vector<ObservationRow> observe(int32_t) const override { return {}; }
+  int32_t window_tokens(int32_t /*budget*/) const override { return 0; }
   void score(const LayerView&, const ScoreBuffers&) const override { PKV_CHECK(false, "full cuts nothing"); }
+  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
 };
 
 }  // namespace
 
 absl::Status validate_full(const PolicySpec& spec) {
-  if (spec.budget.kind != BudgetKind::kNone) {
+  if (spec.budget.kind != BudgetKind::kNone || spec.budget.max_bytes != 0 || spec.budget.allow_shortfall) {
     return absl::InvalidArgumentError("cache_policy.budget: full keeps everything and takes no budget");
   }
-  return absl::OkStatus();
+  return validate_pins(spec);
 }
 
 std::unique_ptr<CachePolicy> make_full(const PolicySpec&) { return std::make_unique<FullPolicy>(); }

@@ -1,9 +1,7 @@
 // pyramidkv: window scores as snapkv, with more entries for lower layers and fewer for upper ones (PyramidKV,
 // arXiv 2406.02069, section 4). All of it in integers, so that the same request gets the same budgets on every machine.
 #include <algorithm>
-#include <numeric>
 
-#include "kernels/check.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/window_score.h"
@@ -13,10 +11,10 @@ namespace {
 
 // One pyramid: n > B > W >= 1, L >= 1, beta >= 1.
 struct Pyramid {
-  int64_t prompt_tokens = 0;  // n
-  int64_t budget = 0;         // B
-  int64_t window = 0;         // W
-  int64_t layers = 0;         // L
+  int64_t tokens = 0;  // n
+  int64_t budget = 0;  // B
+  int64_t window = 0;  // W
+  int64_t layers = 0;  // L
   int64_t beta_millionths = 0;
 
   int64_t past() const { return budget - window; }  // C
@@ -32,41 +30,33 @@ std::vector<int32_t> exact_allocation(const Pyramid& pyramid) {
   if (pyramid.layers == 1) return {static_cast<int32_t>(pyramid.budget)};
   const __int128 beta = pyramid.beta_millionths;
   const __int128 past = pyramid.past(), steps = pyramid.layers - 1;
-  const __int128 most = (pyramid.prompt_tokens - pyramid.window) * beta;
+  const __int128 most = (pyramid.tokens - pyramid.window) * beta;
   const __int128 bottom = std::min(2 * past * beta - past * kMillion, most);  // in units of 1 / beta_millionths
   const __int128 top = 2 * past * beta - bottom;
-  const __int128 denominator = beta * steps;
 
-  std::vector<int32_t> kept(static_cast<size_t>(pyramid.layers));
-  std::vector<__int128> remainder(kept.size());
-  int64_t missing = past * pyramid.layers;
-  for (size_t layer = 0; layer < kept.size(); ++layer) {
-    const __int128 numerator = bottom * steps - (bottom - top) * static_cast<__int128>(layer);
-    const __int128 whole = floor_div(numerator, denominator);
-    kept[layer] = static_cast<int32_t>(whole + pyramid.window);
-    remainder[layer] = numerator - whole * denominator;
-    missing -= static_cast<int64_t>(whole);
+  std::vector<__int128> numerators;
+  for (int64_t layer = 0; layer < pyramid.layers; ++layer) {
+    numerators.push_back(bottom * steps - (bottom - top) * static_cast<__int128>(layer));
   }
-  std::vector<size_t> order(kept.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return remainder[a] > remainder[b]; });
-  PKV_CHECK(missing >= 0 && missing <= pyramid.layers, "the remainders of a pyramid");
-  for (int64_t i = 0; i < missing; ++i) ++kept[order[static_cast<size_t>(i)]];
+  std::vector<int32_t> kept;
+  for (const int64_t entries : round_to_sum(numerators, beta * steps, pyramid.past() * pyramid.layers)) {
+    kept.push_back(static_cast<int32_t>(entries + pyramid.window));
+  }
   return kept;
 }
 
 // The authors' released rule (KVCache-Factory, PyramidKVCluster.update_kv), with its floored step, its uniform budget
-// for prompts below 2C and so a sum that is not L B.
+// for texts below 2C and so a sum that is not L B.
 std::vector<int32_t> factory_allocation(const Pyramid& pyramid) {
   const int64_t past = pyramid.past();
   // One layer has no step; the released code divides by zero there.
-  if (pyramid.layers == 1 || pyramid.prompt_tokens < 2 * past) {
+  if (pyramid.layers == 1 || pyramid.tokens < 2 * past) {
     return std::vector<int32_t>(static_cast<size_t>(pyramid.layers), static_cast<int32_t>(pyramid.budget));
   }
   auto top = static_cast<int64_t>(floor_div(static_cast<__int128>(past) * kMillion, pyramid.beta_millionths));
   int64_t bottom = 2 * past - top;
-  if (bottom >= pyramid.prompt_tokens - pyramid.window) {
-    bottom = pyramid.prompt_tokens - pyramid.window;
+  if (bottom >= pyramid.tokens - pyramid.window) {
+    bottom = pyramid.tokens - pyramid.window;
     top = 2 * past - bottom;
   }
   const auto step = static_cast<int64_t>(floor_div(bottom - top, pyramid.layers - 1));
@@ -81,25 +71,15 @@ class PyramidKvPolicy : public WindowScorePolicy {
  public:
   using WindowScorePolicy::WindowScorePolicy;
 
-  std::vector<int32_t> lane_budgets(int32_t prompt_tokens, const CacheGeometry& geometry) const override {
-    const std::vector<int32_t> layers = layer_budgets(prompt_tokens, geometry.layers);
-    std::vector<int32_t> lanes;
-    lanes.reserve(layers.size() * static_cast<size_t>(geometry.kv_heads));
-    for (int32_t kept : layers) lanes.insert(lanes.end(), static_cast<size_t>(geometry.kv_heads), kept);
-    return lanes;
-  }
-
- private:
-  std::vector<int32_t> layer_budgets(int32_t prompt_tokens, int32_t layers) const {
-    const int32_t budget = budget_tokens(prompt_tokens);
-    if (budget == prompt_tokens) return std::vector<int32_t>(static_cast<size_t>(layers), prompt_tokens);
-    const Pyramid pyramid{.prompt_tokens = prompt_tokens,
+  std::vector<int32_t> layer_budgets(int32_t budget, int32_t tokens, int32_t layers) const override {
+    const Pyramid pyramid{.tokens = tokens,
                           .budget = budget,
                           .window = params().window_tokens,
                           .layers = layers,
                           .beta_millionths = params().beta_millionths};
-    return params().allocation == PyramidAllocation::kExact ? exact_allocation(pyramid) : factory_allocation(pyramid);
+    return spends_exactly() ? exact_allocation(pyramid) : factory_allocation(pyramid);
   }
+  bool spends_exactly() const override { return params().allocation == PyramidAllocation::kExact; }
 };
 
 }  // namespace

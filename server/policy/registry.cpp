@@ -7,8 +7,10 @@
 namespace pkv {
 namespace {
 
-constexpr ParameterInfo kWindow{"window_tokens", ">= 1, below the budget", "8",
-                                "newest prompt entries, always kept; their queries score the others"};
+constexpr ParameterInfo kObservingWindow{"window_tokens", ">= 1, below the budget", "8",
+                                         "newest prompt entries, always kept; their queries score the others"};
+constexpr ParameterInfo kWindow{"window_tokens", ">= 1, below the budget", "8", "newest entries, always kept"};
+constexpr ParameterInfo kSinks{"sink_tokens", ">= 0, below the budget", "4", "first entries, always kept"};
 constexpr ParameterInfo kKernel{"kernel_size", "odd, >= 1", "7", "width in tokens of the pooling of scores"};
 constexpr ParameterInfo kPooling{"pooling", "MAX, AVG, NONE", "MAX", "how scores are pooled along tokens"};
 constexpr ParameterInfo kAggregation{"group_aggregation", "MEAN, MAX, SUM", "MEAN",
@@ -17,24 +19,57 @@ constexpr ParameterInfo kBeta{"beta", ">= 1, at most six decimals", "20",
                               "the top layer gets 1/beta of the average beside the window; 1 makes all layers equal"};
 constexpr ParameterInfo kAllocation{"allocation", "EXACT, FACTORY", "EXACT",
                                     "EXACT spends the budget exactly; FACTORY is the authors' released integer rule"};
+constexpr ParameterInfo kPositionMode{"position_mode", "ORIGINAL, CACHE_RELATIVE", "ORIGINAL",
+                                      "ORIGINAL: keys stay rotated by their place in the text; CACHE_RELATIVE: by "
+                                      "their place in the cache, as the paper"};
+constexpr ParameterInfo kRecent{"recent_tokens", ">= 1, below the budget", "half of the budget",
+                                "newest entries, always kept"};
+constexpr ParameterInfo kH2oScoring{
+    "score", "SUM, MEAN", "SUM", "over queries: their sum, as the paper, or divided by how many could see the entry"};
+constexpr ParameterInfo kSeed{"seed", ">= 0", "0", "requests with the same seed draw the same entries"};
 
-constexpr ParameterInfo kSnapKvParameters[] = {kWindow, kKernel, kPooling, kAggregation};
-constexpr ParameterInfo kPyramidKvParameters[] = {kWindow, kKernel, kPooling, kAggregation, kBeta, kAllocation};
+constexpr ParameterInfo kStreamingLlmParameters[] = {kSinks, kPositionMode};
+constexpr ParameterInfo kH2oParameters[] = {kRecent, kH2oScoring};
+constexpr ParameterInfo kSnapKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation};
+constexpr ParameterInfo kPyramidKvParameters[] = {kObservingWindow, kKernel, kPooling,
+                                                  kAggregation,     kBeta,   kAllocation};
+constexpr ParameterInfo kKeyParameters[] = {kWindow};
+constexpr ParameterInfo kRandomParameters[] = {kSeed, kWindow, kSinks};
 
-constexpr std::array<PolicyRow, 3> kTable{{
+constexpr std::array<PolicyRow, 9> kTable{{
     {.kind = PolicyKind::kFull,
      .name = "full",
      .summary = "keeps every entry",
      .source = "",
      .takes_budget = false,
+     .observes_attention = false,
      .parameters = {},
      .validate = validate_full,
      .make = make_full},
+    {.kind = PolicyKind::kStreamingLlm,
+     .name = "streaming_llm",
+     .summary = "the first entries and the newest, the same in every layer and KV head",
+     .source = "StreamingLLM, arXiv 2309.17453",
+     .takes_budget = true,
+     .observes_attention = false,
+     .parameters = kStreamingLlmParameters,
+     .validate = validate_streaming_llm,
+     .make = make_streaming_llm},
+    {.kind = PolicyKind::kH2o,
+     .name = "h2o",
+     .summary = "per layer and KV head the entries that all queries so far attended to most, and the newest",
+     .source = "H2O, arXiv 2306.14048",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = kH2oParameters,
+     .validate = validate_h2o,
+     .make = make_h2o},
     {.kind = PolicyKind::kSnapKv,
      .name = "snapkv",
      .summary = "per layer and KV head the entries the newest queries attend to most, the same number in every layer",
      .source = "SnapKV, arXiv 2404.14469",
      .takes_budget = true,
+     .observes_attention = true,
      .parameters = kSnapKvParameters,
      .validate = validate_snapkv,
      .make = make_snapkv},
@@ -43,9 +78,46 @@ constexpr std::array<PolicyRow, 3> kTable{{
      .summary = "as snapkv, with more entries in lower layers and fewer in upper ones",
      .source = "PyramidKV, arXiv 2406.02069",
      .takes_budget = true,
+     .observes_attention = true,
      .parameters = kPyramidKvParameters,
      .validate = validate_pyramidkv,
      .make = make_pyramidkv},
+    {.kind = PolicyKind::kL2Norm,
+     .name = "l2norm",
+     .summary = "per layer and KV head the entries with the shortest keys, and the newest",
+     .source = "A Simple and Effective L2 Norm-Based Strategy for KV Cache Compression, arXiv 2406.11430",
+     .takes_budget = true,
+     .observes_attention = false,
+     .parameters = kKeyParameters,
+     .validate = validate_l2norm,
+     .make = make_l2norm},
+    {.kind = PolicyKind::kTova,
+     .name = "tova",
+     .summary = "per layer the positions that the last query attends to most, over all heads, and the newest",
+     .source = "TOVA, arXiv 2401.06104",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = {},
+     .validate = validate_tova,
+     .make = make_tova},
+    {.kind = PolicyKind::kKeyDiff,
+     .name = "keydiff",
+     .summary = "per layer and KV head the entries with keys least like the mean key, and the newest",
+     .source = "KeyDiff, arXiv 2504.15364",
+     .takes_budget = true,
+     .observes_attention = false,
+     .parameters = kKeyParameters,
+     .validate = validate_keydiff,
+     .make = make_keydiff},
+    {.kind = PolicyKind::kRandom,
+     .name = "random",
+     .summary = "per layer and KV head entries drawn at random, beside the first and the newest: a baseline",
+     .source = "",
+     .takes_budget = true,
+     .observes_attention = false,
+     .parameters = kRandomParameters,
+     .validate = validate_random,
+     .make = make_random},
 }};
 
 }  // namespace

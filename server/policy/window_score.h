@@ -1,5 +1,5 @@
 // What snapkv and pyramidkv share: the score a prompt's last W queries give to every earlier entry (SnapKV, arXiv
-// 2404.14469, section 4), its parameters and their checks. Only the number of entries per layer is left to the policy.
+// 2404.14469, section 4), its parameters and their checks. The number of entries per layer is the policy's own.
 #pragma once
 
 #include <string_view>
@@ -9,27 +9,30 @@
 
 namespace pkv {
 
-// Window, kernel and budget. `policy` is the policy's field in the proto message CachePolicy.
+// Window, kernel, pins and budget. `policy` is the policy's field in the proto message CachePolicy.
 absl::Status validate_window_policy(std::string_view policy, const PolicySpec& spec);
+
+// The attention of the observed rows to every slot: buffers.sums [Hq, n], and buffers.lse of the rows.
+void sum_observed_attention(const LayerView& layer, const ScoreBuffers& buffers);
 
 class WindowScorePolicy : public CachePolicy {
  public:
-  explicit WindowScorePolicy(const PolicySpec& spec) : params_(spec.params), budget_(spec.budget) {}
+  explicit WindowScorePolicy(const PolicySpec& spec) : params_(spec.params) {}
 
-  int32_t budget_tokens(int32_t prompt_tokens) const override;
-  int32_t window_tokens() const override { return params_.window_tokens; }
+  int32_t window_tokens(int32_t /*budget*/) const override { return params_.window_tokens; }
+  Observation observation() const override { return Observation::kRows; }
   // The last W rows at their own positions.
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override;
   // mass[g, j]: the window rows' attention to slot j, summed over rows, averaged over the group's query heads.
   // scores[g, j]: the same reduced over the group as asked for, then pooled along [0, n - W).
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override;
+  DecodeScoring decode_scoring() const override { return DecodeScoring::kAtIntervals; }
 
  protected:
   const PolicyParams& params() const { return params_; }
 
  private:
   PolicyParams params_;
-  Budget budget_;
 };
 
 }  // namespace pkv

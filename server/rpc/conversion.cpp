@@ -26,13 +26,7 @@ std::vector<double> lane_recall(const LayerOutcome& layer, bool compressed) {
 
 void set_layer(const LayerOutcome& layer, bool compressed, bool positions, pb::LayerCache& out) {
   out.set_budget_tokens(static_cast<uint32_t>(layer.budget_tokens));
-  if (!layer.kept.empty()) {
-    const auto [least, most] = std::minmax_element(layer.kept.begin(), layer.kept.end());
-    out.set_kept_min(static_cast<uint32_t>(*least));
-    out.set_kept_max(static_cast<uint32_t>(*most));
-    out.set_kept_mean(std::accumulate(layer.kept.begin(), layer.kept.end(), 0.0) /
-                      static_cast<double>(layer.kept.size()));
-  }
+  if (!layer.kept.empty()) set_kept(layer.kept, out);
   if (const std::vector<double> recall = lane_recall(layer, compressed); !recall.empty())
     set_recall(recall, *out.mutable_recall());
   if (!positions) return;
@@ -40,6 +34,8 @@ void set_layer(const LayerOutcome& layer, bool compressed, bool positions, pb::L
     pb::KeptPositions& kept = *out.add_heads();
     kept.set_kv_head(static_cast<uint32_t>(head));
     kept.mutable_positions()->Add(layer.kept_positions[head].begin(), layer.kept_positions[head].end());
+    if (head >= layer.final_positions.size()) continue;
+    kept.mutable_final_positions()->Add(layer.final_positions[head].begin(), layer.final_positions[head].end());
   }
 }
 
@@ -54,6 +50,13 @@ void set_total_recall(const CacheReport& report, pb::CacheReport& out) {
 }
 
 }  // namespace
+
+void set_kept(std::span<const int32_t> kept, pb::LayerCache& out) {
+  const auto [least, most] = std::minmax_element(kept.begin(), kept.end());
+  out.set_kept_min(static_cast<uint32_t>(*least));
+  out.set_kept_max(static_cast<uint32_t>(*most));
+  out.set_kept_mean(std::accumulate(kept.begin(), kept.end(), 0.0) / static_cast<double>(kept.size()));
+}
 
 void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail detail, pb::CacheReport& out) {
   *out.mutable_effective_policy() = to_proto(spec);

@@ -15,6 +15,8 @@ namespace pkv {
 // How much of the report a caller wants; kNone: no report at all.
 enum class ReportDetail : uint8_t { kNone, kSummary, kPerLayer, kPositions };
 
+// Least, mean and most entries of a layer's KV heads; at least one.
+void set_kept(std::span<const int32_t> kept, pyramidkv::v1::LayerCache& out);
 void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail detail,
                 pyramidkv::v1::CacheReport& out);
 void set_timings(const RequestTimings& timings, pyramidkv::v1::Timings& out);

@@ -18,9 +18,9 @@ constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
-constexpr std::array kReasons = {kBadInput,       kBadSampling,    kBadCachePolicy, kContextTooLong,
-                                 kCacheNeverFits, kNotImplemented, kNotFound,       kNoChatTemplate,
-                                 kQueueFull,      kModelLoading,   kServerDraining};
+constexpr std::array kReasons = {kBadInput,       kBadSampling,      kBadCachePolicy, kContextTooLong,
+                                 kCacheNeverFits, kRecallNotReached, kNotImplemented, kNotFound,
+                                 kNoChatTemplate, kQueueFull,        kModelLoading,   kServerDraining};
 
 constexpr std::array<std::string_view, 17> kCodeNames = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
@@ -98,16 +98,30 @@ absl::Status not_found(const std::string& field, const std::string& description)
       {.code = absl::StatusCode::kNotFound, .reason = kNotFound, .field = field, .description = description});
 }
 
-absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix) {
+NamedField split_field(const absl::Status& status) {
   const std::string message(status.message());
   const size_t colon = message.find(": ");
-  const bool names_field = colon != std::string::npos && message.find(' ') > colon;
-  ErrorDetail detail{.code = status.code(), .reason = reason, .description = message};
-  if (names_field) {
-    detail.field = field_prefix + message.substr(0, colon);
-    detail.description = message.substr(colon + 2);
-  }
-  return make_error(detail);
+  if (colon == std::string::npos || message.find(' ') < colon) return {.field = "", .description = message};
+  return {.field = message.substr(0, colon), .description = message.substr(colon + 2)};
+}
+
+absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix) {
+  const NamedField named = split_field(status);
+  return make_error({.code = status.code(),
+                     .reason = reason,
+                     .field = named.field.empty() ? "" : field_prefix + named.field,
+                     .description = named.description});
+}
+
+absl::Status with_field_moved(const absl::Status& status, std::string_view from, std::string_view to) {
+  const NamedField named = split_field(status);
+  pb::BadRequest request;
+  if (!named.field.starts_with(from) || !read_payload(status, kBadRequestUrl, request)) return status;
+  const std::string field = std::string(to) + named.field.substr(from.size());
+  absl::Status moved(status.code(), absl::StrCat(field, ": ", named.description));
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { moved.SetPayload(url, payload); });
+  set_violation(moved, field, named.description);
+  return moved;
 }
 
 std::string error_reason(const absl::Status& status) {

@@ -21,6 +21,7 @@ inline constexpr std::string_view kBadSampling = "BAD_SAMPLING";
 inline constexpr std::string_view kBadCachePolicy = "BAD_CACHE_POLICY";
 inline constexpr std::string_view kContextTooLong = "CONTEXT_TOO_LONG";
 inline constexpr std::string_view kCacheNeverFits = "CACHE_NEVER_FITS";
+inline constexpr std::string_view kRecallNotReached = "RECALL_NOT_REACHED";
 inline constexpr std::string_view kNotImplemented = "UNIMPLEMENTED";
 inline constexpr std::string_view kNotFound = "NOT_FOUND";
 inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";
@@ -49,8 +50,19 @@ absl::Status bad_cache_policy(const std::string& field, const std::string& descr
 // UNIMPLEMENTED: what is asked for by `field` is part of the contract, but not of this build.
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
 absl::Status not_found(const std::string& field, const std::string& description);
-// From a status whose message is "field: description", as policies and chat templates give it.
+
+// A message of the form "field: description", as policies and chat templates give it; without a field where it has
+// none.
+struct NamedField {
+  std::string field;
+  std::string description;
+};
+NamedField split_field(const absl::Status& status);
+// From a status with such a message.
 absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix = "");
+// The same error about the same field of a message that is itself the field `to` of another: where the field's path
+// begins with `from`, that becomes `to`.
+absl::Status with_field_moved(const absl::Status& status, std::string_view from, std::string_view to);
 
 std::string error_reason(const absl::Status& status);  // empty: none
 // The delay its RetryInfo names, else zero.

@@ -1,6 +1,9 @@
 #include "server/rpc/generation_call.h"
 
-#include "server/rpc/conversion.h"
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "server/policy/recall_shortfall.h"
 #include "server/rpc/errors.h"
 
 namespace pkv {
@@ -10,7 +13,62 @@ namespace pb = ::pyramidkv::v1;
 
 constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
 
+// What Engine::submit refused, as the contract has it.
+absl::Status submit_error(const absl::Status& status) {
+  ErrorDetail detail{.code = status.code(), .description = std::string(status.message())};
+  switch (status.code()) {
+    case absl::StatusCode::kResourceExhausted:
+      detail.reason = kQueueFull;
+      detail.retry_delay = kQueueRetryDelay;
+      return make_error(detail);
+    case absl::StatusCode::kUnavailable:
+      detail.reason = kServerDraining;
+      return make_error(detail);
+    case absl::StatusCode::kFailedPrecondition:
+      return with_reason(status, kCacheNeverFits);
+    case absl::StatusCode::kInvalidArgument:
+      return with_reason(status, kBadCachePolicy);
+    default:
+      return status;
+  }
+}
+
+// What ended an admitted request, as the contract has it.
+absl::Status running_error(const absl::Status& status) {
+  const std::optional<RecallShortfall> shortfall = recall_shortfall(status);
+  if (!shortfall) return status;
+  return make_error(
+      {.code = status.code(),
+       .reason = kRecallNotReached,
+       .field = "cache_policy.budget.min_recall",
+       .description = split_field(status).description,
+       .metadata = {{"reached", absl::StrCat(shortfall->reached)}, {"layer", std::to_string(shortfall->layer)}}});
+}
+
+// Beside the status: when to come back.
+void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& context) {
+  const absl::Duration delay = error_retry_delay(status);
+  if (delay > absl::ZeroDuration()) {
+    context.AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(absl::ToInt64Milliseconds(delay)));
+  }
+}
+
 }  // namespace
+
+void GenerationCall::submit(const std::shared_ptr<GenerationCall>& call, grpc::CallbackServerContext& context) {
+  const absl::Status submitted = call->served_.engine->submit(call->valid_.request, call);
+  if (submitted.ok()) return;
+  const absl::Status error = submit_error(submitted);
+  add_retry_trailer(error, context);
+  call->refuse(error);
+}
+
+void GenerationCall::refuse(const absl::Status& error) {
+  state_.metrics().count_rejection(error_reason(error));
+  const std::lock_guard lock(mutex_);
+  error_ = error;
+  advance();
+}
 
 void GenerationCall::on_start() {
   const std::lock_guard lock(mutex_);
@@ -44,8 +102,10 @@ void GenerationCall::on_end(const RequestResult& result) {
 }
 
 void GenerationCall::on_error(const absl::Status& status) {
+  const absl::Status error = running_error(status);
+  if (error_reason(error) == kRecallNotReached) return refuse(error);
   const std::lock_guard lock(mutex_);
-  error_ = status;
+  error_ = error;
   advance();
 }
 
@@ -72,32 +132,6 @@ pb::GenerateStreamResponse GenerationCall::start_message() const {
   *start.mutable_effective_policy() = to_proto(valid_.request->policy);
   start.set_seed(valid_.request->sampling.seed);
   return message;
-}
-
-void GenerationCall::set_ending(pb::Choice& choice) const {
-  choice.set_index(0);
-  choice.set_finish_reason(to_proto(result_->finish_reason));
-  choice.set_matched_stop(output_.matched_stop());
-}
-
-absl::Status submit_error(const absl::Status& status) {
-  ErrorDetail detail{.code = status.code(), .description = std::string(status.message())};
-  switch (status.code()) {
-    case absl::StatusCode::kResourceExhausted:
-      detail.reason = kQueueFull;
-      detail.retry_delay = kQueueRetryDelay;
-      return make_error(detail);
-    case absl::StatusCode::kUnavailable:
-      detail.reason = kServerDraining;
-      return make_error(detail);
-    case absl::StatusCode::kFailedPrecondition:
-      detail.reason = kCacheNeverFits;
-      return make_error(detail);
-    case absl::StatusCode::kInvalidArgument:
-      return with_reason(status, kBadCachePolicy);
-    default:
-      return status;
-  }
 }
 
 }  // namespace pkv

@@ -3,13 +3,14 @@
 // finished.
 #pragma once
 
-#include <grpcpp/support/status.h>
+#include <grpcpp/grpcpp.h>
 
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <string>
 
+#include "server/rpc/conversion.h"
 #include "server/rpc/output_assembler.h"
 #include "server/rpc/server_state.h"
 #include "server/rpc/validation.h"
@@ -24,7 +25,8 @@ class GenerationCall : public TokenSink {
         valid_(std::move(valid)),
         output_(*served.tokenizer, *valid_.request, valid_.output) {}
 
-  const std::shared_ptr<const Request>& request() const { return valid_.request; }
+  // Hands the request to the engine, which may start at once. What the engine refuses ends the call.
+  static void submit(const std::shared_ptr<GenerationCall>& call, grpc::CallbackServerContext& context);
   // The caller is gone or gave up. The engine answers with on_error, and that finishes the RPC.
   void cancel() { served_.engine->cancel(this); }
   // Once the RPC is done, on gRPC's thread: writing a log may block, which the engine must not.
@@ -43,11 +45,14 @@ class GenerationCall : public TokenSink {
   // Something changed: send what can be sent. The lock is held; must not block.
   virtual void advance() = 0;
 
+  // Ends the call with an error that counts as a refusal.
+  void refuse(const absl::Status& error);
   // Counts the RPC's end and makes the status to finish it with.
   grpc::Status close(const absl::Status& status);
   pyramidkv::v1::GenerateStreamResponse start_message() const;
-  // Finish reason, and what ended the answer.
-  void set_ending(pyramidkv::v1::Choice& choice) const;
+  // Of a message that ends an answer: usage, timings, the report where it is wanted, and of the choice what ended it.
+  template <typename Message>
+  void set_ending(Message& message, pyramidkv::v1::Choice& choice) const;
 
   const ServedModel& served_;
   ServerState& state_;
@@ -62,7 +67,16 @@ class GenerationCall : public TokenSink {
   std::string_view final_code_;  // name of the status the RPC ended with
 };
 
-// Maps what Engine::submit refused to the contract's errors.
-absl::Status submit_error(const absl::Status& status);
+template <typename Message>
+void GenerationCall::set_ending(Message& message, pyramidkv::v1::Choice& choice) const {
+  choice.set_index(0);
+  choice.set_finish_reason(to_proto(result_->finish_reason));
+  choice.set_matched_stop(output_.matched_stop());
+  set_usage(*result_, *message.mutable_usage());
+  set_timings(result_->timings, *message.mutable_timings());
+  if (valid_.report != ReportDetail::kNone) {
+    set_report(result_->cache, valid_.request->policy, valid_.report, *message.mutable_cache());
+  }
+}
 
 }  // namespace pkv

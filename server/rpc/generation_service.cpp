@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/rpc/errors.h"
+#include "server/rpc/estimate_cache.h"
 #include "server/rpc/stream_call.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/validation.h"
@@ -40,6 +41,17 @@ absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerSta
   return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
 }
 
+absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer, ServerState& state,
+                                                  const grpc::CallbackServerContext& context) {
+  pb::CompareRequest message;
+  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  absl::StatusOr<const ServedModel*> served = state.find_model(message.request().model());
+  if (!served.ok()) return with_field_moved(served.status(), "model", "request.model");
+  absl::StatusOr<ValidRequest> valid = validate_comparison(message, **served, state, deadline_of(context));
+  if (!valid.ok()) return valid.status();
+  return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
+}
+
 // A generation that was refused before its policy was known to be one.
 grpc::Status refuse(const absl::Status& status, ServerState& state) {
   const grpc::Status result = to_grpc_status(status);
@@ -48,6 +60,15 @@ grpc::Status refuse(const absl::Status& status, ServerState& state) {
   state.log().debug("generation refused", {{"code", std::string(status_code_name(result.error_code()))},
                                            {"message", result.error_message()}});
   return result;
+}
+
+// The call of a request that may be submitted, or the end of one that may not.
+grpc::ServerUnaryReactor* answer(absl::StatusOr<AcceptedRequest> accepted, ServerState& state,
+                                 grpc::CallbackServerContext& context, grpc::ByteBuffer& response) {
+  if (accepted.ok()) return start_unary_call(*accepted->served, state, std::move(accepted->valid), context, response);
+  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
+  reactor->Finish(refuse(accepted.status(), state));
+  return reactor;
 }
 
 grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status) {
@@ -94,17 +115,19 @@ absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state
   return absl::OkStatus();
 }
 
+absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, pb::EstimateCacheResponse& response) {
+  pb::EstimateCacheRequest message;
+  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
+  if (!served.ok()) return served.status();
+  return estimate_cache(message, **served, state.policies(), response);
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context);
-  if (!accepted.ok()) {
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(refuse(accepted.status(), state_));
-    return reactor;
-  }
-  return start_unary_call(*accepted->served, state_, std::move(accepted->valid), *context, *response);
+  return answer(accept(*request, state_, *context), state_, *context, *response);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(grpc::CallbackServerContext* context,
@@ -131,13 +154,17 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
 }
 
 grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerContext* context,
-                                                           const grpc::ByteBuffer*, grpc::ByteBuffer*) {
-  return finish(*context, not_built("EstimateCache", "this method is not built yet"));
+                                                           const grpc::ByteBuffer* request,
+                                                           grpc::ByteBuffer* response) {
+  pb::EstimateCacheResponse message;
+  const absl::Status status = estimate(*request, state_, message);
+  if (status.ok()) *response = serialize_message(message);
+  return finish(*context, status);
 }
 
-grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context, const grpc::ByteBuffer*,
-                                                     grpc::ByteBuffer*) {
-  return finish(*context, not_built("Compare", "this method is not built yet"));
+grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context,
+                                                     const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return answer(accept_comparison(*request, state_, *context), state_, *context, *response);
 }
 
 }  // namespace pkv

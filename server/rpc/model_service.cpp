@@ -2,6 +2,8 @@
 
 #include <string>
 
+#include "server/rpc/policy_parameters.h"
+
 namespace pkv {
 namespace {
 

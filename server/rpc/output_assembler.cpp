@@ -20,6 +20,11 @@ std::vector<T> take_front(std::vector<T>& from, size_t count) {
 
 bool contains(std::span<const TokenId> ids, TokenId id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
 
+bool ends_answer(const Request& request, TokenId id) {
+  return (!request.sampling.ignore_eos && contains(request.end_tokens, id)) ||
+         contains(request.sampling.stop_token_ids, id);
+}
+
 }  // namespace
 
 OutputAssembler::OutputAssembler(const Tokenizer& tokenizer, const Request& request, const OutputOptions& options)
@@ -42,11 +47,6 @@ void OutputAssembler::echo_prompt() {
   if (options_.logprobs) pending_.logprobs = std::move(prompt_logprobs_);
 }
 
-bool OutputAssembler::ends_answer(TokenId id) const {
-  return (!request_.sampling.ignore_eos && contains(request_.end_tokens, id)) ||
-         contains(request_.sampling.stop_token_ids, id);
-}
-
 bool OutputAssembler::push_text(const std::string& text) {
   // Stop strings count from min_tokens on, as end tokens do.
   if (tokens_ < request_.sampling.min_tokens) {
@@ -67,7 +67,7 @@ bool OutputAssembler::add_token(const TokenLogprob& token) {
   if (options_.return_token_ids) pending_.token_ids.push_back(token.id);
   if (options_.logprobs) pending_.logprobs.push_back(token);
   if (withheld_ && !push_text(detokenizer_.push(*std::exchange(withheld_, std::nullopt)))) return false;
-  if (ends_answer(token.id)) {
+  if (ends_answer(request_, token.id)) {
     withheld_ = token.id;
     return true;
   }
@@ -102,6 +102,15 @@ OutputAssembler::Piece OutputAssembler::take(size_t max_tokens) {
   taken_ = true;
   if (pending_.empty()) untaken_tokens_ = 0;  // otherwise the rest is still due
   return piece;
+}
+
+std::string answer_text(const Tokenizer& tokenizer, const Request& request, std::span<const TokenId> tokens) {
+  OutputAssembler assembler(tokenizer, request, {.return_token_ids = false});
+  RequestResult result;
+  for (const TokenId id : tokens) assembler.add_token({.id = id});
+  if (!tokens.empty() && ends_answer(request, tokens.back())) result.matched_stop_token = tokens.back();
+  assembler.finish(result);
+  return assembler.take(0).text;
 }
 
 }  // namespace pkv

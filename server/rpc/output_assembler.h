@@ -49,7 +49,6 @@ class OutputAssembler {
 
  private:
   void echo_prompt();
-  bool ends_answer(TokenId id) const;
   bool push_text(const std::string& text);
 
   const Tokenizer& tokenizer_;
@@ -67,5 +66,8 @@ class OutputAssembler {
   bool finished_ = false;
   bool echoed_ = false;
 };
+
+// The text of a whole answer to `request`, without the token that ended it.
+std::string answer_text(const Tokenizer& tokenizer, const Request& request, std::span<const TokenId> tokens);
 
 }  // namespace pkv

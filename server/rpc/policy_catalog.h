@@ -21,8 +21,8 @@ class PolicyCatalog {
   static absl::StatusOr<PolicyCatalog> create(const PoliciesConfig& config, KvDtype default_dtype);
 
   // Every default filled in. Errors as in errors.h, fields below "cache_policy": UNIMPLEMENTED for what is not built,
-  // NOT_FOUND for an unknown preset, BAD_CACHE_POLICY for what the policy does not accept. Budgets that only a prompt
-  // can judge are judged at admission.
+  // NOT_FOUND for an unknown preset, BAD_CACHE_POLICY for what the policy does not accept. Budgets and pins that only a
+  // prompt can judge are judged at admission; the span of a system message is not among the pins yet.
   absl::StatusOr<PolicySpec> resolve(const pyramidkv::v1::CachePolicy& wished) const;
 
   const PolicySpec& default_spec() const { return default_spec_; }
@@ -42,9 +42,7 @@ class PolicyCatalog {
   std::vector<std::pair<std::string, PolicySpec>> presets_;
 };
 
-// The spec as the proto message, everything resolved: parameters, budget with its scope, entry format.
+// The spec as the proto message, everything resolved: parameters, budget with its scope, pins, entry format.
 pyramidkv::v1::CachePolicy to_proto(const PolicySpec& spec);
-
-pyramidkv::v1::KvDtype to_proto(KvDtype dtype);
 
 }  // namespace pkv

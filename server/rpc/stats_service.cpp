@@ -62,7 +62,7 @@ void set_policies(const EngineStats& stats, pb::Stats& out) {
     policy.set_held_bytes(totals.held_bytes);
     policy.set_full_equivalent_bytes(totals.full_equivalent_bytes);
     policy.set_saved_bytes(totals.saved_bytes);
-    policy.set_evicted_entries_total(totals.evicted_entries_total);
+    policy.set_evicted_entries_total(totals.evicted_entries_total + totals.evicted_while_generating_total);
   }
 }
 

@@ -2,9 +2,6 @@
 
 #include <utility>
 
-#include "server/rpc/conversion.h"
-#include "server/rpc/errors.h"
-#include "server/rpc/unary_call.h"
 #include "server/rpc/wire.h"
 
 namespace pkv {
@@ -25,12 +22,6 @@ class StreamCall final : public GenerationCall {
 
   // Before submit: the engine may start at once.
   void attach(WriteReactor* reactor) { reactor_ = reactor; }
-
-  void refuse(const absl::Status& status) {
-    const std::lock_guard lock(mutex_);
-    error_ = status;
-    advance();
-  }
 
   void write_done(bool ok) {
     bool lost = false;
@@ -84,12 +75,7 @@ class StreamCall final : public GenerationCall {
   pb::GenerateStreamResponse end_message() const {
     pb::GenerateStreamResponse message;
     pb::StreamEnd& end = *message.mutable_end();
-    set_ending(*end.add_choices());
-    set_usage(*result_, *end.mutable_usage());
-    set_timings(result_->timings, *end.mutable_timings());
-    if (valid_.report != ReportDetail::kNone) {
-      set_report(result_->cache, valid_.request->policy, valid_.report, *end.mutable_cache());
-    }
+    set_ending(end, *end.add_choices());
     return message;
   }
 
@@ -132,12 +118,7 @@ WriteReactor* start_stream_call(const ServedModel& served, ServerState& state, V
   auto call = std::make_shared<StreamCall>(served, state, std::move(valid));
   auto* reactor = new StreamReactor(call);
   call->attach(reactor);
-  if (const absl::Status submitted = served.engine->submit(call->request(), call); !submitted.ok()) {
-    const absl::Status error = submit_error(submitted);
-    state.metrics().count_rejection(error_reason(error));
-    add_retry_trailer(error, context);
-    call->refuse(error);
-  }
+  GenerationCall::submit(call, context);
   return reactor;
 }
 

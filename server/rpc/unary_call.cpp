@@ -1,11 +1,8 @@
 #include "server/rpc/unary_call.h"
 
 #include <limits>
-#include <string>
 #include <utility>
 
-#include "server/rpc/conversion.h"
-#include "server/rpc/errors.h"
 #include "server/rpc/wire.h"
 
 namespace pkv {
@@ -20,14 +17,13 @@ class UnaryCall final : public GenerationCall {
 
   // Before submit: the engine may finish at once.
   void attach(grpc::ServerUnaryReactor* reactor) { reactor_ = reactor; }
-  void refuse(const absl::Status& status) { reactor_->Finish(close(status)); }
 
  private:
   void advance() override {
     if (!error_.ok()) {
       reactor_->Finish(close(error_));
     } else if (result_) {
-      response_ = serialize_message(reply());
+      response_ = valid_.request->compare_with.empty() ? serialize_message(reply()) : serialize_message(comparison());
       reactor_->Finish(close(absl::OkStatus()));
     }
   }
@@ -39,11 +35,24 @@ class UnaryCall final : public GenerationCall {
     message.set_seed(valid_.request->sampling.seed);
     pb::Choice& choice = *message.add_choices();
     set_piece(output_.take(std::numeric_limits<size_t>::max()), *served_.tokenizer, choice);
-    set_ending(choice);
-    set_usage(*result_, *message.mutable_usage());
-    set_timings(result_->timings, *message.mutable_timings());
-    if (valid_.report != ReportDetail::kNone) {
-      set_report(result_->cache, valid_.request->policy, valid_.report, *message.mutable_cache());
+    set_ending(message, choice);
+    return message;
+  }
+
+  pb::CompareResponse comparison() {
+    pb::CompareResponse message;
+    *message.mutable_baseline() = reply();
+    for (size_t i = 0; i < result_->comparisons.size(); ++i) {
+      const PolicyComparison& result = result_->comparisons[i];
+      pb::Comparison& out = *message.add_comparisons();
+      out.mutable_kl()->Add(result.kl.begin(), result.kl.end());
+      out.set_kl_mean(result.kl_mean);
+      out.set_top1_agreement(result.top1_agreement);
+      out.set_first_divergence(result.first_divergence);
+      out.set_text(answer_text(*served_.tokenizer, *valid_.request, result.tokens));
+      if (valid_.output.return_token_ids) out.mutable_token_ids()->Add(result.tokens.begin(), result.tokens.end());
+      if (valid_.report == ReportDetail::kNone) continue;
+      set_report(result.cache, valid_.request->compare_with[i], valid_.report, *out.mutable_cache());
     }
     return message;
   }
@@ -67,24 +76,12 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
 
 }  // namespace
 
-void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& context) {
-  const absl::Duration delay = error_retry_delay(status);
-  if (delay > absl::ZeroDuration()) {
-    context.AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(absl::ToInt64Milliseconds(delay)));
-  }
-}
-
 grpc::ServerUnaryReactor* start_unary_call(const ServedModel& served, ServerState& state, ValidRequest valid,
                                            grpc::CallbackServerContext& context, grpc::ByteBuffer& response) {
   auto call = std::make_shared<UnaryCall>(served, state, std::move(valid), response);
   auto* reactor = new UnaryReactor(call);
   call->attach(reactor);
-  if (const absl::Status submitted = served.engine->submit(call->request(), call); !submitted.ok()) {
-    const absl::Status error = submit_error(submitted);
-    state.metrics().count_rejection(error_reason(error));
-    add_retry_trailer(error, context);
-    call->refuse(error);
-  }
+  GenerationCall::submit(call, context);
   return reactor;
 }
 

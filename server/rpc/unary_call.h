@@ -1,4 +1,4 @@
-// Generate: everything in one reply.
+// Generate and Compare: everything in one reply.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
@@ -7,11 +7,9 @@
 
 namespace pkv {
 
-// Submits `valid` and answers into `response` when it is done. The returned reactor deletes itself.
+// Submits `valid` and answers into `response` when it is done: with a GenerateResponse, or a CompareResponse where it
+// is a comparison. The returned reactor deletes itself.
 grpc::ServerUnaryReactor* start_unary_call(const ServedModel& served, ServerState& state, ValidRequest valid,
                                            grpc::CallbackServerContext& context, grpc::ByteBuffer& response);
-
-// Adds what a refused caller may read beside the status: when to come back.
-void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& context);
 
 }  // namespace pkv

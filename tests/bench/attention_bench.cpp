@@ -1,9 +1,11 @@
 // Speed of the CPU attention paths on the shapes of a small model (3 KV heads, 9 query heads of 64): decode over a
-// cache of 30 layers that does not fit the caches of a core, one prompt chunk of 256 rows at several depths, and the
-// observation passes.
+// cache of 30 layers that does not fit the caches of a core, one prompt chunk of 256 rows at several depths, the
+// observation passes, and what is done to entries and keys alone.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
+#include <random>
 
 #include "kernels/cpu/attention.h"
 #include "kernels/cpu/select.h"
@@ -126,12 +128,53 @@ void BM_WriteKv(benchmark::State& state) {
   report(state, 0, 0);
 }
 
-void BM_Compact(benchmark::State& state) {
+// range: 0 ascending slots, 1 any order
+void BM_Gather(benchmark::State& state) {
   PagedLanes cache(kHeadDim, kPageBytes, {{8000, KvDtype::kF16}}, 0, 1);
   std::vector<int32_t> kept(1000);
   for (int32_t i = 0; i < 1000; ++i) kept[i] = i * 8 + 3;
+  if (state.range(0) == 1) std::shuffle(kept.begin(), kept.end(), std::mt19937(1));
   ThreadPool pool(available_cores());
-  for (auto _ : state) cpu_compact(cache.view(), 0, {kept.data(), DType::kI32, 1, 1000, 1000}, 1000, pool);
+  CpuAttention attention(detect_isa(), false, pool);
+  for (auto _ : state) attention.gather(cache.view(), 0, {kept.data(), DType::kI32, 1, 1000, 1000}, 1000, 0);
+}
+
+// range: path, slots
+void BM_KeyNorms(benchmark::State& state) {
+  const auto slots = static_cast<int32_t>(state.range(1));
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(kKvHeads, {slots, KvDtype::kF16}), 0, 1);
+  std::vector<float> norms(static_cast<size_t>(kKvHeads) * slots);
+  ThreadPool pool(available_cores());
+  CpuAttention attention(features_of(state), false, pool);
+  for (auto _ : state) attention.key_norms(cache.view(), 0, matrix(norms, kKvHeads));
+  report(state, 0, 2.0 * kKvHeads * slots * kHeadDim);
+}
+
+// range: path, slots
+void BM_KeySimilarity(benchmark::State& state) {
+  const auto slots = static_cast<int32_t>(state.range(1));
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(kKvHeads, {slots, KvDtype::kF16}), 0, 1);
+  std::vector<float> sums(kKvHeads * kHeadDim), cosines(static_cast<size_t>(kKvHeads) * slots);
+  ThreadPool pool(available_cores());
+  CpuAttention attention(features_of(state), false, pool);
+  for (auto _ : state) {
+    attention.key_similarity(cache.view(), 0, matrix(sums, kKvHeads), matrix(cosines, kKvHeads));
+  }
+  report(state, 0, 2.0 * kKvHeads * slots * kHeadDim);
+}
+
+// range: path, slots
+void BM_TurnKeys(benchmark::State& state) {
+  const auto slots = static_cast<int32_t>(state.range(1));
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(kKvHeads, {slots, KvDtype::kF16}), 0, 1);
+  std::vector<float> inv_freq(kHeadDim / 2);
+  for (int32_t i = 0; i < kHeadDim / 2; ++i) inv_freq[i] = static_cast<float>(std::pow(1e4, -2.0 * i / kHeadDim));
+  ThreadPool pool(available_cores());
+  CpuAttention attention(features_of(state), false, pool);
+  for (auto _ : state) {
+    attention.turn_keys(cache.view(), 0, kKvHeads, 4, -1, {.inv_freq = inv_freq, .head_dim = kHeadDim});
+  }
+  report(state, 0, 4.0 * kKvHeads * slots * kHeadDim);
 }
 
 void every_path(benchmark::internal::Benchmark* b, const std::vector<std::vector<int64_t>>& shapes) {
@@ -148,10 +191,13 @@ BENCHMARK(BM_Decode)->Apply([](auto* b) {
   every_path(b, {{128, 1}, {512, 1}, {1000, 1}, {2000, 1}, {8000, 1}, {1000, 10}, {1000, 30}});
 });
 BENCHMARK(BM_Prefill)->Apply([](auto* b) { every_path(b, {{0}, {256}, {1024}, {4096}, {8000}}); });
-BENCHMARK(BM_Observe)->Apply([](auto* b) { every_path(b, {{8000, 8}, {8000, 64}}); });
+BENCHMARK(BM_Observe)->Apply([](auto* b) { every_path(b, {{128, 1}, {300, 1}, {8000, 8}, {8000, 64}}); });
 BENCHMARK(BM_WriteKv)->Apply([](auto* b) { every_path(b, {{}}); });
 BENCHMARK(BM_SelectTop)->UseRealTime()->Unit(benchmark::kMicrosecond);
-BENCHMARK(BM_Compact)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_Gather)->Arg(0)->Arg(1)->UseRealTime()->Unit(benchmark::kMicrosecond);
+BENCHMARK(BM_KeyNorms)->Apply([](auto* b) { every_path(b, {{128}, {8000}}); });
+BENCHMARK(BM_KeySimilarity)->Apply([](auto* b) { every_path(b, {{128}, {8000}}); });
+BENCHMARK(BM_TurnKeys)->Apply([](auto* b) { every_path(b, {{128}, {8000}}); });
 
 }  // namespace
 }  // namespace pkv

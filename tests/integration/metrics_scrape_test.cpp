@@ -33,7 +33,7 @@ TEST_F(ServerTest, MetricsTellWhatHappened) {
   pb::GenerateRequest wish = request("hello world", 7);
   pb::GenerateResponse reply;
   ASSERT_TRUE(generate(wish, reply).ok());
-  wish.mutable_cache_policy()->mutable_tova();
+  wish.set_priority(1);
   EXPECT_FALSE(generate(wish, reply).ok());
   ASSERT_TRUE(eventually_idle());
 

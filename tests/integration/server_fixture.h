@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -84,6 +85,14 @@ class ServerTest : public ::testing::Test {
               response.stats().memory().kv_live_bytes() + response.stats().memory().kv_free_bytes());
     return response.stats();
   }
+  pb::PolicyStats policy_stats(const std::string& policy) {
+    const pb::Stats now = stats();
+    for (const pb::PolicyStats& row : now.policies()) {
+      if (row.policy() == policy) return row;
+    }
+    ADD_FAILURE() << policy;
+    return {};
+  }
   // Asks until the answer is good; false after a minute.
   template <typename Condition>
   bool eventually(const Condition& condition) {
@@ -100,15 +109,20 @@ class ServerTest : public ::testing::Test {
     });
   }
 
-  static std::string reason(const grpc::Status& status) {
+  static pb::ErrorInfo error_info(const grpc::Status& status) {
     pb::ErrorStatus details;
     EXPECT_TRUE(details.ParseFromString(status.error_details()));
+    pb::ErrorInfo info;
     for (const google::protobuf::Any& any : details.details()) {
-      pb::ErrorInfo info;
       if (any.type_url() == "type.googleapis.com/google.rpc.ErrorInfo" && info.ParseFromString(any.value()))
-        return info.reason();
+        return info;
     }
     return {};
+  }
+  static std::string reason(const grpc::Status& status) { return error_info(status).reason(); }
+  static std::map<std::string, std::string> metadata(const grpc::Status& status) {
+    const pb::ErrorInfo info = error_info(status);
+    return {info.metadata().begin(), info.metadata().end()};
   }
 
   const Log log_{"error", "text"};

@@ -88,7 +88,8 @@ TEST_F(ServicesTest, AnUnknownModelIsNotFound) {
 
 TEST_F(ServicesTest, Policies) {
   start_and_load([](Config& config) {
-    config.policies.presets.push_back({.name = "small", .where = "f:1", .policy = "pyramidkv", .tokens = 64});
+    config.policies.presets.push_back(
+        {.name = "small", .where = "f:1", .settings = {{"policy", "pyramidkv", "f:2"}, {"tokens", "64", "f:3"}}});
     config.policies.default_name = "small";
   });
   grpc::ClientContext context;
@@ -101,7 +102,8 @@ TEST_F(ServicesTest, Policies) {
     EXPECT_FALSE(policy.summary().empty());
     EXPECT_NE(policy.defaults().policy_case(), pb::CachePolicy::POLICY_NOT_SET);
   }
-  EXPECT_THAT(names, ::testing::UnorderedElementsAre("full", "snapkv", "pyramidkv"));
+  EXPECT_THAT(names, ::testing::UnorderedElementsAre("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "l2norm",
+                                                     "tova", "keydiff", "random"));
   EXPECT_TRUE(response.default_policy().has_pyramidkv());
   EXPECT_EQ(response.default_policy().budget().tokens(), 64u);
   ASSERT_EQ(response.presets_size(), 1);
@@ -112,7 +114,7 @@ TEST_F(ServicesTest, StateWhenNothingRuns) {
   start_and_load();
   const pb::Stats now = stats();
   EXPECT_EQ(now.state(), pb::SERVER_STATE_SERVING);
-  EXPECT_EQ(now.policies_size(), 3);
+  EXPECT_EQ(now.policies_size(), 9);
   EXPECT_EQ(now.memory().kv_live_bytes(), 0u);
   EXPECT_EQ(now.memory().kv_pool_bytes(), uint64_t{128} << 20);
   EXPECT_EQ(now.memory().page_bytes(), 4096u);
@@ -123,12 +125,8 @@ TEST_F(ServicesTest, StateWhenNothingRuns) {
 
 TEST_F(ServicesTest, WhatIsNotBuiltSaysSo) {
   start_and_load();
-  grpc::ClientContext first, second, third;
-  pb::EstimateCacheResponse estimate;
-  pb::CompareResponse comparison;
-  EXPECT_EQ(generation_->EstimateCache(&first, {}, &estimate).error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_EQ(generation_->Compare(&second, {}, &comparison).error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  const grpc::Status watch = stats_->WatchStats(&third, {})->Finish();
+  grpc::ClientContext context;
+  const grpc::Status watch = stats_->WatchStats(&context, {})->Finish();
   EXPECT_EQ(watch.error_code(), grpc::StatusCode::UNIMPLEMENTED);
   EXPECT_THAT(watch.error_message(), ::testing::HasSubstr("WatchStats"));
 }

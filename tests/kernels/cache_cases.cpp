@@ -1,5 +1,6 @@
-// Cases of write_kv and compact: every entry format, pages of 16, 12, 8 and fewer slots, ragged lanes, appends over
-// page borders, overwritten slots. What comes out are bits, and all of the pool is compared.
+// Cases of write_kv and gather: every entry format, pages of 16, 12, 8 and fewer slots, ragged lanes, appends over
+// page borders, overwritten slots, entries moved in any order. What comes out are bits, and all of the pool is
+// compared.
 #include <algorithm>
 #include <numeric>
 
@@ -13,11 +14,11 @@ namespace {
 // ---- write_kv
 // -----------------------------------------------------------------------------------------------------------------
 
-// A sequence of the step: `rows` rows appended to lanes of the given lengths, or one row over a slot in use.
+// A sequence of the step: `rows` rows appended to lanes of the given lengths, or written over slots in use.
 struct WriteSequence {
   int32_t rows = 1;
-  std::vector<int32_t> lengths;  // [kv_heads] entries before
-  int32_t overwritten_slot = -1;
+  std::vector<int32_t> lengths;   // [kv_heads] entries before
+  int32_t overwritten_slot = -1;  // the first; counted round in lanes that are shorter
 };
 
 struct WriteSpec {
@@ -78,7 +79,7 @@ class WriteCase : public OperationCase {
     if (sequence.overwritten_slot >= 0) {
       return {.filled = length,
               .lane = {.length = length,
-                       .write_slot = sequence.overwritten_slot % length,
+                       .write_slot = sequence.overwritten_slot % (length - sequence.rows + 1),
                        .visible = length,
                        .dtype = spec_.dtypes[g]}};
     }
@@ -105,6 +106,11 @@ void add_write_cases(OperationCases& cases) {
          .dtypes = three,
          .sequences = {{33, {13, 64, 1}}, {0, {4, 5, 6}}, {70, {0, 9, 3}}}});
     add({.name = name + "/overwrite", .dtypes = three, .sequences = {{1, {30, 9, 17}, 20}, {1, {3, 3, 3}}}});
+    add({.name = name + "/overwrite_front", .dtypes = three, .sequences = {{20, {50, 21, 20}, 0}, {1, {9, 9, 9}}}});
+    add({.name = name + "/overwrite_middle",
+         .page_bytes = 3072,
+         .dtypes = three,
+         .sequences = {{25, {60, 47, 33}, 7}, {3, {40, 3, 4}, 37}}});
     add({.name = name + "/pages_of_3072_bytes",
          .page_bytes = 3072,
          .dtypes = three,
@@ -117,24 +123,31 @@ void add_write_cases(OperationCases& cases) {
   add({.name = "mixed/ragged", .dtypes = {kHalf, kFull, kHalf}, .sequences = {{20, {3, 4, 50}}, {1, {7, 8, 15}}}});
 }
 
-// ---- compact
-// ------------------------------------------------------------------------------------------------------------------
+// ---- gather
+// -------------------------------------------------------------------------------------------------------------------
 
-struct CompactSpec {
+enum class Order : uint8_t { kAscending, kRandom };
+
+struct GatherSpec {
   std::string name;
   int32_t head_dim = 64;
   int32_t page_bytes = 4096;
   KvDtype dtype = KvDtype::kF16;
   int32_t length = 0;
   int32_t count = 0;
+  Order order = Order::kAscending;
+  bool to_other_lane = false;
 };
 
-class CompactCase : public OperationCase {
+std::string gather_name(const GatherSpec& spec) {
+  return absl::StrCat("gather/", spec.dtype == KvDtype::kF16 ? "f16" : "f32", "_", spec.name, "/", spec.count, "_of_",
+                      spec.length, spec.order == Order::kRandom ? "_random" : "_ascending",
+                      spec.to_other_lane ? "_to_other_lane" : "");
+}
+
+class GatherCase : public OperationCase {
  public:
-  explicit CompactCase(CompactSpec spec)
-      : OperationCase(absl::StrCat("compact/", spec.dtype == KvDtype::kF16 ? "f16" : "f32", "_", spec.name, "/",
-                                   spec.count, "_of_", spec.length)),
-        spec_(std::move(spec)) {}
+  explicit GatherCase(GatherSpec spec) : OperationCase(gather_name(spec)), spec_(std::move(spec)) {}
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
@@ -143,46 +156,56 @@ class CompactCase : public OperationCase {
     };
     auto state = std::make_shared<State>();
     auto random = rng();
-    // The lane to compact lies between two others, which must not change.
-    const auto lane = [&](int32_t length) {
-      return CaseLane{.filled = length,
+    // The lanes that take part lie between others, which must not change.
+    const auto lane = [&](int32_t filled, int32_t length) {
+      return CaseLane{.filled = filled,
                       .lane = {.length = length, .write_slot = length, .visible = length, .dtype = spec_.dtype}};
     };
     constexpr int32_t kOtherLength = 21;
+    std::vector<CaseLane> lanes(5, lane(kOtherLength, kOtherLength));
+    lanes[kFrom] = lane(spec_.length, spec_.length);
+    lanes[kOther] = lane(std::min(spec_.count, 5), spec_.count + 3);
     state->cache = std::make_unique<CaseCache>(
-        backend, CacheContent(random, {.head_dim = spec_.head_dim,
-                                       .page_bytes = spec_.page_bytes,
-                                       .lanes = {lane(kOtherLength), lane(spec_.length), lane(kOtherLength)}}));
+        backend, CacheContent(random, {.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes, .lanes = lanes}));
     std::vector<int32_t> kept(static_cast<size_t>(spec_.length));
     std::iota(kept.begin(), kept.end(), 0);
     std::shuffle(kept.begin(), kept.end(), random);
-    std::sort(kept.begin(), kept.begin() + spec_.count);
+    if (spec_.order == Order::kAscending) std::sort(kept.begin(), kept.begin() + spec_.count);
     state->kept = CaseTensor(backend, 1, spec_.length, kept);
-    const int32_t count = spec_.count;
     return make_prepared(
-        [state, count, &backend] { backend.compact(state->cache->view(), 1, state->kept.view(), count); },
-        [state, count, &backend] {
+        [state, this, &backend] {
+          backend.gather(state->cache->view(), kFrom, state->kept.view(), spec_.count,
+                         spec_.to_other_lane ? kOther : kFrom);
+        },
+        [state, &backend] {
           backend.sync();
-          return Outputs{state->cache->entries(0, kOtherLength), state->cache->entries(1, count),
-                         state->cache->entries(2, kOtherLength)};
+          return state->cache->everything();
         });
   }
 
  private:
-  CompactSpec spec_;
+  static constexpr int32_t kFrom = 1, kOther = 3;
+  GatherSpec spec_;
 };
 
 }  // namespace
 
 void add_cache_cases(OperationCases& cases) {
   add_write_cases(cases);
-  const auto add = [&](CompactSpec spec) { cases.push_back(std::make_unique<CompactCase>(std::move(spec))); };
+  const auto add = [&](GatherSpec spec) {
+    cases.push_back(std::make_unique<GatherCase>(spec));
+    spec.order = Order::kRandom;
+    cases.push_back(std::make_unique<GatherCase>(spec));
+    spec.to_other_lane = true;
+    cases.push_back(std::make_unique<GatherCase>(std::move(spec)));
+  };
   for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
     add({.name = "d64", .dtype = dtype, .length = 100, .count = 37});
     add({.name = "all", .dtype = dtype, .length = 50, .count = 50});
     add({.name = "one", .dtype = dtype, .length = 33, .count = 1});
     add({.name = "none", .dtype = dtype, .length = 5, .count = 0});
     add({.name = "pages_of_3072_bytes", .page_bytes = 3072, .dtype = dtype, .length = 200, .count = 120});
+    add({.name = "all_pages_of_3072_bytes", .page_bytes = 3072, .dtype = dtype, .length = 131, .count = 131});
     add({.name = "d80", .head_dim = 80, .dtype = dtype, .length = 64, .count = 40});
     add({.name = "d128", .head_dim = 128, .dtype = dtype, .length = 64, .count = 9});
     add({.name = "long", .dtype = dtype, .length = 8000, .count = 900});

@@ -72,6 +72,7 @@ OperationCases operation_cases() {
   add_dense_cases(cases);
   add_linear_cases(cases);
   add_cache_cases(cases);
+  add_key_cases(cases);
   add_attention_cases(cases);
   add_observation_cases(cases);
   add_selection_cases(cases);

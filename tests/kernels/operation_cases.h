@@ -67,6 +67,7 @@ OperationCases operation_cases();
 void add_dense_cases(OperationCases& cases);
 void add_linear_cases(OperationCases& cases);
 void add_cache_cases(OperationCases& cases);
+void add_key_cases(OperationCases& cases);
 void add_attention_cases(OperationCases& cases);
 void add_observation_cases(OperationCases& cases);
 void add_selection_cases(OperationCases& cases);

@@ -149,15 +149,91 @@ TEST_F(ReferenceCacheTest, ObservationSumsAttentionMass) {
               Pointwise(FloatNear(1e-6f), {1 / 9.0f + 1 / 64.0f, 4 / 9.0f + 4 / 64.0f, 25 / 64.0f, 9.0f}));
 }
 
-TEST_F(ReferenceCacheTest, CompactMovesEntriesAndPositions) {
+TEST_F(ReferenceCacheTest, OverwritesTheFrontOfALongerLane) {
+  write_three();
+  const CaseTensor k = tensor(2, 2, {21, 22, 23, 24}), v = tensor(2, 2, {31, 32, 33, 34});
+  backend_.write_kv(k.view(), v.view(), std::vector<int32_t>{7, 8}, view(), std::vector<RowSpan>{{0, 2, 0}}, 1);
+  EXPECT_THAT(pool_, ElementsAre(0, -1, std::log(5.0f), -1, 10, 10, -1, -1,  // slot 2 as it was
+                                 21, 23, 22, 24, 31, 32, 33, 34));
+  EXPECT_THAT(positions_, ElementsAre(42, -1, -1, -1, 7, 8, -1, -1));
+}
+
+TEST_F(ReferenceCacheTest, GatherMovesEntriesAndPositions) {
   write_three();
   const CaseTensor kept(backend_, 1, 2, std::vector<int32_t>{0, 2});
-  backend_.compact(view(), 0, kept.view(), 2);
+  backend_.gather(view(), 0, kept.view(), 2, 0);
   EXPECT_EQ(pool_[8 + 1], 0.0f);            // slot 1, key dimension 0
   EXPECT_EQ(pool_[8 + 3], std::log(5.0f));  // slot 1, key dimension 1
   EXPECT_EQ(pool_[8 + 6], 10.0f);
   EXPECT_EQ(positions_[4 + 0], 40);
   EXPECT_EQ(positions_[4 + 1], 42);
+}
+
+TEST_F(ReferenceCacheTest, GatherInPlaceInAnyOrder) {
+  write_three();
+  const CaseTensor kept(backend_, 1, 3, std::vector<int32_t>{1, 2, 0});
+  backend_.gather(view(), 0, kept.view(), 3, 0);
+  const float log2 = std::log(2.0f), log5 = std::log(5.0f);
+  EXPECT_THAT(pool_, ElementsAre(0, -1, 0, -1, 1, 0, -1, -1,        // slot 2: entry 0
+                                 log2, 0, 0, log5, 0, 1, 10, 10));  // slots 0 and 1: entries 1 and 2
+  EXPECT_THAT(positions_, ElementsAre(40, -1, -1, -1, 41, 42, -1, -1));
+}
+
+TEST_F(ReferenceCacheTest, GatherIntoAnotherLane) {
+  write_three();
+  pool_.resize(24, -1.0f);
+  positions_.resize(12, -1);
+  pages_.push_back(2);
+  const Lane lanes[] = {lane_, {.first_page = 2, .length = 0, .dtype = KvDtype::kF32}};
+  KvView kv = view();
+  kv.lanes = lanes;
+  kv.lane_count = 2;
+  const std::vector<float> before(pool_.begin(), pool_.begin() + 16);
+  const CaseTensor kept(backend_, 1, 2, std::vector<int32_t>{2, 1});
+  backend_.gather(kv, 0, kept.view(), 2, 1);
+  EXPECT_EQ(std::vector<float>(pool_.begin(), pool_.begin() + 16), before);
+  EXPECT_THAT(std::vector<float>(pool_.begin() + 16, pool_.end()),
+              ElementsAre(0, std::log(2.0f), std::log(5.0f), 0, 10, 10, 0, 1));
+  EXPECT_THAT(positions_, ElementsAre(42, -1, -1, -1, 40, 41, -1, -1, 42, 41, -1, -1));
+}
+
+// Overwrites the keys: (3, 4), (0, 0), (0, 2).
+TEST_F(ReferenceCacheTest, NormsAndSimilarityOfKeys) {
+  const CaseTensor k = tensor(3, 2, {3, 4, 0, 0, 0, 2});
+  backend_.write_kv(k.view(), k.view(), std::vector<int32_t>{0, 1, 2}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+  const CaseTensor norms = tensor(1, 3, {9, 9, 9}), sums = tensor(1, 2, {9, 9}), cosines = tensor(1, 3, {9, 9, 9});
+  backend_.key_norms(view(), 0, norms.view());
+  EXPECT_THAT(values(norms), ElementsAre(5, 0, 2));
+  backend_.key_similarity(view(), 0, sums.view(), cosines.view());
+  EXPECT_THAT(values(sums), Pointwise(FloatNear(1e-6f), {0.6f, 1.8f}));  // (0.6, 0.8) + (0, 1)
+  // |(0.6, 1.8)| = sqrt(3.6); products with the unit keys 0.36 + 1.44 = 1.8 and 1.8.
+  const float cosine = 1.8f / std::sqrt(3.6f);
+  EXPECT_THAT(values(cosines), Pointwise(FloatNear(1e-6f), {cosine, 0.0f, cosine}));
+}
+
+TEST_F(ReferenceCacheTest, SimilarityIsZeroWhereKeysCancel) {
+  const CaseTensor k = tensor(3, 2, {3, 4, -6, -8, 0, 0});
+  backend_.write_kv(k.view(), k.view(), std::vector<int32_t>{0, 1, 2}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+  const CaseTensor sums = tensor(1, 2, {9, 9}), cosines = tensor(1, 3, {9, 9, 9});
+  backend_.key_similarity(view(), 0, sums.view(), cosines.view());
+  EXPECT_THAT(values(sums), ElementsAre(0, 0));
+  EXPECT_THAT(values(cosines), ElementsAre(0, 0, 0));
+}
+
+// A third of a right angle a position, three positions: (x, y) becomes (-y, x); back again by -3.
+TEST_F(ReferenceCacheTest, TurnsKeysFromASlotOn) {
+  write_three();
+  const CaseTensor k = tensor(3, 2, {1, 2, 3, 4, 5, 6});
+  backend_.write_kv(k.view(), k.view(), std::vector<int32_t>{40, 41, 42}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+  const std::vector<float> inv_freq = {static_cast<float>(M_PI / 6)};
+  const RopeSpec spec{.inv_freq = inv_freq, .head_dim = 2, .magnitude = 7.0f};
+  backend_.turn_keys(view(), 0, 1, 1, 3, spec);
+  EXPECT_THAT(pool_, Pointwise(FloatNear(1e-5f), {-6.0f, -1.0f, 5.0f, -1.0f, 5.0f, 6.0f, -1.0f, -1.0f,  //
+                                                  1.0f, -4.0f, 2.0f, 3.0f, 1.0f, 2.0f, 3.0f, 4.0f}));
+  EXPECT_THAT(positions_, ElementsAre(42, -1, -1, -1, 40, 41, -1, -1));
+  backend_.turn_keys(view(), 0, 1, 1, -3, spec);
+  EXPECT_THAT(pool_, Pointwise(FloatNear(1e-5f), {5.0f, -1.0f, 6.0f, -1.0f, 5.0f, 6.0f, -1.0f, -1.0f,  //
+                                                  1.0f, 3.0f, 2.0f, 4.0f, 1.0f, 2.0f, 3.0f, 4.0f}));
 }
 
 TEST_F(ReferenceTest, ReducePoolAndSelect) {

@@ -1,4 +1,4 @@
-// Selection, pooling, group reduction and compaction of the CPU backend against plain sorts and loops.
+// Selection, pooling and group reduction of the CPU backend against plain sorts and loops.
 #include "kernels/cpu/select.h"
 
 #include <gmock/gmock.h>
@@ -100,29 +100,6 @@ TEST(ReduceGroupsTest, ReducesEachGroupOfHeads) {
   EXPECT_THAT(reduce(GroupReduce::kSum), ElementsAre(9, 0, 9, 9));
   EXPECT_THAT(reduce(GroupReduce::kMean), ElementsAre(3, 0, 3, 3));
   EXPECT_THAT(reduce(GroupReduce::kMax), ElementsAre(5, 6, 7, 8));
-}
-
-TEST(CompactTest, MovesKeysValuesAndPositionsInPlace) {
-  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
-    for (const int32_t page_bytes : {4096, 3072}) {
-      PagedLanes cache(80, page_bytes, {{50, dtype}, {400, dtype}}, 0, 9);
-      const PagedLanes before = cache;
-      std::vector<int32_t> kept = {0, 1, 2};  // stay where they are
-      for (int32_t slot = 5; slot < 400; slot += 1 + slot % 4) kept.push_back(slot);
-      const auto count = static_cast<int32_t>(kept.size());
-      kept.push_back(-1);
-      ThreadPool pool(3);
-      cpu_compact(cache.view(), 1, {kept.data(), DType::kI32, 1, count + 1, count + 1}, count, pool);
-      for (int32_t i = 0; i < count; ++i) {
-        EXPECT_EQ(cache.position(1, i), kept[i]);
-        for (int32_t dim = 0; dim < 80; ++dim) {
-          ASSERT_EQ(cache.key(1, i, dim), before.key(1, kept[i], dim));
-          ASSERT_EQ(cache.value(1, i, dim), before.value(1, kept[i], dim));
-        }
-      }
-      for (int32_t slot = 0; slot < 50; ++slot) ASSERT_EQ(cache.value(0, slot, 79), before.value(0, slot, 79));
-    }
-  }
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The smallest driver of model and cache: one sequence, nothing evicted.
+// The smallest driver of model and cache: one sequence, nothing evicted but by hand.
 #include "tests/support/prompt_run.h"
 
 #include <algorithm>
@@ -36,26 +36,29 @@ absl::StatusOr<std::unique_ptr<PromptRun>> PromptRun::create(const Model& model,
   return run;
 }
 
-absl::Status PromptRun::run_layer(int32_t layer, int32_t first_row, const TensorView& rows, Phase phase) {
+absl::Status PromptRun::run_layer(int32_t layer, int32_t first_row, const TensorView& rows, Phase phase,
+                                  const Observer& observer) {
   const int32_t count = static_cast<int32_t>(rows.rows);
   if (absl::Status status = cache_->append_slots(sequence_, layer, count); !status.ok()) return status;
   StepPlan plan{
       .phase = phase, .positions = std::vector<int32_t>(count), .spans = {{0, count, 0}}, .first_layer = layer};
   std::iota(plan.positions.begin(), plan.positions.end(), first_row);
+  plan.angles = plan.positions;
   plan.cache = cache_->base_view();
   cache_->view(sequence_, layer, count, plan.layer_lanes.emplace_back(), plan.page_ids);
   model_.run_layer(plan, layer, rows, scratch_, count);
+  if (observer) observer(layer, first_row, scratch_.q.rows(count), plan.view(layer));
   return absl::OkStatus();
 }
 
-absl::Status PromptRun::prefill(std::span<const int32_t> prompt) {
+absl::Status PromptRun::prefill(std::span<const int32_t> prompt, const Observer& observer) {
   const int32_t n = static_cast<int32_t>(prompt.size());
   const TensorView x = x_.rows(n);
   model_.embed(prompt, x);
   for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
     for (int32_t row = 0; row < n; row += kChunkRows) {
       const TensorView rows = x.slice_rows(row, std::min(kChunkRows, n - row));
-      if (absl::Status status = run_layer(layer, row, rows, Phase::kPrefill); !status.ok()) return status;
+      if (absl::Status status = run_layer(layer, row, rows, Phase::kPrefill, observer); !status.ok()) return status;
     }
   }
   length_ = n;
@@ -80,6 +83,33 @@ absl::StatusOr<std::vector<float>> PromptRun::decode(int32_t token) {
   model_.logits(x, Phase::kDecode, normed_.rows(1), logits_.rows(1));
   model_.backend().download(host.data(), logits_.rows(1));
   return host;
+}
+
+absl::Status PromptRun::remove_slot(int32_t slot) {
+  Backend& backend = model_.backend();
+  const int32_t kv_heads = model_.shape().kv_heads;
+  for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
+    std::vector<Lane> lanes;
+    std::vector<int32_t> page_ids;
+    cache_->view(sequence_, layer, 0, lanes, page_ids);
+    KvView kv = cache_->base_view();
+    kv.lanes = lanes.data();
+    kv.lane_count = kv_heads;
+    kv.page_ids = page_ids.data();
+    const int32_t length = cache_->length(sequence_, layer, 0);
+    std::vector<int32_t> stay(length);
+    std::iota(stay.begin(), stay.end(), 0);
+    stay.erase(stay.begin() + slot);
+    auto kept = backend.allocate(1, length - 1, DType::kI32);
+    if (!kept.ok()) return kept.status();
+    backend.upload(kept->view(), stay.data());
+    for (int32_t head = 0; head < kv_heads; ++head) {
+      backend.gather(kv, head, kept->view(), length - 1, head);
+      cache_->shrink(sequence_, layer, head, length - 1);
+    }
+    backend.sync();
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace pkv

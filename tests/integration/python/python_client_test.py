@@ -1,93 +1,17 @@
 """The server program with the real model, over real gRPC, asked by plain grpcio: what a remote client sees."""
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
-import threading
 import time
 import unittest
 import urllib.request
 
-import grpc
-from pyramidkv.v1 import cache_pb2, error_details_pb2, generation_pb2, generation_pb2_grpc
-from pyramidkv.v1 import model_pb2, model_pb2_grpc, stats_pb2, stats_pb2_grpc
-
-BIN, SOURCE = os.environ["PKV_BIN"], os.environ["PKV_SOURCE_DIR"]
-with open(os.path.join(os.environ["PKV_GOLDEN_DIR"], "model", "prompts.json"), encoding="utf-8") as prompts_file:
-    PROMPTS = json.load(prompts_file)
-NEEDLE_ANSWER = "15792"
-KV_BYTES_PER_TOKEN = 23040
+from pyramidkv.v1 import cache_pb2, generation_pb2, model_pb2, stats_pb2
+from real_server import BIN, KV_BYTES_PER_TOKEN, NEEDLE_ANSWER, POLICIES, PROMPTS, ServerTest, error_of, request
 
 
-class Server:
-    def __init__(self, *settings):
-        command = [os.path.join(BIN, "pyramidkv-server"), "--config", os.path.join(SOURCE, "config", "server.yaml")]
-        for setting in (f"model.path={os.environ['PKV_MODEL']}", "server.listen=127.0.0.1:0", "metrics.listen=127.0.0.1:0", *settings):
-            command += ["--set", setting]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in self.process.stdout:
-            if found := re.search(r" ready address=(\S+).* metrics=(\S+)", line):
-                self.address, self.metrics = found.groups()
-                break
-        else:
-            raise RuntimeError("the server ended before it was ready")
-        threading.Thread(target=self.process.stdout.read, daemon=True).start()
-        self.channel = grpc.insecure_channel(self.address)
-        self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
-        self.models = model_pb2_grpc.ModelServiceStub(self.channel)
-        self.stats = stats_pb2_grpc.StatsServiceStub(self.channel)
-
-    def stop(self):
-        self.channel.close()
-        self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=60)
-        self.process.stdout.close()
-        return code
-
-    def memory(self):
-        return self.stats.GetStats(stats_pb2.GetStatsRequest()).stats.memory
-
-
-def request(name, policy=None, tokens=None, **sampling):
-    message = generation_pb2.GenerateRequest(
-        prompt_token_ids=generation_pb2.TokenIds(ids=PROMPTS[name]),
-        sampling=generation_pb2.SamplingParams(**{"temperature": 0, "max_tokens": 32, **sampling}))
-    if policy:
-        getattr(message.cache_policy, policy).SetInParent()
-    if tokens:
-        message.cache_policy.budget.tokens = tokens
-    return message
-
-
-def error_of(call, *arguments):
-    """(status code name, ErrorInfo or None, field violations) of a call that must fail."""
-    try:
-        call(*arguments)
-    except grpc.RpcError as error:
-        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-        info, fields = None, []
-        if details:
-            status = error_details_pb2.ErrorStatus.FromString(details)
-            for item in status.details:
-                if item.type_url == "type.googleapis.com/google.rpc.ErrorInfo":
-                    info = error_details_pb2.ErrorInfo.FromString(item.value)
-                elif item.type_url == "type.googleapis.com/google.rpc.BadRequest":
-                    fields = [v.field for v in error_details_pb2.BadRequest.FromString(item.value).field_violations]
-        return error.code().name, info, fields
-    raise AssertionError("the call did not fail")
-
-
-class PythonClientTest(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.server = Server()
-
-    @classmethod
-    def tearDownClass(cls):
-        assert cls.server.stop() == 0
-
+class PythonClientTest(ServerTest):
     def test_full_cache_finds_the_needle_and_reports_itself(self):
         reply = self.server.generation.Generate(request("needles_chat"))
         self.assertIn(NEEDLE_ANSWER, reply.choices[0].text)
@@ -170,24 +94,16 @@ class PythonClientTest(unittest.TestCase):
         self.assertEqual(error_of(generate, unknown)[0], "NOT_FOUND")
 
     def test_what_is_not_built_is_refused_by_name(self):
-        generate = self.server.generation.Generate
-        later = {
-            "cache_policy.h2o": request("short_chat", "h2o", 64),
-            "cache_policy.streaming_llm": request("short_chat", "streaming_llm", 64),
-        }
-        total, by_bytes, pinned, packed = (request("short_chat", "pyramidkv", 64) for _ in range(4))
-        total.cache_policy.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
-        by_bytes.cache_policy.budget.bytes = 1 << 20
-        pinned.cache_policy.pins.add(begin=0, end=4)
+        packed, halved, urgent = (request("short_chat", "pyramidkv", 64) for _ in range(3))
         packed.cache_policy.kv_dtype = cache_pb2.KV_DTYPE_K8V4
-        recall = request("short_chat", "pyramidkv")
-        recall.cache_policy.budget.min_recall = 0.9
-        later.update({"cache_policy.budget.scope": total, "cache_policy.budget.bytes": by_bytes, "cache_policy.pins": pinned,
-                      "cache_policy.kv_dtype": packed, "cache_policy.budget.min_recall": recall})
-        for field, message in later.items():
+        halved.cache_policy.kv_dtype = cache_pb2.KV_DTYPE_BF16
+        urgent.priority = 1
+        for field, message in (("cache_policy.kv_dtype", packed), ("cache_policy.kv_dtype", halved), ("priority", urgent)):
             with self.subTest(field):
-                code, _, fields = error_of(generate, message)
+                code, _, fields = error_of(self.server.generation.Generate, message)
                 self.assertEqual((code, fields), ("UNIMPLEMENTED", [field]))
+        watch = self.server.stats.WatchStats(stats_pb2.WatchStatsRequest())
+        self.assertEqual(error_of(lambda: next(watch))[0], "UNIMPLEMENTED")
 
     def test_one_cancelled_the_other_unchanged_and_the_pages_are_back(self):
         alone = self.server.generation.Generate(request("needles_chat", "snapkv", 256)).choices[0].text
@@ -212,7 +128,7 @@ class PythonClientTest(unittest.TestCase):
         self.assertEqual((model.architecture, model.weights, model.layers, model.kv_heads), ("llama", "Q4_1", 30, 3))
         self.assertEqual(model.kv_bytes_per_token, KV_BYTES_PER_TOKEN)
         policies = self.server.models.ListCachePolicies(model_pb2.ListCachePoliciesRequest())
-        self.assertTrue({"full", "snapkv", "pyramidkv"} <= {policy.name for policy in policies.policies})
+        self.assertEqual({"full", *POLICIES}, {policy.name for policy in policies.policies})
         self.assertTrue(policies.default_policy.HasField("full"))
 
     def test_metrics_are_what_prometheus_expects(self):

@@ -123,13 +123,15 @@ TEST(Config, Presets) {
   ASSERT_EQ(config->policies.presets.size(), 2u);
   const PolicyPreset& small = config->policies.presets[0];
   EXPECT_EQ(small.name, "small");
-  EXPECT_EQ(small.policy, "pyramidkv");
-  EXPECT_EQ(small.tokens, 128);
-  EXPECT_EQ(small.beta, 10.5);
-  EXPECT_FALSE(small.keep_ratio.has_value());
   EXPECT_EQ(small.where, "f.yaml:3");
-  EXPECT_EQ(config->policies.presets[1].window_tokens, 16);
-  EXPECT_EQ(config->policies.presets[1].pooling, "avg");
+  ASSERT_EQ(small.settings.size(), 3u);
+  EXPECT_EQ(small.settings[0].key, "policy");
+  EXPECT_EQ(small.settings[0].value, "pyramidkv");
+  EXPECT_EQ(small.settings[2].key, "beta");
+  EXPECT_EQ(small.settings[2].value, "10.5");
+  EXPECT_EQ(small.settings[2].where, "f.yaml:6");
+  EXPECT_EQ(config->policies.presets[1].settings.size(), 4u);
+  EXPECT_EQ(config->policies.presets[1].settings[3].where, "f.yaml:7");
 }
 
 TEST(Config, PresetsFromTheCommandLineReplaceTheFile) {
@@ -142,13 +144,8 @@ TEST(Config, PresetsFromTheCommandLineReplaceTheFile) {
 
 TEST(Config, BadPresetsNameKeyAndLine) {
   const std::string head = "policies:\n  presets:\n    a:\n      policy: snapkv\n";
-  EXPECT_EQ(refusal(head + "      tokns: 5\n"), "file.yaml:5: policies.presets.a.tokns: unknown key");
-  EXPECT_EQ(refusal(head + "      tokens: -5\n"),
-            "file.yaml:5: policies.presets.a.tokens: must be a whole number, not \"-5\"");
-  EXPECT_EQ(refusal(head + "      beta: wide\n"),
-            "file.yaml:5: policies.presets.a.beta: must be a number, not \"wide\"");
-  EXPECT_THAT(refusal("policies:\n  presets:\n    a: {tokens: 5}\n"),
-              HasSubstr("policies.presets.a.policy: is missing"));
+  EXPECT_EQ(refusal(head + "      tokens: {b: 3}\n"), "file.yaml:5: policies.presets.a.tokens: must be a single value");
+  EXPECT_EQ(refusal(head + "      policy: h2o\n"), "file.yaml:5: policy: given twice");
   EXPECT_THAT(refusal("policies:\n  presets:\n    a: 3\n"),
               HasSubstr("file.yaml:3: policies.presets.a: must be a mapping"));
 }

@@ -284,7 +284,7 @@ TEST_F(EngineLifecycle, ManyThreadsSubmitCancelAndLook) {
                                                    policy(PolicyKind::kSnapKv, 16)));
           if (i % 3 == client % 3) engine->cancel(sink.get());
           (void)engine->stats();
-          (void)engine->check(policy(PolicyKind::kPyramidKv, 16), 100, 5);
+          (void)engine->check({.policy = policy(PolicyKind::kPyramidKv, 16), .prompt_tokens = 100, .max_tokens = 5});
           sink->wait();
           EXPECT_TRUE(sink->status.ok() || absl::IsCancelled(sink->status)) << sink->status;
           ++(sink->status.ok() ? answered : cancelled);

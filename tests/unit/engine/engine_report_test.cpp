@@ -76,7 +76,7 @@ TEST_F(EngineReport, NothingIsHeldBeyondTheFootprint) {
   for (const PolicySpec& spec : {policy(PolicyKind::kFull), policy(PolicyKind::kSnapKv, 33),
                                  policy(PolicyKind::kPyramidKv, 50), policy(PolicyKind::kPyramidKv, 150)}) {
     for (const int32_t prompt : {31, 32, 33, 200}) {
-      const Admission promised = *engine_->check(spec, prompt, 20);
+      const Admission promised = *engine_->check({.policy = spec, .prompt_tokens = prompt, .max_tokens = 20});
       const CacheReport report = run(*engine_, make_request(random_prompt(prompt, 3), 20, spec))->result->cache;
       // Both are exact: pages and when they go back are arithmetic.
       EXPECT_EQ(report.bytes.peak, promised.peak_bytes);

@@ -32,6 +32,7 @@ StepPlan FakeCache::plan(Phase phase, std::span<const Rows> rows, int32_t first_
     for (int32_t i = 0; i < count; ++i) {
       plan.token_ids.push_back(part.tokens[static_cast<size_t>(i)]);
       plan.positions.push_back(part.begin + i);
+      plan.angles.push_back(part.begin + i);
     }
     for (int32_t layer = 0; layer < layers; ++layer) {
       for (int32_t head = 0; head < shape_.kv_heads; ++head) {

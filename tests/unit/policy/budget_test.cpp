@@ -1,6 +1,11 @@
-// Entries per layer: golden values of both pyramid allocations, and the properties docs/policies.md promises.
+// Entries per layer: golden values of both pyramid allocations, and the properties docs/policies.md promises; budgets
+// in tokens and ratios; the room made for what is always kept.
+#include "server/policy/budget.h"
+
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -26,8 +31,11 @@ const BudgetCase kBudgetCases[] = {
 #include "tests/unit/policy/budget_cases.inc"
 };
 
-CacheGeometry layers_of(int32_t layers, int32_t kv_heads = 1) {
-  return {.layers = layers, .kv_heads = kv_heads, .head_dim = 64};
+// Entries per layer of a text of n tokens: all of them where the budget covers it.
+std::vector<int32_t> budgets_of(const PolicySpec& spec, int32_t n, int32_t layers) {
+  const int64_t budget = resolve_budget(spec.budget, n, spec.params.window_tokens + 1);
+  if (n <= budget) return std::vector<int32_t>(static_cast<size_t>(layers), n);
+  return policy_of(spec)->layer_budgets(static_cast<int32_t>(budget), n, layers);
 }
 
 PolicySpec pyramid_spec(const BudgetCase& wanted) {
@@ -40,20 +48,11 @@ PolicySpec pyramid_spec(const BudgetCase& wanted) {
 
 TEST(PyramidBudget, EqualsTheGoldenValues) {
   for (const BudgetCase& golden : kBudgetCases) {
-    const auto policy = policy_of(pyramid_spec(golden));
-    EXPECT_EQ(policy->lane_budgets(golden.prompt_tokens, layers_of(golden.layers)), golden.kept)
+    EXPECT_EQ(budgets_of(pyramid_spec(golden), golden.prompt_tokens, golden.layers), golden.kept)
         << (golden.allocation == PyramidAllocation::kExact ? "EXACT" : "FACTORY") << " L " << golden.layers << " B "
         << golden.budget << " W " << golden.window << " beta " << golden.beta_millionths << " n "
         << golden.prompt_tokens;
   }
-}
-
-TEST(PyramidBudget, EveryHeadOfALayerGetsTheSame) {
-  const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 64));
-  const std::vector<int32_t> one = policy->lane_budgets(1000, layers_of(5, 1));
-  const std::vector<int32_t> three = policy->lane_budgets(1000, layers_of(5, 3));
-  ASSERT_EQ(three.size(), 15u);
-  for (size_t lane = 0; lane < three.size(); ++lane) EXPECT_EQ(three[lane], one[lane / 3]);
 }
 
 BudgetCase random_case(std::mt19937& random) {
@@ -72,7 +71,7 @@ TEST(PyramidBudget, ExactKeepsItsProperties) {
   for (int round = 0; round < 3000; ++round) {
     const BudgetCase drawn = random_case(random);
     const int32_t n = drawn.prompt_tokens;
-    const auto kept = policy_of(pyramid_spec(drawn))->lane_budgets(n, layers_of(drawn.layers));
+    const auto kept = budgets_of(pyramid_spec(drawn), n, drawn.layers);
     ASSERT_EQ(kept.size(), static_cast<size_t>(drawn.layers));
     if (n <= drawn.budget) {
       ASSERT_THAT(kept, Each(n));
@@ -95,10 +94,10 @@ TEST(PyramidBudget, ExactKeepsItsProperties) {
 
 TEST(PyramidBudget, ExactIsContinuousInThePromptsLength) {
   for (int32_t layers : {2, 30, 33}) {
-    const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 128));
-    std::vector<int32_t> before = policy->lane_budgets(120, layers_of(layers));
+    const PolicySpec spec = spec_of(PolicyKind::kPyramidKv, 128);
+    std::vector<int32_t> before = budgets_of(spec, 120, layers);
     for (int32_t n = 121; n < 400; ++n) {
-      const std::vector<int32_t> now = policy->lane_budgets(n, layers_of(layers));
+      const std::vector<int32_t> now = budgets_of(spec, n, layers);
       // The line moves by at most one entry, and rounding by less than one at either end.
       for (size_t layer = 0; layer < now.size(); ++layer) ASSERT_LE(std::abs(now[layer] - before[layer]), 2) << n;
       before = now;
@@ -110,10 +109,10 @@ TEST(PyramidBudget, OneLayerGetsTheBudget) {
   for (PyramidAllocation allocation : {PyramidAllocation::kExact, PyramidAllocation::kFactory}) {
     PolicySpec spec = spec_of(PolicyKind::kPyramidKv, 128);
     spec.params.allocation = allocation;
-    EXPECT_THAT(policy_of(spec)->lane_budgets(8192, layers_of(1)), ElementsAre(128));
-    EXPECT_THAT(policy_of(spec)->lane_budgets(129, layers_of(1)), ElementsAre(128));
-    EXPECT_THAT(policy_of(spec)->lane_budgets(128, layers_of(1)), ElementsAre(128));
-    EXPECT_THAT(policy_of(spec)->lane_budgets(90, layers_of(1)), ElementsAre(90));
+    EXPECT_THAT(budgets_of(spec, 8192, 1), ElementsAre(128));
+    EXPECT_THAT(budgets_of(spec, 129, 1), ElementsAre(128));
+    EXPECT_THAT(budgets_of(spec, 128, 1), ElementsAre(128));
+    EXPECT_THAT(budgets_of(spec, 90, 1), ElementsAre(90));
   }
 }
 
@@ -122,7 +121,7 @@ TEST(PyramidBudget, FactoryStaysWithinWindowAndPrompt) {
   for (int round = 0; round < 3000; ++round) {
     BudgetCase drawn = random_case(random);
     drawn.allocation = PyramidAllocation::kFactory;
-    const auto kept = policy_of(pyramid_spec(drawn))->lane_budgets(drawn.prompt_tokens, layers_of(drawn.layers));
+    const auto kept = budgets_of(pyramid_spec(drawn), drawn.prompt_tokens, drawn.layers);
     for (int32_t entries : kept) {
       ASSERT_LE(entries, drawn.prompt_tokens);
       ASSERT_GE(entries, std::min(drawn.prompt_tokens, drawn.window));
@@ -133,9 +132,8 @@ TEST(PyramidBudget, FactoryStaysWithinWindowAndPrompt) {
 TEST(PyramidBudget, BetaOneIsSnapKv) {
   PolicySpec spec = spec_of(PolicyKind::kPyramidKv, 100);
   spec.params.beta_millionths = kMillion;
-  const auto pyramid = policy_of(spec), snapkv = policy_of(spec_of(PolicyKind::kSnapKv, 100));
   for (int32_t n : {1, 99, 100, 101, 150, 5000}) {
-    EXPECT_EQ(pyramid->lane_budgets(n, layers_of(30, 3)), snapkv->lane_budgets(n, layers_of(30, 3))) << n;
+    EXPECT_EQ(budgets_of(spec, n, 30), budgets_of(spec_of(PolicyKind::kSnapKv, 100), n, 30)) << n;
   }
 }
 
@@ -143,40 +141,85 @@ TEST(PyramidBudget, LargestNumbersDoNotOverflow) {
   const int32_t n = std::numeric_limits<int32_t>::max();
   PolicySpec spec = spec_of(PolicyKind::kPyramidKv, n - 1);
   spec.params.beta_millionths = std::numeric_limits<int64_t>::max();
-  const auto kept = policy_of(spec)->lane_budgets(n, layers_of(1000));
+  const auto kept = budgets_of(spec, n, 1000);
   EXPECT_EQ(std::accumulate(kept.begin(), kept.end(), int64_t{0}), int64_t{1000} * (n - 1));
   EXPECT_EQ(kept.front(), n);
 }
 
+TEST(PyramidBudget, OnlyExactSaysThatItSpendsExactly) {
+  PolicySpec spec = spec_of(PolicyKind::kPyramidKv, 100);
+  EXPECT_TRUE(policy_of(spec)->spends_exactly());
+  spec.params.allocation = PyramidAllocation::kFactory;
+  EXPECT_FALSE(policy_of(spec)->spends_exactly());
+}
+
+TEST(Budget, EveryOtherPolicyTreatsLayersAlike) {
+  for (const PolicyRow& row : policy_table()) {
+    if (!row.takes_budget || row.kind == PolicyKind::kPyramidKv) continue;
+    EXPECT_TRUE(policy_of(spec_of(row.kind, 60))->spends_exactly());
+    EXPECT_THAT(policy_of(spec_of(row.kind, 60))->layer_budgets(60, 61, 7), ElementsAre(60, 60, 60, 60, 60, 60, 60));
+  }
+}
+
 TEST(Budget, RatiosAreRoundedUp) {
   const auto budget = [](int64_t millionths, int32_t n) {
-    return policy_of(spec_of_ratio(PolicyKind::kSnapKv, millionths))->budget_tokens(n);
+    return resolve_budget(spec_of_ratio(PolicyKind::kSnapKv, millionths).budget, n, 9);
   };
   EXPECT_EQ(budget(125'000, 8000), 1000);
   EXPECT_EQ(budget(125'000, 8001), 1001);
   EXPECT_EQ(budget(120'000, 1000), 120);  // 0.12 * 1000 is 120 exactly; in floating point it may not be
-  EXPECT_EQ(budget(70'000, 100), 9);      // ceil(7) is raised to W + 1
+  EXPECT_EQ(budget(70'000, 100), 9);      // ceil(7) is raised
   EXPECT_EQ(budget(290'000, 100), 29);    // 0.29 * 100 in floating point is 28.999999999999996
   EXPECT_EQ(budget(1'000'000, 777), 777);
   EXPECT_EQ(budget(1, 8192), 9);
-  EXPECT_EQ(budget(1, 5), 5);                                                   // raised to 9, more than there is
+  EXPECT_EQ(budget(1, 5), 9);                                                   // more than there is
   EXPECT_EQ(budget(999'999, std::numeric_limits<int32_t>::max()), 2147481500);  // ceil(2147481499.516...)
 }
 
-TEST(Budget, TokensAreWhatIsAskedForUpToThePrompt) {
-  for (PolicyKind kind : {PolicyKind::kSnapKv, PolicyKind::kPyramidKv}) {
-    EXPECT_EQ(policy_of(spec_of(kind, 128))->budget_tokens(1000), 128);
-    EXPECT_EQ(policy_of(spec_of(kind, 128))->budget_tokens(128), 128);
-    EXPECT_EQ(policy_of(spec_of(kind, 128))->budget_tokens(100), 100);
-    EXPECT_EQ(policy_of(spec_of(kind, int64_t{1} << 40))->budget_tokens(100), 100);
+TEST(Budget, TokensAreWhatIsAskedFor) {
+  for (const int64_t tokens : {int64_t{5}, int64_t{128}, int64_t{1} << 40}) {
+    EXPECT_EQ(resolve_budget({.kind = BudgetKind::kTokens, .tokens = tokens}, 100, 9), tokens);
   }
-  EXPECT_EQ(policy_of(spec_of(PolicyKind::kFull, 0))->budget_tokens(100), 100);
 }
 
-TEST(Budget, EveryPolicyKeepsEverythingWhereTheBudgetCoversThePrompt) {
-  for (PolicyKind kind : {PolicyKind::kFull, PolicyKind::kSnapKv, PolicyKind::kPyramidKv}) {
-    for (int32_t n : {1, 7, 8, 9, 127, 128}) {
-      EXPECT_THAT(policy_of(spec_of(kind, 128))->lane_budgets(n, layers_of(4, 2)), Each(n));
+std::vector<int32_t> raised(std::vector<int32_t> budgets, int32_t floor) {
+  raise_to_floor(budgets, floor);
+  return budgets;
+}
+
+TEST(Floor, IsPaidInProportionToTheSurplus) {
+  EXPECT_THAT(raised({10, 9, 8}, 8), ElementsAre(10, 9, 8));
+  EXPECT_THAT(raised({14, 12, 4}, 10), ElementsAre(10, 10, 10));          // all the surplus
+  EXPECT_THAT(raised({40, 25, 10, 5}, 10), ElementsAre(37, 23, 10, 10));  // 30 + 15 give 5: 26 2/3 and 13 1/3 stay
+  EXPECT_THAT(raised({13, 13, 9}, 10), ElementsAre(13, 12, 10));          // 2 1/2 each; of equals the lower layer
+  EXPECT_THAT(raised({0, 100}, 50), ElementsAre(50, 50));
+  EXPECT_THAT(raised({7}, 7), ElementsAre(7));
+  const int32_t most = std::numeric_limits<int32_t>::max();
+  EXPECT_THAT(raised({most, most, most, 1}, 1001), ElementsAre(most - 333, most - 333, most - 334, 1001));
+}
+
+TEST(Floor, KeepsSumAndOrder) {
+  std::mt19937 random(9);
+  for (int round = 0; round < 5000; ++round) {
+    std::vector<int32_t> before(1 + random() % 90);
+    for (int32_t& budget : before) budget = static_cast<int32_t>(random() % (round % 2 == 0 ? 30 : 5000));
+    std::sort(before.begin(), before.end(), std::greater<>());
+    const int64_t sum = std::accumulate(before.begin(), before.end(), int64_t{0});
+    const auto floor = static_cast<int32_t>(random() % (static_cast<uint64_t>(sum) / before.size() + 1));
+    const std::vector<int32_t> after = raised(before, floor);
+    ASSERT_EQ(std::accumulate(after.begin(), after.end(), int64_t{0}), sum);
+    ASSERT_GE(*std::min_element(after.begin(), after.end()), floor);
+    ASSERT_TRUE(std::is_sorted(after.begin(), after.end(), std::greater<>()));
+    double surplus = 0, missing = 0;
+    for (const int32_t budget : before) (budget > floor ? surplus : missing) += std::abs(budget - floor);
+    for (size_t layer = 0; layer < before.size(); ++layer) {
+      if (before[layer] <= floor) {
+        ASSERT_EQ(after[layer], floor);
+        continue;
+      }
+      ASSERT_LE(after[layer], before[layer]);
+      const double share = (before[layer] - floor) * (surplus - missing) / surplus;
+      ASSERT_LT(std::abs(after[layer] - floor - share), 1 + 1e-9);
     }
   }
 }

@@ -8,7 +8,6 @@
 
 #include "gmock/gmock.h"
 #include "kernels/reference/reference_backend.h"
-#include "server/policy/window_score.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/prompt_run.h"
 
@@ -32,6 +31,9 @@ struct Shape {
 
   CompressorOptions options() const {
     return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens, .record_positions = true};
+  }
+  Planned planned(const PolicySpec& spec) const {
+    return pkv::planned(spec, {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens});
   }
   // Queries sharpened so that attention is far from uniform; value row i of every head begins with i.
   LayerRows layer(std::mt19937& random) const {
@@ -84,11 +86,10 @@ TEST_F(CompressorTest, KeepsBudgetWindowAndContentsOfEveryLane) {
     const Shape shape = draw_shape();
     PolicySpec spec = spec_of(round % 2 == 0 ? PolicyKind::kSnapKv : PolicyKind::kPyramidKv, 9 + round % 11);
     if (round % 4 == 3) spec.params.allocation = PyramidAllocation::kFactory;
-    const auto policy = policy_of(spec);
+    const Planned policy = shape.planned(spec);
     const auto cache = make_cache(shape.geometry);
-    PromptRun prompt(*backend_, *cache, *policy, shape.options());
-    const std::vector<int32_t> budgets = policy->lane_budgets(shape.tokens, shape.geometry);
-    ASSERT_EQ(prompt.compressor().lane_budgets(), budgets);
+    PromptRun prompt(*backend_, *cache, policy, shape.options());
+    const std::vector<int32_t>& budgets = policy.plan.lane_budgets;
     for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
       const LayerRows rows = shape.layer(random_);
       const LayerOutcome outcome = prompt.run_layer(layer, rows, 16);
@@ -123,12 +124,12 @@ TEST_F(CompressorTest, ChunksAndNeighboursDoNotChangeTheSelection) {
   for (int round = 0; round < 20; ++round) {
     const Shape shape = draw_shape();
     const LayerRows rows = shape.layer(random_), other_rows = shape.layer(random_);
-    const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 12));
+    const Planned policy = shape.planned(spec_of(PolicyKind::kPyramidKv, 12));
     const auto alone = make_cache(shape.geometry), shared = make_cache(shape.geometry);
-    PromptRun whole(*backend_, *alone, *policy, shape.options());
-    PromptRun neighbour(*backend_, *shared, *policy, shape.options());
+    PromptRun whole(*backend_, *alone, policy, shape.options());
+    PromptRun neighbour(*backend_, *shared, policy, shape.options());
     neighbour.run_layer(0, other_rows, 9);
-    PromptRun pieces(*backend_, *shared, *policy, shape.options());
+    PromptRun pieces(*backend_, *shared, policy, shape.options());
     const LayerOutcome expected = whole.run_layer(0, rows, shape.tokens);
     const LayerOutcome actual = pieces.run_layer(0, rows, 5);
     EXPECT_EQ(actual.kept_positions, expected.kept_positions);
@@ -153,12 +154,12 @@ TEST_F(CompressorTest, EveryKvHeadIsScoredByItsOwnQueryHeads) {
   single.geometry.kv_heads = 1;
   single.q_heads = 2;
   const LayerRows rows = shape.layer(random_);
-  const auto policy = policy_of(spec_of(PolicyKind::kSnapKv, 20));
+  const Planned policy = shape.planned(spec_of(PolicyKind::kSnapKv, 20));
   const auto cache = make_cache(shape.geometry), single_cache = make_cache(single.geometry);
-  PromptRun prompt(*backend_, *cache, *policy, shape.options());
+  PromptRun prompt(*backend_, *cache, policy, shape.options());
   const LayerOutcome together = prompt.run_layer(0, rows, 16);
   for (size_t head = 0; head < 3; ++head) {
-    PromptRun alone(*backend_, *single_cache, *policy, single.options());
+    PromptRun alone(*backend_, *single_cache, policy, single.options());
     const LayerOutcome outcome = alone.run_layer(0,
                                                  {.q = columns(rows.q, 6 * 8, head * 2 * 8, 2 * 8),
                                                   .k = columns(rows.k, 3 * 8, head * 8, 8),
@@ -172,11 +173,11 @@ TEST_F(CompressorTest, EveryKvHeadIsScoredByItsOwnQueryHeads) {
 TEST_F(CompressorTest, PyramidOfBetaOneSelectsAsSnapKv) {
   PolicySpec spec = spec_of(PolicyKind::kPyramidKv, 14);
   spec.params.beta_millionths = kMillion;
-  const auto pyramid = policy_of(spec), snapkv = policy_of(spec_of(PolicyKind::kSnapKv, 14));
   const Shape shape = draw_shape();
+  const Planned pyramid = shape.planned(spec), snapkv = shape.planned(spec_of(PolicyKind::kSnapKv, 14));
   const auto cache = make_cache(shape.geometry);
-  PromptRun first(*backend_, *cache, *pyramid, shape.options());
-  PromptRun second(*backend_, *cache, *snapkv, shape.options());
+  PromptRun first(*backend_, *cache, pyramid, shape.options());
+  PromptRun second(*backend_, *cache, snapkv, shape.options());
   for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
     const LayerRows rows = shape.layer(random_);
     EXPECT_EQ(first.run_layer(layer, rows, 16).kept_positions, second.run_layer(layer, rows, 16).kept_positions);
@@ -186,10 +187,10 @@ TEST_F(CompressorTest, PyramidOfBetaOneSelectsAsSnapKv) {
 TEST_F(CompressorTest, NoOpsObserveNothingAndLeaveTheLanesAlone) {
   for (PolicyKind kind : {PolicyKind::kFull, PolicyKind::kSnapKv, PolicyKind::kPyramidKv}) {
     const Shape shape = draw_shape();
-    const auto policy = policy_of(spec_of(kind, shape.tokens));
+    const Planned policy = shape.planned(spec_of(kind, shape.tokens));
     const auto cache = make_cache(shape.geometry);
-    PromptRun prompt(*backend_, *cache, *policy, shape.options());
-    EXPECT_FALSE(prompt.compressor().compresses());
+    PromptRun prompt(*backend_, *cache, policy, shape.options());
+    EXPECT_FALSE(policy.plan.compresses);
     EXPECT_EQ(prompt.compressor().workspace_bytes(), 0u);
     const LayerOutcome outcome = prompt.run_layer(0, shape.layer(random_), 16);
     EXPECT_EQ(outcome.budget_tokens, shape.tokens);
@@ -206,10 +207,10 @@ TEST_F(CompressorTest, ALayerWithABudgetOfTheWholePromptIsNotCut) {
   // n = B + 1: the pyramid's lowest layers keep everything, its upper ones do not.
   const Shape shape{
       .geometry = {.layers = 4, .kv_heads = 2, .head_dim = 8, .page_bytes = 256}, .q_heads = 4, .tokens = 41};
-  const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 40));
+  const Planned policy = shape.planned(spec_of(PolicyKind::kPyramidKv, 40));
   const auto cache = make_cache(shape.geometry);
-  PromptRun prompt(*backend_, *cache, *policy, shape.options());
-  EXPECT_TRUE(prompt.compressor().compresses());
+  PromptRun prompt(*backend_, *cache, policy, shape.options());
+  EXPECT_TRUE(policy.plan.compresses);
   const LayerOutcome lowest = prompt.run_layer(0, shape.layer(random_), 16);
   EXPECT_THAT(lowest.kept, Each(41));
   EXPECT_THAT(lowest.recall, Each(1.0));
@@ -224,28 +225,20 @@ TEST_F(CompressorTest, RecordsPositionsOnlyWhenAsked) {
   CompressorOptions options = shape.options();
   options.record_positions = false;
   for (PolicyKind kind : {PolicyKind::kFull, PolicyKind::kSnapKv}) {
-    const auto policy = policy_of(spec_of(kind, 12));
+    const Planned policy = shape.planned(spec_of(kind, 12));
     const auto cache = make_cache(shape.geometry);
-    PromptRun prompt(*backend_, *cache, *policy, options);
+    PromptRun prompt(*backend_, *cache, policy, options);
     EXPECT_THAT(prompt.run_layer(0, shape.layer(random_), 16).kept_positions, IsEmpty());
   }
 }
-
-// Budgets that differ between the heads of a layer, as later policies have them.
-class RaggedPolicy : public WindowScorePolicy {
- public:
-  using WindowScorePolicy::WindowScorePolicy;
-  std::vector<int32_t> lane_budgets(int32_t tokens, const CacheGeometry&) const override {
-    return {12, 12, 20, 8, tokens};
-  }
-};
 
 TEST_F(CompressorTest, LanesOfOneLayerMayHaveBudgetsOfTheirOwn) {
   const Shape shape{
       .geometry = {.layers = 1, .kv_heads = 5, .head_dim = 8, .page_bytes = 128}, .q_heads = 10, .tokens = 50};
   const LayerRows rows = shape.layer(random_);
   const auto cache = make_cache(shape.geometry);
-  const RaggedPolicy ragged(spec_of(PolicyKind::kSnapKv, 20));
+  Planned ragged = shape.planned(spec_of(PolicyKind::kSnapKv, 20));
+  ragged.plan.lane_budgets = {12, 12, 20, 8, 50};  // as later policies have them
   PromptRun prompt(*backend_, *cache, ragged, shape.options());
   const LayerOutcome outcome = prompt.run_layer(0, rows, 16);
   EXPECT_EQ(outcome.budget_tokens, 50);
@@ -253,8 +246,8 @@ TEST_F(CompressorTest, LanesOfOneLayerMayHaveBudgetsOfTheirOwn) {
   EXPECT_DOUBLE_EQ(outcome.recall[4], 1.0);
   // Each lane as a policy of that budget for all lanes has it.
   for (size_t head : {0, 1, 2}) {
-    const auto uniform = policy_of(spec_of(PolicyKind::kSnapKv, outcome.kept[head]));
-    PromptRun same(*backend_, *cache, *uniform, shape.options());
+    const Planned uniform = shape.planned(spec_of(PolicyKind::kSnapKv, outcome.kept[head]));
+    PromptRun same(*backend_, *cache, uniform, shape.options());
     EXPECT_EQ(same.run_layer(0, rows, 16).kept_positions[head], outcome.kept_positions[head]);
   }
   for (int32_t head = 0; head < 5; ++head) {
@@ -265,15 +258,27 @@ TEST_F(CompressorTest, LanesOfOneLayerMayHaveBudgetsOfTheirOwn) {
 }
 
 TEST_F(CompressorTest, ScratchCountsItsBytes) {
-  const auto scratch = CompressorScratch::create(*backend_, 6, 2, 100);
+  const Shape shape{
+      .geometry = {.layers = 1, .kv_heads = 2, .head_dim = 16, .page_bytes = 256}, .q_heads = 6, .tokens = 100};
+  const auto scratch = CompressorScratch::create(*backend_, 6, shape.geometry, 100);
   ASSERT_TRUE(scratch.ok());
-  EXPECT_EQ((*scratch)->bytes(), 4u * 100 * (6 + 2 + 2 + 2));
-  const auto policy = policy_of(spec_of(PolicyKind::kSnapKv, 12));
-  const auto compressor = Compressor::create(
-      *backend_, *policy,
-      {.geometry = {.layers = 1, .kv_heads = 2, .head_dim = 16}, .q_heads = 6, .prompt_tokens = 100});
-  ASSERT_TRUE(compressor.ok());
-  EXPECT_EQ((*compressor)->workspace_bytes(), 4u * 8 * (6 * 16 + 6));
+  EXPECT_EQ((*scratch)->bytes(), 4u * (100 * (6 + 2 + 2 + 2) + 2 * 16));
+  const struct {
+    PolicyKind kind;
+    uint64_t bytes;
+  } cases[] = {{PolicyKind::kFull, 0},
+               {PolicyKind::kSnapKv, 4u * 8 * (6 * 16 + 6)},
+               {PolicyKind::kTova, 4u * (6 * 16 + 6)},
+               {PolicyKind::kH2o, 4u * 6 * (64 + 100)},
+               {PolicyKind::kStreamingLlm, 0},
+               {PolicyKind::kKeyDiff, 0}};
+  for (const auto& [kind, bytes] : cases) {
+    const Planned policy = shape.planned(spec_of(kind, 20));
+    const auto compressor = Compressor::create(*backend_, *policy.policy, policy.plan, shape.options());
+    ASSERT_TRUE(compressor.ok());
+    EXPECT_EQ((*compressor)->workspace_bytes(), bytes) << static_cast<int>(kind);
+    EXPECT_EQ(Compressor::workspace_bytes(*policy.policy, policy.plan, shape.options()), bytes);
+  }
 }
 
 }  // namespace

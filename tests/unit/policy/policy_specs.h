@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "gtest/gtest.h"
+#include "server/policy/cache_plan.h"
 #include "server/policy/policy.h"
 
 namespace pkv {
@@ -18,10 +19,40 @@ inline PolicySpec spec_of_ratio(PolicyKind kind, int64_t millionths) {
   return {.kind = kind, .budget = {.kind = BudgetKind::kKeepRatio, .keep_ratio_millionths = millionths}};
 }
 
+// A spec with its policy and its plan for one prompt.
+struct Planned {
+  PolicySpec spec;
+  std::unique_ptr<CachePolicy> policy;
+  CachePlan plan;
+};
+struct Lengths {
+  CacheGeometry geometry;
+  int32_t q_heads = 1;
+  int32_t prompt_tokens = 0;
+  int32_t max_tokens = 1;
+};
+
 inline std::unique_ptr<CachePolicy> policy_of(const PolicySpec& spec) {
   auto policy = make_policy(spec);
   EXPECT_TRUE(policy.ok()) << policy.status();
   return *std::move(policy);
+}
+
+inline PlanInput plan_input(const CachePolicy& policy, const PolicySpec& spec, const Lengths& lengths) {
+  return {.policy = policy,
+          .spec = spec,
+          .geometry = lengths.geometry,
+          .q_heads = lengths.q_heads,
+          .prompt_tokens = lengths.prompt_tokens,
+          .max_tokens = lengths.max_tokens};
+}
+
+inline Planned planned(const PolicySpec& spec, const Lengths& lengths) {
+  Planned result{.spec = spec, .policy = policy_of(spec)};
+  auto plan = plan_cache(plan_input(*result.policy, spec, lengths));
+  EXPECT_TRUE(plan.ok()) << plan.status();
+  result.plan = *std::move(plan);
+  return result;
 }
 
 }  // namespace pkv

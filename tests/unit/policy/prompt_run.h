@@ -8,6 +8,7 @@
 
 #include "gtest/gtest.h"
 #include "server/policy/compressor.h"
+#include "tests/unit/policy/policy_specs.h"
 
 namespace pkv {
 
@@ -20,11 +21,12 @@ struct LayerRows {
 
 class PromptRun {
  public:
-  PromptRun(Backend& backend, KvCache& cache, const CachePolicy& policy, const CompressorOptions& options,
+  // `planned` must outlive the run.
+  PromptRun(Backend& backend, KvCache& cache, const Planned& planned, const CompressorOptions& options,
             KvDtype dtype = KvDtype::kF32)
       : backend_(backend), cache_(cache), options_(options), sequence_(cache.open(dtype)) {
-    auto compressor = Compressor::create(backend, policy, options);
-    auto scratch = CompressorScratch::create(backend, options.q_heads, options.geometry.kv_heads,
+    auto compressor = Compressor::create(backend, *planned.policy, planned.plan, options);
+    auto scratch = CompressorScratch::create(backend, options.q_heads, options.geometry,
                                              options.prompt_tokens + 3);  // wider than the prompt, as the engine's is
     EXPECT_TRUE(compressor.ok() && scratch.ok());
     compressor_ = *std::move(compressor);
@@ -40,9 +42,15 @@ class PromptRun {
     for (int32_t first = 0; first < options_.prompt_tokens; first += chunk) {
       const int32_t count = std::min(chunk, options_.prompt_tokens - first);
       write(layer, k.view().slice_rows(first, count), v.view().slice_rows(first, count), first);
-      compressor_->observe(q.view().slice_rows(first, count), first);
+      std::vector<Lane> lanes;
+      std::vector<int32_t> page_ids;
+      compressor_->observe(q.view().slice_rows(first, count), view(layer, count, lanes, page_ids), first);
     }
-    return compressor_->finish_layer(cache_, sequence_, layer, *scratch_);
+    const Compressor::Target target{sequence_, nullptr};
+    auto outcome = compressor_->finish_layer(
+        {.cache = cache_, .from = sequence_, .targets = {&target, 1}, .scratch = *scratch_}, layer);
+    EXPECT_TRUE(outcome.ok()) << outcome.status();
+    return *std::move(outcome);
   }
 
   // The values of a lane's entries in slot order, first dimension only. f32 entries.

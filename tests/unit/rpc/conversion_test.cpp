@@ -26,8 +26,11 @@ CacheReport report() {
                      .workspace_bytes = 77};
   report.layers.push_back(
       {.budget_tokens = 12, .kept = {12, 10}, .recall = {0.5, 1.0}, .kept_positions = {{1, 2}, {3}}});
-  report.layers.push_back(
-      {.budget_tokens = 8, .kept = {8, 8}, .recall = {0.75, 0.75}, .kept_positions = {{4}, {5, 6}}});
+  report.layers.push_back({.budget_tokens = 8,
+                           .kept = {8, 8},
+                           .recall = {0.75, 0.75},
+                           .kept_positions = {{4}, {5, 6}},
+                           .final_positions = {{4}, {6, 7}}});
   return report;
 }
 
@@ -73,6 +76,8 @@ TEST(Conversion, LayersAndPositions) {
   ASSERT_EQ(out.layers(1).heads_size(), 2);
   EXPECT_EQ(out.layers(1).heads(1).kv_head(), 1u);
   EXPECT_THAT(out.layers(1).heads(1).positions(), ElementsAre(5, 6));
+  EXPECT_THAT(out.layers(1).heads(1).final_positions(), ElementsAre(6, 7));
+  EXPECT_EQ(out.layers(0).heads(1).final_positions_size(), 0);
 }
 
 TEST(Conversion, RecallIsOneWhereNothingWasCutAndAbsentWhereNothingWasSeen) {

@@ -41,6 +41,22 @@ TEST(Errors, FieldIsTakenFromTheMessage) {
   EXPECT_EQ(unnamed.message, "no template: none known");
 }
 
+TEST(Errors, AFieldOfAnInnerMessageIsNamedFromOutside) {
+  const absl::Status inner = make_error({.reason = kBadCachePolicy,
+                                         .field = "cache_policy.pins[1].end",
+                                         .description = "is: beyond",
+                                         .metadata = {{"max", "5"}}});
+  const DecodedError moved = decode_error(with_field_moved(inner, "cache_policy", "policies[2]"));
+  EXPECT_EQ(moved.field, "policies[2].pins[1].end");
+  EXPECT_EQ(moved.message, "policies[2].pins[1].end: is: beyond");
+  EXPECT_EQ(moved.description, "is: beyond");
+  EXPECT_EQ(moved.reason, "BAD_CACHE_POLICY");
+  EXPECT_EQ(moved.metadata.at("max"), "5");
+  EXPECT_EQ(with_field_moved(inner, "sampling.", "x."), inner);
+  const absl::Status unnamed = make_error({.reason = kQueueFull, .description = "full: very"});
+  EXPECT_EQ(with_field_moved(unnamed, "", "request."), unnamed);
+}
+
 TEST(Errors, PlainStatusesStayPlain) {
   const grpc::Status status = to_grpc_status(absl::CancelledError("gone"));
   EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);

@@ -42,10 +42,11 @@ TEST(Metrics, EveryCombinationIsThereFromTheStart) {
   EXPECT_EQ(family(families, "requests_by_policy").metric.size(), policies * 2);
   for (const char* name :
        {"kv_cache_held_bytes", "kv_cache_full_equivalent_bytes", "kv_cache_auxiliary_bytes", "kv_cache_saved_bytes",
-        "kv_cache_held_byte_seconds_total", "kv_cache_full_equivalent_byte_seconds_total",
-        "kv_cache_evicted_entries_total", "prompt_tokens_total", "generation_tokens_total"}) {
+        "kv_cache_held_byte_seconds_total", "kv_cache_full_equivalent_byte_seconds_total", "prompt_tokens_total",
+        "generation_tokens_total"}) {
     EXPECT_EQ(family(families, name).metric.size(), policies) << name;
   }
+  EXPECT_EQ(family(families, "kv_cache_evicted_entries_total").metric.size(), policies * 2);
 }
 
 TEST(Metrics, ValuesComeFromTheSnapshot) {
@@ -54,9 +55,14 @@ TEST(Metrics, ValuesComeFromTheSnapshot) {
   snapshot.engine.live_bytes = 25;
   snapshot.engine.free_bytes = 75;
   snapshot.engine.policies["snapkv"].saved_bytes = -5;
+  snapshot.engine.policies["h2o"].evicted_entries_total = 3;
+  snapshot.engine.policies["h2o"].evicted_while_generating_total = 4;
   const std::string text = prometheus::TextSerializer().Serialize(metric_families(snapshot));
   EXPECT_THAT(text, ::testing::HasSubstr("pyramidkv_kv_cache_usage_ratio 0.25\n"));
   EXPECT_THAT(text, ::testing::HasSubstr("pyramidkv_kv_cache_saved_bytes{policy=\"snapkv\"} -5\n"));
+  const std::string evicted = "pyramidkv_kv_cache_evicted_entries_total{policy=\"h2o\",phase=";
+  EXPECT_THAT(text, ::testing::HasSubstr(evicted + "\"prefill\"} 3\n"));
+  EXPECT_THAT(text, ::testing::HasSubstr(evicted + "\"decode\"} 4\n"));
 }
 
 TEST(Metrics, EveryFamilyIsDocumented) {

@@ -140,5 +140,17 @@ TEST_F(OutputAssemblerTest, LongPiecesAreSplit) {
   EXPECT_FALSE(output.ready());
 }
 
+TEST_F(OutputAssemblerTest, WholeAnswers) {
+  std::vector<TokenId> tokens = encode("hi");
+  EXPECT_EQ(answer_text(*tokenizer_, request_, {}), "");
+  EXPECT_EQ(answer_text(*tokenizer_, request_, tokens), "hi");
+  tokens.push_back(test::kTinyEndToken);
+  EXPECT_EQ(answer_text(*tokenizer_, request_, tokens), "hi");
+  request_.sampling.ignore_eos = true;
+  EXPECT_EQ(answer_text(*tokenizer_, request_, tokens), "hi<|im_end|>");
+  request_.sampling.stop_token_ids = {test::kTinyEndToken};
+  EXPECT_EQ(answer_text(*tokenizer_, request_, tokens), "hi");
+}
+
 }  // namespace
 }  // namespace pkv

@@ -4,8 +4,7 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
-#include <limits>
-
+#include "server/rpc/policy_budget.h"
 #include "tests/unit/rpc/rpc_fixture.h"
 
 namespace pkv {
@@ -22,7 +21,7 @@ pb::CachePolicy message(const std::string& text) {
 
 PolicyCatalog catalog() {
   PoliciesConfig config;
-  config.presets.push_back({.name = "small", .where = "f:1", .policy = "pyramidkv", .tokens = 64, .beta = 10});
+  config.presets.push_back(make_preset("small", {{"policy", "pyramidkv"}, {"tokens", "64"}, {"beta", "10"}}));
   return *PolicyCatalog::create(config, KvDtype::kF32);
 }
 
@@ -41,31 +40,117 @@ TEST(PolicyCatalog, APolicyWithoutABudgetGetsTheDefaultRatio) {
   EXPECT_EQ(spec->budget.keep_ratio_millionths, 125000);
 }
 
-TEST(PolicyCatalog, EffectivePolicyNamesEveryDefault) {
-  const absl::StatusOr<PolicySpec> spec =
-      catalog().resolve(message("pyramidkv {} budget { tokens: 128 } kv_dtype: KV_DTYPE_F16"));
+// A policy as it is asked for, and as it is echoed.
+struct Echo {
+  const char* wished;
+  const char* effective;
+};
+
+class Effective : public ::testing::TestWithParam<Echo> {};
+
+TEST_P(Effective, NamesEveryDefault) {
+  const absl::StatusOr<PolicySpec> spec = catalog().resolve(message(GetParam().wished));
   ASSERT_TRUE(spec.ok()) << spec.status();
-  // Defaults as docs/policies.md has them: window 8, kernel 7, max pooling, mean over the group, beta 20, EXACT.
-  EXPECT_EQ(to_proto(*spec).SerializeAsString(), message("pyramidkv { window_tokens: 8 kernel_size: 7 pooling: "
-                                                         "POOLING_MAX group_aggregation: AGGREGATION_MEAN beta: 20 "
-                                                         "allocation: PYRAMID_ALLOCATION_EXACT } budget { tokens: 128 "
-                                                         "scope: BUDGET_SCOPE_PROMPT } kv_dtype: KV_DTYPE_F16 "
-                                                         "pin_system_message: false")
-                                                     .SerializeAsString());
+  const std::string rest = " kv_dtype: KV_DTYPE_F32 pin_system_message: false";
+  EXPECT_EQ(to_proto(*spec).DebugString(), message(GetParam().effective + rest).DebugString());
+  // What is echoed means the same when it is sent again.
+  EXPECT_EQ(to_proto(*catalog().resolve(to_proto(*spec))).DebugString(), to_proto(*spec).DebugString());
 }
 
-TEST(PolicyCatalog, ParametersAreTaken) {
-  const absl::StatusOr<PolicySpec> spec = catalog().resolve(message(
-      "pyramidkv { window_tokens: 16 kernel_size: 5 pooling: POOLING_AVG group_aggregation: AGGREGATION_MAX beta: 2.5 "
-      "allocation: PYRAMID_ALLOCATION_FACTORY } budget { keep_ratio: 0.12 }"));
+// Defaults as docs/policies.md has them; policies.default_keep_ratio is 0.125.
+INSTANTIATE_TEST_SUITE_P(
+    Policies, Effective,
+    ::testing::Values(
+        Echo{"", "full {}"},
+        Echo{"streaming_llm {}",
+             "streaming_llm { sink_tokens: 4 position_mode: POSITION_MODE_ORIGINAL } "
+             "budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"h2o {}", "h2o { score: AGGREGATION_SUM } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"snapkv {} budget { tokens: 64 }",
+             "snapkv { window_tokens: 8 kernel_size: 7 pooling: POOLING_MAX group_aggregation: AGGREGATION_MEAN } "
+             "budget { tokens: 64 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"pyramidkv {} budget { tokens: 128 }",
+             "pyramidkv { window_tokens: 8 kernel_size: 7 pooling: POOLING_MAX group_aggregation: AGGREGATION_MEAN "
+             "beta: 20 allocation: PYRAMID_ALLOCATION_EXACT } budget { tokens: 128 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"l2norm {}", "l2norm { window_tokens: 8 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"tova {}", "tova {} budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"keydiff {}", "keydiff { window_tokens: 8 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"random {}",
+             "random { seed: 0 window_tokens: 8 sink_tokens: 4 } "
+             "budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Parameters, Effective,
+    ::testing::Values(
+        Echo{"streaming_llm { sink_tokens: 7 position_mode: POSITION_MODE_CACHE_RELATIVE }",
+             "streaming_llm { sink_tokens: 7 position_mode: POSITION_MODE_CACHE_RELATIVE } "
+             "budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"h2o { recent_tokens: 9 score: AGGREGATION_MEAN } budget { tokens: 20 }",
+             "h2o { recent_tokens: 9 score: AGGREGATION_MEAN } budget { tokens: 20 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"pyramidkv { window_tokens: 16 kernel_size: 5 pooling: POOLING_AVG group_aggregation: AGGREGATION_MAX "
+             "beta: 2.5 allocation: PYRAMID_ALLOCATION_FACTORY } budget { keep_ratio: 0.12 }",
+             "pyramidkv { window_tokens: 16 kernel_size: 5 pooling: POOLING_AVG group_aggregation: AGGREGATION_MAX "
+             "beta: 2.5 allocation: PYRAMID_ALLOCATION_FACTORY } "
+             "budget { keep_ratio: 0.12 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"l2norm { window_tokens: 3 } budget { tokens: 20 }",
+             "l2norm { window_tokens: 3 } budget { tokens: 20 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"keydiff { window_tokens: 3 } budget { tokens: 20 }",
+             "keydiff { window_tokens: 3 } budget { tokens: 20 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"random { seed: 18446744073709551615 window_tokens: 3 sink_tokens: 2 } budget { tokens: 20 }",
+             "random { seed: 18446744073709551615 window_tokens: 3 sink_tokens: 2 } "
+             "budget { tokens: 20 scope: BUDGET_SCOPE_PROMPT }"}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Budgets, Effective,
+    ::testing::Values(
+        Echo{"tova {} budget { scope: BUDGET_SCOPE_TOTAL }",
+             "tova {} budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_TOTAL interval_tokens: 64 }"},
+        Echo{"tova {} budget { tokens: 20 scope: BUDGET_SCOPE_TOTAL interval_tokens: 5 }",
+             "tova {} budget { tokens: 20 scope: BUDGET_SCOPE_TOTAL interval_tokens: 5 }"},
+        Echo{"tova {} budget { bytes: 5000000000 }",
+             "tova {} budget { bytes: 5000000000 scope: BUDGET_SCOPE_TOTAL interval_tokens: 64 }"},
+        Echo{"tova {} budget { bytes: 5 scope: BUDGET_SCOPE_PROMPT }",
+             "tova {} budget { bytes: 5 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"tova {} budget { min_recall: 0.9 }",
+             "tova {} budget { min_recall: 0.9 scope: BUDGET_SCOPE_PROMPT allow_shortfall: false }"},
+        Echo{"tova {} budget { min_recall: 1 max_bytes: 77 allow_shortfall: true }",
+             "tova {} budget { min_recall: 1 scope: BUDGET_SCOPE_PROMPT max_bytes: 77 allow_shortfall: true }"}));
+
+TEST(PolicyCatalog, EveryPolicyOfTheContractIsBuilt) {
+  const auto* policies = pb::CachePolicy::descriptor()->FindOneofByName("policy");
+  for (int i = 0; i < policies->field_count(); ++i) {
+    const std::string& name = policies->field(i)->name();
+    if (name == "preset") continue;
+    ASSERT_NE(find_policy(name), nullptr) << name;
+    const pb::CachePolicy echoed = to_proto(catalog().defaults_of(find_policy(name)->kind));
+    EXPECT_EQ(echoed.policy_case(), policies->field(i)->number()) << name;
+  }
+}
+
+TEST(PolicyCatalog, PinsAreTakenAndEchoed) {
+  const absl::StatusOr<PolicySpec> spec =
+      catalog().resolve(message("snapkv {} pins { begin: 3 end: 5 } pins { end: 1 } pin_system_message: true"));
   ASSERT_TRUE(spec.ok()) << spec.status();
-  EXPECT_EQ(spec->params.window_tokens, 16);
-  EXPECT_EQ(spec->params.kernel_size, 5);
-  EXPECT_EQ(spec->params.pooling, PoolKind::kAvg);
-  EXPECT_EQ(spec->params.group_aggregation, GroupReduce::kMax);
-  EXPECT_EQ(spec->params.beta_millionths, 2'500'000);
-  EXPECT_EQ(spec->params.allocation, PyramidAllocation::kFactory);
-  EXPECT_EQ(spec->budget.keep_ratio_millionths, 120'000);
+  ASSERT_EQ(spec->pins.size(), 2u);
+  EXPECT_EQ(spec->pins[0].begin, 3);
+  EXPECT_EQ(spec->pins[0].end, 5);
+  EXPECT_EQ(spec->pins[1].begin, 0);
+  const pb::CachePolicy echoed = to_proto(*spec);
+  EXPECT_EQ(echoed.pins_size(), 2);
+  EXPECT_EQ(echoed.pins(0).end(), 5u);
+  EXPECT_TRUE(echoed.pin_system_message());
+}
+
+TEST(PolicyCatalog, ManyPinsButNotAnyNumber) {
+  pb::CachePolicy policy = message("snapkv {}");
+  for (uint32_t i = 0; i < kMaxPins; ++i) {
+    pb::TokenSpan& pin = *policy.add_pins();
+    pin.set_begin(2 * i);
+    pin.set_end(2 * i + 1);
+  }
+  EXPECT_TRUE(catalog().resolve(policy).ok());
+  policy.add_pins()->set_end(1);
+  EXPECT_EQ(decode_error(catalog().resolve(policy).status()).field, "cache_policy.pins");
 }
 
 TEST(PolicyCatalog, RatiosAreRoundedToSixDecimals) {
@@ -84,6 +169,26 @@ TEST(PolicyCatalog, PresetsAndWhatIsSetBesideThem) {
   ASSERT_TRUE(changed.ok()) << changed.status();
   EXPECT_EQ(changed->budget.tokens, 99);
   EXPECT_EQ(changed->params.beta_millionths, 10 * kMillion);
+  const absl::StatusOr<PolicySpec> total = catalog().resolve(
+      message("preset: 'small' budget { scope: BUDGET_SCOPE_TOTAL } pins { end: 2 } kv_dtype: KV_DTYPE_F16"));
+  ASSERT_TRUE(total.ok()) << total.status();
+  EXPECT_EQ(total->budget.tokens, 64);
+  EXPECT_EQ(total->budget.scope, BudgetScope::kTotal);
+  EXPECT_EQ(total->pins.size(), 1u);
+  EXPECT_EQ(total->kv_dtype, KvDtype::kF16);
+}
+
+TEST(PolicyCatalog, AnAmountReplacesAPresetsWholeBudget) {
+  PoliciesConfig config;
+  config.presets.push_back(make_preset(
+      "p", {{"policy", "tova"}, {"min_recall", "0.5"}, {"max_bytes", "1KiB"}, {"allow_shortfall", "true"}}));
+  const PolicyCatalog catalog = *PolicyCatalog::create(config, KvDtype::kF16);
+  EXPECT_EQ(catalog.resolve(message("preset: 'p'"))->budget.max_bytes, 1024u);
+  EXPECT_EQ(catalog.resolve(message("preset: 'p' budget { allow_shortfall: false }"))->budget.max_bytes, 1024u);
+  const absl::StatusOr<PolicySpec> tokens = catalog.resolve(message("preset: 'p' budget { tokens: 9 }"));
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  EXPECT_EQ(tokens->budget.max_bytes, 0u);
+  EXPECT_FALSE(tokens->budget.allow_shortfall);
 }
 
 TEST(PolicyCatalog, AnUnknownPresetIsNotFound) {
@@ -107,22 +212,9 @@ TEST_P(Unbuilt, IsRefusedByName) {
   EXPECT_THAT(error.message, HasSubstr(GetParam().field));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    PolicyCatalog, Unbuilt,
-    ::testing::Values(
-        Refusal{"streaming_llm {}", "cache_policy.streaming_llm"}, Refusal{"h2o {}", "cache_policy.h2o"},
-        Refusal{"l2norm {}", "cache_policy.l2norm"}, Refusal{"tova {}", "cache_policy.tova"},
-        Refusal{"keydiff {}", "cache_policy.keydiff"}, Refusal{"random {}", "cache_policy.random"},
-        Refusal{"snapkv {} budget { bytes: 1000000 }", "cache_policy.budget.bytes"},
-        Refusal{"snapkv {} budget { min_recall: 0.9 }", "cache_policy.budget.min_recall"},
-        Refusal{"snapkv {} budget { tokens: 64 max_bytes: 5 }", "cache_policy.budget.max_bytes"},
-        Refusal{"snapkv {} budget { tokens: 64 interval_tokens: 64 }", "cache_policy.budget.interval_tokens"},
-        Refusal{"snapkv {} budget { tokens: 64 allow_shortfall: true }", "cache_policy.budget.allow_shortfall"},
-        Refusal{"snapkv {} budget { tokens: 64 scope: BUDGET_SCOPE_TOTAL }", "cache_policy.budget.scope"},
-        Refusal{"snapkv {} pins { begin: 0 end: 4 }", "cache_policy.pins"},
-        Refusal{"snapkv {} pin_system_message: true", "cache_policy.pin_system_message"},
-        Refusal{"full {} kv_dtype: KV_DTYPE_BF16", "cache_policy.kv_dtype"},
-        Refusal{"full {} kv_dtype: KV_DTYPE_K8V4", "cache_policy.kv_dtype"}));
+INSTANTIATE_TEST_SUITE_P(PolicyCatalog, Unbuilt,
+                         ::testing::Values(Refusal{"full {} kv_dtype: KV_DTYPE_BF16", "cache_policy.kv_dtype"},
+                                           Refusal{"full {} kv_dtype: KV_DTYPE_K8V4", "cache_policy.kv_dtype"}));
 
 class BadPolicy : public ::testing::TestWithParam<Refusal> {};
 
@@ -135,25 +227,45 @@ TEST_P(BadPolicy, NamesTheField) {
 
 INSTANTIATE_TEST_SUITE_P(
     PolicyCatalog, BadPolicy,
-    ::testing::Values(Refusal{"full {} budget { tokens: 64 }", "cache_policy.budget"},
-                      Refusal{"budget { tokens: 64 }", "cache_policy.budget"},  // the default policy is full
-                      Refusal{"snapkv {} budget { tokens: 8 }", "cache_policy.budget.tokens"},
-                      Refusal{"pyramidkv {} budget { tokens: 0 }", "cache_policy.budget.tokens"},
-                      Refusal{"snapkv {} budget { keep_ratio: 0 }", "cache_policy.budget.keep_ratio"},
-                      Refusal{"snapkv {} budget { keep_ratio: 1.01 }", "cache_policy.budget.keep_ratio"},
-                      Refusal{"snapkv {} budget { keep_ratio: nan }", "cache_policy.budget.keep_ratio"},
-                      Refusal{"snapkv {} budget { keep_ratio: -inf }", "cache_policy.budget.keep_ratio"},
-                      Refusal{"snapkv { kernel_size: 4 }", "cache_policy.snapkv.kernel_size"},
-                      Refusal{"pyramidkv { kernel_size: 4 }", "cache_policy.pyramidkv.kernel_size"},
-                      Refusal{"pyramidkv { beta: 0.5 }", "cache_policy.pyramidkv.beta"},
-                      Refusal{"pyramidkv { beta: nan }", "cache_policy.pyramidkv.beta"},
-                      Refusal{"pyramidkv { beta: inf }", "cache_policy.pyramidkv.beta"},
-                      Refusal{"snapkv { window_tokens: 0 }", "cache_policy.snapkv.window_tokens"},
-                      Refusal{"snapkv { window_tokens: 4294967295 }", "cache_policy.snapkv.window_tokens"},
-                      Refusal{"snapkv { pooling: 9 }", "cache_policy.snapkv.pooling"},
-                      Refusal{"pyramidkv { allocation: 9 }", "cache_policy.pyramidkv.allocation"},
-                      Refusal{"snapkv {} budget { tokens: 64 scope: 9 }", "cache_policy.budget.scope"},
-                      Refusal{"full {} kv_dtype: 9", "cache_policy.kv_dtype"}));
+    ::testing::Values(
+        Refusal{"full {} budget { tokens: 64 }", "cache_policy.budget"},
+        Refusal{"budget { tokens: 64 }", "cache_policy.budget"},  // the default policy is full
+        Refusal{"snapkv {} budget { tokens: 8 }", "cache_policy.budget.tokens"},
+        Refusal{"pyramidkv {} budget { tokens: 0 }", "cache_policy.budget.tokens"},
+        Refusal{"snapkv {} budget { keep_ratio: 0 }", "cache_policy.budget.keep_ratio"},
+        Refusal{"snapkv {} budget { keep_ratio: 1.01 }", "cache_policy.budget.keep_ratio"},
+        Refusal{"snapkv {} budget { keep_ratio: nan }", "cache_policy.budget.keep_ratio"},
+        Refusal{"snapkv {} budget { keep_ratio: -inf }", "cache_policy.budget.keep_ratio"},
+        Refusal{"snapkv { kernel_size: 4 }", "cache_policy.snapkv.kernel_size"},
+        Refusal{"pyramidkv { kernel_size: 4 }", "cache_policy.pyramidkv.kernel_size"},
+        Refusal{"pyramidkv { beta: 0.5 }", "cache_policy.pyramidkv.beta"},
+        Refusal{"pyramidkv { beta: nan }", "cache_policy.pyramidkv.beta"},
+        Refusal{"pyramidkv { beta: inf }", "cache_policy.pyramidkv.beta"},
+        Refusal{"snapkv { window_tokens: 0 }", "cache_policy.snapkv.window_tokens"},
+        Refusal{"snapkv { window_tokens: 4294967295 }", "cache_policy.snapkv.window_tokens"},
+        Refusal{"snapkv { pooling: 9 }", "cache_policy.snapkv.pooling"},
+        Refusal{"pyramidkv { allocation: 9 }", "cache_policy.pyramidkv.allocation"},
+        Refusal{"snapkv {} budget { tokens: 64 scope: 9 }", "cache_policy.budget.scope"},
+        Refusal{"full {} budget { scope: BUDGET_SCOPE_TOTAL }", "cache_policy.budget"},
+        Refusal{"snapkv {} budget { bytes: 0 }", "cache_policy.budget.bytes"},
+        Refusal{"snapkv {} budget { min_recall: 0 }", "cache_policy.budget.min_recall"},
+        Refusal{"snapkv {} budget { min_recall: 1.000001 }", "cache_policy.budget.min_recall"},
+        Refusal{"l2norm {} budget { min_recall: 0.5 }", "cache_policy.budget.min_recall"},
+        Refusal{"streaming_llm {} budget { min_recall: 0.5 }", "cache_policy.budget.min_recall"},
+        Refusal{"snapkv {} budget { tokens: 64 max_bytes: 5 }", "cache_policy.budget.max_bytes"},
+        Refusal{"snapkv {} budget { min_recall: 1 max_bytes: 0 }", "cache_policy.budget.max_bytes"},
+        Refusal{"snapkv {} budget { tokens: 64 allow_shortfall: true }", "cache_policy.budget.allow_shortfall"},
+        Refusal{"snapkv {} budget { tokens: 64 interval_tokens: 64 }", "cache_policy.budget.interval_tokens"},
+        Refusal{"snapkv {} budget { tokens: 64 scope: BUDGET_SCOPE_TOTAL interval_tokens: 0 }",
+                "cache_policy.budget.interval_tokens"},
+        Refusal{"snapkv {} pins { begin: 0 end: 2 } pins { begin: 4 end: 4 }", "cache_policy.pins[1]"},
+        Refusal{"snapkv {} pins { begin: 0 end: 4294967295 }", "cache_policy.pins[0].end"},
+        Refusal{"h2o { score: AGGREGATION_MAX }", "cache_policy.h2o.score"},
+        Refusal{"h2o { recent_tokens: 0 }", "cache_policy.h2o.recent_tokens"},
+        Refusal{"h2o { recent_tokens: 64 } budget { tokens: 64 }", "cache_policy.budget.tokens"},
+        Refusal{"streaming_llm { position_mode: 9 }", "cache_policy.streaming_llm.position_mode"},
+        Refusal{"random { window_tokens: 0 }", "cache_policy.random.window_tokens"},
+        Refusal{"full {} kv_dtype: 9", "cache_policy.kv_dtype"}));
 
 std::string refused_config(const PoliciesConfig& config) {
   return std::string(PolicyCatalog::create(config, KvDtype::kF16).status().message());
@@ -164,22 +276,95 @@ TEST(PolicyCatalog, BadConfigurationsNameKeyAndPlace) {
   config.default_name = "fastest";
   EXPECT_THAT(refused_config(config), HasSubstr("policies.default: \"fastest\""));
   config.default_name = "full";
-  config.presets = {{.name = "a", .where = "f:7", .policy = "h2o"}};
-  EXPECT_THAT(refused_config(config), HasSubstr("f:7: policies.presets.a.policy: \"h2o\""));
-  config.presets = {{.name = "a", .where = "f:7", .policy = "snapkv", .beta = 3}};
-  EXPECT_THAT(refused_config(config), HasSubstr("f:7: policies.presets.a.beta: "));
-  config.presets = {{.name = "a", .where = "f:7", .policy = "snapkv", .pooling = "median"}};
-  EXPECT_THAT(refused_config(config), HasSubstr("policies.presets.a.pooling: \"median\""));
-  config.presets = {{.name = "a", .where = "f:7", .policy = "snapkv", .tokens = 4}};
-  EXPECT_THAT(refused_config(config), HasSubstr("f:7: policies.presets.a.budget.tokens: "));
-  config.presets = {{.name = "full", .where = "f:7", .policy = "snapkv"}};
-  EXPECT_THAT(refused_config(config), HasSubstr("is the name of a policy"));
+}
+
+struct BadPreset {
+  std::vector<std::pair<std::string, std::string>> settings;
+  const char* problem;  // how the refusal begins; the settings are on the lines from 2 on
+};
+
+class BadPresets : public ::testing::TestWithParam<BadPreset> {};
+
+TEST_P(BadPresets, NameKeyAndPlace) {
+  PoliciesConfig config;
+  config.presets = {make_preset("a", GetParam().settings)};
+  EXPECT_THAT(refused_config(config), ::testing::StartsWith(GetParam().problem));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    PolicyCatalog, BadPresets,
+    ::testing::Values(
+        BadPreset{{{"tokens", "64"}}, "f:1: policies.presets.a.policy: is missing"},
+        BadPreset{{{"policy", "h3o"}}, "f:2: policies.presets.a.policy: \"h3o\" is no policy"},
+        BadPreset{{{"policy", "preset"}}, "f:2: policies.presets.a.policy: "},
+        BadPreset{{{"policy", "snapkv"}, {"beta", "3"}}, "f:3: policies.presets.a.beta: unknown key"},
+        BadPreset{{{"policy", "snapkv"}, {"tokns", "3"}}, "f:3: policies.presets.a.tokns: unknown key"},
+        BadPreset{{{"policy", "snapkv"}, {"pins", "3"}}, "f:3: policies.presets.a.pins: unknown key"},
+        BadPreset{{{"policy", "snapkv"}, {"pooling", "median"}},
+                  "f:3: policies.presets.a.pooling: must be one of max, avg, none, not \"median\""},
+        BadPreset{{{"policy", "snapkv"}, {"pooling", "unspecified"}},
+                  "f:3: policies.presets.a.pooling: must be one of"},
+        BadPreset{{{"policy", "snapkv"}, {"tokens", "-5"}},
+                  "f:3: policies.presets.a.tokens: must be a whole number, not \"-5\""},
+        BadPreset{{{"policy", "random"}, {"seed", "x"}}, "f:3: policies.presets.a.seed: must be a whole number"},
+        BadPreset{{{"policy", "pyramidkv"}, {"beta", "wide"}}, "f:3: policies.presets.a.beta: must be a number"},
+        BadPreset{{{"policy", "snapkv"}, {"bytes", "4 parsecs"}}, "f:3: policies.presets.a.bytes: must be bytes"},
+        BadPreset{{{"policy", "snapkv"}, {"allow_shortfall", "maybe"}},
+                  "f:3: policies.presets.a.allow_shortfall: must be true or false"},
+        BadPreset{{{"policy", "snapkv"}, {"kv_dtype", "k8v4"}}, "f:3: policies.presets.a.kv_dtype: "},
+        BadPreset{{{"policy", "snapkv"}, {"tokens", "64"}, {"keep_ratio", "0.5"}},
+                  "f:4: policies.presets.a.keep_ratio: a preset has one budget, and tokens is given as well"},
+        BadPreset{{{"policy", "snapkv"}, {"tokens", "4"}}, "f:3: policies.presets.a.tokens: "},
+        BadPreset{{{"policy", "full"}, {"tokens", "64"}}, "f:1: policies.presets.a.budget: "},
+        BadPreset{{{"kernel_size", "4"}, {"policy", "snapkv"}}, "f:2: policies.presets.a.kernel_size: "}));
+
+TEST(PolicyCatalog, APresetIsNoPolicysName) {
+  PoliciesConfig config;
+  config.presets = {make_preset("full", {{"policy", "snapkv"}})};
+  EXPECT_THAT(refused_config(config), HasSubstr("f:1: policies.presets.full: is the name of a policy"));
+}
+
+TEST(PolicyCatalog, PresetsHaveEveryParameter) {
+  PoliciesConfig config;
+  config.presets = {
+      make_preset("a", {{"policy", "streaming_llm"},
+                        {"sink_tokens", "2"},
+                        {"position_mode", "cache_relative"},
+                        {"bytes", "4MiB"},
+                        {"scope", "prompt"}}),
+      make_preset("b", {{"policy", "h2o"},
+                        {"recent_tokens", "5"},
+                        {"score", "mean"},
+                        {"tokens", "64"},
+                        {"scope", "total"},
+                        {"interval_tokens", "9"}}),
+      make_preset("c", {{"policy", "random"}, {"seed", "12"}, {"kv_dtype", "f32"}, {"keep_ratio", "0.5"}}),
+      make_preset("d", {{"policy", "snapkv"},
+                        {"min_recall", "0.9"},
+                        {"max_bytes", "2 MiB"},
+                        {"allow_shortfall", "true"},
+                        {"pooling", "avg"}})};
+  const absl::StatusOr<PolicyCatalog> catalog = PolicyCatalog::create(config, KvDtype::kF16);
+  ASSERT_TRUE(catalog.ok()) << catalog.status();
+  const char* expected[] = {
+      "streaming_llm { sink_tokens: 2 position_mode: POSITION_MODE_CACHE_RELATIVE } budget { bytes: 4194304 scope: "
+      "BUDGET_SCOPE_PROMPT } kv_dtype: KV_DTYPE_F16 pin_system_message: false",
+      "h2o { recent_tokens: 5 score: AGGREGATION_MEAN } budget { tokens: 64 scope: BUDGET_SCOPE_TOTAL "
+      "interval_tokens: 9 } kv_dtype: KV_DTYPE_F16 pin_system_message: false",
+      "random { seed: 12 window_tokens: 8 sink_tokens: 4 } budget { keep_ratio: 0.5 scope: BUDGET_SCOPE_PROMPT } "
+      "kv_dtype: KV_DTYPE_F32 pin_system_message: false",
+      "snapkv { window_tokens: 8 kernel_size: 7 pooling: POOLING_AVG group_aggregation: AGGREGATION_MEAN } budget { "
+      "min_recall: 0.9 scope: BUDGET_SCOPE_PROMPT max_bytes: 2097152 allow_shortfall: true } kv_dtype: KV_DTYPE_F16 "
+      "pin_system_message: false"};
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(to_proto(catalog->presets()[i].second).DebugString(), message(expected[i]).DebugString());
+  }
 }
 
 TEST(PolicyCatalog, APresetMayBeTheDefault) {
   PoliciesConfig config;
   config.default_name = "small";
-  config.presets = {{.name = "small", .where = "f:1", .policy = "snapkv", .keep_ratio = 0.5}};
+  config.presets = {make_preset("small", {{"policy", "snapkv"}, {"keep_ratio", "0.5"}})};
   const absl::StatusOr<PolicyCatalog> catalog = PolicyCatalog::create(config, KvDtype::kF16);
   ASSERT_TRUE(catalog.ok()) << catalog.status();
   EXPECT_EQ(catalog->resolve({})->budget.keep_ratio_millionths, 500'000);

@@ -3,8 +3,10 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pyramidkv/v1/error_details.pb.h"
@@ -16,24 +18,32 @@
 
 namespace pkv {
 
-// Answers check() with the figures a test sets; refuses everything else.
+// A preset of the configuration, its settings one line each from the second of the file "f" on.
+inline PolicyPreset make_preset(const std::string& name,
+                                const std::vector<std::pair<std::string, std::string>>& settings) {
+  PolicyPreset preset{.name = name, .where = "f:1"};
+  for (const auto& [key, value] : settings) {
+    preset.settings.push_back({.key = key, .value = value, .where = "f:" + std::to_string(preset.settings.size() + 2)});
+  }
+  return preset;
+}
+
+// Answers check() with what a test sets; refuses everything else.
 class StillEngine : public Engine {
  public:
   absl::Status submit(std::shared_ptr<const Request>, std::shared_ptr<TokenSink>) override {
     return absl::UnavailableError("computes nothing");
   }
   void cancel(const TokenSink*) override {}
-  absl::StatusOr<Admission> check(const PolicySpec& spec, int32_t, int32_t) const override {
-    Admission result = figures;
-    if (spec.budget.kind == BudgetKind::kTokens) result.peak_bytes = static_cast<uint64_t>(spec.budget.tokens) * 100;
-    return result;
-  }
+  absl::StatusOr<Admission> check(const Query& query) const override { return answer(query); }
   void drain(absl::Time) override {}
   EngineState state() const override { return EngineState::kServing; }
   EngineStats stats() const override { return {}; }
   const EngineOptions& options() const override { return options_; }
 
-  Admission figures{.admissible_ever = true};
+  std::function<absl::StatusOr<Admission>(const Query&)> answer = [](const Query&) {
+    return Admission{.admissible_ever = true};
+  };
 
  private:
   EngineOptions options_;
@@ -86,7 +96,7 @@ class RpcTest : public ::testing::Test {
     chat_ = std::make_unique<ChatTemplate>(*file_->string("tokenizer.chat_template"), *tokenizer_);
     state_ = std::make_unique<ServerState>(*PolicyCatalog::create(policies(), KvDtype::kF16), log_, 7);
     served_ = {.id = "tiny",
-               .shape = {.max_positions = kMaxPositions},
+               .shape = {.kv_heads = 2, .max_positions = kMaxPositions},
                .tokenizer = tokenizer_.get(),
                .chat_template = chat_.get(),
                .engine = &engine_};
@@ -95,7 +105,7 @@ class RpcTest : public ::testing::Test {
 
   static PoliciesConfig policies() {
     PoliciesConfig config;
-    config.presets.push_back({.name = "small", .where = "f:1", .policy = "pyramidkv", .tokens = 64, .beta = 10});
+    config.presets.push_back(make_preset("small", {{"policy", "pyramidkv"}, {"tokens", "64"}, {"beta", "10"}}));
     return config;
   }
 

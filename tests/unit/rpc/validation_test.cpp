@@ -122,14 +122,109 @@ TEST_F(ValidationTest, BeyondTheModelsLength) {
 }
 
 TEST_F(ValidationTest, WhatNeverFitsNamesTheFigures) {
-  engine_.figures = {.peak_bytes = 5000, .pool_bytes = 4000, .workspace_limit_bytes = 10, .smallest_budget_tokens = 9};
+  engine_.answer = [](const Engine::Query&) {
+    return Admission{.peak_bytes = 5000,
+                     .pool_bytes = 4000,
+                     .workspace_limit_bytes = 10,
+                     .smallest_budget_tokens = 9,
+                     .smallest_budget_bytes = 4500};
+  };
   const DecodedError error = refusal("prompt: 'abc'");
   EXPECT_EQ(error.code, grpc::StatusCode::FAILED_PRECONDITION);
   EXPECT_EQ(error.reason, "CACHE_NEVER_FITS");
+  EXPECT_EQ(error.field, "");
   EXPECT_EQ(error.metadata.at("peak_bytes"), "5000");
   EXPECT_EQ(error.metadata.at("pool_bytes"), "4000");
   EXPECT_EQ(error.metadata.at("smallest_budget_tokens"), "9");
-  EXPECT_EQ(error.metadata.at("smallest_budget_bytes"), "900");  // what the engine says of a budget of 9
+  EXPECT_EQ(error.metadata.at("smallest_budget_bytes"), "4500");
+}
+
+TEST_F(ValidationTest, ABoundInBytesThatIsTooSmallIsNamed) {
+  engine_.answer = [](const Engine::Query&) {
+    return Admission{.peak_bytes = 700,
+                     .pool_bytes = 4000,
+                     .smallest_budget_tokens = 9,
+                     .smallest_budget_bytes = 700,
+                     .within_budget = false};
+  };
+  const DecodedError bytes = refusal("prompt: 'abc' cache_policy { tova {} budget { bytes: 600 } }");
+  EXPECT_EQ(bytes.code, grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(bytes.reason, "CACHE_NEVER_FITS");
+  EXPECT_EQ(bytes.field, "cache_policy.budget.bytes");
+  EXPECT_THAT(bytes.description, ::testing::HasSubstr("at least 700 bytes"));
+  EXPECT_EQ(bytes.metadata.at("smallest_budget_bytes"), "700");
+  EXPECT_EQ(bytes.metadata.at("smallest_budget_tokens"), "9");
+  EXPECT_EQ(bytes.metadata.at("peak_bytes"), "700");
+  EXPECT_EQ(bytes.metadata.at("pool_bytes"), "4000");
+  EXPECT_EQ(refusal("prompt: 'abc' cache_policy { tova {} budget { min_recall: 0.5 max_bytes: 600 } }").field,
+            "cache_policy.budget.max_bytes");
+}
+
+TEST_F(ValidationTest, WhatTheEngineRefusesNamesItsField) {
+  engine_.answer = [](const Engine::Query&) {
+    return absl::InvalidArgumentError("cache_policy.pins[0].end: 9 is beyond the prompt");
+  };
+  const DecodedError pins = refusal("prompt_token_ids { ids: [5, 5] } cache_policy { tova {} pins { end: 9 } }");
+  EXPECT_EQ(pins.reason, "BAD_CACHE_POLICY");
+  EXPECT_EQ(pins.field, "cache_policy.pins[0].end");
+  engine_.answer = [](const Engine::Query&) { return absl::InvalidArgumentError("sampling.max_tokens: too far"); };
+  const DecodedError length = refusal("prompt_token_ids { ids: [5, 5] } sampling { max_tokens: 7 }");
+  EXPECT_EQ(length.reason, "CONTEXT_TOO_LONG");
+  EXPECT_EQ(length.field, "sampling.max_tokens");
+  EXPECT_EQ(length.metadata.at("max"), "100");
+  EXPECT_EQ(length.metadata.at("got"), "9");
+}
+
+TEST_F(ValidationTest, CacheRelativePositionsAreNotLimitedByTheModelsLength) {
+  const std::string policy = " cache_policy { streaming_llm { position_mode: POSITION_MODE_CACHE_RELATIVE } }";
+  const std::string ids = "prompt_token_ids { ids: [5, 5] }";
+  EXPECT_EQ(validate(ids + policy + " sampling { max_tokens: 32000 }")->request->sampling.max_tokens, 32000);
+  EXPECT_EQ(validate(ids + policy)->request->sampling.max_tokens, kDefaultMaxTokens);
+  EXPECT_EQ(refusal(ids + policy + " sampling { max_tokens: 4294967295 }").reason, "CONTEXT_TOO_LONG");
+  EXPECT_EQ(refusal(ids + " cache_policy { streaming_llm {} } sampling { max_tokens: 32000 }").reason,
+            "CONTEXT_TOO_LONG");
+  std::string prompt = "prompt_token_ids {";
+  for (int i = 0; i <= kMaxPositions; ++i) prompt += " ids: 5";
+  EXPECT_EQ(refusal(prompt + " }" + policy).field, "prompt_token_ids");
+}
+
+TEST_F(ValidationTest, TheSystemMessageIsPinned) {
+  const std::string chat =
+      "chat { messages { role: 'system' content: 'be brief' } messages { role: 'user' content: 'hi' } } ";
+  const std::string policy = "cache_policy { tova {} pins { begin: 1 end: 2 } pin_system_message: true } ";
+  const absl::StatusOr<ValidRequest> valid = validate(chat + policy);
+  ASSERT_TRUE(valid.ok()) << valid.status();
+  const std::vector<TokenSpan>& pins = valid->request->policy.pins;
+  ASSERT_EQ(pins.size(), 2u);
+  EXPECT_EQ(pins[0].begin, 1);
+  const std::vector<TokenId>& prompt = valid->request->prompt;
+  const auto text = [&](const std::vector<TokenId>& tokens, const TokenSpan& span) {
+    return *tokenizer_->decode(
+        std::span(tokens).subspan(static_cast<size_t>(span.begin), static_cast<size_t>(span.end - span.begin)));
+  };
+  EXPECT_EQ(text(prompt, pins[1]), "be brief");
+
+  // Truncation shifts the span, and leaves the rest of what it cuts.
+  const auto kept = static_cast<int32_t>(prompt.size()) - pins[1].begin - 3;
+  const absl::StatusOr<ValidRequest> cut = validate(chat + policy + "truncate_prompt_tokens: " + std::to_string(kept));
+  ASSERT_TRUE(cut.ok()) << cut.status();
+  ASSERT_EQ(cut->request->policy.pins.size(), 2u);
+  EXPECT_EQ(cut->request->policy.pins[1].begin, 0);
+  EXPECT_EQ(cut->request->policy.pins[1].end, pins[1].end - pins[1].begin - 3);
+  EXPECT_TRUE(std::string("be brief").ends_with(text(cut->request->prompt, cut->request->policy.pins[1])));
+  const absl::StatusOr<ValidRequest> gone = validate(chat + policy + "truncate_prompt_tokens: 3");
+  ASSERT_TRUE(gone.ok()) << gone.status();
+  EXPECT_EQ(gone->request->policy.pins.size(), 1u);
+}
+
+TEST_F(ValidationTest, PinningASystemMessageNeedsOne) {
+  const std::string policy = " cache_policy { tova {} pin_system_message: true }";
+  const absl::StatusOr<ValidRequest> none = validate("chat { messages { role: 'user' content: 'hi' } }" + policy);
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_TRUE(none->request->policy.pins.empty());
+  const DecodedError error = refusal("prompt: 'a'" + policy);
+  EXPECT_EQ(error.reason, "BAD_CACHE_POLICY");
+  EXPECT_EQ(error.field, "cache_policy.pin_system_message");
 }
 
 TEST_F(ValidationTest, FindModel) {

@@ -1,0 +1,116 @@
+// The reference backend's operations on a lane's entries where no query takes part: moving them, and norms, similarity
+// and rotation of keys.
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "kernels/check.h"
+#include "kernels/reference/reference_backend.h"
+#include "kernels/reference/unpacked_lane.h"
+
+namespace pkv {
+namespace {
+
+// One entry's bits.
+struct Entry {
+  std::vector<std::byte> key, value;
+  int32_t position = 0;
+};
+
+Entry read_entry(const KvView& kv, const Lane& lane, int32_t slot) {
+  PKV_CHECK(slot >= 0 && slot < lane.length, "an entry outside the lane");
+  const PageLayout layout = kv.layout(lane);
+  const auto element = static_cast<size_t>(kv_element_bytes(lane.dtype));
+  const auto slots = static_cast<size_t>(layout.slots()), place = static_cast<size_t>(slot) % slots;
+  const std::byte* page = kv.page(lane, slot / layout.slots());
+  Entry entry;
+  entry.key.resize(static_cast<size_t>(kv.head_dim) * element);
+  for (size_t i = 0; i < static_cast<size_t>(kv.head_dim); ++i) {
+    std::memcpy(entry.key.data() + i * element, page + (i * slots + place) * element, element);
+  }
+  const std::byte* value = page + layout.value_offset() + place * entry.key.size();
+  entry.value.assign(value, value + entry.key.size());
+  entry.position = kv.page_positions(lane, slot / layout.slots())[place];
+  return entry;
+}
+
+void write_entry(const KvView& kv, const Lane& lane, int32_t slot, const Entry& entry) {
+  const PageLayout layout = kv.layout(lane);
+  const auto element = static_cast<size_t>(kv_element_bytes(lane.dtype));
+  const auto slots = static_cast<size_t>(layout.slots()), place = static_cast<size_t>(slot) % slots;
+  std::byte* page = kv.page(lane, slot / layout.slots());
+  for (size_t i = 0; i < static_cast<size_t>(kv.head_dim); ++i) {
+    std::memcpy(page + (i * slots + place) * element, entry.key.data() + i * element, element);
+  }
+  std::memcpy(page + layout.value_offset() + place * entry.value.size(), entry.value.data(), entry.value.size());
+  kv.page_positions(lane, slot / layout.slots())[place] = entry.position;
+}
+
+double length_of(const float* vector, int64_t count) { return std::sqrt(reference_dot(vector, vector, count)); }
+
+}  // namespace
+
+void ReferenceBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
+  PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
+  PKV_CHECK(kv.lanes[from].dtype == kv.lanes[to].dtype, "entries move between lanes of one format");
+  std::vector<Entry> entries;
+  for (int32_t i = 0; i < count; ++i) entries.push_back(read_entry(kv, kv.lanes[from], kept.i32()[i]));
+  for (int32_t i = 0; i < count; ++i) write_entry(kv, kv.lanes[to], i, entries[static_cast<size_t>(i)]);
+}
+
+void ReferenceBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
+  for (int64_t g = 0; g < norms.rows; ++g) {
+    const UnpackedLane lane(kv, kv.lanes[first_lane + g], static_cast<int32_t>(norms.cols));
+    for (int64_t j = 0; j < norms.cols; ++j) {
+      norms.f32_row(g)[j] = static_cast<float>(length_of(lane.key(j), kv.head_dim));
+    }
+  }
+}
+
+void ReferenceBackend::key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
+                                      const TensorView& cosines) {
+  const auto d = static_cast<size_t>(kv.head_dim);
+  PKV_CHECK(unit_sums.rows == cosines.rows && unit_sums.cols == kv.head_dim, "shapes of key_similarity");
+  for (int64_t g = 0; g < cosines.rows; ++g) {
+    const UnpackedLane lane(kv, kv.lanes[first_lane + g], static_cast<int32_t>(cosines.cols));
+    std::vector<double> sum(d, 0.0);
+    for (int64_t j = 0; j < cosines.cols; ++j) {
+      const double length = length_of(lane.key(j), kv.head_dim);
+      for (size_t i = 0; i < d && length > 0; ++i) sum[i] += lane.key(j)[i] / length;
+    }
+    double sum_length = 0;
+    for (size_t i = 0; i < d; ++i) {
+      unit_sums.f32_row(g)[i] = static_cast<float>(sum[i]);
+      sum_length += sum[i] * sum[i];
+    }
+    sum_length = std::sqrt(sum_length);
+    for (int64_t j = 0; j < cosines.cols; ++j) {
+      double product = 0;
+      for (size_t i = 0; i < d; ++i) product += lane.key(j)[i] * sum[i];
+      const double lengths = length_of(lane.key(j), kv.head_dim) * sum_length;
+      cosines.f32_row(g)[j] = lengths > 0 ? static_cast<float>(product / lengths) : 0.0f;
+    }
+  }
+}
+
+void ReferenceBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
+                                 const RopeSpec& spec) {
+  PKV_CHECK(spec.head_dim == kv.head_dim, "the rotation is for another head size");
+  RopeSpec turn = spec;
+  turn.magnitude = 1;  // it was multiplied in when the keys were rotated first
+  for (int32_t index = first_lane; index < first_lane + lanes; ++index) {
+    const Lane& lane = kv.lanes[index];
+    const PageLayout layout = kv.layout(lane);
+    UnpackedLane unpacked(kv, lane, lane.length);
+    for (int32_t slot = first_slot; slot < lane.length; ++slot) {
+      float* key = unpacked.keys.data() + static_cast<int64_t>(slot) * kv.head_dim;
+      rope({key, DType::kF32, 1, kv.head_dim, kv.head_dim}, std::span(&delta, 1), turn);
+      std::byte* page = kv.page(lane, slot / layout.slots());
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        store_element(page, i * layout.slots() + slot % layout.slots(), lane.dtype, key[i]);
+      }
+    }
+  }
+}
+
+}  // namespace pkv

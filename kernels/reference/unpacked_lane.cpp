@@ -1,0 +1,50 @@
+// See unpacked_lane.h.
+#include "kernels/reference/unpacked_lane.h"
+
+#include <cstring>
+
+#include "kernels/check.h"
+#include "kernels/quant.h"
+
+namespace pkv {
+
+float load_element(const std::byte* base, int64_t index, KvDtype dtype) {
+  const std::byte* at = base + index * kv_element_bytes(dtype);
+  if (dtype == KvDtype::kF32) {
+    float value;
+    std::memcpy(&value, at, sizeof(value));
+    return value;
+  }
+  uint16_t half;
+  std::memcpy(&half, at, sizeof(half));
+  return half_to_float(half);
+}
+
+void store_element(std::byte* base, int64_t index, KvDtype dtype, float value) {
+  std::byte* at = base + index * kv_element_bytes(dtype);
+  if (dtype == KvDtype::kF32) {
+    std::memcpy(at, &value, sizeof(value));
+    return;
+  }
+  const uint16_t half = float_to_half(value);
+  std::memcpy(at, &half, sizeof(half));
+}
+
+UnpackedLane::UnpackedLane(const KvView& kv, const Lane& lane, int32_t count) : head_dim(kv.head_dim) {
+  PKV_CHECK(count <= lane.length, "more slots are seen than the lane has");
+  const PageLayout layout = kv.layout(lane);
+  keys.resize(static_cast<size_t>(count) * static_cast<size_t>(head_dim));
+  values.resize(keys.size());
+  for (int64_t slot = 0; slot < count; ++slot) {
+    const auto page_index = static_cast<int32_t>(slot / layout.slots());
+    const int64_t place = slot % layout.slots();
+    const std::byte* page = kv.page(lane, page_index);
+    for (int64_t i = 0; i < head_dim; ++i) {
+      const auto to = static_cast<size_t>(slot * head_dim + i);
+      keys[to] = load_element(page, i * layout.slots() + place, lane.dtype);
+      values[to] = load_element(page + layout.value_offset(), place * head_dim + i, lane.dtype);
+    }
+  }
+}
+
+}  // namespace pkv

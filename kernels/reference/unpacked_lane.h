@@ -1,0 +1,26 @@
+// Plain access to a lane's entries for the reference backend: single elements, and all of a lane as dense float32 rows.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "kernels/kv_view.h"
+
+namespace pkv {
+
+// Element `index` of an array of the given format.
+float load_element(const std::byte* base, int64_t index, KvDtype dtype);
+void store_element(std::byte* base, int64_t index, KvDtype dtype, float value);
+
+// The first slots of a lane: keys and values [count, head_dim].
+struct UnpackedLane {
+  UnpackedLane(const KvView& kv, const Lane& lane, int32_t count);
+  const float* key(int64_t slot) const { return keys.data() + slot * head_dim; }
+  const float* value(int64_t slot) const { return values.data() + slot * head_dim; }
+
+  std::vector<float> keys, values;
+  int32_t head_dim = 0;
+};
+
+}  // namespace pkv

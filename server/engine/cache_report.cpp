@@ -1,0 +1,64 @@
+// The arithmetic and the words of a cache report.
+#include "server/engine/cache_report.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace pkv {
+namespace {
+
+// The mean over all lanes, rounded up: what a recall came to in entries.
+int32_t mean_kept(const std::vector<LayerOutcome>& layers) {
+  int64_t entries = 0, lanes = 0;
+  for (const LayerOutcome& layer : layers) {
+    for (const int32_t kept : layer.kept) entries += kept;
+    lanes += static_cast<int64_t>(layer.kept.size());
+  }
+  return lanes == 0 ? 0 : static_cast<int32_t>((entries + lanes - 1) / lanes);
+}
+
+std::string why_not_compressed(const ReportInput& input) {
+  const PolicyRow& policy = policy_row(input.spec.kind);
+  if (!policy.takes_budget) return absl::StrCat("policy ", std::string(policy.name), " keeps everything");
+  if (input.plan.evicts_while_generating) return "the answer ended before anything had to go";
+  if (input.plan.compresses) return "every entry is needed for the recall asked for";
+  const bool total = input.spec.budget.scope == BudgetScope::kTotal;
+  return absl::StrCat("prompt of ", input.prompt_tokens, total ? " tokens and its answer are" : " tokens is",
+                      " within the budget of ", input.plan.budget_tokens);
+}
+
+}  // namespace
+
+uint64_t evicted_from_prompt(const std::vector<LayerOutcome>& layers, int32_t prompt_tokens) {
+  uint64_t evicted = 0;
+  for (const LayerOutcome& layer : layers) {
+    for (const int32_t kept : layer.kept) evicted += static_cast<uint64_t>(prompt_tokens - kept);
+  }
+  return evicted;
+}
+
+CacheReport make_report(ReportInput input) {
+  CacheReport report;
+  report.budget_tokens =
+      input.spec.budget.kind == BudgetKind::kMinRecall ? mean_kept(input.layers) : input.plan.budget_tokens;
+  report.logical_tokens = input.logical_tokens;
+  report.full_bytes = static_cast<uint64_t>(input.logical_tokens) * input.full_bytes_per_token;
+  report.bytes = input.bytes;
+  report.saved_bytes =
+      static_cast<int64_t>(report.full_bytes) - static_cast<int64_t>(input.bytes.allocated + input.bytes.auxiliary);
+  report.evicted_entries = evicted_from_prompt(input.layers, input.prompt_tokens) + input.evicted_while_generating;
+  report.compressions =
+      static_cast<uint32_t>(std::count_if(input.layers.begin(), input.layers.end(), [&](const LayerOutcome& layer) {
+        return std::any_of(layer.kept.begin(), layer.kept.end(),
+                           [&](int32_t kept) { return kept < input.prompt_tokens; });
+      }));
+  report.compressed = report.evicted_entries > 0;
+  if (!report.compressed) report.not_compressed_reason = why_not_compressed(input);
+  report.workspace_bytes = input.workspace_bytes;
+  report.layers = std::move(input.layers);
+  return report;
+}
+
+}  // namespace pkv

@@ -1,0 +1,29 @@
+// What a request's cache came to, for its reply.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "server/engine/request.h"
+#include "server/policy/cache_plan.h"
+
+namespace pkv {
+
+struct ReportInput {
+  const PolicySpec& spec;
+  const CachePlan& plan;
+  int32_t prompt_tokens = 0;
+  int32_t logical_tokens = 0;         // written so far
+  uint64_t full_bytes_per_token = 0;  // of f16 entries
+  CacheBytes bytes;
+  uint64_t evicted_while_generating = 0;
+  uint64_t workspace_bytes = 0;
+  std::vector<LayerOutcome> layers;
+};
+
+CacheReport make_report(ReportInput input);
+
+// Entries of the prompt that the cut took away.
+uint64_t evicted_from_prompt(const std::vector<LayerOutcome>& layers, int32_t prompt_tokens);
+
+}  // namespace pkv

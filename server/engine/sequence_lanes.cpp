@@ -1,0 +1,88 @@
+// Where the next token goes, and what has to be known for it.
+#include "server/engine/sequence_lanes.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace pkv {
+
+absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options& options) {
+  KvCache& cache = options.cache;
+  std::unique_ptr<SequenceLanes> lanes(
+      new SequenceLanes(cache, cache.open(options.spec.kv_dtype), options.plan.state_bytes));
+  const CacheGeometry& geometry = cache.geometry();
+  Backend& backend = options.model.backend();
+  if (options.plan.evicts_while_generating) {
+    auto evictor = Evictor::create(backend, options.policy, options.plan,
+                                   {.geometry = geometry,
+                                    .q_heads = options.model.shape().q_heads,
+                                    .interval_tokens = options.spec.budget.interval_tokens});
+    if (!evictor.ok()) return evictor.status();
+    lanes->evictor_ = *std::move(evictor);
+  }
+  const bool moves = options.plan.compresses || options.plan.evicts_while_generating;
+  if (moves && options.spec.params.position_mode == PositionMode::kCacheRelative) {
+    auto relative = CacheRelative::create(backend, {.geometry = geometry,
+                                                    .sinks = options.policy.sink_tokens(),
+                                                    .prompt_tokens = options.prompt_tokens,
+                                                    .max_positions = options.model.shape().max_positions,
+                                                    .rope = options.model.rope()});
+    if (!relative.ok()) return relative.status();
+    lanes->relative_ = *std::move(relative);
+  }
+  lanes->slots_.resize(static_cast<size_t>(geometry.layers) * static_cast<size_t>(geometry.kv_heads));
+  return lanes;
+}
+
+std::vector<std::vector<std::vector<int32_t>>> SequenceLanes::positions() const {
+  const CacheGeometry& geometry = cache_.geometry();
+  std::vector<std::vector<std::vector<int32_t>>> layers(static_cast<size_t>(geometry.layers));
+  for (int32_t layer = 0; layer < geometry.layers; ++layer) {
+    for (int32_t head = 0; head < geometry.kv_heads; ++head) {
+      std::vector<int32_t> lane = cache_.positions(id_, layer, head);
+      std::sort(lane.begin(), lane.end());
+      layers[static_cast<size_t>(layer)].push_back(std::move(lane));
+    }
+  }
+  return layers;
+}
+
+void SequenceLanes::capture(int32_t layer, const TensorView& k, const TensorView& v, int32_t first_row) {
+  if (relative_) relative_->capture(layer, k, v, first_row);
+}
+
+std::span<int32_t> SequenceLanes::layer_slots(int32_t layer) {
+  const auto heads = static_cast<size_t>(cache_.geometry().kv_heads);
+  return std::span(slots_).subspan(static_cast<size_t>(layer) * heads, heads);
+}
+
+absl::StatusOr<int32_t> SequenceLanes::place_token(int32_t position, CompressorScratch& scratch) {
+  const CacheGeometry& geometry = cache_.geometry();
+  for (int32_t layer = 0; layer < geometry.layers; ++layer) {
+    const std::span<int32_t> slots = layer_slots(layer);
+    if (evictor_) {
+      evictor_->choose_slots(cache_, id_, layer, position, scratch, slots);
+    } else {
+      for (int32_t head = 0; head < geometry.kv_heads; ++head) {
+        slots[static_cast<size_t>(head)] = cache_.length(id_, layer, head);
+      }
+    }
+    if (absl::Status status = cache_.place_token(id_, layer, slots); !status.ok()) return status;
+  }
+  return relative_ ? relative_->begin_token(cache_, id_, cache_.length(id_, 0, 0)) : position;
+}
+
+void SequenceLanes::view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const {
+  const auto heads = static_cast<size_t>(cache_.geometry().kv_heads);
+  cache_.view_token(id_, layer, std::span(slots_).subspan(static_cast<size_t>(layer) * heads, heads), lanes, page_ids);
+}
+
+void SequenceLanes::observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch) {
+  if (evictor_) evictor_->observe(layer, token, scratch);
+}
+
+void SequenceLanes::end_token() {
+  if (evictor_) evictor_->end_token();
+}
+
+}  // namespace pkv

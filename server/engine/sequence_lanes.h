@@ -1,0 +1,74 @@
+// The cache lanes of one sequence with what moves their entries while tokens are generated. Opens them and, when it
+// goes, gives everything back.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/cache/kv_cache.h"
+#include "server/model/model.h"
+#include "server/policy/cache_plan.h"
+#include "server/policy/cache_relative.h"
+#include "server/policy/compressor.h"
+#include "server/policy/evictor.h"
+
+namespace pkv {
+
+class SequenceLanes {
+ public:
+  struct Options {
+    const Model& model;
+    KvCache& cache;
+    const CachePolicy& policy;
+    const PolicySpec& spec;
+    const CachePlan& plan;
+    int32_t prompt_tokens = 0;
+  };
+  // What is referred to must outlive the lanes. RESOURCE_EXHAUSTED where the machine lacks the memory for the policy's
+  // state.
+  static absl::StatusOr<std::unique_ptr<SequenceLanes>> open(const Options& options);
+  ~SequenceLanes() { cache_.close(id_); }
+  SequenceLanes(const SequenceLanes&) = delete;
+  SequenceLanes& operator=(const SequenceLanes&) = delete;
+
+  SequenceId id() const { return id_; }
+  CacheBytes bytes() const { return cache_.bytes(id_); }
+  const CacheGeometry& geometry() const { return cache_.geometry(); }
+  KvDtype dtype() const { return cache_.dtype(id_); }
+  uint64_t state_bytes() const { return state_bytes_; }  // auxiliary, of what decides evictions
+  Evictor* evictor() const { return evictor_.get(); }
+  uint64_t evicted_while_generating() const { return evictor_ ? evictor_->evicted_entries() : 0; }
+  // [layers][kv_heads] positions of what is held, ascending.
+  std::vector<std::vector<std::vector<int32_t>>> positions() const;
+
+  // Rows of the prompt from first_row on have gone through a layer; their keys and values [rows, Hkv * d].
+  void capture(int32_t layer, const TensorView& k, const TensorView& v, int32_t first_row);
+
+  // Room for the token at `position` in every lane. Returns the position to rotate it by. RESOURCE_EXHAUSTED where the
+  // pool has no page, which a reservation excludes.
+  absl::StatusOr<int32_t> place_token(int32_t position, CompressorScratch& scratch);
+  // The layer's lanes as the step sees them that writes this token, as KvCache::view().
+  void view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const;
+  // The token went through the layer, and through all of them.
+  void observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch);
+  void end_token();
+
+ private:
+  SequenceLanes(KvCache& cache, SequenceId id, uint64_t state_bytes)
+      : cache_(cache), id_(id), state_bytes_(state_bytes) {
+    cache_.add_auxiliary(id_, state_bytes_);
+  }
+  std::span<int32_t> layer_slots(int32_t layer);
+
+  KvCache& cache_;
+  SequenceId id_;
+  uint64_t state_bytes_;
+  std::unique_ptr<Evictor> evictor_;
+  std::unique_ptr<CacheRelative> relative_;
+  std::vector<int32_t> slots_;  // [layers * kv_heads] of the token under way
+};
+
+}  // namespace pkv

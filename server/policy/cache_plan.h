@@ -1,0 +1,50 @@
+// From a request's policy, budget and lengths to what every lane may hold, before a token is read: one piece of code
+// for admission, estimate and report.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "server/policy/footprint.h"
+#include "server/policy/policy.h"
+
+namespace pkv {
+
+struct PlanInput {
+  const CachePolicy& policy;
+  const PolicySpec& spec;
+  CacheGeometry geometry;
+  int32_t q_heads = 0;
+  int32_t prompt_tokens = 0;  // at least 1
+  int32_t max_tokens = 0;     // generated at most; the last one is never written
+};
+
+struct CachePlan {
+  int32_t budget_tokens = 0;             // B as resolved, at most the tokens there are
+  int32_t window_tokens = 0;             // newest entries of every lane that are never evicted
+  std::vector<TokenSpan> kept_spans;     // sinks and pins: ascending, disjoint
+  std::vector<int32_t> lane_budgets;     // [layers * kv_heads] entries after the cut (with min_recall: at most)
+  std::vector<int32_t> lane_limits;      // [layers * kv_heads] entries at any time after the cut
+  bool compresses = false;               // some lane is cut when the prompt is done
+  bool evicts_while_generating = false;  // some lane reaches its limit before the last token is written
+  uint64_t state_bytes = 0;              // auxiliary bytes of what decides evictions, from the start to the end
+  Footprint footprint;
+  bool within_budget = true;  // false: not even the smallest budget keeps the request within the bytes asked for
+  // By plan_cache(): the smallest budget with which the policy works on this request; 0: it takes none.
+  int32_t smallest_budget_tokens = 0;
+  uint64_t smallest_budget_bytes = 0;  // peak of the request with that one
+};
+
+// INVALID_ARGUMENT beginning with the field for pins that are no spans of the prompt, or that the budget has no room
+// for.
+absl::StatusOr<CachePlan> plan_cache(const PlanInput& input);
+
+// The plan of the largest budget with which `fits`, and nothing where there is none. What is held grows with the
+// budget, but for rounding (and for FACTORY, whose sum jumps): both are searched through. `input` as plan_cache()
+// accepts it, its own budget is not looked at.
+std::optional<CachePlan> largest_plan(const PlanInput& input, const std::function<bool(const CachePlan&)>& fits);
+
+}  // namespace pkv

@@ -1,0 +1,36 @@
+// Allocates the tensors.
+#include "server/policy/compressor_scratch.h"
+
+#include <utility>
+
+namespace pkv {
+
+absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Backend& backend, int32_t q_heads,
+                                                                             const CacheGeometry& geometry,
+                                                                             int32_t max_tokens) {
+  std::unique_ptr<CompressorScratch> scratch(new CompressorScratch());
+  struct Wish {
+    Tensor* tensor;
+    int32_t rows;
+    int32_t cols;
+    DType dtype;
+  };
+  const int32_t kv_heads = geometry.kv_heads;
+  for (const Wish& wish :
+       {Wish{&scratch->sums, q_heads, max_tokens, DType::kF32}, Wish{&scratch->mass, kv_heads, max_tokens, DType::kF32},
+        Wish{&scratch->scores, kv_heads, max_tokens, DType::kF32},
+        Wish{&scratch->kept, kv_heads, max_tokens, DType::kI32},
+        Wish{&scratch->state, kv_heads, geometry.head_dim, DType::kF32}}) {
+    auto tensor = backend.allocate(wish.rows, wish.cols, wish.dtype);
+    if (!tensor.ok()) return tensor.status();
+    *wish.tensor = *std::move(tensor);
+  }
+  scratch->max_tokens = max_tokens;
+  return scratch;
+}
+
+size_t CompressorScratch::bytes() const {
+  return sums.bytes() + mass.bytes() + scores.bytes() + kept.bytes() + state.bytes();
+}
+
+}  // namespace pkv

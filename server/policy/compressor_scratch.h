@@ -1,0 +1,31 @@
+// Tensors that entries are scored in.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "server/cache/kv_cache.h"
+
+namespace pkv {
+
+// Score tensors for prompts of up to `max_tokens`, shared by all requests of the engine thread. RESOURCE_EXHAUSTED
+// where the backend has no memory for them.
+class CompressorScratch {
+ public:
+  static absl::StatusOr<std::unique_ptr<CompressorScratch>> create(Backend& backend, int32_t q_heads,
+                                                                   const CacheGeometry& geometry, int32_t max_tokens);
+  size_t bytes() const;
+
+  Tensor sums;    // [Hq, max_tokens]
+  Tensor mass;    // [Hkv, max_tokens]
+  Tensor scores;  // [Hkv, max_tokens]
+  Tensor kept;    // [Hkv, max_tokens] i32
+  Tensor state;   // [Hkv, d]: lane state of a policy
+  int32_t max_tokens = 0;
+
+ private:
+  CompressorScratch() = default;
+};
+
+}  // namespace pkv

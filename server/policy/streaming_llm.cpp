@@ -1,0 +1,45 @@
+// streaming_llm: the first sink_tokens entries and the newest B - sink_tokens, the same in every lane (StreamingLLM,
+// arXiv 2309.17453, section 3.2). With scope TOTAL the newest entries slide along with the text.
+#include "server/policy/budget.h"
+#include "server/policy/builtin.h"
+#include "server/policy/host_scores.h"
+
+namespace pkv {
+namespace {
+
+class StreamingLlmPolicy : public CachePolicy {
+ public:
+  explicit StreamingLlmPolicy(const PolicyParams& params) : params_(params) {}
+
+  int32_t sink_tokens() const override { return params_.sink_tokens; }
+  int32_t window_tokens(int32_t /*budget*/) const override { return 0; }
+  // An entry's score is its position: exact in a float below 2^24.
+  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
+    make_scores(*layer.backend, buffers.scores, [](int32_t, int32_t slot) { return static_cast<float>(slot); });
+  }
+  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
+  float entry_score(const NewEntry& entry) const override { return static_cast<float>(entry.position); }
+  // The oldest goes first. By age, which stays small however long an answer gets.
+  float decode_rank(float /*score*/, int32_t queries) const override { return -static_cast<float>(queries); }
+
+ private:
+  PolicyParams params_;
+};
+
+}  // namespace
+
+absl::Status validate_streaming_llm(const PolicySpec& spec) {
+  if (absl::Status status = validate_sinks("streaming_llm", spec.params); !status.ok()) return status;
+  if (absl::Status status = validate_budget(spec, spec.params.sink_tokens); !status.ok()) return status;
+  if (spec.params.position_mode == PositionMode::kCacheRelative && !spec.pins.empty()) {
+    return absl::InvalidArgumentError(
+        "cache_policy.pins: pinned entries would lose their distance to the text with position_mode CACHE_RELATIVE");
+  }
+  return absl::OkStatus();
+}
+
+std::unique_ptr<CachePolicy> make_streaming_llm(const PolicySpec& spec) {
+  return std::make_unique<StreamingLlmPolicy>(spec.params);
+}
+
+}  // namespace pkv

@@ -1,0 +1,73 @@
+#include "server/rpc/estimate_cache.h"
+
+#include <span>
+
+#include "absl/strings/str_cat.h"
+#include "server/rpc/conversion.h"
+#include "server/rpc/errors.h"
+#include "server/rpc/validation.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+absl::Status check_lengths(const pb::EstimateCacheRequest& message, const PolicySpec& spec, int32_t max_positions) {
+  const int64_t prompt = message.prompt_tokens(), total = prompt + message.max_tokens();
+  if (prompt == 0) return bad_input("prompt_tokens", "must be at least 1");
+  if (prompt > max_positions) {
+    return context_too_long("prompt_tokens", max_positions, prompt,
+                            absl::StrCat("must be at most the model's length of ", max_positions));
+  }
+  if (total > longest_text(spec, max_positions)) {
+    return context_too_long("max_tokens", max_positions, total,
+                            absl::StrCat("a prompt of ", prompt, " tokens and ", message.max_tokens(),
+                                         " more are beyond the model's length of ", max_positions));
+  }
+  return absl::OkStatus();
+}
+
+void set_figures(const Admission& admission, int32_t kv_heads, pb::EstimateCacheResponse& out) {
+  out.set_full_bytes(admission.full_bytes);
+  out.set_peak_bytes(admission.peak_bytes);
+  out.set_steady_bytes(admission.steady_bytes);
+  out.set_workspace_bytes(admission.workspace_bytes);
+  out.set_admissible_now(admission.admissible_now);
+  out.set_admissible_ever(admission.admissible_ever);
+  out.set_budget_tokens(static_cast<uint32_t>(admission.budget_tokens));
+  out.set_smallest_budget_bytes(admission.smallest_budget_bytes);
+  out.set_smallest_budget_tokens(static_cast<uint32_t>(admission.smallest_budget_tokens));
+  out.set_largest_budget_tokens(static_cast<uint32_t>(admission.largest_budget_tokens));
+  const std::span<const int32_t> lanes = admission.lane_budgets;
+  const auto heads = static_cast<size_t>(kv_heads);
+  for (size_t first = 0; first + heads <= lanes.size(); first += heads) {
+    pb::LayerCache& layer = *out.add_layers();
+    layer.set_layer(static_cast<uint32_t>(first / heads));
+    set_kept(lanes.subspan(first, heads), layer);
+    layer.set_budget_tokens(layer.kept_max());
+  }
+}
+
+}  // namespace
+
+absl::Status estimate_cache(const pb::EstimateCacheRequest& message, const ServedModel& served,
+                            const PolicyCatalog& policies, pb::EstimateCacheResponse& response) {
+  const absl::StatusOr<PolicySpec> spec = policies.resolve(message.cache_policy());
+  if (!spec.ok()) return spec.status();
+  if (spec->pin_system_message) {
+    return bad_cache_policy("cache_policy.pin_system_message", "needs chat input; give the message's span as a pin");
+  }
+  if (absl::Status status = check_lengths(message, *spec, served.shape.max_positions); !status.ok()) return status;
+  const absl::StatusOr<Admission> admission =
+      ask_engine({.policy = *spec,
+                  .prompt_tokens = static_cast<int32_t>(message.prompt_tokens()),
+                  .max_tokens = static_cast<int32_t>(message.max_tokens()),
+                  .compare_with = {}},
+                 served);
+  if (!admission.ok()) return with_field_moved(admission.status(), "sampling.", "");
+  *response.mutable_effective_policy() = to_proto(*spec);
+  set_figures(*admission, served.shape.kv_heads, response);
+  return absl::OkStatus();
+}
+
+}  // namespace pkv

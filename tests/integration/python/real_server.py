@@ -1,0 +1,89 @@
+"""The server program with the real model, and what is needed to ask it by plain grpcio: shared by the tests beside it."""
+import json
+import os
+import re
+import signal
+import subprocess
+import threading
+import unittest
+
+import grpc
+from pyramidkv.v1 import error_details_pb2, generation_pb2, generation_pb2_grpc
+from pyramidkv.v1 import model_pb2_grpc, stats_pb2, stats_pb2_grpc
+
+BIN, SOURCE = os.environ["PKV_BIN"], os.environ["PKV_SOURCE_DIR"]
+with open(os.path.join(os.environ["PKV_GOLDEN_DIR"], "model", "prompts.json"), encoding="utf-8") as prompts_file:
+    PROMPTS = json.load(prompts_file)
+NEEDLE_ANSWER = "15792"
+KV_BYTES_PER_TOKEN = 23040
+LANES, ENTRY_BYTES = 90, 256  # layers x KV heads; key and value of a head in f16
+OBSERVING = ("h2o", "snapkv", "pyramidkv", "tova")
+POLICIES = ("streaming_llm", "l2norm", "keydiff", "random", *OBSERVING)
+
+
+class Server:
+    def __init__(self, *settings):
+        command = [os.path.join(BIN, "pyramidkv-server"), "--config", os.path.join(SOURCE, "config", "server.yaml")]
+        for setting in (f"model.path={os.environ['PKV_MODEL']}", "server.listen=127.0.0.1:0", "metrics.listen=127.0.0.1:0", *settings):
+            command += ["--set", setting]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for line in self.process.stdout:
+            if found := re.search(r" ready address=(\S+).* metrics=(\S+)", line):
+                self.address, self.metrics = found.groups()
+                break
+        else:
+            raise RuntimeError("the server ended before it was ready")
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
+        self.channel = grpc.insecure_channel(self.address)
+        self.generation = generation_pb2_grpc.GenerationServiceStub(self.channel)
+        self.models = model_pb2_grpc.ModelServiceStub(self.channel)
+        self.stats = stats_pb2_grpc.StatsServiceStub(self.channel)
+
+    def stop(self):
+        self.channel.close()
+        self.process.send_signal(signal.SIGTERM)
+        code = self.process.wait(timeout=60)
+        self.process.stdout.close()
+        return code
+
+    def memory(self):
+        return self.stats.GetStats(stats_pb2.GetStatsRequest()).stats.memory
+
+
+def request(name, policy=None, tokens=None, **sampling):
+    message = generation_pb2.GenerateRequest(
+        prompt_token_ids=generation_pb2.TokenIds(ids=PROMPTS[name]),
+        sampling=generation_pb2.SamplingParams(**{"temperature": 0, "max_tokens": 32, **sampling}))
+    if policy:
+        getattr(message.cache_policy, policy).SetInParent()
+    if tokens:
+        message.cache_policy.budget.tokens = tokens
+    return message
+
+
+def error_of(call, *arguments):
+    """(status code name, ErrorInfo or None, field violations) of a call that must fail."""
+    try:
+        call(*arguments)
+    except grpc.RpcError as error:
+        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
+        info, fields = None, []
+        if details:
+            status = error_details_pb2.ErrorStatus.FromString(details)
+            for item in status.details:
+                if item.type_url == "type.googleapis.com/google.rpc.ErrorInfo":
+                    info = error_details_pb2.ErrorInfo.FromString(item.value)
+                elif item.type_url == "type.googleapis.com/google.rpc.BadRequest":
+                    fields = [v.field for v in error_details_pb2.BadRequest.FromString(item.value).field_violations]
+        return error.code().name, info, fields
+    raise AssertionError("the call did not fail")
+
+
+class ServerTest(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.server = Server()
+
+    @classmethod
+    def tearDownClass(cls):
+        assert cls.server.stop() == 0

@@ -1,0 +1,76 @@
+// Rotations add up: keys rotated for position p, written to a lane and turned by delta there are the keys of p + delta.
+#include <gtest/gtest.h>
+
+#include <bit>
+#include <cmath>
+
+#include "kernels/reference/reference_backend.h"
+#include "tests/kernels/backends_under_test.h"
+#include "tests/kernels/case_data.h"
+
+namespace pkv {
+namespace {
+
+constexpr int32_t kHeadDim = 64;
+constexpr int32_t kRows = 45;
+
+struct Setting {
+  KvDtype dtype;
+  RopePairing pairing;
+  int32_t delta;
+};
+
+// Lane 0 gets keys for positions p turned by delta, lane 1 keys for p + delta. The largest difference.
+double largest_difference(Backend& backend, const Setting& setting) {
+  std::mt19937 random(3);
+  std::vector<float> inv_freq;
+  for (int i = 0; i < 24; ++i) inv_freq.push_back(static_cast<float>(std::pow(1e4, -i / 24.0)));  // 48 of 64 dimensions
+  const RopeSpec spec{.inv_freq = inv_freq, .pairing = setting.pairing, .head_dim = kHeadDim, .magnitude = 1.25f};
+  const CaseLane lane{.lane = {.length = kRows, .visible = 1, .dtype = setting.dtype}};
+  CaseCache cache(backend, CacheContent(random, {.head_dim = kHeadDim, .page_bytes = 3072, .lanes = {lane, lane}}));
+  const Matrix keys = random_matrix(random, kRows, kHeadDim);
+  const auto write = [&](int32_t to_lane, int32_t shift) {
+    std::vector<int32_t> positions;
+    for (int32_t i = 0; i < kRows; ++i) positions.push_back(200 + 4 * i + shift);
+    const CaseTensor k(backend, keys, Placement::kDense);
+    backend.rope(k.view(), positions, spec);
+    const RowSpan span{.rows = kRows, .first_lane = to_lane};
+    backend.write_kv(k.view(), k.view(), positions, cache.view(), std::span(&span, 1), 1);
+  };
+  write(0, 0);
+  write(1, setting.delta);
+  backend.turn_keys(cache.view(), 0, 1, 0, setting.delta, spec);
+  backend.sync();
+  const Output turned = cache.entries(0, kRows), wanted = cache.entries(1, kRows);
+  double largest = 0;
+  for (size_t i = 0; i < turned.exact.size(); ++i) {
+    if (i % (1 + 2 * kHeadDim) % 2 == 0) continue;  // a position or an element of a value
+    const auto value = [&](const Output& of) {
+      return setting.dtype == KvDtype::kF16 ? half_to_float(static_cast<uint16_t>(of.exact[i]))
+                                            : std::bit_cast<float>(of.exact[i]);
+    };
+    largest = std::max<double>(largest, std::abs(value(turned) - value(wanted)));
+  }
+  return largest;
+}
+
+void expect_sums(Backend& backend, const std::string& name) {
+  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+    for (RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
+      for (int32_t delta : {1, 300, -1, -200}) {
+        // Elements are below 8: half a unit in the last place of f16 twice there, or float32 angles up to 700.
+        const double allowed = dtype == KvDtype::kF16 ? 0x1p-7 : 5e-4;
+        EXPECT_LT(largest_difference(backend, {dtype, pairing, delta}), allowed) << name << " by " << delta;
+      }
+    }
+  }
+}
+
+TEST(TurnKeysTest, EqualsRotationForTheSumOfPositions) {
+  const std::unique_ptr<Backend> reference = make_reference_backend();
+  expect_sums(*reference, "reference");
+  for (const BackendUnderTest& tested : backends_under_test({1, 2})) expect_sums(*tested.backend, tested.name);
+}
+
+}  // namespace
+}  // namespace pkv

@@ -1,0 +1,149 @@
+// Memory, positions and selection; and scores from a hash.
+#include "tests/support/null_backend.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+#include <numeric>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+
+namespace pkv::test {
+namespace {
+
+// Zeros that cost nothing until they are written.
+std::shared_ptr<std::byte> map_zeros(size_t bytes) {
+  const size_t mapped = std::max<size_t>(bytes, 1);
+  void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (data == MAP_FAILED) return nullptr;
+  return std::shared_ptr<std::byte>(static_cast<std::byte*>(data), [mapped](std::byte* p) { munmap(p, mapped); });
+}
+
+std::byte* row_of(const TensorView& view, int64_t row) {
+  return static_cast<std::byte*>(view.data) + static_cast<size_t>(row * view.row_stride) * dtype_bytes(view.dtype);
+}
+
+size_t row_bytes(const TensorView& view) { return static_cast<size_t>(view.cols) * dtype_bytes(view.dtype); }
+
+// In (0, 1]: the high bits of Knuth's multiplicative hash (The Art of Computer Programming, section 6.4).
+float made_up(int64_t row, int64_t column) {
+  const uint32_t hash = static_cast<uint32_t>(column * 31 + row + 1) * 2654435761u;
+  return static_cast<float>((hash >> 8) + 1) * 0x1p-24f;
+}
+
+void make_up(const TensorView& view) {
+  for (int64_t row = 0; row < view.rows; ++row) {
+    for (int64_t column = 0; column < view.cols; ++column) view.f32_row(row)[column] = made_up(row, column);
+  }
+}
+
+int32_t& position_at(const KvView& kv, const Lane& lane, int32_t slot) {
+  PKV_CHECK(slot >= 0 && slot < lane.length, "a slot outside the lane");
+  const int32_t slots = kv.layout(lane).slots();
+  return kv.page_positions(lane, slot / slots)[slot % slots];
+}
+
+class NullWeight final : public Weight {
+ public:
+  using Weight::Weight;
+  size_t bytes() const override { return 0; }
+};
+
+}  // namespace
+
+absl::StatusOr<Tensor> NullBackend::allocate(int64_t rows, int64_t cols, DType dtype) {
+  PKV_CHECK(rows >= 0 && cols >= 0, "negative extent");
+  const size_t bytes = static_cast<size_t>(rows * cols) * dtype_bytes(dtype);
+  std::shared_ptr<std::byte> memory = map_zeros(bytes);
+  if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no address space for ", bytes, " bytes"));
+  void* data = memory.get();
+  return Tensor(std::move(memory), TensorView{data, dtype, rows, cols, cols});
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> NullBackend::allocate_lazy(size_t bytes) {
+  std::shared_ptr<std::byte> memory = map_zeros(bytes);
+  if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no address space for ", bytes, " bytes"));
+  return memory;
+}
+
+void NullBackend::upload(const TensorView& to, const void* from) {
+  const size_t bytes = row_bytes(to);
+  if (bytes == 0) return;
+  for (int64_t r = 0; r < to.rows; ++r) {
+    std::memcpy(row_of(to, r), static_cast<const std::byte*>(from) + static_cast<size_t>(r) * bytes, bytes);
+  }
+}
+
+void NullBackend::download(void* to, const TensorView& from) {
+  const size_t bytes = row_bytes(from);
+  if (bytes == 0) return;
+  for (int64_t r = 0; r < from.rows; ++r) {
+    std::memcpy(static_cast<std::byte*>(to) + static_cast<size_t>(r) * bytes, row_of(from, r), bytes);
+  }
+}
+
+void NullBackend::copy(const TensorView& to, const TensorView& from) {
+  PKV_CHECK(to.rows == from.rows && to.cols == from.cols && to.dtype == from.dtype, "copy between unequal views");
+  if (row_bytes(to) == 0) return;
+  for (int64_t r = 0; r < to.rows; ++r) std::memcpy(row_of(to, r), row_of(from, r), row_bytes(to));
+}
+
+absl::StatusOr<std::unique_ptr<Weight>> NullBackend::prepare_weight(const WeightSource& source) {
+  return std::make_unique<NullWeight>(source.rows, source.cols);
+}
+
+void NullBackend::write_kv(const TensorView&, const TensorView&, std::span<const int32_t> positions, const KvView& kv,
+                           std::span<const RowSpan> spans, int32_t kv_heads) {
+  for (const RowSpan& span : spans) {
+    for (int32_t head = 0; head < kv_heads; ++head) {
+      const Lane& lane = kv.lanes[span.first_lane + head];
+      for (int32_t i = 0; i < span.rows; ++i) {
+        position_at(kv, lane, lane.write_slot + i) = positions[static_cast<size_t>(span.first_row + i)];
+      }
+    }
+  }
+}
+
+void NullBackend::reduce_groups(const TensorView&, GroupReduce, const TensorView& out) { make_up(out); }
+
+void NullBackend::pool_scores(const TensorView&, PoolKind, int32_t, const TensorView& out) { make_up(out); }
+
+void NullBackend::key_norms(const KvView&, int32_t, const TensorView& norms) { make_up(norms); }
+
+void NullBackend::key_similarity(const KvView&, int32_t, const TensorView& unit_sums, const TensorView& cosines) {
+  make_up(unit_sums);
+  make_up(cosines);
+}
+
+void NullBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
+  PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "more columns to select than there are");
+  for (int64_t row = 0; row < scores.rows; ++row) {
+    const float* score = scores.f32_row(row);
+    moved_.resize(static_cast<size_t>(scores.cols));
+    std::iota(moved_.begin(), moved_.end(), 0);
+    const auto better = [score](int32_t a, int32_t b) {
+      return score[a] > score[b] || (score[a] == score[b] && a < b);
+    };
+    std::nth_element(moved_.begin(), moved_.begin() + count, moved_.end(), better);
+    std::sort(moved_.begin(), moved_.begin() + count);
+    std::copy_n(moved_.begin(), count, kept.i32_row(row));
+  }
+}
+
+void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
+  PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
+  PKV_CHECK(kv.lanes[from].dtype == kv.lanes[to].dtype, "entries move between lanes of one format");
+  moved_.clear();
+  for (int32_t i = 0; i < count; ++i) moved_.push_back(position_at(kv, kv.lanes[from], kept.i32()[i]));
+  for (int32_t i = 0; i < count; ++i) position_at(kv, kv.lanes[to], i) = moved_[static_cast<size_t>(i)];
+}
+
+void NullModel::run_layer(const StepPlan& plan, int32_t layer, const TensorView&, StepScratch& scratch, int32_t) const {
+  backend().write_kv(scratch.k.rows(plan.rows()), scratch.v.rows(plan.rows()), plan.positions, plan.view(layer),
+                     plan.spans, shape_.kv_heads);
+}
+
+}  // namespace pkv::test

@@ -1,0 +1,163 @@
+// The rules of docs/policies.md as one pass over a report.
+#include "tests/support/report_check.h"
+
+#include <algorithm>
+#include <functional>
+
+#include "absl/strings/str_cat.h"
+
+namespace pkv::test {
+namespace {
+
+class ReportCheck {
+ public:
+  ReportCheck(const ReportCase& reported, const CacheReport& report)
+      : case_(reported),
+        report_(report),
+        layout_{reported.spec.kv_dtype, reported.shape.head_dim, reported.page_bytes} {}
+
+  std::vector<std::string> run() {
+    expect(report_.layers.size() == static_cast<size_t>(case_.shape.layers), "an outcome for every layer");
+    for (size_t layer = 0; layer < report_.layers.size(); ++layer) {
+      for (size_t head = 0; head < static_cast<size_t>(case_.shape.kv_heads); ++head) check_lane(layer, head);
+    }
+    check_bytes();
+    for (size_t head = 0; head < static_cast<size_t>(case_.shape.kv_heads); ++head) check_sums(head);
+    return std::move(violations_);
+  }
+
+ private:
+  bool by_recall() const { return case_.spec.budget.kind == BudgetKind::kMinRecall; }
+
+  void expect(bool holds, const std::string& what) {
+    if (!holds) violations_.push_back(what);
+  }
+
+  // Positions of a lane of `length` entries that have to be there when the text has `tokens`, ascending.
+  std::vector<int32_t> always_kept(int32_t tokens, size_t length) const {
+    std::vector<int32_t> positions;
+    const auto add = [&](int32_t begin, int32_t end) {
+      for (int32_t position = begin; position < end; ++position) positions.push_back(position);
+    };
+    const int32_t sinks = std::min(sinks_of(case_.spec), case_.prompt_tokens);
+    add(0, sinks);
+    for (const TokenSpan& pin : case_.spec.pins) add(pin.begin, pin.end);
+    int32_t window = window_of(case_.spec, case_.promised.budget_tokens);
+    // All that streaming_llm keeps beside its sinks are the newest.
+    if (case_.spec.kind == PolicyKind::kStreamingLlm && case_.spec.pins.empty()) {
+      window = static_cast<int32_t>(length) - sinks;
+    }
+    add(std::max(0, tokens - window), tokens);
+    std::sort(positions.begin(), positions.end());
+    positions.erase(std::unique(positions.begin(), positions.end()), positions.end());
+    return positions;
+  }
+
+  void check_positions(const std::vector<int32_t>& positions, int32_t tokens, const std::string& where) {
+    expect(!positions.empty(), absl::StrCat(where, ": holds nothing"));
+    if (positions.empty()) return;
+    const bool ascending =
+        std::adjacent_find(positions.begin(), positions.end(), std::greater_equal<>()) == positions.end();
+    expect(ascending, absl::StrCat(where, ": positions do not ascend"));
+    expect(positions.front() >= 0 && positions.back() < tokens, absl::StrCat(where, ": a position beyond the text"));
+    const std::vector<int32_t> always = always_kept(tokens, positions.size());
+    expect(std::includes(positions.begin(), positions.end(), always.begin(), always.end()),
+           absl::StrCat(where, ": window, sinks or pins are gone"));
+  }
+
+  void check_lane(size_t layer, size_t head) {
+    const std::string where = absl::StrCat("layer ", layer, " head ", head);
+    const LayerOutcome& outcome = report_.layers[layer];
+    const int32_t budget = case_.promised.lane_budgets[layer * static_cast<size_t>(case_.shape.kv_heads) + head];
+    const int32_t kept = outcome.kept[head];
+    expect(by_recall() ? kept <= budget : kept == budget,
+           absl::StrCat(where, ": ", kept, " entries for a budget of ", budget));
+    expect(outcome.kept_positions[head].size() == static_cast<size_t>(kept), absl::StrCat(where, ": positions kept"));
+    check_positions(outcome.kept_positions[head], case_.prompt_tokens, absl::StrCat(where, " after the prompt"));
+    const std::vector<int32_t>& last = outcome.final_positions[head];
+    check_positions(last, report_.logical_tokens, absl::StrCat(where, " at the end"));
+    held_ += last.size() * static_cast<uint64_t>(layout_.entry_bytes());
+    pages_ += static_cast<uint64_t>(layout_.pages_for(static_cast<int32_t>(last.size())));
+    evicted_ += static_cast<uint64_t>(report_.logical_tokens) - last.size();
+    if (outcome.recall.empty()) return;
+    const double recall = outcome.recall[head];
+    expect(recall > 0 && recall <= 1 + 1e-9, absl::StrCat(where, ": a recall of ", recall));
+    if (by_recall() && !case_.spec.budget.allow_shortfall) {
+      const double wanted = static_cast<double>(case_.spec.budget.min_recall_millionths) / kMillion;
+      expect(recall >= wanted, absl::StrCat(where, ": a recall of ", recall, " instead of ", wanted));
+    }
+  }
+
+  void check_bytes() {
+    const CacheBytes& bytes = report_.bytes;
+    const Admission& promised = case_.promised;
+    const uint64_t now = bytes.allocated + bytes.auxiliary;
+    expect(bytes.held == held_, absl::StrCat("held ", bytes.held, " bytes, entries have ", held_));
+    expect(bytes.allocated == pages_ * static_cast<uint64_t>(case_.page_bytes),
+           absl::StrCat("allocated ", bytes.allocated, " bytes, lanes have ", pages_, " pages"));
+    expect(report_.evicted_entries == evicted_, absl::StrCat("evicted ", report_.evicted_entries, ", not ", evicted_));
+    expect(bytes.peak <= promised.peak_bytes, absl::StrCat("peak ", bytes.peak, " above ", promised.peak_bytes));
+    expect(now <= promised.steady_bytes, absl::StrCat("steady ", now, " above ", promised.steady_bytes));
+    if (case_.whole_answer && !by_recall()) {
+      expect(now == promised.steady_bytes, absl::StrCat("steady ", now, " bytes, promised ", promised.steady_bytes));
+    }
+    const Budget& budget = case_.spec.budget;
+    const uint64_t limit = budget.kind == BudgetKind::kBytes ? budget.bytes : budget.max_bytes;
+    if (limit > 0) expect(bytes.peak <= limit, absl::StrCat("peak ", bytes.peak, " above the budget of ", limit));
+    if (!by_recall()) expect(report_.budget_tokens == promised.budget_tokens, "another budget than promised");
+  }
+
+  // One head of all layers: what a budget bounds. FACTORY has a table of its own, which the lane budgets are.
+  void check_sums(size_t head) {
+    const PolicySpec& spec = case_.spec;
+    const bool exact = spec.kind != PolicyKind::kPyramidKv || spec.params.allocation == PyramidAllocation::kExact;
+    if (spec.kind == PolicyKind::kFull || by_recall() || !exact) return;
+    const bool total = spec.budget.scope == BudgetScope::kTotal;
+    const int64_t budget = int64_t{case_.shape.layers} * case_.promised.budget_tokens;
+    int64_t after_prompt = 0, at_the_end = 0;
+    for (const LayerOutcome& layer : report_.layers) {
+      after_prompt += layer.kept[head];
+      at_the_end += static_cast<int64_t>(layer.final_positions[head].size());
+      if (total && spec.kind != PolicyKind::kPyramidKv) {
+        expect(static_cast<int64_t>(layer.final_positions[head].size()) <= case_.promised.budget_tokens,
+               "a lane beyond the budget");
+      }
+    }
+    const int64_t whole_prompt = int64_t{case_.shape.layers} * case_.prompt_tokens;
+    expect(after_prompt <= budget, "more entries after the prompt than the budget");
+    if (!total) expect(after_prompt == std::min(budget, whole_prompt), "the budget is not spent");
+    if (total) expect(at_the_end <= budget, "more entries at the end than the budget");
+  }
+
+  const ReportCase& case_;
+  const CacheReport& report_;
+  PageLayout layout_;
+  uint64_t held_ = 0, pages_ = 0, evicted_ = 0;
+  std::vector<std::string> violations_;
+};
+
+}  // namespace
+
+int32_t window_of(const PolicySpec& spec, int32_t budget) {
+  switch (spec.kind) {
+    case PolicyKind::kFull:
+      return 0;
+    case PolicyKind::kStreamingLlm:
+    case PolicyKind::kTova:
+      return 1;
+    case PolicyKind::kH2o:
+      return spec.params.recent_tokens.value_or(std::max(1, budget / 2));
+    default:
+      return spec.params.window_tokens;
+  }
+}
+
+int32_t sinks_of(const PolicySpec& spec) {
+  return spec.kind == PolicyKind::kStreamingLlm || spec.kind == PolicyKind::kRandom ? spec.params.sink_tokens : 0;
+}
+
+std::vector<std::string> report_violations(const ReportCase& reported, const CacheReport& report) {
+  return ReportCheck(reported, report).run();
+}
+
+}  // namespace pkv::test

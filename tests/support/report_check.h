@@ -1,0 +1,31 @@
+// Holds a request's cache report against what it was promised: budgets, entries that are never evicted, and every byte.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "server/engine/engine.h"
+#include "server/engine/request.h"
+#include "server/model/model.h"
+#include "server/policy/policy.h"
+
+namespace pkv::test {
+
+struct ReportCase {
+  const ModelShape& shape;
+  int32_t page_bytes = 0;
+  const PolicySpec& spec;
+  int32_t prompt_tokens = 0;
+  const Admission& promised;  // Engine::check() of this policy alone
+  bool whole_answer = true;   // max_tokens were generated, so that bytes are those promised and not fewer
+};
+
+// What does not hold, in words; empty where all is well. The report has positions.
+std::vector<std::string> report_violations(const ReportCase& reported, const CacheReport& report);
+
+// Newest entries that a policy never evicts at an average budget of `budget`, and first ones (docs/policies.md).
+int32_t window_of(const PolicySpec& spec, int32_t budget);
+int32_t sinks_of(const PolicySpec& spec);
+
+}  // namespace pkv::test
