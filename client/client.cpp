@@ -43,7 +43,8 @@ bool Client::connect() {
   const absl::Time deadline = absl::Now() + kConnectTimeout;
   grpc_connectivity_state state = channel_->GetState(true);
   while (state != GRPC_CHANNEL_READY) {
-    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN || absl::Now() >= deadline) return false;
+    if (state == GRPC_CHANNEL_TRANSIENT_FAILURE || state == GRPC_CHANNEL_SHUTDOWN || absl::Now() >= deadline)
+      return false;
     channel_->WaitForStateChange(state, absl::ToChronoTime(deadline));
     state = channel_->GetState(true);
   }
@@ -88,8 +89,8 @@ Result<v1::GenerateResponse> Client::generate(const v1::GenerateRequest& request
       [&](grpc::ClientContext* context, auto* reply) { return generation_->Generate(context, request, reply); });
 }
 
-Result<v1::StreamEnd> Client::generate_stream(
-    const v1::GenerateRequest& request, const std::function<bool(const v1::GenerateStreamResponse&)>& on_event) {
+Result<v1::StreamEnd> Client::generate_stream(const v1::GenerateRequest& request,
+                                              const std::function<bool(const v1::GenerateStreamResponse&)>& on_event) {
   if (!connect()) return {.error = unreachable()};
   grpc::ClientContext context;
   auto reader = generation_->GenerateStream(&context, request);
@@ -113,6 +114,16 @@ Result<v1::TokenizeResponse> Client::tokenize(const v1::TokenizeRequest& request
 Result<v1::DetokenizeResponse> Client::detokenize(const v1::DetokenizeRequest& request) {
   return call<v1::DetokenizeResponse>(
       [&](grpc::ClientContext* context, auto* reply) { return generation_->Detokenize(context, request, reply); });
+}
+
+Result<v1::EstimateCacheResponse> Client::estimate_cache(const v1::EstimateCacheRequest& request) {
+  return call<v1::EstimateCacheResponse>(
+      [&](grpc::ClientContext* context, auto* reply) { return generation_->EstimateCache(context, request, reply); });
+}
+
+Result<v1::CompareResponse> Client::compare(const v1::CompareRequest& request) {
+  return call<v1::CompareResponse>(
+      [&](grpc::ClientContext* context, auto* reply) { return generation_->Compare(context, request, reply); });
 }
 
 Result<v1::ListModelsResponse> Client::list_models() {

@@ -1,4 +1,5 @@
-// A small C++ client of PyramidKV Server: blocking calls over one channel, errors with the server's own reason and fields.
+// A small C++ client of PyramidKV Server: blocking calls over one channel, errors with the server's own reason and
+// fields.
 #pragma once
 
 #include <cstdint>
@@ -17,14 +18,13 @@ namespace pkv::client {
 
 namespace v1 = ::pyramidkv::v1;
 
-
 // What went wrong with a call. `reachable` is false where no connection to the server could be made.
 struct Error {
   grpc::StatusCode code = grpc::StatusCode::UNKNOWN;
   std::string message;
-  std::string reason;                                         // ErrorInfo.reason, e.g. BAD_CACHE_POLICY
-  std::map<std::string, std::string> metadata;                // ErrorInfo.metadata, e.g. smallest_budget_tokens
-  std::vector<std::pair<std::string, std::string>> fields;    // field violations: path, description
+  std::string reason;                                       // ErrorInfo.reason, e.g. BAD_CACHE_POLICY
+  std::map<std::string, std::string> metadata;              // ErrorInfo.metadata, e.g. smallest_budget_tokens
+  std::vector<std::pair<std::string, std::string>> fields;  // field violations: path, description
   bool reachable = true;
 
   std::string describe() const;  // one or more lines for people
@@ -51,6 +51,8 @@ class Client {
                                         const std::function<bool(const v1::GenerateStreamResponse&)>& on_event);
   Result<v1::TokenizeResponse> tokenize(const v1::TokenizeRequest& request);
   Result<v1::DetokenizeResponse> detokenize(const v1::DetokenizeRequest& request);
+  Result<v1::EstimateCacheResponse> estimate_cache(const v1::EstimateCacheRequest& request);
+  Result<v1::CompareResponse> compare(const v1::CompareRequest& request);
   Result<v1::ListModelsResponse> list_models();
   Result<v1::ListCachePoliciesResponse> list_cache_policies();
   Result<v1::GetStatsResponse> get_stats(bool include_requests);

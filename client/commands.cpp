@@ -1,73 +1,19 @@
 // Runs commands against a server and prints what comes back.
 #include "client/commands.h"
 
-#include <google/protobuf/util/json_util.h>
 #include <unistd.h>
 
 #include <chrono>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "client/command_support.h"
 #include "client/report_table.h"
 
 namespace pkv::client {
 namespace {
-
-std::string to_json(const google::protobuf::Message& message, bool pretty) {
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = pretty;
-  options.always_print_primitive_fields = false;
-  std::string text;
-  (void)google::protobuf::util::MessageToJsonString(message, &text, options);
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  return text;
-}
-
-int fail(const Client& client, const Error& error) {
-  std::cerr << "pyramidkv: " << error.describe() << "\n";
-  if (error.reachable) return kRpcError;
-  std::cerr << "Is it running? 'scripts/run --serve' starts one; --server HOST:PORT names another than " << client.target() << ".\n";
-  return kUnreachable;
-}
-
-int usage_error(const std::string& message) {
-  std::cerr << "pyramidkv: " << message << "\n";
-  return kUsage;
-}
-
-bool read_all(const std::string& path, std::string& text) {
-  if (path == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-    return true;
-  }
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return false;
-  text.assign(std::istreambuf_iterator<char>(file), {});
-  return !file.bad();
-}
-
-// Puts document, question and system message together; returns what is wrong, or "".
-std::string assemble_prompt(GenerateOptions& options) {
-  if (!options.prompt_file.empty()) {
-    if (options.request.prompt) return "a prompt and --prompt-file exclude each other";
-    std::string text;
-    if (!read_all(options.prompt_file, text)) return absl::StrCat("--prompt-file: cannot read ", options.prompt_file);
-    options.request.prompt = std::move(text);
-  }
-  const bool chat = options.chat || !options.question.empty() || !options.system.empty();
-  if (!options.request.prompt && options.question.empty()) return "no prompt: give it as an argument or with --prompt-file";
-  if (!chat) return "";
-  if (!options.system.empty()) options.request.chat.emplace_back("system", options.system);
-  std::string content = options.request.prompt.value_or("");
-  if (!options.question.empty()) absl::StrAppend(&content, content.empty() ? "" : "\n\n", options.question);
-  options.request.chat.emplace_back("user", std::move(content));
-  options.request.prompt.reset();
-  return "";
-}
 
 // Shows how far a long prompt is: redrawn in place on a terminal, a line every two seconds elsewhere.
 class Progress {
@@ -76,7 +22,9 @@ class Progress {
     const auto now = std::chrono::steady_clock::now();
     if (now - last_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::milliseconds(2000))) return;
     last_ = now;
-    std::cerr << absl::StrFormat(terminal_ ? "\rreading the prompt: %3.0f %%" : "reading the prompt: %3.0f %%\n", 100 * done) << std::flush;
+    std::cerr << absl::StrFormat(terminal_ ? "\rreading the prompt: %3.0f %%" : "reading the prompt: %3.0f %%\n",
+                                 100 * done)
+              << std::flush;
     shown_ = terminal_;
   }
   void clear() {
@@ -91,7 +39,8 @@ class Progress {
 };
 
 // Streams one answer; `reply` becomes what the unary call would have answered.
-Result<v1::StreamEnd> stream_answer(Client& client, const v1::GenerateRequest& request, bool json, v1::GenerateResponse& reply) {
+Result<v1::StreamEnd> stream_answer(Client& client, const v1::GenerateRequest& request, bool json,
+                                    v1::GenerateResponse& reply) {
   Progress progress;
   std::string text;
   auto result = client.generate_stream(request, [&](const v1::GenerateStreamResponse& event) {
@@ -119,16 +68,22 @@ Result<v1::StreamEnd> stream_answer(Client& client, const v1::GenerateRequest& r
   return result;
 }
 
-bool wants_report(const GenerateOptions& options) { return !options.request.report.empty() && options.request.report != "none"; }
+bool wants_report(const GenerateOptions& options) {
+  return !options.request.report.empty() && options.request.report != "none";
+}
 
 void print_report(const v1::GenerateResponse& reply) {
-  std::cerr << "\n" << report_table({{reply.cache().policy_name(), reply.cache(), reply.usage(), reply.timings()}})
+  std::cerr << "\n"
+            << report_table({{reply.cache().policy_name(), reply.cache(), reply.usage(), reply.timings()}})
             << layer_bars(reply.cache());
 }
 
 int answer_once(Client& client, const GenerateOptions& options, v1::GenerateResponse& reply) {
   v1::GenerateRequest request;
   if (std::string error = build_request(options.request, request); !error.empty()) return usage_error(error);
+  if (options.request.cache.preset.empty()) {
+    if (const int code = check_presets(client, {&request.cache_policy()}); code != kGood) return code;
+  }
   if (options.stream) {
     const auto result = stream_answer(client, request, options.json, reply);
     if (!result) return fail(client, result.error);
@@ -156,9 +111,9 @@ int run_generate(Client& client, GenerateOptions options) {
   if (const int code = answer_once(client, options, reply); code != kGood) return code;
   if (print && !options.json) print_report(reply);
   if (!options.save_reply.empty()) {
-    std::ofstream file(options.save_reply);
-    file << to_json(reply, true) << "\n";
-    if (!file.flush()) return usage_error(absl::StrCat("--save-reply: cannot write ", options.save_reply));
+    if (!write_all(options.save_reply, to_json(reply, true) + "\n")) {
+      return usage_error(absl::StrCat("--save-reply: cannot write ", options.save_reply));
+    }
   }
   return kGood;
 }
@@ -193,7 +148,8 @@ int run_tokenize(Client& client, const TokenizeOptions& options) {
   v1::TokenizeRequest request;
   request.set_model(options.model);
   std::string text = options.text;
-  if (!options.file.empty() && !read_all(options.file, text)) return usage_error(absl::StrCat("--file: cannot read ", options.file));
+  if (!options.file.empty() && !read_all(options.file, text))
+    return usage_error(absl::StrCat("--file: cannot read ", options.file));
   request.set_text(text);
   const auto result = client.tokenize(request);
   if (!result) return fail(client, result.error);
@@ -214,10 +170,11 @@ int run_models(Client& client, bool json) {
     return kGood;
   }
   for (const auto& model : result->models()) {
-    std::cout << absl::StrFormat("%s: %s, %s, %u layers, %u query heads, %u KV heads of %u, up to %u tokens, %s a cached token, on %s\n",
-                                 model.id(), model.architecture(), model.weights(), model.layers(), model.query_heads(),
-                                 model.kv_heads(), model.head_dim(), model.max_model_len(),
-                                 human_bytes(static_cast<double>(model.kv_bytes_per_token())), model.device());
+    std::cout << absl::StrFormat(
+        "%s: %s, %s, %u layers, %u query heads, %u KV heads of %u, up to %u tokens, %s a cached token, on %s\n",
+        model.id(), model.architecture(), model.weights(), model.layers(), model.query_heads(), model.kv_heads(),
+        model.head_dim(), model.max_model_len(), human_bytes(static_cast<double>(model.kv_bytes_per_token())),
+        model.device());
   }
   return kGood;
 }
@@ -252,20 +209,22 @@ int run_stats(Client& client, bool include_requests, bool json) {
   const v1::Stats& stats = result->stats();
   const v1::MemoryStats& memory = stats.memory();
   const std::string state(absl::StripPrefix(v1::ServerState_Name(stats.state()), "SERVER_STATE_"));
-  std::cout << absl::StrFormat("%s, version %s, up %d s\nrequests: %u running, %u waiting\n", state, stats.version(), stats.uptime().seconds(),
-                               stats.scheduler().running(), stats.scheduler().waiting());
-  std::cout << "cache pool " << human_bytes(memory.kv_pool_bytes()) << ": " << human_bytes(memory.kv_live_bytes()) << " live, "
-            << human_bytes(memory.kv_free_bytes()) << " free, " << human_bytes(memory.kv_reserved_bytes()) << " reserved\n"
+  std::cout << absl::StrFormat("%s, version %s, up %d s\nrequests: %u running, %u waiting\n", state, stats.version(),
+                               stats.uptime().seconds(), stats.scheduler().running(), stats.scheduler().waiting());
+  std::cout << "cache pool " << human_bytes(memory.kv_pool_bytes()) << ": " << human_bytes(memory.kv_live_bytes())
+            << " live, " << human_bytes(memory.kv_free_bytes()) << " free, " << human_bytes(memory.kv_reserved_bytes())
+            << " reserved\n"
             << "held " << human_bytes(memory.kv_held_bytes()) << " where full caches would hold "
-            << human_bytes(memory.kv_full_equivalent_bytes()) << "; weights " << human_bytes(memory.weights_bytes()) << "\n";
+            << human_bytes(memory.kv_full_equivalent_bytes()) << "; weights " << human_bytes(memory.weights_bytes())
+            << "\n";
   for (const auto& policy : stats.policies()) {
     std::cout << absl::StrFormat("%-14s %4u running %8u done  held %-12s saved %s\n", policy.policy(), policy.running(),
                                  policy.requests_total(), human_bytes(policy.held_bytes()),
                                  human_bytes(static_cast<double>(policy.saved_bytes())));
   }
   for (const auto& request : stats.requests()) {
-    std::cout << absl::StrFormat("%s  %s  %s  prompt %u  generated %u  held %s\n", request.request_id(), request.phase(),
-                                 request.policy(), request.prompt_tokens(), request.generated_tokens(),
+    std::cout << absl::StrFormat("%s  %s  %s  prompt %u  generated %u  held %s\n", request.request_id(),
+                                 request.phase(), request.policy(), request.prompt_tokens(), request.generated_tokens(),
                                  human_bytes(request.held_bytes()));
   }
   return kGood;
@@ -274,17 +233,9 @@ int run_stats(Client& client, bool include_requests, bool json) {
 int run_report(const std::vector<std::string>& files, bool layers) {
   std::vector<ReportColumn> columns;
   for (const std::string& file : files) {
-    std::string text;
     v1::GenerateResponse reply;
-    google::protobuf::util::JsonParseOptions options;
-    options.ignore_unknown_fields = true;
-    if (!read_all(file, text)) return usage_error(absl::StrCat("cannot read ", file));
-    if (!google::protobuf::util::JsonStringToMessage(text, &reply, options).ok()) {
-      return usage_error(absl::StrCat(file, " is no reply saved by 'generate --save-reply' or '--json'"));
-    }
-    std::string title = reply.cache().policy_name();
-    if (reply.cache().compressed()) absl::StrAppend(&title, " ", reply.cache().budget_tokens());
-    columns.push_back({title, reply.cache(), reply.usage(), reply.timings()});
+    if (std::string error = read_reply(file, reply); !error.empty()) return usage_error(error);
+    columns.push_back({reply_title(reply), reply.cache(), reply.usage(), reply.timings()});
   }
   std::cout << report_table(columns);
   if (!layers) return kGood;

@@ -1,5 +1,5 @@
-// The commands of the `pyramidkv` program. Each returns the exit code: 0 good, 1 an RPC error, 2 wrong usage, 3 server not
-// reachable. Answers go to stdout, everything else to stderr.
+// The commands of the `pyramidkv` program. Each returns the exit code: 0 good, 1 an RPC error, 2 wrong usage, 3 server
+// not reachable. Answers go to stdout, everything else to stderr.
 #pragma once
 
 #include <string>
@@ -14,13 +14,13 @@ enum ExitCode : int { kGood = 0, kRpcError = 1, kUsage = 2, kUnreachable = 3 };
 
 struct GenerateOptions {
   RequestOptions request;
-  std::string prompt_file;    // "-": standard input
-  std::string question;       // appended to the document; makes the prompt a chat message
-  std::string system;         // system message; makes the prompt a chat message
-  bool chat = false;          // send the prompt as a chat message
+  std::string prompt_file;  // "-": standard input
+  std::string question;     // appended to the document; makes the prompt a chat message
+  std::string system;       // system message; makes the prompt a chat message
+  bool chat = false;        // send the prompt as a chat message
   bool stream = false;
   bool json = false;
-  std::string save_reply;     // file that gets the reply as JSON, for `report`
+  std::string save_reply;  // file that gets the reply as JSON, for `report`
 };
 
 struct TokenizeOptions {
@@ -29,12 +29,38 @@ struct TokenizeOptions {
   bool json = false;
 };
 
+struct EstimateOptions {
+  std::string model;
+  PolicyOptions cache;
+  uint32_t prompt_tokens = 0, max_tokens = 256;
+  bool layers = false;  // also the budget of every layer
+  bool json = false;
+};
+
+struct CompareOptions {
+  GenerateOptions generate;  // prompt, sampling; its policy options hold for every policy of the list that takes them
+  std::string policies;      // NAME[:BUDGET[:SCOPE]],...; the first is the baseline
+};
+
+struct InspectOptions {
+  GenerateOptions generate;
+  std::string from_reply;  // saved reply with positions; asks no server
+  std::string output;      // the HTML file
+  bool tokens = false;     // also ask for the prompt's token texts, which makes the server score the whole prompt
+};
+
 int run_generate(Client& client, GenerateOptions options);
 int run_chat(Client& client, GenerateOptions options);
 int run_tokenize(Client& client, const TokenizeOptions& options);
 int run_models(Client& client, bool json);
 int run_policies(Client& client, bool json);
 int run_stats(Client& client, bool include_requests, bool json);
+// What a request would cost, before it is made.
+int run_estimate(Client& client, const EstimateOptions& options);
+// One prompt under several policies: table and answers.
+int run_compare(Client& client, CompareOptions options);
+// Writes the page of one reply's kept positions.
+int run_inspect(Client& client, InspectOptions options);
 // Prints saved replies side by side; needs no server.
 int run_report(const std::vector<std::string>& files, bool layers);
 

@@ -1,26 +1,52 @@
 // The `pyramidkv` command line: words to options, options to a command.
 #include <CLI/CLI.hpp>
-#include <iostream>
+#include <functional>
 
 #include "client/commands.h"
 
 namespace pkv::client {
 namespace {
 
-void add_request_options(CLI::App& app, GenerateOptions& options) {
-  RequestOptions& request = options.request;
-  app.add_option("--model", request.model, "Model id; the server's own where not given");
-  app.add_option("--policy", request.policy, "Cache policy: full, snapkv, pyramidkv, ... (see 'pyramidkv policies')");
-  app.add_option("--preset", request.preset, "Policy preset of the server's configuration");
-  app.add_option("--budget", request.budget, "Memory: 128 (entries per head), 12% (of the prompt) or 4MiB");
-  app.add_option("--scope", request.scope, "What the budget covers: prompt or total");
-  app.add_option("--window", request.window, "Observation window, tokens (snapkv, pyramidkv)");
-  app.add_option("--kernel", request.kernel, "Pooling kernel, odd (snapkv, pyramidkv)");
-  app.add_option("--pooling", request.pooling, "max, avg or none (snapkv, pyramidkv)");
-  app.add_option("--aggregation", request.aggregation, "Over a group's query heads: mean, max or sum");
-  app.add_option("--beta", request.beta, "Shape of the pyramid (pyramidkv)");
-  app.add_option("--allocation", request.allocation, "exact or factory (pyramidkv)");
-  app.add_option("--kv-dtype", request.kv_dtype, "Cache entries: f16 or f32");
+// Options whose value is one word each time they are given, so that a prompt behind them stays a prompt.
+void add_repeated(CLI::App& app, const char* name, std::vector<std::string>& words, const char* help) {
+  app.add_option(name, words, help)->allow_extra_args(false)->take_all();
+}
+
+// What a budget covers and spares; holds for every policy.
+void add_budget_options(CLI::App& app, PolicyOptions& cache) {
+  app.add_option("--budget", cache.budget,
+                 "Memory: 128 (entries per head), 12% (of the prompt), 4MiB or recall:0.95 (of the attention)");
+  app.add_option("--scope", cache.scope, "What the budget covers: prompt or total (prompt and answer)");
+  app.add_option("--interval", cache.interval_tokens, "With scope total: score anew every so many generated tokens");
+  app.add_option("--max-bytes", cache.max_bytes, "Ceiling of a budget by recall, e.g. 4MiB");
+  app.add_flag("--allow-shortfall", cache.allow_shortfall, "At that ceiling keep less attention instead of failing");
+  add_repeated(app, "--pin", cache.pins, "BEGIN:END, prompt positions that are never evicted; may be repeated");
+  app.add_option("--kv-dtype", cache.kv_dtype, "Cache entries: f16, f32, ...");
+}
+
+void add_policy_options(CLI::App& app, PolicyOptions& cache) {
+  app.add_option("--policy", cache.policy,
+                 "Cache policy or preset: full, snapkv, pyramidkv, ... (see 'pyramidkv policies')");
+  app.add_option("--preset", cache.preset, "Policy preset of the server's configuration");
+  add_budget_options(app, cache);
+  add_repeated(app, "--param", cache.params,
+               "KEY=VALUE, a parameter of the policy; may be repeated (see 'pyramidkv policies')");
+  struct ShortForm {
+    const char* option;
+    const char* parameter;
+  };
+  constexpr ShortForm kShortForms[] = {
+      {"--window", "window_tokens"},          {"--kernel", "kernel_size"}, {"--pooling", "pooling"},
+      {"--aggregation", "group_aggregation"}, {"--beta", "beta"},          {"--allocation", "allocation"}};
+  for (const auto& [option, parameter] : kShortForms) {
+    const std::string key = std::string(parameter) + "=";
+    app.add_option_function<std::string>(
+        option, [&cache, key](const std::string& value) { cache.params.push_back(key + value); },
+        "Short for --param " + key + "...");
+  }
+}
+
+void add_sampling_options(CLI::App& app, RequestOptions& request) {
   app.add_option("--max-tokens", request.max_tokens, "Generate at most this many tokens");
   app.add_option("--min-tokens", request.min_tokens, "No end of text before this many tokens");
   app.add_option("--temperature", request.temperature, "0 is greedy");
@@ -31,29 +57,168 @@ void add_request_options(CLI::App& app, GenerateOptions& options) {
   app.add_option("--frequency-penalty", request.frequency_penalty, "-2 to 2");
   app.add_option("--presence-penalty", request.presence_penalty, "-2 to 2");
   app.add_option("--seed", request.seed, "Seed of the sampler");
-  app.add_option("--stop", request.stop, "Stop string; may be repeated")->take_all();
+  add_repeated(app, "--stop", request.stop, "Stop string; may be repeated");
   app.add_flag("--ignore-eos", request.ignore_eos, "Go on behind the end token");
-  app.add_option("--report", request.report, "Print the cache report: summary, layers or positions")
-      ->expected(0, 1)->default_str("summary")
-      ->check(CLI::IsMember({"none", "summary", "layers", "positions"}));
+}
+
+// Model, system message, output: of every command that generates.
+void add_common_options(CLI::App& app, GenerateOptions& options) {
+  app.add_option("--model", options.request.model, "Model id; the server's own where not given");
   app.add_option("--system", options.system, "System message");
+  app.add_flag("--pin-system", options.request.cache.pin_system, "Never evict the system message");
   app.add_flag("--json", options.json, "Print replies as proto3 JSON, streams one event a line");
 }
 
-void add_generate_options(CLI::App& app, GenerateOptions& options) {
-  add_request_options(app, options);
-  RequestOptions& request = options.request;
-  app.add_option("prompt", request.prompt, "The prompt");
+void add_prompt_options(CLI::App& app, GenerateOptions& options) {
+  app.add_option("prompt", options.request.prompt, "The prompt");
   app.add_option("--prompt-file", options.prompt_file, "File with the prompt; - is standard input");
   app.add_option("--question", options.question, "Question about the prompt; both go as one chat message");
   app.add_flag("--chat", options.chat, "Send the prompt as a chat message, in the model's own format");
-  app.add_flag("--stream", options.stream, "Print tokens as they come");
-  app.add_flag("--logprobs", request.logprobs, "Ask for log-probabilities (with --json)");
-  app.add_option("--top-logprobs", request.top_logprobs, "... and those of the best so many tokens, at most 20");
-  app.add_flag("--echo", request.echo, "Repeat the prompt in front of the answer");
-  app.add_flag("--token-ids", request.token_ids, "Ask for token ids (with --json)");
-  app.add_option("--truncate-prompt-tokens", request.truncate_prompt_tokens, "Keep only the last so many prompt tokens");
-  app.add_option("--save-reply", options.save_reply, "Write the reply as JSON to this file, for 'pyramidkv report'");
+  app.add_option("--truncate-prompt-tokens", options.request.truncate_prompt_tokens,
+                 "Keep only the last so many prompt tokens");
+}
+
+void add_report_option(CLI::App& app, GenerateOptions& options) {
+  app.add_option("--report", options.request.report, "Print the cache report: summary, layers or positions")
+      ->expected(0, 1)
+      ->default_str("summary")
+      ->check(CLI::IsMember({"none", "summary", "layers", "positions"}));
+}
+
+// `--report` alone means the summary.
+void complete_report(const CLI::App& app, GenerateOptions& options) {
+  if (app.count("--report") > 0 && options.request.report.empty()) options.request.report = "summary";
+}
+
+// A command, and what runs it once the words are read.
+struct Command {
+  CLI::App* app;
+  std::function<int(Client&)> run;
+};
+
+// Where the words go.
+struct Options {
+  GenerateOptions generate, chat;
+  EstimateOptions estimate;
+  CompareOptions compare;
+  InspectOptions inspect;
+  TokenizeOptions tokenize;
+  bool json = false, include_requests = false, layers = false;
+  std::vector<std::string> files;
+};
+
+Command add_generate(CLI::App& app, GenerateOptions& options) {
+  CLI::App* command = app.add_subcommand("generate", "Answer one prompt");
+  add_prompt_options(*command, options);
+  add_common_options(*command, options);
+  add_policy_options(*command, options.request.cache);
+  add_sampling_options(*command, options.request);
+  add_report_option(*command, options);
+  command->add_flag("--stream", options.stream, "Print tokens as they come");
+  command->add_flag("--logprobs", options.request.logprobs, "Ask for log-probabilities (with --json)");
+  command->add_option("--top-logprobs", options.request.top_logprobs,
+                      "... and those of the best so many tokens, at most 20");
+  command->add_flag("--echo", options.request.echo, "Repeat the prompt in front of the answer");
+  command->add_flag("--token-ids", options.request.token_ids, "Ask for token ids (with --json)");
+  command->add_option("--save-reply", options.save_reply,
+                      "Write the reply as JSON to this file, for 'pyramidkv report' and 'inspect'");
+  return {command, [command, &options](Client& client) {
+            complete_report(*command, options);
+            return run_generate(client, options);
+          }};
+}
+
+Command add_chat(CLI::App& app, GenerateOptions& options) {
+  CLI::App* command = app.add_subcommand("chat", "Talk, one message a line");
+  add_common_options(*command, options);
+  add_policy_options(*command, options.request.cache);
+  add_sampling_options(*command, options.request);
+  add_report_option(*command, options);
+  return {command, [command, &options](Client& client) {
+            complete_report(*command, options);
+            return run_chat(client, options);
+          }};
+}
+
+Command add_compare(CLI::App& app, CompareOptions& options) {
+  CLI::App* command =
+      app.add_subcommand("compare", "One prompt under several policies: what each keeps, and what it costs the answer");
+  command
+      ->add_option(
+          "--policies", options.policies,
+          "NAME[:BUDGET[:SCOPE]] separated by commas, the baseline first: full,pyramidkv:128,snapkv:12%,h2o:4MiB:total")
+      ->required();
+  add_prompt_options(*command, options.generate);
+  add_common_options(*command, options.generate);
+  add_budget_options(*command, options.generate.request.cache);
+  command->add_option("--max-tokens", options.generate.request.max_tokens, "Generate at most this many tokens");
+  command->add_flag("--ignore-eos", options.generate.request.ignore_eos, "Go on behind the end token");
+  return {command, [&options](Client& client) { return run_compare(client, options); }};
+}
+
+Command add_estimate(CLI::App& app, EstimateOptions& options) {
+  CLI::App* command = app.add_subcommand("estimate", "What a request would cost, before it is made");
+  command->add_option("--prompt-tokens", options.prompt_tokens, "Length of the prompt")->required();
+  command->add_option("--max-tokens", options.max_tokens, "Length of the answer at most")->capture_default_str();
+  command->add_option("--model", options.model, "Model id; the server's own where not given");
+  add_policy_options(*command, options.cache);
+  command
+      ->add_option_function<std::string>(
+          "--report", [&options](const std::string& word) { options.layers = word == "layers"; },
+          "summary, or layers: also the budget of every layer")
+      ->check(CLI::IsMember({"summary", "layers"}));
+  command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
+  return {command, [&options](Client& client) { return run_estimate(client, options); }};
+}
+
+Command add_inspect(CLI::App& app, InspectOptions& options) {
+  CLI::App* command =
+      app.add_subcommand("inspect", "Answer one prompt and write a page that shows which entries were kept");
+  command->add_option("--output", options.output, "The HTML file")->required();
+  command->add_option("--from-reply", options.from_reply,
+                      "Show this saved reply ('generate --report positions --save-reply'); asks no server");
+  command->add_flag("--tokens", options.tokens, "Also fetch the prompt's token texts and show them where one points");
+  add_prompt_options(*command, options.generate);
+  add_common_options(*command, options.generate);
+  add_policy_options(*command, options.generate.request.cache);
+  add_sampling_options(*command, options.generate.request);
+  return {command, [&options](Client& client) { return run_inspect(client, options); }};
+}
+
+Command add_tokenize(CLI::App& app, TokenizeOptions& options) {
+  CLI::App* command = app.add_subcommand("tokenize", "Text to token ids, or back with --ids");
+  command->add_option("text", options.text, "The text");
+  command->add_option("--file", options.file, "File with the text; - is standard input");
+  command->add_option("--ids", options.ids, "Token ids to turn into text");
+  command->add_option("--model", options.model, "Model id");
+  command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
+  return {command, [&options](Client& client) { return run_tokenize(client, options); }};
+}
+
+Command add_report(CLI::App& app, Options& options) {
+  CLI::App* command = app.add_subcommand("report", "Print saved replies side by side");
+  command->add_option("files", options.files, "Files written by 'generate --save-reply'")->required();
+  command->add_flag("--layers", options.layers, "Also the entries kept per layer");
+  return {command, [&options](Client&) { return run_report(options.files, options.layers); }};
+}
+
+std::vector<Command> add_commands(CLI::App& app, Options& options) {
+  CLI::App* models = app.add_subcommand("models", "What the server hosts");
+  CLI::App* policies = app.add_subcommand("policies", "Cache policies and their parameters");
+  CLI::App* stats = app.add_subcommand("stats", "The server's state and memory");
+  stats->add_flag("--requests", options.include_requests, "A row for every request");
+  for (CLI::App* command : {models, policies, stats})
+    command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
+  return {add_generate(app, options.generate),
+          add_chat(app, options.chat),
+          add_estimate(app, options.estimate),
+          add_compare(app, options.compare),
+          add_inspect(app, options.inspect),
+          add_tokenize(app, options.tokenize),
+          add_report(app, options),
+          {models, [&options](Client& client) { return run_models(client, options.json); }},
+          {policies, [&options](Client& client) { return run_policies(client, options.json); }},
+          {stats, [&options](Client& client) { return run_stats(client, options.include_requests, options.json); }}};
 }
 
 int run(int argc, char** argv) {
@@ -62,50 +227,18 @@ int run(int argc, char** argv) {
   app.fallthrough();
   std::string server = "127.0.0.1:50051";
   app.add_option("--server", server, "HOST:PORT")->envname("PYRAMIDKV_SERVER")->capture_default_str();
-
-  GenerateOptions generate, chat;
-  TokenizeOptions tokenize;
-  bool json = false, include_requests = false, layers = false;
-  std::vector<std::string> files;
-
-  CLI::App* generate_command = app.add_subcommand("generate", "Answer one prompt");
-  add_generate_options(*generate_command, generate);
-  CLI::App* chat_command = app.add_subcommand("chat", "Talk, one message a line");
-  add_request_options(*chat_command, chat);
-  CLI::App* tokenize_command = app.add_subcommand("tokenize", "Text to token ids, or back with --ids");
-  tokenize_command->add_option("text", tokenize.text, "The text");
-  tokenize_command->add_option("--file", tokenize.file, "File with the text; - is standard input");
-  tokenize_command->add_option("--ids", tokenize.ids, "Token ids to turn into text");
-  tokenize_command->add_option("--model", tokenize.model, "Model id");
-  tokenize_command->add_flag("--json", tokenize.json, "Print the reply as proto3 JSON");
-  CLI::App* models_command = app.add_subcommand("models", "What the server hosts");
-  CLI::App* policies_command = app.add_subcommand("policies", "Cache policies and their parameters");
-  CLI::App* stats_command = app.add_subcommand("stats", "The server's state and memory");
-  stats_command->add_flag("--requests", include_requests, "A row for every request");
-  for (CLI::App* command : {models_command, policies_command, stats_command}) {
-    command->add_flag("--json", json, "Print the reply as proto3 JSON");
-  }
-  CLI::App* report_command = app.add_subcommand("report", "Print saved replies side by side");
-  report_command->add_option("files", files, "Files written by 'generate --save-reply'")->required();
-  report_command->add_flag("--layers", layers, "Also the entries kept per layer");
-
+  Options options;
+  const std::vector<Command> commands = add_commands(app, options);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? kGood : kUsage;
   }
-  // `--report` alone means the summary.
-  for (auto [command, options] : {std::pair{generate_command, &generate}, std::pair{chat_command, &chat}}) {
-    if (command->count("--report") > 0 && options->request.report.empty()) options->request.report = "summary";
-  }
   Client client(server);
-  if (*generate_command) return run_generate(client, std::move(generate));
-  if (*chat_command) return run_chat(client, std::move(chat));
-  if (*tokenize_command) return run_tokenize(client, tokenize);
-  if (*models_command) return run_models(client, json);
-  if (*policies_command) return run_policies(client, json);
-  if (*stats_command) return run_stats(client, include_requests, json);
-  return run_report(files, layers);
+  for (const Command& command : commands) {
+    if (*command.app) return command.run(client);
+  }
+  return kUsage;
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "client/policy_options.h"
 
 namespace pkv::client {
 namespace {
@@ -17,7 +18,16 @@ double seconds(const google::protobuf::Duration& duration) {
 
 std::string rate(double tokens, double time) { return time > 0 ? absl::StrFormat("%.1f tok/s", tokens / time) : "-"; }
 
-std::string share(double part, double whole) { return whole > 0 ? absl::StrFormat("%.1f %%", 100 * part / whole) : "-"; }
+const char* scope_text(const v1::CacheReport& report) {
+  switch (report.effective_policy().budget().scope()) {
+    case v1::BUDGET_SCOPE_PROMPT:
+      return "prompt";
+    case v1::BUDGET_SCOPE_TOTAL:
+      return "prompt and answer";
+    default:
+      return "-";
+  }
+}
 
 struct Row {
   const char* label;
@@ -30,20 +40,22 @@ const std::vector<Row>& rows() {
       {"answer tokens", [](const ReportColumn& c) { return absl::StrCat(c.usage.completion_tokens()); }},
       {"budget, entries per head",
        [](const ReportColumn& c) { return c.cache.budget_tokens() ? absl::StrCat(c.cache.budget_tokens()) : "-"; }},
+      {"budget covers", [](const ReportColumn& c) { return scope_text(c.cache); }},
       {"full cache would hold", [](const ReportColumn& c) { return human_bytes(c.cache.full_bytes()); }},
       {"held at the end", [](const ReportColumn& c) { return human_bytes(c.cache.held_bytes()); }},
       {"allocated (whole pages)", [](const ReportColumn& c) { return human_bytes(c.cache.allocated_bytes()); }},
-      {"auxiliary (positions)", [](const ReportColumn& c) { return human_bytes(c.cache.auxiliary_bytes()); }},
+      {"auxiliary (positions, sums)", [](const ReportColumn& c) { return human_bytes(c.cache.auxiliary_bytes()); }},
       {"peak, prefill included", [](const ReportColumn& c) { return human_bytes(c.cache.peak_bytes()); }},
       {"saved", [](const ReportColumn& c) { return human_bytes(static_cast<double>(c.cache.saved_bytes())); }},
       {"saved share",
        [](const ReportColumn& c) {
-         return share(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
+         return percent(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
        }},
+      {"entries evicted", [](const ReportColumn& c) { return absl::StrCat(c.cache.evicted_entries()); }},
       {"attention kept, mean",
-       [](const ReportColumn& c) { return c.cache.has_recall() ? share(c.cache.recall().mean(), 1) : "-"; }},
+       [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().mean(), 1) : "-"; }},
       {"attention kept, worst head",
-       [](const ReportColumn& c) { return c.cache.has_recall() ? share(c.cache.recall().min(), 1) : "-"; }},
+       [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().min(), 1) : "-"; }},
       {"workspace beside the cache", [](const ReportColumn& c) { return human_bytes(c.cache.workspace_bytes()); }},
       {"time to first token",
        [](const ReportColumn& c) { return absl::StrFormat("%.2f s", seconds(c.timings.time_to_first_token())); }},
@@ -56,6 +68,12 @@ const std::vector<Row>& rows() {
   return kRows;
 }
 
+std::string bar(uint32_t layer, double entries, double largest, const char* unit) {
+  constexpr int kWidth = 50;
+  const int filled = std::max(1, static_cast<int>(std::lround(kWidth * entries / largest)));
+  return absl::StrFormat("layer %3d  %-50s %6.0f %s", layer, std::string(filled, '#'), entries, unit);
+}
+
 }  // namespace
 
 std::string human_bytes(double bytes) {
@@ -64,6 +82,16 @@ std::string human_bytes(double bytes) {
   if (size >= 1024.0 * 1024) return absl::StrFormat("%.2f MiB", bytes / (1024.0 * 1024));
   if (size >= 1024.0) return absl::StrFormat("%.1f KiB", bytes / 1024.0);
   return absl::StrFormat("%.0f B", bytes);
+}
+
+std::string percent(double part, double whole) {
+  return whole > 0 ? absl::StrFormat("%.1f %%", 100 * part / whole) : "-";
+}
+
+std::vector<std::pair<std::string, std::string>> report_figures(const ReportColumn& column) {
+  std::vector<std::pair<std::string, std::string>> figures;
+  for (const Row& row : rows()) figures.emplace_back(row.label, row.text(column));
+  return figures;
 }
 
 std::string report_table(const std::vector<ReportColumn>& columns) {
@@ -84,16 +112,40 @@ std::string report_table(const std::vector<ReportColumn>& columns) {
 }
 
 std::string layer_bars(const v1::CacheReport& report) {
-  constexpr int kWidth = 50;
   double largest = 1;
   for (const auto& layer : report.layers()) largest = std::max(largest, layer.kept_mean());
   std::string text;
   for (const auto& layer : report.layers()) {
-    const int filled = std::max(1, static_cast<int>(std::lround(kWidth * layer.kept_mean() / largest)));
-    absl::StrAppendFormat(&text, "layer %3d  %-50s %6.0f kept", layer.layer(), std::string(filled, '#'), layer.kept_mean());
+    absl::StrAppend(&text, bar(layer.layer(), layer.kept_mean(), largest, "kept"));
     if (layer.has_recall()) absl::StrAppendFormat(&text, "  attention %5.1f %%", 100 * layer.recall().mean());
     text += '\n';
   }
+  return text;
+}
+
+std::string estimate_text(const v1::EstimateCacheResponse& estimate, bool layers) {
+  std::string text = absl::StrCat(describe_policy(estimate.effective_policy()), "\n");
+  const auto add = [&](const char* label, const std::string& value) {
+    absl::StrAppendFormat(&text, "%-28s %20s\n", label, value);
+  };
+  if (estimate.budget_tokens()) add("budget, entries per head", absl::StrCat(estimate.budget_tokens()));
+  add("full cache would hold", human_bytes(estimate.full_bytes()));
+  add("peak, prefill included", human_bytes(estimate.peak_bytes()));
+  add("steady, answer included", human_bytes(estimate.steady_bytes()));
+  add("workspace beside the cache", human_bytes(estimate.workspace_bytes()));
+  if (estimate.smallest_budget_bytes()) add("smallest budget in bytes", absl::StrCat(estimate.smallest_budget_bytes()));
+  if (estimate.smallest_budget_tokens())
+    add("smallest budget in entries", absl::StrCat(estimate.smallest_budget_tokens()));
+  if (estimate.largest_budget_tokens()) {
+    add("largest budget in entries", absl::StrCat(estimate.largest_budget_tokens()));
+  }
+  add("admissible now", estimate.admissible_now() ? "yes" : "no");
+  add("admissible ever", estimate.admissible_ever() ? "yes" : "no");
+  if (!layers) return text;
+  double largest = 1;
+  for (const auto& layer : estimate.layers()) largest = std::max<double>(largest, layer.budget_tokens());
+  for (const auto& layer : estimate.layers())
+    absl::StrAppend(&text, bar(layer.layer(), layer.budget_tokens(), largest, "entries"), "\n");
   return text;
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pyramidkv/v1/generation.pb.h"
@@ -19,9 +20,15 @@ struct ReportColumn {
 };
 
 std::string human_bytes(double bytes);
+// "12.5 %" of `whole`, "-" where that is nothing.
+std::string percent(double part, double whole);
+// The figures of one reply: label, text.
+std::vector<std::pair<std::string, std::string>> report_figures(const ReportColumn& column);
 // Side by side, one row per figure.
 std::string report_table(const std::vector<ReportColumn>& columns);
 // Entries kept per layer as bars; empty where the report has no layers.
 std::string layer_bars(const v1::CacheReport& report);
+// What a request would cost and whether it can be admitted; with its budgets per layer as bars where `layers`.
+std::string estimate_text(const v1::EstimateCacheResponse& estimate, bool layers);
 
 }  // namespace pkv::client

@@ -7,11 +7,10 @@
 #include <utility>
 #include <vector>
 
+#include "client/policy_options.h"
 #include "pyramidkv/v1/generation.pb.h"
 
 namespace pkv::client {
-
-namespace v1 = ::pyramidkv::v1;
 
 // What a caller may say of one request. Unset: the server's default.
 struct RequestOptions {
@@ -19,26 +18,17 @@ struct RequestOptions {
   std::optional<std::string> prompt;
   std::vector<std::pair<std::string, std::string>> chat;  // role, content
 
-  std::string policy;   // a policy's name
-  std::string preset;   // or a preset of the server's configuration
-  std::string budget;   // 128 | 12% | 4MiB
-  std::string scope;    // prompt | total
-  std::optional<uint32_t> window, kernel;
-  std::optional<double> beta;
-  std::string allocation, pooling, aggregation, kv_dtype;
+  PolicyOptions cache;
 
   std::optional<uint32_t> max_tokens, min_tokens, top_k, top_logprobs, truncate_prompt_tokens;
   std::optional<float> temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
   bool ignore_eos = false, logprobs = false, echo = false, token_ids = false;
-  std::string report;   // none | summary | layers | positions
+  std::string report;  // none | summary | layers | positions
 };
 
 // Fills `request`. Returns an empty string, or what is wrong with the options.
 std::string build_request(const RequestOptions& options, v1::GenerateRequest& request);
-
-// "128" tokens, "12%" or "12.5%" of the prompt, "4MiB" bytes. Returns an empty string or what is wrong.
-std::string parse_budget(const std::string& text, v1::CacheBudget& budget);
 
 }  // namespace pkv::client

@@ -7,7 +7,9 @@
 namespace pkv::client {
 namespace {
 
+using testing::ContainsRegex;
 using testing::HasSubstr;
+using testing::Not;
 
 TEST(HumanBytes, UnitsAndSigns) {
   EXPECT_EQ(human_bytes(512), "512 B");
@@ -39,6 +41,50 @@ TEST(ReportTable, SaysWhyNothingWasCompressed) {
   EXPECT_THAT(report_table({full}), HasSubstr("not compressed, policy full keeps everything"));
 }
 
+TEST(ReportTable, ScopeEvictedAndAuxiliary) {
+  ReportColumn total = column();
+  total.cache.mutable_effective_policy()->mutable_budget()->set_scope(v1::BUDGET_SCOPE_TOTAL);
+  total.cache.set_evicted_entries(12345);
+  total.cache.set_auxiliary_bytes(3 << 10);
+  const std::string table = report_table({total});
+  EXPECT_THAT(table, ContainsRegex("budget covers +prompt and answer\n"));
+  EXPECT_THAT(table, ContainsRegex("entries evicted +12345\n"));
+  EXPECT_THAT(table, ContainsRegex("auxiliary .* 3\\.0 KiB\n"));
+  EXPECT_THAT(report_table({column()}), ContainsRegex("budget covers +-\n"));
+}
+
+TEST(EstimateText, FiguresAndOnRequestTheLayers) {
+  v1::EstimateCacheResponse estimate;
+  estimate.mutable_effective_policy()->mutable_pyramidkv()->set_beta(20);
+  estimate.set_full_bytes(8 << 20);
+  estimate.set_peak_bytes(2 << 20);
+  estimate.set_steady_bytes(1 << 20);
+  estimate.set_workspace_bytes(3 << 20);
+  estimate.set_admissible_ever(true);
+  estimate.set_smallest_budget_tokens(9);
+  estimate.set_largest_budget_tokens(700);
+  estimate.set_budget_tokens(150);
+  for (uint32_t budget : {200, 100}) {
+    auto& layer = *estimate.add_layers();
+    layer.set_layer(estimate.layers_size() - 1);
+    layer.set_budget_tokens(budget);
+  }
+  const std::string text = estimate_text(estimate, false);
+  EXPECT_THAT(text, ContainsRegex("^pyramidkv, beta=20\n"));
+  EXPECT_THAT(text, ContainsRegex("full cache would hold +8\\.00 MiB\n"));
+  EXPECT_THAT(text, ContainsRegex("peak, prefill included +2\\.00 MiB\n"));
+  EXPECT_THAT(text, ContainsRegex("steady, answer included +1\\.00 MiB\n"));
+  EXPECT_THAT(text, ContainsRegex("workspace beside the cache +3\\.00 MiB\n"));
+  EXPECT_THAT(text, ContainsRegex("smallest budget in entries +9\n"));
+  EXPECT_THAT(text, ContainsRegex("largest budget in entries +700\n"));
+  EXPECT_THAT(text, ContainsRegex("budget, entries per head +150\n"));
+  EXPECT_THAT(text, ContainsRegex("admissible now +no\nadmissible ever +yes\n$"));
+  EXPECT_THAT(text, Not(HasSubstr("smallest budget in bytes")));
+  EXPECT_EQ(estimate_text(estimate, true), text + "layer   0  " + std::string(50, '#') +
+                                               "    200 entries\nlayer   1  " + std::string(25, '#') +
+                                               std::string(25, ' ') + "    100 entries\n");
+}
+
 TEST(LayerBars, LongestForTheLayerThatKeepsMost) {
   v1::CacheReport report;
   for (double kept : {100.0, 50.0}) {
@@ -46,8 +92,8 @@ TEST(LayerBars, LongestForTheLayerThatKeepsMost) {
     layer.set_layer(report.layers_size() - 1);
     layer.set_kept_mean(kept);
   }
-  EXPECT_EQ(layer_bars(report), "layer   0  " + std::string(50, '#') + "    100 kept\nlayer   1  " + std::string(25, '#') +
-                                    std::string(25, ' ') + "     50 kept\n");
+  EXPECT_EQ(layer_bars(report), "layer   0  " + std::string(50, '#') + "    100 kept\nlayer   1  " +
+                                    std::string(25, '#') + std::string(25, ' ') + "     50 kept\n");
   EXPECT_EQ(layer_bars({}), "");
 }
 

@@ -1,0 +1,38 @@
+// What the commands of the program share: messages and exit codes, files, JSON, the prompt's parts.
+#pragma once
+
+#include <google/protobuf/message.h>
+
+#include <string>
+#include <vector>
+
+#include "client/commands.h"
+
+namespace pkv::client {
+
+// proto3 JSON without a line's end at the end.
+std::string to_json(const google::protobuf::Message& message, bool pretty);
+
+// Prints what went wrong with a call; returns its exit code.
+int fail(const Client& client, const Error& error);
+// Prints what is wrong with the command line; returns kUsage.
+int usage_error(const std::string& message);
+
+// "-" is standard input. False where the file cannot be read.
+bool read_all(const std::string& path, std::string& text);
+// False where the file cannot be written.
+bool write_all(const std::string& path, const std::string& text);
+
+// A reply saved with `generate --save-reply` or printed with `--json`. Returns what is wrong, or "".
+std::string read_reply(const std::string& path, v1::GenerateResponse& reply);
+// "pyramidkv 128": policy and, where it cut something, budget.
+std::string reply_title(const v1::GenerateResponse& reply);
+
+// Puts document, question and system message together in `options.request`; returns what is wrong, or "".
+std::string assemble_prompt(GenerateOptions& options);
+
+// A policy named with --policy that is none of the contract's must be a preset: asks the server for its presets where
+// there is one in `policies`. Returns kGood, or the exit code of what was printed.
+int check_presets(Client& client, const std::vector<const v1::CachePolicy*>& policies);
+
+}  // namespace pkv::client
