@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Makes the expected budgets and selections of tests/unit/policy, independently of the server: plain Python, fractions.
 
-Usage: python3 make_budget_cases.py ../unit/policy   (writes budget_cases.inc and selection_cases.inc into that folder)
+Usage: python3 make_budget_cases.py ../unit/policy   (writes budget_cases.inc, selection_cases.inc and score_cases.inc there)
 
 Budgets: entries per layer, window included, for the pyramid's two allocations (docs/policies.md). Selections: kept
-slots of one KV head whose two query heads and keys are small pseudo-random matrices.
+slots of one KV head whose two query heads and keys are small pseudo-random matrices; of the window policies in every
+variant, of the others with their scores.
 """
 import math
 import pathlib
@@ -110,10 +111,16 @@ def pooled(scores, kernel, kind):
     return result
 
 
+def toy_lane():
+    """Keys of one KV head, and the queries of its two query heads."""
+    keys, first, second = (pseudo_random(24, 4, seed) for seed in (7, 11, 13))
+    keys[5] = [2.0, -1.0, 1.5, 0.5]  # one key that stands out
+    return keys, first, second
+
+
 def write_selections(path):
     tokens, dims, window = 24, 4, 4
-    keys, first, second = (pseudo_random(tokens, dims, seed) for seed in (7, 11, 13))
-    keys[5] = [2.0, -1.0, 1.5, 0.5]  # one key that stands out
+    keys, first, second = toy_lane()
     masses = [window_mass(queries, keys, window) for queries in (first, second)]
     reductions = {"kMean": lambda a, b: (a + b) / 2, "kMax": max, "kSum": lambda a, b: a + b}
     mean = [reductions["kMean"](*pair) for pair in zip(*masses)]
@@ -144,10 +151,64 @@ def write_selections(path):
         print("};", file=out)
 
 
+def length(vector):
+    return math.sqrt(math.fsum(x * x for x in vector))
+
+
+def similarity_to_mean(keys):
+    """Cosine of every key to the mean of all unit-length keys."""
+    unit = [[x / length(key) for x in key] for key in keys]
+    mean = [math.fsum(column) / len(keys) for column in zip(*unit)]
+    return [sum(x * y for x, y in zip(key, mean)) / length(mean) for key in unit]
+
+
+def splitmix64(state):
+    state = (state + 0x9E3779B97F4A7C15) % 2**64
+    state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    state = (state ^ state >> 27) * 0x94D049BB133111EB % 2**64
+    return state ^ state >> 31
+
+
+def draw(seed, layer, kv_head, position):
+    """24 bits of a number in [0, 1) for one entry."""
+    bits = splitmix64(seed)
+    for part in (layer, kv_head, position):
+        bits = splitmix64(bits ^ part)
+    return bits >> 40
+
+
+def write_scores(path):
+    keys, *queries = toy_lane()
+    tokens = len(keys)
+
+    def mean_of_heads(rows):
+        return [sum(pair) / 2 for pair in zip(*(window_mass(head, keys, rows) for head in queries))]
+
+    sums = mean_of_heads(tokens)
+    means = [value / (tokens - column) for column, value in enumerate(sums)]
+    # policy, h2o's score, newest and first entries that are always kept, scores
+    rules = [("kH2o", "kSum", 4, 0, sums), ("kH2o", "kMean", 4, 0, means), ("kTova", "kSum", 1, 0, mean_of_heads(1)),
+             ("kL2Norm", "kSum", 4, 0, [-length(key) for key in keys]),
+             ("kKeyDiff", "kSum", 4, 0, [-value for value in similarity_to_mean(keys)]),
+             ("kStreamingLlm", "kSum", 0, 4, list(range(tokens))),
+             ("kRandom", "kSum", 4, 2, [draw(5, 3, 0, position) / 2**24 for position in range(tokens)])]
+    with path.open("w") as out:
+        print("// Made by tests/golden/make_budget_cases.py from the keys and queries of selection_cases.inc: {policy,\n"
+              "// score of h2o, window, sinks, scores, {{B, kept slots}, ...}}; random with seed 5 in layer 3.", file=out)
+        for policy, variant, window, sinks, scores in rules:
+            ranked = sorted(range(sinks, tokens - window), key=lambda column: (-scores[column], column))
+            first, newest = list(range(sinks)), list(range(tokens - window, tokens))
+            kept = [(budget, first + sorted(ranked[:budget - window - sinks]) + newest) for budget in (7, 12, 17)]
+            cases = ", ".join(f"{{{budget}, {{{', '.join(map(str, slots))}}}}}" for budget, slots in kept)
+            values = ", ".join(f"{score:.12f}" for score in scores)
+            print(f"{{PolicyKind::{policy}, H2oScore::{variant}, {window}, {sinks}, {{{values}}}, {{{cases}}}}},", file=out)
+
+
 def main():
     folder = pathlib.Path(sys.argv[1])
     write_budgets(folder / "budget_cases.inc")
     write_selections(folder / "selection_cases.inc")
+    write_scores(folder / "score_cases.inc")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,119 @@
+"""The default model in plain PyTorch: a prefill that records every layer's queries and keys, and one decode step against caches
+of any shape. Used by make_model_cases.py; shares no code with the server."""
+import math
+import os
+
+import torch
+from transformers import AutoModelForCausalLM
+from transformers.models.llama import modeling_llama
+
+END_TOKEN = 2
+
+
+def load(path, dtype=torch.float32):
+    torch.set_grad_enabled(False)
+    folder, name = os.path.split(os.path.abspath(path))
+    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval().to(dtype)
+
+
+class Prefill:
+    """One prompt through the model. layers[l]: q [Hq, n, d] and k [Hkv, n, d] rotated, raw_k before, v [Hkv, n, d]."""
+
+    def __init__(self, model, prompt):
+        rotate, recorded = modeling_llama.apply_rotary_pos_emb, []
+
+        def record(q, k, *args, **kwargs):
+            turned = rotate(q, k, *args, **kwargs)
+            recorded.append((turned[0][0], turned[1][0], k[0]))
+            return turned
+
+        modeling_llama.apply_rotary_pos_emb = record
+        try:
+            out = model(torch.tensor([prompt]), use_cache=True)
+        finally:
+            modeling_llama.apply_rotary_pos_emb = rotate
+        self.n = len(prompt)
+        self.logits = out.logits[0]
+        self.layers = [dict(q=q, k=k, raw_k=raw, v=cache.values[0])
+                       for (q, k, raw), cache in zip(recorded, out.past_key_values.layers)]
+
+
+class LayerCache:
+    """One layer's lanes, all of one length: positions[h], keys and values [Hkv, length, d]."""
+
+    def __init__(self, layer, kept, relative=False):
+        self.positions = [list(lane) for lane in kept]
+        self.relative = relative  # keys are held unrotated and turned by their index whenever they are used
+        index = torch.tensor(kept)[:, :, None].expand(-1, -1, layer["v"].shape[-1])
+        self.keys = layer["raw_k" if relative else "k"].gather(1, index)
+        self.values = layer["v"].gather(1, index)
+
+    def length(self):
+        return self.keys.shape[1]
+
+    def remove(self, slots):
+        """One slot of every lane."""
+        for lane, slot in zip(self.positions, slots):
+            del lane[slot]
+        stay = torch.tensor([[j for j in range(self.length()) if j != slot] for slot in slots])
+        index = stay[:, :, None].expand(-1, -1, self.keys.shape[-1])
+        self.keys, self.values = self.keys.gather(1, index), self.values.gather(1, index)
+
+    def append(self, position, key, value):
+        for lane in self.positions:
+            lane.append(position)
+        self.keys, self.values = torch.cat([self.keys, key], 1), torch.cat([self.values, value], 1)
+
+
+def rotated(model, x, angles):
+    """x [heads, rows, d] turned by angles [rows]."""
+    cos, sin = model.model.rotary_emb(x, torch.tensor([angles]))
+    return modeling_llama.apply_rotary_pos_emb(x[None], x[None], cos, sin)[0][0]
+
+
+def decode(model, caches, token, position, hooks=None):
+    """One token against the layers' caches, which grow. hooks.before_write(l, cache, position) may remove one entry a lane,
+    hooks.after_attend(l, cache, query [Hq, d], probabilities [Hq, length]) sees the step's attention. -> logits [V]."""
+    config, base = model.config, model.model
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    x = base.embed_tokens(torch.tensor([[token]]))
+    for l, (layer, cache) in enumerate(zip(base.layers, caches)):
+        h, attention = layer.input_layernorm(x), layer.self_attn
+        q, k, v = (project(h).view(count, 1, -1) for project, count in
+                   ((attention.q_proj, heads), (attention.k_proj, kv_heads), (attention.v_proj, kv_heads)))
+        if hooks:
+            hooks.before_write(l, cache, position)
+        if cache.relative:
+            cache.append(position, k, v)
+            q = rotated(model, q, [cache.length() - 1])
+            keys = rotated(model, cache.keys, list(range(cache.length())))
+        else:
+            cache.append(position, rotated(model, k, [position]), v)
+            q, keys = rotated(model, q, [position]), cache.keys
+        group = heads // kv_heads
+        scores = q @ keys.repeat_interleave(group, 0).transpose(1, 2) / math.sqrt(q.shape[-1])
+        p = scores.softmax(-1)
+        if hooks:
+            hooks.after_attend(l, cache, q[:, 0], p[:, 0])
+        x = x + attention.o_proj((p @ cache.values.repeat_interleave(group, 0)).reshape(1, 1, -1))
+        x = x + layer.mlp(layer.post_attention_layernorm(x))
+    return model.lm_head(base.norm(x))[0, 0]
+
+
+def top20(logits):
+    values, ids = logits.topk(20)
+    return [[int(i), round(float(v), 4)] for v, i in zip(values, ids)]
+
+
+def continuation(model, caches, prefill, limit, hooks=None, ignore_end=False):
+    """Greedy tokens, the first from the full prefill, with the margin between the best two logits at each."""
+    logits, tokens, margins, second = prefill.logits[-1], [], [], None
+    while len(tokens) < limit:
+        best = logits.topk(2)
+        tokens.append(int(best.indices[0]))
+        margins.append(round(float(best.values[0] - best.values[1]), 4))
+        if len(tokens) == limit and ignore_end or tokens[-1] == END_TOKEN and not ignore_end:
+            break
+        logits = decode(model, caches, tokens[-1], prefill.n + len(tokens) - 1, hooks)
+        second = second or top20(logits)
+    return {"greedy": tokens, "margins": margins, "second_logits": second}
