@@ -4,23 +4,15 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
-#include <fstream>
 #include <iostream>
-#include <iterator>
 #include <nlohmann/json.hpp>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
-#include "server/text/tokenizer.h"
+#include "tests/bench/texts.h"
 #include "tests/support/prompt_run.h"
 
 namespace pkv {
 namespace {
-
-struct Text {
-  std::string name;
-  std::vector<int32_t> ids;
-};
 
 struct Agreement {
   double kl_sum = 0;
@@ -97,26 +89,6 @@ absl::StatusOr<Agreement> compare_decode(const Mode& exact, const Mode& fast, st
     agreement.add(*x, *y);
   }
   return agreement;
-}
-
-absl::StatusOr<std::vector<Text>> read_texts(const std::vector<std::string>& paths, const GgufFile& file) {
-  auto tokenizer = load_tokenizer(file);
-  if (!tokenizer.ok()) return tokenizer.status();
-  std::vector<Text> texts;
-  for (const std::string& path : paths) {
-    std::ifstream stream(path, std::ios::binary);
-    if (!stream) return absl::NotFoundError("cannot read " + path);
-    if (absl::EndsWith(path, ".json")) {
-      const auto prompts = nlohmann::json::parse(stream, nullptr, /*allow_exceptions=*/false);
-      if (!prompts.is_object()) return absl::InvalidArgumentError(path + " is no JSON object {name: [token ids]}");
-      for (const auto& [name, ids] : prompts.items()) texts.push_back({name, ids.get<std::vector<int32_t>>()});
-      continue;
-    }
-    auto ids = (*tokenizer)->encode(std::string(std::istreambuf_iterator<char>(stream), {}), SpecialTokens::kParse);
-    if (!ids.ok()) return ids.status();
-    texts.push_back({path, *std::move(ids)});
-  }
-  return texts;
 }
 
 void print(const nlohmann::json& row, bool json) {

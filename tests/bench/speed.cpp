@@ -1,5 +1,6 @@
-// pkv-speed: prefill and decode rates of one request through the engine, as JSON. One policy a process, so that its peak memory
-// is that policy's. Meant to be run in turns with another program; ratios, not absolute figures, are comparable.
+// pkv-speed: prefill and decode rates of one request through the engine, as JSON. One policy a process, so that its
+// peak memory is that policy's. Meant to be run in turns with another program; ratios, not absolute figures, are
+// comparable.
 #include <sys/resource.h>
 
 #include <CLI/CLI.hpp>
@@ -14,7 +15,7 @@ namespace pkv {
 namespace {
 
 struct SpeedOptions {
-  std::string model, policy = "full", isa;
+  std::string model, policy = "full", scope = "prompt", isa;
   int32_t threads = 0, decode = 48;
   int64_t budget = 0;
   std::vector<int32_t> prompts{512, 2048, 8000};
@@ -26,7 +27,11 @@ std::shared_ptr<Request> make_request(int32_t tokens, const SpeedOptions& option
   std::uniform_int_distribution<TokenId> id(100, 40000);
   for (int32_t i = 0; i < tokens; ++i) request->prompt.push_back(id(rng));
   request->policy.kind = find_policy(options.policy)->kind;
-  if (options.budget > 0) request->policy.budget = {BudgetKind::kTokens, options.budget, 0};
+  if (options.budget > 0) {
+    request->policy.budget = {.kind = BudgetKind::kTokens,
+                              .tokens = options.budget,
+                              .scope = options.scope == "total" ? BudgetScope::kTotal : BudgetScope::kPrompt};
+  }
   request->sampling.max_tokens = options.decode + 1;
   request->sampling.ignore_eos = true;
   return request;
@@ -42,7 +47,7 @@ absl::Status run(const SpeedOptions& options) {
   if (!model.ok()) return model.status();
   auto engine = Engine::create(**model, {});
   if (!engine.ok()) return engine.status();
-  nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}};
+  nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}, {"scope", options.scope}};
   for (int32_t tokens : options.prompts) {
     auto sink = std::make_shared<CollectingSink>();
     if (absl::Status status = (*engine)->submit(make_request(tokens, options), sink); !status.ok()) return status;
@@ -70,6 +75,9 @@ int main(int argc, char** argv) {
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
   app.add_option("--policy", options.policy, "Cache policy")->capture_default_str();
   app.add_option("--budget", options.budget, "Entries per layer and KV head");
+  app.add_option("--scope", options.scope, "What the budget covers")
+      ->check(CLI::IsMember({"prompt", "total"}))
+      ->capture_default_str();
   app.add_option("--threads", options.threads, "0: one per core");
   app.add_option("--isa", options.isa, "Highest instruction-set path");
   app.add_option("--decode", options.decode, "Tokens to generate")->capture_default_str();
