@@ -51,6 +51,9 @@ class Stepper {
   Stepper(const Model& model, const EngineOptions& options) : model_(model), options_(options) {}
   absl::Status allocate();
 
+  // The failure of a sequence whose reserved slots were not there.
+  static absl::Status no_slots(const absl::Status& cause);
+
   bool scores_prompt(const Sequence& sequence) const { return sequence.request->prompt_logprobs; }
   absl::Status start_rivals(Sequence& sequence);
   absl::StatusOr<int64_t> layer_unit(Sequence& sequence);

@@ -1,0 +1,62 @@
+// The stepper's part in comparisons: lanes for every rival, and steps of baseline and rivals together.
+#include <functional>
+#include <utility>
+
+#include "server/engine/stepper.h"
+
+namespace pkv {
+
+absl::Status Stepper::start_rivals(Sequence& sequence) {
+  const std::vector<PolicySpec>& specs = sequence.request->compare_with;
+  if (specs.empty()) return absl::OkStatus();
+  sequence.comparison = std::make_unique<Comparison>(specs.size());
+  for (size_t i = 0; i < specs.size(); ++i) {
+    const PolicyTerms& terms = sequence.contract.rivals[i];
+    Rival& rival = sequence.comparison->rivals[i];
+    auto compressor =
+        Compressor::create(model_.backend(), *terms.policy, terms.plan, compressor_options(sequence, specs[i]));
+    if (!compressor.ok()) return compressor.status();
+    rival.compressor = *std::move(compressor);
+    sequence.workspace_bytes += rival.compressor->workspace_bytes();
+    for (std::unique_ptr<SequenceLanes>* lanes : {&rival.taught, &rival.own}) {
+      auto opened = SequenceLanes::open(lane_options(sequence, specs[i], terms));
+      if (!opened.ok()) return opened.status();
+      *lanes = *std::move(opened);
+    }
+  }
+  return absl::OkStatus();
+}
+
+void Stepper::decode_comparison(Sequence& sequence) {
+  Comparison& comparison = *sequence.comparison;
+  // What each row's logits are for. The baseline comes first, for the others are compared with it.
+  std::vector<std::function<void(std::span<float>)>> uses;
+  rows_.clear();
+  const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, auto use) {
+    const int32_t position = sequence.prompt_tokens() + static_cast<int32_t>(tokens.size()) - 1;
+    rows_.push_back({.lanes = &lanes, .token = tokens.back(), .position = position});
+    uses.emplace_back(std::move(use));
+  };
+  if (!sequence.answered()) {
+    add_row(*sequence.lanes, sequence.generated, [&](std::span<float> logits) {
+      comparison.set_baseline(logits);
+      accept(sequence, logits, 0);
+    });
+    for (Rival& rival : comparison.rivals) {
+      add_row(*rival.taught, sequence.generated, [&](std::span<float> logits) { comparison.add_place(rival, logits); });
+    }
+  }
+  for (Rival& rival : comparison.rivals) {
+    if (rival.ended) continue;
+    add_row(*rival.own, rival.tokens, [&](std::span<float> logits) {
+      const TokenId token = choose(sequence, rival.tokens, logits, 0, sequence.rng).id;
+      rival.tokens.push_back(token);
+      rival.ended = sequence.ends_with(token) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
+    });
+  }
+  decode_step_->run(
+      rows_, [&](size_t row, std::span<float> logits, float) { uses[row](logits); },
+      [&](size_t, const absl::Status& status) { sequence.failure = no_slots(status); });
+}
+
+}  // namespace pkv
