@@ -112,15 +112,20 @@ class LoadSink final : public TokenSink {
     run_.end();
   }
   void on_error(const absl::Status& status) override {
-    if (started_ || status.code() != absl::StatusCode::kCancelled) run_.breaches_.add(status.ToString());
+    if (!given_up_ || status.code() != absl::StatusCode::kCancelled) run_.breaches_.add(status.ToString());
     run_.end();
   }
-  bool started() const { return started_; }
+  // Cancels the request if it still waits. It may start at that very moment, when others make room.
+  void give_up_waiting() {
+    if (started_) return;
+    given_up_ = true;
+    run_.engine_->cancel(this);
+  }
 
  private:
   LoadRun& run_;
   std::shared_ptr<const Request> request_;
-  std::atomic<bool> started_ = false;
+  std::atomic<bool> started_ = false, given_up_ = false;
 };
 
 LoadRun::LoadRun(const Model& model, Load load) : model_(model), load_(std::move(load)) {
@@ -196,9 +201,7 @@ nlohmann::json LoadRun::run() {
   }
   all_submitted_ = true;
   wait_until_full();
-  for (const auto& sink : sinks) {
-    if (!sink->started()) engine_->cancel(sink.get());
-  }
+  for (const auto& sink : sinks) sink->give_up_waiting();
   engine_->drain(absl::InfiniteFuture());
   const EngineStats end = engine_->stats(), &full = stats_when_full_;
   breaches_.expect(full_, "the load was never complete");
