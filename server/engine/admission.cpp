@@ -25,7 +25,7 @@ PlanInput AdmissionRules::plan_input(const CachePolicy& policy, const PolicySpec
 absl::Status AdmissionRules::check_length(const PolicySpec& spec, const CachePlan& plan,
                                           const Engine::Query& query) const {
   int64_t tokens = int64_t{query.prompt_tokens} + query.max_tokens;
-  if (spec.kind == PolicyKind::kStreamingLlm && spec.params.position_mode == PositionMode::kCacheRelative) {
+  if (spec.cache_relative()) {
     const int32_t held = *std::max_element(plan.lane_limits.begin(), plan.lane_limits.end());
     tokens = std::min<int64_t>(tokens, std::max(query.prompt_tokens, held));
   }

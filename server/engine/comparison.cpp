@@ -4,12 +4,10 @@
 #include <algorithm>
 #include <cmath>
 
+#include "server/engine/sampler.h"
+
 namespace pkv {
 namespace {
-
-TokenId best_of(std::span<const float> logits) {
-  return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());
-}
 
 std::vector<double> log_softmax(std::span<const float> logits) {
   const double top = *std::max_element(logits.begin(), logits.end());
@@ -26,7 +24,7 @@ std::vector<double> log_softmax(std::span<const float> logits) {
 
 void Comparison::set_baseline(std::span<const float> logits) {
   baseline_ = log_softmax(logits);
-  baseline_best_ = best_of(logits);
+  baseline_best_ = argmax(logits);
 }
 
 void Comparison::add_place(Rival& rival, std::span<const float> logits) const {
@@ -36,7 +34,7 @@ void Comparison::add_place(Rival& rival, std::span<const float> logits) const {
     kl += std::exp(baseline_[token]) * (baseline_[token] - other[token]);
   }
   rival.kl.push_back(std::max(kl, 0.0));  // rounding may leave it a little below
-  rival.agreed += best_of(logits) == baseline_best_ ? 1 : 0;
+  rival.agreed += argmax(logits) == baseline_best_ ? 1 : 0;
 }
 
 void Comparison::start(TokenId first_token) {

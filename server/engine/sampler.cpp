@@ -62,10 +62,6 @@ void apply_count_penalties(const SamplerInput& input, const SamplingParams& para
   }
 }
 
-TokenId argmax(std::span<const float> logits) {
-  return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());  // the first of equals
-}
-
 // Sorts the best `count` candidates to the front.
 void rank(std::vector<Candidate>& candidates, size_t count) {
   count = std::min(count, candidates.size());
@@ -134,6 +130,10 @@ TokenId sample_filtered(std::span<const float> logits, const SamplingParams& par
 }
 
 }  // namespace
+
+TokenId argmax(std::span<const float> logits) {
+  return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());  // the first of equals
+}
 
 TokenLogprob sample(const SamplerInput& input, const SamplingParams& params, std::mt19937_64& rng) {
   const std::vector<float> untouched =

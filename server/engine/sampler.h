@@ -24,6 +24,9 @@ struct SamplerInput {
 // argmax after bias and penalties; the lowest id wins ties.
 TokenLogprob sample(const SamplerInput& input, const SamplingParams& params, std::mt19937_64& rng);
 
+// The best token; the lowest id wins ties. logits [V].
+TokenId argmax(std::span<const float> logits);
+
 // log p of `token` and the `top` best, from untouched logits. logits [V].
 TokenLogprob token_logprob(std::span<const float> logits, float log_sum_exp, TokenId token, int32_t top);
 

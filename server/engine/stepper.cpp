@@ -255,8 +255,8 @@ absl::Status Stepper::no_slots(const absl::Status& cause) {
 // ---- output
 // -----------------------------------------------------------------------------------------------------------
 
-TokenLogprob Stepper::choose(const Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
-                             float log_sum_exp, std::mt19937_64& rng) const {
+TokenLogprob Stepper::choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
+                             float log_sum_exp) const {
   const Request& request = *sequence.request;
   return sample({.logits = logits,
                  .log_sum_exp = log_sum_exp,
@@ -265,11 +265,11 @@ TokenLogprob Stepper::choose(const Sequence& sequence, std::span<const TokenId> 
                  .forbidden = sequence.forbidden(static_cast<int32_t>(generated.size())),
                  .logprobs = request.logprobs,
                  .top_logprobs = request.top_logprobs},
-                request.sampling, rng);
+                request.sampling, sequence.rng);
 }
 
 void Stepper::accept(Sequence& sequence, std::span<float> logits, float log_sum_exp) {
-  sequence.accept(choose(sequence, sequence.generated, logits, log_sum_exp, sequence.rng), options_.clock());
+  sequence.accept(choose(sequence, sequence.generated, logits, log_sum_exp), options_.clock());
 }
 
 void Stepper::release(Sequence& sequence) {

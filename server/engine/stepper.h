@@ -6,7 +6,6 @@
 #include <functional>
 #include <memory>
 #include <optional>
-#include <random>
 #include <span>
 #include <vector>
 
@@ -66,8 +65,8 @@ class Stepper {
   CompressorOptions compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
   SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const PolicyTerms& terms);
 
-  TokenLogprob choose(const Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
-                      float log_sum_exp, std::mt19937_64& rng) const;
+  TokenLogprob choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
+                      float log_sum_exp) const;
   void accept(Sequence& sequence, std::span<float> logits, float log_sum_exp);
 
   const Model& model_;

@@ -49,7 +49,7 @@ void Stepper::decode_comparison(Sequence& sequence) {
   for (Rival& rival : comparison.rivals) {
     if (rival.ended) continue;
     add_row(*rival.own, rival.tokens, [&](std::span<float> logits) {
-      const TokenId token = choose(sequence, rival.tokens, logits, 0, sequence.rng).id;
+      const TokenId token = choose(sequence, rival.tokens, logits, 0).id;
       rival.tokens.push_back(token);
       rival.ended = sequence.ends_with(token) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
     });

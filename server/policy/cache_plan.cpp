@@ -107,6 +107,7 @@ std::vector<int32_t> Planner::layer_budgets(int32_t budget, bool uniform) const 
 }
 
 absl::Status Planner::check_room(int32_t budget) const {
+  if (spends_exactly()) return absl::OkStatus();  // layers above the floor lend
   const std::vector<int32_t> budgets = layer_budgets(budget, /*uniform=*/false);
   const auto least = std::min_element(budgets.begin(), budgets.end());
   if (budget >= span_ || *least >= always_kept(budget)) return absl::OkStatus();
@@ -133,8 +134,7 @@ CachePlan Planner::at(int32_t budget, bool uniform) const {
     plan.state_bytes +=
         Evictor::state_bytes(input_.policy, plan, {.geometry = input_.geometry, .q_heads = input_.q_heads});
   }
-  const bool moves = plan.compresses || plan.evicts_while_generating;
-  if (moves && input_.spec.params.position_mode == PositionMode::kCacheRelative) {
+  if (plan.drops_entries() && input_.spec.cache_relative()) {
     plan.state_bytes += CacheRelative::state_bytes(input_.geometry, input_.policy.sink_tokens());
   }
   plan.footprint = cache_footprint({.geometry = input_.geometry,

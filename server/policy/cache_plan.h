@@ -23,6 +23,9 @@ struct PlanInput {
 };
 
 struct CachePlan {
+  // Whether anything is ever dropped. Where nothing is, nothing is observed and no state is kept.
+  bool drops_entries() const { return compresses || evicts_while_generating; }
+
   int32_t budget_tokens = 0;             // B as resolved, at most the tokens there are
   int32_t window_tokens = 0;             // newest entries of every lane that are never evicted
   std::vector<TokenSpan> kept_spans;     // sinks and pins: ascending, disjoint

@@ -1,14 +1,14 @@
-// Scratch, observation and the cut of one layer: score, select, compact, shrink.
+// Observation and the cut of one layer: score, select, gather, shrink.
 #include "server/policy/compressor.h"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <utility>
 
 #include "kernels/check.h"
 #include "server/cache/layer_lanes.h"
 #include "server/policy/fill.h"
+#include "server/policy/observed_attention.h"
 
 namespace pkv {
 namespace {
@@ -28,7 +28,7 @@ struct Workspace {
 };
 
 Workspace workspace_of(const CachePolicy& policy, const CachePlan& plan, int32_t prompt_tokens) {
-  if (!plan.compresses && !plan.evicts_while_generating) return {};
+  if (!plan.drops_entries()) return {};
   switch (policy.observation()) {
     case Observation::kRows: {
       const auto rows = static_cast<int64_t>(policy.observe(prompt_tokens).size());
@@ -48,8 +48,7 @@ Workspace workspace_of(const CachePolicy& policy, const CachePlan& plan, int32_t
 Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan,
                        const CompressorOptions& options)
     : backend_(backend), policy_(policy), plan_(plan), options_(options) {
-  watches_ = plan.compresses || plan.evicts_while_generating;
-  if (!watches_ || policy.observation() != Observation::kRows) return;
+  if (!plan.drops_entries() || policy.observation() != Observation::kRows) return;
   rows_ = policy.observe(options.prompt_tokens);
   for (const ObservationRow& row : rows_) {
     PKV_CHECK(row.position == row.prompt_row, "queries are observed at their own positions only");
@@ -85,7 +84,7 @@ absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend,
 }
 
 void Compressor::observe(const TensorView& q, const KvView& kv, int32_t first_row) {
-  if (!watches_) return;
+  if (!plan_.drops_entries()) return;
   if (policy_.observation() == Observation::kEveryRow) {
     add_attention(q, kv, first_row);
     return;
@@ -98,6 +97,17 @@ void Compressor::observe(const TensorView& q, const KvView& kv, int32_t first_ro
   }
 }
 
+LayerView Compressor::layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const {
+  return {.backend = &backend_,
+          .kv = kv,
+          .tokens = options_.prompt_tokens,
+          .observed_q = q,
+          .visible = visible,
+          .q_heads = options_.q_heads,
+          .kv_heads = options_.geometry.kv_heads,
+          .scale = attention_scale(options_.geometry.head_dim)};
+}
+
 // H2O (arXiv 2306.14048, section 4): what every query so far has given to each key.
 void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t first_row) {
   if (first_row == 0) fill(backend_, sums_.view(), 0);
@@ -106,24 +116,15 @@ void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t fi
     const auto rows = static_cast<int32_t>(std::min<int64_t>(kRowsAtOnce, q.rows - row));
     visible.clear();
     for (int32_t i = 0; i < rows; ++i) visible.push_back(first_row + row + i + 1);
-    const ObserveArgs observed{.q = q.slice_rows(row, rows),
-                               .visible = visible,
-                               .kv = kv,
-                               .first_lane = 0,
-                               .q_heads = options_.q_heads,
-                               .kv_heads = options_.geometry.kv_heads,
-                               .scale = attention_scale(options_.geometry.head_dim)};
-    const TensorView lse = lse_.view().slice_rows(0, rows);
-    backend_.row_lse(observed, lse);
-    backend_.column_mass(observed, lse, sums_.view(), TensorView{});
+    add_observed_attention(layer_view(kv, q.slice_rows(row, rows), visible), lse_.view().slice_rows(0, rows),
+                           sums_.view());
   }
   rows_seen_ += static_cast<int32_t>(q.rows);
 }
 
 absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t layer) {
-  const int32_t expected = !watches_ || policy_.observation() != Observation::kEveryRow
-                               ? static_cast<int32_t>(rows_.size())
-                               : options_.prompt_tokens;
+  const bool every_row = plan_.drops_entries() && policy_.observation() == Observation::kEveryRow;
+  const int32_t expected = every_row ? options_.prompt_tokens : static_cast<int32_t>(rows_.size());
   PKV_CHECK(rows_seen_ == expected, "a layer ends before every row was observed");
   rows_seen_ = 0;
   const int32_t heads = options_.geometry.kv_heads, tokens = options_.prompt_tokens;
@@ -197,16 +198,8 @@ bool Compressor::scores_layer(int32_t layer) const {
 void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch) {
   const int64_t tokens = options_.prompt_tokens;
   const bool every_row = policy_.observation() == Observation::kEveryRow;
-  const LayerView view{.backend = &backend_,
-                       .kv = kv,
-                       .layer = layer,
-                       .first_lane = 0,
-                       .tokens = options_.prompt_tokens,
-                       .observed_q = observed_q_.view(),
-                       .visible = visible_,
-                       .q_heads = options_.q_heads,
-                       .kv_heads = options_.geometry.kv_heads,
-                       .scale = attention_scale(options_.geometry.head_dim)};
+  LayerView view = layer_view(kv, observed_q_.view(), visible_);
+  view.layer = layer;
   const int32_t state = policy_.lane_state_floats(options_.geometry.head_dim);
   policy_.score(view, {.lse = lse_.view(),
                        .sums = every_row ? sums_.view() : scratch.sums.view().slice_cols(0, tokens),
@@ -218,7 +211,7 @@ void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorSc
 absl::StatusOr<Selection> Compressor::select(int32_t layer, const CompressorScratch& scratch) const {
   const std::span<const int32_t> budgets = layer_budgets(layer);
   if (!cuts_layer(layer)) {
-    const bool recall_known = !watches_ || observes_attention(policy_);
+    const bool recall_known = !plan_.drops_entries() || observes_attention(policy_);
     return keep_everything(options_.prompt_tokens, budgets.size(), recall_known);
   }
   const SelectionInput input{.backend = backend_,

@@ -70,6 +70,7 @@ class Compressor {
  private:
   Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
   std::span<const int32_t> layer_budgets(int32_t layer) const;
+  LayerView layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const;
   bool cuts_layer(int32_t layer) const;
   bool scores_layer(int32_t layer) const;
   void add_attention(const TensorView& q, const KvView& kv, int32_t first_row);
@@ -83,7 +84,6 @@ class Compressor {
   const CachePolicy& policy_;
   const CachePlan& plan_;
   CompressorOptions options_;
-  bool watches_ = false;  // something is cut or will be evicted, so the policy observes
   std::vector<ObservationRow> rows_;
   std::vector<int32_t> visible_;  // [observation rows] slots each sees
   int32_t rows_seen_ = 0;         // of this layer so far

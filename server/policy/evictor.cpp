@@ -9,7 +9,7 @@
 
 #include "kernels/check.h"
 #include "server/cache/layer_lanes.h"
-#include "server/policy/fill.h"
+#include "server/policy/observed_attention.h"
 
 namespace pkv {
 namespace {
@@ -181,6 +181,16 @@ void Evictor::sort_by_position(const KvView& kv, int32_t kv_head, LaneState& lan
   std::sort(lane.positions.begin(), lane.positions.end());
 }
 
+LayerView Evictor::layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const {
+  return {.backend = &backend_,
+          .kv = kv,
+          .observed_q = q,
+          .visible = visible,
+          .q_heads = options_.q_heads,
+          .kv_heads = options_.geometry.kv_heads,
+          .scale = attention_scale(options_.geometry.head_dim)};
+}
+
 void Evictor::refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_t position,
                       CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
@@ -200,16 +210,9 @@ void Evictor::refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_
     backend_.copy(ordered_q_.view().slice_rows(row, 1), ring(layer).slice_rows((position - rows + row) % window_, 1));
     visible.push_back(length - (rows - 1 - row));
   }
-  const LayerView view{.backend = &backend_,
-                       .kv = kv,
-                       .layer = layer,
-                       .first_lane = 0,
-                       .tokens = length,
-                       .observed_q = ordered_q_.view().slice_rows(0, rows),
-                       .visible = visible,
-                       .q_heads = options_.q_heads,
-                       .kv_heads = heads,
-                       .scale = attention_scale(options_.geometry.head_dim)};
+  LayerView view = layer_view(kv, ordered_q_.view().slice_rows(0, rows), visible);
+  view.layer = layer;
+  view.tokens = length;
   policy_.score(view, {.lse = lse_.view().slice_rows(0, rows),
                        .sums = scratch.sums.view().slice_cols(0, length),
                        .mass = scratch.mass.view().slice_cols(0, length),
@@ -259,18 +262,12 @@ void Evictor::score_entries(int32_t layer, const NewToken& token) {
 void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
   const int32_t length = token.kv.lanes[token.first_lane].length;
-  const ObserveArgs observed{.q = token.q,
-                             .visible = {&length, 1},
-                             .kv = token.kv,
-                             .first_lane = token.first_lane,
-                             .q_heads = options_.q_heads,
-                             .kv_heads = heads,
-                             .scale = attention_scale(options_.geometry.head_dim)};
+  LayerView view = layer_view(token.kv, token.q, {&length, 1});
+  view.first_lane = token.first_lane;
+  view.tokens = length;
   const TensorView sums = scratch.sums.view().slice_cols(0, length);
   const TensorView mass = scratch.mass.view().slice_cols(0, length);
-  fill(backend_, sums, 0);
-  backend_.row_lse(observed, lse_.view());
-  backend_.column_mass(observed, lse_.view(), sums, TensorView{});
+  sum_observed_attention(view, lse_.view(), sums);
   backend_.reduce_groups(sums, GroupReduce::kMean, mass);
   std::vector<float> added(static_cast<size_t>(length));
   for (int32_t head = 0; head < heads; ++head) {

@@ -86,6 +86,11 @@ struct PolicySpec {
   std::vector<TokenSpan> pins;
   bool pin_system_message = false;  // asked for; its span is among the pins
   KvDtype kv_dtype = KvDtype::kF16;
+
+  // Keys count as standing at their place in the cache, so positions end where the cache ends.
+  bool cache_relative() const {
+    return kind == PolicyKind::kStreamingLlm && params.position_mode == PositionMode::kCacheRelative;
+  }
 };
 
 // One tunable of a policy, for people.

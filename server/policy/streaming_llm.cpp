@@ -31,7 +31,7 @@ class StreamingLlmPolicy : public CachePolicy {
 absl::Status validate_streaming_llm(const PolicySpec& spec) {
   if (absl::Status status = validate_sinks("streaming_llm", spec.params); !status.ok()) return status;
   if (absl::Status status = validate_budget(spec, spec.params.sink_tokens); !status.ok()) return status;
-  if (spec.params.position_mode == PositionMode::kCacheRelative && !spec.pins.empty()) {
+  if (spec.cache_relative() && !spec.pins.empty()) {
     return absl::InvalidArgumentError(
         "cache_policy.pins: pinned entries would lose their distance to the text with position_mode CACHE_RELATIVE");
   }

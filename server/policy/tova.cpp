@@ -2,7 +2,7 @@
 // and the newest (TOVA, arXiv 2401.06104, section 3).
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
-#include "server/policy/window_score.h"
+#include "server/policy/observed_attention.h"
 
 namespace pkv {
 namespace {
@@ -16,7 +16,7 @@ class TovaPolicy : public CachePolicy {
   }
   // mass[g, j] = scores[g, j]: the last row's attention to slot j, averaged over all query heads.
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    sum_observed_attention(layer, buffers);
+    sum_observed_attention(layer, buffers.lse, buffers.sums);
     const TensorView mean = buffers.mass.slice_rows(0, 1);
     layer.backend->reduce_groups(buffers.sums, GroupReduce::kMean, mean);
     for (int64_t lane = 1; lane < buffers.mass.rows; ++lane) {

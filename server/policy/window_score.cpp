@@ -5,7 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/policy/budget.h"
-#include "server/policy/fill.h"
+#include "server/policy/observed_attention.h"
 
 namespace pkv {
 
@@ -19,19 +19,6 @@ absl::Status validate_window_policy(std::string_view policy, const PolicySpec& s
   return validate_budget(spec, spec.params.window_tokens);
 }
 
-void sum_observed_attention(const LayerView& layer, const ScoreBuffers& buffers) {
-  const ObserveArgs observed{.q = layer.observed_q,
-                             .visible = layer.visible,
-                             .kv = layer.kv,
-                             .first_lane = layer.first_lane,
-                             .q_heads = layer.q_heads,
-                             .kv_heads = layer.kv_heads,
-                             .scale = layer.scale};
-  fill(*layer.backend, buffers.sums, 0.0f);
-  layer.backend->row_lse(observed, buffers.lse);
-  layer.backend->column_mass(observed, buffers.lse, buffers.sums, TensorView{});
-}
-
 std::vector<ObservationRow> WindowScorePolicy::observe(int32_t prompt_tokens) const {
   std::vector<ObservationRow> rows;
   for (int32_t row = std::max(0, prompt_tokens - params_.window_tokens); row < prompt_tokens; ++row) {
@@ -41,7 +28,7 @@ std::vector<ObservationRow> WindowScorePolicy::observe(int32_t prompt_tokens) co
 }
 
 void WindowScorePolicy::score(const LayerView& layer, const ScoreBuffers& buffers) const {
-  sum_observed_attention(layer, buffers);
+  sum_observed_attention(layer, buffers.lse, buffers.sums);
   Backend& backend = *layer.backend;
   // Recall is a share of the group's mean whatever is ranked by, so `mass` holds the other reduction only until it is
   // pooled.

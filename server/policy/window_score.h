@@ -12,9 +12,6 @@ namespace pkv {
 // Window, kernel, pins and budget. `policy` is the policy's field in the proto message CachePolicy.
 absl::Status validate_window_policy(std::string_view policy, const PolicySpec& spec);
 
-// The attention of the observed rows to every slot: buffers.sums [Hq, n], and buffers.lse of the rows.
-void sum_observed_attention(const LayerView& layer, const ScoreBuffers& buffers);
-
 class WindowScorePolicy : public CachePolicy {
  public:
   explicit WindowScorePolicy(const PolicySpec& spec) : params_(spec.params) {}

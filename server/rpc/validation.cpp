@@ -87,9 +87,7 @@ absl::Status read_request_id(const pb::GenerateRequest& message, RandomSource& r
 }  // namespace
 
 int64_t longest_text(const PolicySpec& policy, int32_t max_positions) {
-  const bool relative =
-      policy.kind == PolicyKind::kStreamingLlm && policy.params.position_mode == PositionMode::kCacheRelative;
-  return relative ? kMaxTextTokens : max_positions;
+  return policy.cache_relative() ? kMaxTextTokens : max_positions;
 }
 
 absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, const ServedModel& served,

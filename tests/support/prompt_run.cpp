@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "server/cache/layer_lanes.h"
+
 namespace pkv {
 namespace {
 
@@ -89,13 +91,7 @@ absl::Status PromptRun::remove_slot(int32_t slot) {
   Backend& backend = model_.backend();
   const int32_t kv_heads = model_.shape().kv_heads;
   for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
-    std::vector<Lane> lanes;
-    std::vector<int32_t> page_ids;
-    cache_->view(sequence_, layer, 0, lanes, page_ids);
-    KvView kv = cache_->base_view();
-    kv.lanes = lanes.data();
-    kv.lane_count = kv_heads;
-    kv.page_ids = page_ids.data();
+    const LayerLanes lanes(*cache_, {sequence_}, layer);
     const int32_t length = cache_->length(sequence_, layer, 0);
     std::vector<int32_t> stay(length);
     std::iota(stay.begin(), stay.end(), 0);
@@ -104,7 +100,7 @@ absl::Status PromptRun::remove_slot(int32_t slot) {
     if (!kept.ok()) return kept.status();
     backend.upload(kept->view(), stay.data());
     for (int32_t head = 0; head < kv_heads; ++head) {
-      backend.gather(kv, head, kept->view(), length - 1, head);
+      backend.gather(lanes.kv(), head, kept->view(), length - 1, head);
       cache_->shrink(sequence_, layer, head, length - 1);
     }
     backend.sync();

@@ -12,6 +12,7 @@
 
 #include "gtest/gtest.h"
 #include "server/cache/kv_cache.h"
+#include "server/policy/observed_attention.h"
 #include "server/policy/policy.h"
 
 namespace pkv {
@@ -136,17 +137,7 @@ class ScoredLayer {
 
   // What the caller does while the layer is prefilled.
   void sum_every_row(const LayerView& layer, const ScoreBuffers& buffers) {
-    const ObserveArgs observed{.q = layer.observed_q,
-                               .visible = layer.visible,
-                               .kv = layer.kv,
-                               .first_lane = layer.first_lane,
-                               .q_heads = layer.q_heads,
-                               .kv_heads = layer.kv_heads,
-                               .scale = layer.scale};
-    const std::vector<float> zeros(static_cast<size_t>(buffers.sums.rows * buffers.sums.cols), 0.0f);
-    backend_.upload(buffers.sums, zeros.data());
-    backend_.row_lse(observed, buffers.lse);
-    backend_.column_mass(observed, buffers.lse, buffers.sums, TensorView{});
+    sum_observed_attention(layer, buffers.lse, buffers.sums);
     backend_.sync();
   }
 

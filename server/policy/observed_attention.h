@@ -1,0 +1,14 @@
+// The attention that observed rows give to the entries of a layer: what scores and recall are made of.
+#pragma once
+
+#include "server/policy/policy.h"
+
+namespace pkv {
+
+// sums[h, j] += the attention of every row of layer.observed_q to slot j. sums [Hq, n]; lse [rows, Hq] is overwritten.
+void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums);
+
+// The same, not added to anything.
+void sum_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums);
+
+}  // namespace pkv
