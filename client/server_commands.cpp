@@ -4,6 +4,7 @@
 
 #include <csignal>
 #include <cstdlib>
+#include <deque>
 #include <iostream>
 #include <optional>
 #include <string_view>
@@ -16,6 +17,7 @@
 namespace pkv::client {
 namespace {
 
+constexpr double kRateSeconds = 3;
 constexpr char kHideCursor[] = "\x1b[?25l", kShowCursor[] = "\x1b[?25h";
 
 // Can lines be redrawn in place on standard output?
@@ -83,6 +85,10 @@ class LiveView {
   int width_ = 0;
 };
 
+double uptime_seconds(const v1::Stats& stats) {
+  return static_cast<double>(stats.uptime().seconds()) + stats.uptime().nanos() * 1e-9;
+}
+
 // Shows every message as it was asked for.
 class Watch {
  public:
@@ -96,21 +102,31 @@ class Watch {
 
   // False where that was the last that is wanted.
   bool show(const v1::WatchStatsResponse& message) {
-    const v1::Stats* previous = previous_ ? &*previous_ : nullptr;
+    const v1::Stats* previous = recent_.empty() ? nullptr : &recent_.front();
     if (view_) {
       view_->draw(previous, message.stats());
     } else {
       std::cout << (options_.json ? to_json(message, false) : stats_line(previous, message.stats())) << std::endl;
     }
-    previous_ = message.stats();
+    remember(message.stats());
     return std::cout.good() && ++shown_ != options_.count;
   }
   uint64_t shown() const { return shown_; }
 
  private:
+  // A line counts its rates since the one before; the view over some time, so that they can be read.
+  void remember(const v1::Stats& stats) {
+    const double now = uptime_seconds(stats);
+    if (!recent_.empty() && now < uptime_seconds(recent_.back())) recent_.clear();  // another server by now
+    recent_.push_back(stats);
+    recent_.back().clear_requests();
+    const double begin = now - (view_ ? kRateSeconds : 0);
+    while (recent_.size() > 1 && uptime_seconds(recent_[1]) <= begin) recent_.pop_front();
+  }
+
   const StatsOptions& options_;
   std::optional<LiveView> view_;
-  std::optional<v1::Stats> previous_;
+  std::deque<v1::Stats> recent_;
   uint64_t shown_ = 0;
 };
 

@@ -184,11 +184,11 @@ std::vector<std::string> stats_view(const v1::Stats* previous, const v1::Stats& 
   lines.push_back(pool_line(memory, style));
   lines.push_back(Line(style).add(pool_legend(memory), kFaint).text());
   lines.push_back(
-      line("requests", absl::StrFormat("%u running, %u waiting; %s, %u ended, %u refused", now.scheduler().running(),
-                                       now.scheduler().waiting(), rate_text(rate, &Rates::requests, "a second"),
-                                       ended(now.totals()), now.totals().rejected())));
-  lines.push_back(line("tokens", absl::StrCat(rate_text(rate, &Rates::generated, "tok/s"), " generated, ",
-                                              rate_text(rate, &Rates::read, "tok/s"), " of prompts")));
+      line("requests", absl::StrFormat("%u running, %u waiting, %u ended, %u refused", now.scheduler().running(),
+                                       now.scheduler().waiting(), ended(now.totals()), now.totals().rejected())));
+  lines.push_back(line("rates", absl::StrCat(rate_text(rate, &Rates::generated, "tok/s"), ", ",
+                                             rate_text(rate, &Rates::read, "prompt tok/s"), ", ",
+                                             rate_text(rate, &Rates::requests, "requests/s"))));
   const auto saved = static_cast<double>(memory.kv_saved_bytes());
   const auto full = static_cast<double>(memory.kv_full_equivalent_bytes());
   lines.push_back(line(

@@ -15,7 +15,7 @@ struct ViewStyle {
   bool color = false;
 };
 
-// `previous` is the message before, from which rates are counted; null: there is none, rates are "-".
+// Rates are counted since `previous`, an earlier message; null: there is none, rates are "-".
 std::vector<std::string> stats_view(const v1::Stats* previous, const v1::Stats& now, const ViewStyle& style);
 // KEY=VALUE separated by blanks, always the same keys in the same order; sizes in bytes.
 std::string stats_line(const v1::Stats* previous, const v1::Stats& now);

@@ -72,8 +72,8 @@ TEST(StatsView, SaysItAllInEightyColumns) {
   EXPECT_THAT(lines, ElementsAre("pyramidkv-server 1.2.3  SERVING  up 1h2m5s",
                                  "pool      [############===========.......................]  25.0 % of 100.00 MiB",
                                  "# live 25.00 MiB = reserved 50.00 MiB . free 75.00 MiB",
-                                 "requests  3 running, 1 waiting; 2.0 a second, 12 ended, 2 refused",
-                                 "tokens    100.0 tok/s generated, 10.0 tok/s of prompts",
+                                 "requests  3 running, 1 waiting, 12 ended, 2 refused",
+                                 "rates     100.0 tok/s, 10.0 prompt tok/s, 2.0 requests/s",
                                  "saved     175.00 MiB of 200.00 MiB in full caches: 87.5 %", "",
                                  "policy        running         held         full        saved    share      done",
                                  "snapkv              3    24.00 MiB   200.00 MiB   175.00 MiB   87.5 %         7"));
@@ -117,8 +117,7 @@ TEST(StatsView, BeforeAnythingHappened) {
   loading.set_state(v1::SERVER_STATE_LOADING);
   const std::string text = text_of(stats_view(nullptr, loading, {.width = 80}));
   EXPECT_THAT(text, HasSubstr("LOADING"));
-  EXPECT_THAT(text, HasSubstr("- a second"));
-  EXPECT_THAT(text, HasSubstr("- tok/s generated"));
+  EXPECT_THAT(text, HasSubstr(" - tok/s, - prompt tok/s, - requests/s\n"));
   EXPECT_THAT(text, HasSubstr("(no request yet)\n"));
 }
 
@@ -126,7 +125,7 @@ TEST(StatsView, ARestartedServerHasNoRatesYet) {
   v1::Stats restarted = later();
   restarted.mutable_uptime()->set_seconds(1);
   const v1::Stats before = state();
-  EXPECT_THAT(text_of(stats_view(&before, restarted, {})), HasSubstr("- tok/s generated"));
+  EXPECT_THAT(text_of(stats_view(&before, restarted, {})), HasSubstr(" - tok/s, "));
 }
 
 // Bytes of a line without its colours.
