@@ -143,4 +143,18 @@ Result<v1::GetStatsResponse> Client::get_stats(bool include_requests) {
       [&](grpc::ClientContext* context, auto* reply) { return stats_->GetStats(context, request, reply); });
 }
 
+std::optional<Error> Client::watch_stats(const v1::WatchStatsRequest& request,
+                                         const std::function<bool(const v1::WatchStatsResponse&)>& on_message) {
+  if (!connect()) return unreachable();
+  grpc::ClientContext context;
+  const auto reader = stats_->WatchStats(&context, request);
+  bool wanted = true;
+  for (v1::WatchStatsResponse message; wanted && reader->Read(&message);) wanted = on_message(message);
+  if (!wanted) context.TryCancel();
+  const grpc::Status status = reader->Finish();
+  if (!wanted) return std::nullopt;
+  if (status.ok()) return Error{.message = "the server closed the stream"};
+  return error_of(status);
+}
+
 }  // namespace pkv::client

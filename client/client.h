@@ -2,6 +2,7 @@
 // fields.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -40,6 +41,9 @@ struct Result {
   const T* operator->() const { return &*value; }
 };
 
+// grpc.health.v1.HealthCheckResponse.ServingStatus.
+enum class Health : uint8_t { kUnknown = 0, kServing = 1, kNotServing = 2, kServiceUnknown = 3 };
+
 class Client {
  public:
   // `target`: HOST:PORT, without TLS.
@@ -56,6 +60,12 @@ class Client {
   Result<v1::ListModelsResponse> list_models();
   Result<v1::ListCachePoliciesResponse> list_cache_policies();
   Result<v1::GetStatsResponse> get_stats(bool include_requests);
+  // Calls `on_message` for every message until it returns false; then there is no error. Else: why the stream ended.
+  std::optional<Error> watch_stats(const v1::WatchStatsRequest& request,
+                                   const std::function<bool(const v1::WatchStatsResponse&)>& on_message);
+  // Asks the standard health service about `service`; "" is the whole server. Not reachable is also who does not
+  // answer in time.
+  Result<Health> check_health(const std::string& service, std::chrono::nanoseconds timeout);
 
   const std::string& target() const { return target_; }
 

@@ -8,9 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/strip.h"
 #include "client/command_support.h"
 #include "client/report_table.h"
+#include "client/stats_view.h"
 
 namespace pkv::client {
 namespace {
@@ -199,18 +199,18 @@ int run_policies(Client& client, bool json) {
   return kGood;
 }
 
-int run_stats(Client& client, bool include_requests, bool json) {
-  const auto result = client.get_stats(include_requests);
+int run_stats(Client& client, const StatsOptions& options) {
+  const auto result = client.get_stats(options.include_requests);
   if (!result) return fail(client, result.error);
-  if (json) {
+  if (options.json) {
     std::cout << to_json(*result, false) << "\n";
     return kGood;
   }
   const v1::Stats& stats = result->stats();
   const v1::MemoryStats& memory = stats.memory();
-  const std::string state(absl::StripPrefix(v1::ServerState_Name(stats.state()), "SERVER_STATE_"));
-  std::cout << absl::StrFormat("%s, version %s, up %d s\nrequests: %u running, %u waiting\n", state, stats.version(),
-                               stats.uptime().seconds(), stats.scheduler().running(), stats.scheduler().waiting());
+  std::cout << absl::StrFormat("%s, version %s, up %d s\nrequests: %u running, %u waiting\n", state_word(stats.state()),
+                               stats.version(), stats.uptime().seconds(), stats.scheduler().running(),
+                               stats.scheduler().waiting());
   std::cout << "cache pool " << human_bytes(memory.kv_pool_bytes()) << ": " << human_bytes(memory.kv_live_bytes())
             << " live, " << human_bytes(memory.kv_free_bytes()) << " free, " << human_bytes(memory.kv_reserved_bytes())
             << " reserved\n"
@@ -223,7 +223,7 @@ int run_stats(Client& client, bool include_requests, bool json) {
                                  human_bytes(static_cast<double>(policy.saved_bytes())));
   }
   for (const auto& request : stats.requests()) {
-    std::cout << absl::StrFormat("%s  %s  %s  prompt %u  generated %u  held %s\n", request.request_id(),
+    std::cout << absl::StrFormat("%s  %s  %s  prompt %u  generated %u  held %s\n", printable(request.request_id()),
                                  request.phase(), request.policy(), request.prompt_tokens(), request.generated_tokens(),
                                  human_bytes(request.held_bytes()));
   }

@@ -49,12 +49,33 @@ struct InspectOptions {
   bool tokens = false;     // also ask for the prompt's token texts, which makes the server score the whole prompt
 };
 
+struct StatsOptions {
+  bool watch = false;  // again and again; interval and count are for that
+  std::string interval = "1s";
+  uint64_t count = 0;  // end after so many; 0: never
+  bool include_requests = false;
+  bool json = false;
+};
+
+struct HealthOptions {
+  std::string service;  // "": the whole server
+  double timeout_seconds = 3;
+};
+
 int run_generate(Client& client, GenerateOptions options);
 int run_chat(Client& client, GenerateOptions options);
 int run_tokenize(Client& client, const TokenizeOptions& options);
 int run_models(Client& client, bool json);
 int run_policies(Client& client, bool json);
-int run_stats(Client& client, bool include_requests, bool json);
+int run_stats(Client& client, const StatsOptions& options);
+// The state again and again: a view on a terminal, else a line each time. A server that goes away is one that is not
+// reachable.
+int run_watch(Client& client, const StatsOptions& options);
+// Prints the status word; anything but SERVING is kRpcError.
+int run_health(Client& client, const HealthOptions& options);
+// This program's version, and the server's where there is one.
+int run_version(Client& client);
+std::string program_version();
 // What a request would cost, before it is made.
 int run_estimate(Client& client, const EstimateOptions& options);
 // One prompt under several policies: table and answers.

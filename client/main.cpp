@@ -103,7 +103,9 @@ struct Options {
   CompareOptions compare;
   InspectOptions inspect;
   TokenizeOptions tokenize;
-  bool json = false, include_requests = false, layers = false;
+  StatsOptions stats;
+  HealthOptions health;
+  bool json = false, layers = false;
   std::vector<std::string> files;
 };
 
@@ -202,12 +204,37 @@ Command add_report(CLI::App& app, Options& options) {
   return {command, [&options](Client&) { return run_report(options.files, options.layers); }};
 }
 
+Command add_stats(CLI::App& app, StatsOptions& options) {
+  CLI::App* command = app.add_subcommand("stats", "The server's state and memory");
+  command->add_flag("--requests", options.include_requests, "A row for every request");
+  CLI::Option* watch = command->add_flag("--watch", options.watch,
+                                         "Again and again: drawn in place on a terminal, else a line each time");
+  command->add_option("--interval", options.interval, "Time between two, 50ms to 1h")
+      ->capture_default_str()
+      ->needs(watch);
+  command->add_option("--count", options.count, "End after so many")->check(CLI::PositiveNumber)->needs(watch);
+  command->add_flag("--json", options.json, "Print replies as proto3 JSON, one a line");
+  return {command, [&options](Client& client) {
+            return options.watch ? run_watch(client, options) : run_stats(client, options);
+          }};
+}
+
+Command add_health(CLI::App& app, HealthOptions& options) {
+  CLI::App* command = app.add_subcommand(
+      "health", "Ask as a probe does; ends with 0 where the server says SERVING, 3 where none answers");
+  command->add_option("--service", options.service,
+                      "pyramidkv.v1.GenerationService, live, ...; the whole server where not given");
+  command->add_option("--timeout", options.timeout_seconds, "Seconds to wait for the answer")
+      ->capture_default_str()
+      ->check(CLI::Range(0.001, 3600.0));
+  return {command, [&options](Client& client) { return run_health(client, options); }};
+}
+
 std::vector<Command> add_commands(CLI::App& app, Options& options) {
   CLI::App* models = app.add_subcommand("models", "What the server hosts");
   CLI::App* policies = app.add_subcommand("policies", "Cache policies and their parameters");
-  CLI::App* stats = app.add_subcommand("stats", "The server's state and memory");
-  stats->add_flag("--requests", options.include_requests, "A row for every request");
-  for (CLI::App* command : {models, policies, stats})
+  CLI::App* version = app.add_subcommand("version", "This program's version and the server's");
+  for (CLI::App* command : {models, policies})
     command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
   return {add_generate(app, options.generate),
           add_chat(app, options.chat),
@@ -218,7 +245,9 @@ std::vector<Command> add_commands(CLI::App& app, Options& options) {
           add_report(app, options),
           {models, [&options](Client& client) { return run_models(client, options.json); }},
           {policies, [&options](Client& client) { return run_policies(client, options.json); }},
-          {stats, [&options](Client& client) { return run_stats(client, options.include_requests, options.json); }}};
+          add_stats(app, options.stats),
+          add_health(app, options.health),
+          {version, [](Client& client) { return run_version(client); }}};
 }
 
 int run(int argc, char** argv) {
@@ -227,6 +256,7 @@ int run(int argc, char** argv) {
   app.fallthrough();
   std::string server = "127.0.0.1:50051";
   app.add_option("--server", server, "HOST:PORT")->envname("PYRAMIDKV_SERVER")->capture_default_str();
+  app.set_version_flag("--version", program_version());
   Options options;
   const std::vector<Command> commands = add_commands(app, options);
   try {

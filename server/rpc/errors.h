@@ -29,7 +29,8 @@ inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
 inline constexpr std::string_view kModelLoading = "LOADING";
 inline constexpr std::string_view kServerDraining = "DRAINING";
 
-std::span<const std::string_view> rejection_reasons();  // all of the above
+std::span<const std::string_view> rejection_reasons();  // all of the above: those of generation calls
+inline constexpr std::string_view kTooManyWatchers = "TOO_MANY_WATCHERS";  // of WatchStats
 std::span<const std::string_view> status_code_names();  // OK, CANCELLED, ... in the order of their numbers
 std::string_view status_code_name(grpc::StatusCode code);
 

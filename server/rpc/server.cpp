@@ -96,6 +96,7 @@ void RpcServer::set_serving(bool serving) {
 }
 
 void RpcServer::shutdown(absl::Time deadline) {
+  services_->stats.close_watches();  // they would go on for ever
   server_->Shutdown(absl::ToChronoTime(deadline));
   server_->Wait();
   server_.reset();

@@ -3,7 +3,6 @@
 #include <string>
 
 #include "absl/time/clock.h"
-#include "server/rpc/errors.h"
 #include "server/rpc/times.h"
 #include "server/telemetry/version.h"
 
@@ -101,12 +100,6 @@ void set_requests(const EngineStats& stats, pb::Stats& out) {
   }
 }
 
-class RefusedWatch final : public grpc::ServerWriteReactor<pb::WatchStatsResponse> {
- public:
-  explicit RefusedWatch(const grpc::Status& status) { Finish(status); }
-  void OnDone() override { delete this; }
-};
-
 }  // namespace
 
 void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
@@ -134,9 +127,9 @@ grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* co
   return reactor;
 }
 
-grpc::ServerWriteReactor<pb::WatchStatsResponse>* StatsService::WatchStats(grpc::CallbackServerContext*,
-                                                                           const pb::WatchStatsRequest*) {
-  return new RefusedWatch(to_grpc_status(not_built("WatchStats", "this method is not built yet")));
+grpc::ServerWriteReactor<grpc::ByteBuffer>* StatsService::WatchStats(grpc::CallbackServerContext* context,
+                                                                     const grpc::ByteBuffer* request) {
+  return watch_.start(*request, *context);
 }
 
 }  // namespace pkv

@@ -1,25 +1,34 @@
-// StatsService: the engine's latest snapshot as a message. Takes no lock of the engine's thread.
+// StatsService: the engine's latest snapshot as a message, once or again and again. Takes no lock of the engine's
+// thread.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 
 #include "pyramidkv/v1/stats.grpc.pb.h"
 #include "server/rpc/server_state.h"
+#include "server/rpc/stats_watch.h"
 
 namespace pkv {
 
-class StatsService final : public pyramidkv::v1::StatsService::CallbackService {
+// The replies of WatchStats are raw: one message serves many streams.
+using RawStatsService = pyramidkv::v1::StatsService::WithCallbackMethod_GetStats<
+    pyramidkv::v1::StatsService::WithRawCallbackMethod_WatchStats<pyramidkv::v1::StatsService::Service>>;
+
+class StatsService final : public RawStatsService {
  public:
-  explicit StatsService(ServerState& state) : state_(state) {}
+  explicit StatsService(ServerState& state) : state_(state), watch_(state) {}
 
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
                                      const pyramidkv::v1::GetStatsRequest* request,
                                      pyramidkv::v1::GetStatsResponse* response) override;
-  grpc::ServerWriteReactor<pyramidkv::v1::WatchStatsResponse>* WatchStats(
-      grpc::CallbackServerContext* context, const pyramidkv::v1::WatchStatsRequest* request) override;
+  grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchStats(grpc::CallbackServerContext* context,
+                                                         const grpc::ByteBuffer* request) override;
+  // Ends the streams of WatchStats; the server is about to stop.
+  void close_watches() { watch_.close(); }
 
  private:
   ServerState& state_;
+  StatsWatch watch_;
 };
 
 // The whole state at this moment. Without a model: everything of it is zero.

@@ -123,13 +123,5 @@ TEST_F(ServicesTest, StateWhenNothingRuns) {
   EXPECT_FALSE(now.version().empty());
 }
 
-TEST_F(ServicesTest, WhatIsNotBuiltSaysSo) {
-  start_and_load();
-  grpc::ClientContext context;
-  const grpc::Status watch = stats_->WatchStats(&context, {})->Finish();
-  EXPECT_EQ(watch.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_THAT(watch.error_message(), ::testing::HasSubstr("WatchStats"));
-}
-
 }  // namespace
 }  // namespace pkv

@@ -7,7 +7,7 @@ import time
 import unittest
 import urllib.request
 
-from pyramidkv.v1 import cache_pb2, generation_pb2, model_pb2, stats_pb2
+from pyramidkv.v1 import cache_pb2, generation_pb2, model_pb2
 from real_server import BIN, KV_BYTES_PER_TOKEN, NEEDLE_ANSWER, POLICIES, PROMPTS, ServerTest, error_of, request
 
 
@@ -102,8 +102,6 @@ class PythonClientTest(ServerTest):
             with self.subTest(field):
                 code, _, fields = error_of(self.server.generation.Generate, message)
                 self.assertEqual((code, fields), ("UNIMPLEMENTED", [field]))
-        watch = self.server.stats.WatchStats(stats_pb2.WatchStatsRequest())
-        self.assertEqual(error_of(lambda: next(watch))[0], "UNIMPLEMENTED")
 
     def test_one_cancelled_the_other_unchanged_and_the_pages_are_back(self):
         alone = self.server.generation.Generate(request("needles_chat", "snapkv", 256)).choices[0].text
@@ -153,6 +151,11 @@ class PythonClientTest(ServerTest):
         refused = run("generate", "--policy", "snapkv", "--budget", "8", "x")
         self.assertEqual(refused.returncode, 1)
         self.assertIn("cache_policy.budget.tokens", refused.stderr)
+        health = run("health", "--service", "pyramidkv.v1.GenerationService")
+        self.assertEqual((health.returncode, health.stdout), (0, "SERVING\n"), health.stderr)
+        watch = run("stats", "--watch", "--interval", "50ms", "--count", "3")
+        self.assertEqual(watch.returncode, 0, watch.stderr)
+        self.assertEqual([line.split()[1] for line in watch.stdout.splitlines()], ["state=SERVING"] * 3)
         nowhere = subprocess.run([client[0], "--server", "127.0.0.1:1", "models"], capture_output=True, text=True)
         self.assertEqual(nowhere.returncode, 3)
         self.assertIn("no server at 127.0.0.1:1", nowhere.stderr)

@@ -1,0 +1,211 @@
+#include "server/rpc/stats_watch.h"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "pyramidkv/v1/stats.pb.h"
+#include "server/rpc/errors.h"
+#include "server/rpc/stats_service.h"
+#include "server/rpc/stream_call.h"
+#include "server/rpc/times.h"
+#include "server/rpc/wire.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+constexpr size_t kMaxWatchers = 64;
+constexpr absl::Duration kDefaultInterval = absl::Seconds(1);
+constexpr absl::Duration kMinInterval = absl::Milliseconds(50);
+constexpr absl::Duration kMaxInterval = absl::Hours(1);
+constexpr absl::Duration kRetryDelay = absl::Seconds(10);
+// No tick comes sooner than this after the one before, so that the ticks of many watchers become one.
+constexpr std::chrono::milliseconds kTickSpacing(20);
+
+constexpr int32_t kNanosOfSecond = 1'000'000'000;
+
+absl::StatusOr<absl::Duration> read_interval(const pb::WatchStatsRequest& request) {
+  if (!request.has_interval()) return kDefaultInterval;
+  const google::protobuf::Duration& wished = request.interval();
+  const absl::Duration interval = to_absl(wished);
+  if (wished.nanos() <= -kNanosOfSecond || wished.nanos() >= kNanosOfSecond || interval < kMinInterval ||
+      interval > kMaxInterval) {
+    return bad_input("interval", absl::StrCat("must be ", absl::FormatDuration(kMinInterval), " to ",
+                                              absl::FormatDuration(kMaxInterval)));
+  }
+  return interval;
+}
+
+absl::Status stopping() {
+  return make_error(
+      {.code = absl::StatusCode::kUnavailable, .reason = kServerDraining, .description = "the server is stopping"});
+}
+
+grpc::ByteBuffer state_message(ServerState& state, bool rows) {
+  pb::WatchStatsResponse message;
+  set_stats(state, rows, *message.mutable_stats());
+  return serialize_message(message);
+}
+
+}  // namespace
+
+// One stream. Its data is guarded by the watch's mutex; nothing of it may be touched after Finish but by OnDone.
+class StatsWatch::Watcher final : public Reactor {
+ public:
+  Watcher(StatsWatch& watch, grpc::CallbackServerContext& context, Clock::duration interval, bool rows)
+      : interval_(interval), rows_(rows), watch_(watch), context_(context), due_(Clock::now() + interval) {}
+
+  bool rows() const { return rows_; }
+  Clock::time_point due() const { return due_; }
+  bool can_write() const { return !writing_ && !finished_; }
+  void write(const grpc::ByteBuffer& message) {
+    writing_ = true;
+    buffer_ = message;
+    StartWrite(&buffer_);
+  }
+  // Ticks that were missed are not made up for.
+  void advance(Clock::time_point now) {
+    due_ += interval_;
+    if (due_ <= now) due_ = now + interval_;
+  }
+  void close() {
+    if (writing_) {
+      context_.TryCancel();
+    } else {
+      finish(to_grpc_status(stopping()));
+    }
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard lock(watch_.mutex_);
+    writing_ = false;
+    if (!ok || cancelled_) {
+      finish(grpc::Status::CANCELLED);
+    } else if (watch_.closed_) {
+      finish(to_grpc_status(stopping()));
+    }
+  }
+  void OnCancel() override {
+    const std::lock_guard lock(watch_.mutex_);
+    cancelled_ = true;
+    if (!writing_) finish(grpc::Status::CANCELLED);
+  }
+  void OnDone() override {
+    watch_.remove(*this);
+    delete this;
+  }
+
+ private:
+  void finish(const grpc::Status& status) {
+    if (finished_) return;
+    finished_ = true;
+    Finish(status);
+  }
+
+  const Clock::duration interval_;
+  const bool rows_;  // also the requests
+  StatsWatch& watch_;
+  grpc::CallbackServerContext& context_;
+  Clock::time_point due_;
+  grpc::ByteBuffer buffer_;  // of the write in flight
+  bool writing_ = true;      // from the start: the first message is on its way
+  bool cancelled_ = false;
+  bool finished_ = false;
+};
+
+StatsWatch::StatsWatch(ServerState& state) : state_(state), thread_([this] { run(); }) {}
+
+StatsWatch::~StatsWatch() {
+  close();
+  thread_.join();
+}
+
+StatsWatch::Reactor* StatsWatch::start(const grpc::ByteBuffer& request, grpc::CallbackServerContext& context) {
+  pb::WatchStatsRequest message;
+  if (const absl::Status status = parse_message(request, message); !status.ok())
+    return refuse_stream(to_grpc_status(status));
+  const absl::StatusOr<absl::Duration> interval = read_interval(message);
+  if (!interval.ok()) return refuse_stream(to_grpc_status(interval.status()));
+  auto watcher =
+      std::make_unique<Watcher>(*this, context, absl::ToChronoNanoseconds(*interval), message.include_requests());
+  if (const absl::Status status = add(*watcher); !status.ok()) return refuse_stream(to_grpc_status(status));
+  const grpc::ByteBuffer first = state_message(state_, message.include_requests());
+  const std::lock_guard lock(mutex_);
+  watcher->write(first);
+  return watcher.release();
+}
+
+void StatsWatch::close() {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return;
+  closed_ = true;
+  for (Watcher* watcher : watchers_) watcher->close();
+  changed_.notify_one();
+}
+
+absl::Status StatsWatch::add(Watcher& watcher) {
+  const std::lock_guard lock(mutex_);
+  if (closed_) return stopping();
+  if (watchers_.size() >= kMaxWatchers) {
+    return make_error({.code = absl::StatusCode::kResourceExhausted,
+                       .reason = kTooManyWatchers,
+                       .description = absl::StrCat("there are ", kMaxWatchers, " watchers already; GetStats answers"),
+                       .metadata = {{"max", absl::StrCat(kMaxWatchers)}},
+                       .retry_delay = kRetryDelay});
+  }
+  watchers_.push_back(&watcher);
+  changed_.notify_one();
+  return absl::OkStatus();
+}
+
+void StatsWatch::remove(Watcher& watcher) {
+  const std::lock_guard lock(mutex_);
+  std::erase(watchers_, &watcher);
+}
+
+void StatsWatch::run() {
+  std::unique_lock lock(mutex_);
+  while (!closed_) {
+    const std::optional<Clock::time_point> next = next_tick();
+    if (!next) {
+      changed_.wait(lock);
+    } else if (const auto left = *next - Clock::now(); left > Clock::duration::zero()) {
+      changed_.wait_for(lock, left);
+    } else {
+      tick(lock);
+    }
+  }
+}
+
+std::optional<StatsWatch::Clock::time_point> StatsWatch::next_tick() const {
+  if (watchers_.empty()) return std::nullopt;
+  const auto first = std::min_element(watchers_.begin(), watchers_.end(),
+                                      [](const Watcher* a, const Watcher* b) { return a->due() < b->due(); });
+  return std::max((*first)->due(), last_tick_ + kTickSpacing);
+}
+
+// The messages are made without the lock: calls come and go meanwhile.
+void StatsWatch::tick(std::unique_lock<std::mutex>& lock) {
+  const Clock::time_point now = Clock::now();
+  last_tick_ = now;
+  std::array<bool, 2> wanted = {};  // without rows, with
+  for (const Watcher* watcher : watchers_) {
+    if (watcher->due() <= now && watcher->can_write()) wanted[watcher->rows()] = true;
+  }
+  lock.unlock();
+  std::array<grpc::ByteBuffer, 2> messages;
+  for (const bool rows : {false, true}) {
+    if (wanted[rows]) messages[rows] = state_message(state_, rows);
+  }
+  lock.lock();
+  for (Watcher* watcher : watchers_) {
+    if (watcher->due() > now) continue;
+    if (wanted[watcher->rows()] && watcher->can_write()) watcher->write(messages[watcher->rows()]);
+    watcher->advance(now);
+  }
+}
+
+}  // namespace pkv
