@@ -32,7 +32,7 @@ class EngineHistograms {
   std::vector<PolicyHistograms> policies;
   // Of engine steps in which there was any.
   Histogram step_tokens;  // rows of model work
-  Histogram batch_size;   // sequences that were decoded
+  Histogram batch_size;   // sequences that were decoded; a comparison is one
 };
 
 }  // namespace pkv

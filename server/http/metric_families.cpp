@@ -194,7 +194,7 @@ void add_distributions(const EngineView& view, FamilyBuilder& out) {
   }
   out.histogram("step_tokens", "Rows of model work in one engine step, of steps that had any.",
                 view.histograms->step_tokens);
-  out.histogram("batch_size", "Sequences that one engine step gave a token, of steps that did so.",
+  out.histogram("batch_size", "Sequences that one engine step decoded, of steps that had any; a comparison is one.",
                 view.histograms->batch_size);
 }
 
