@@ -17,6 +17,11 @@ uint64_t random_seed() {
   return (uint64_t{device()} << 32) | device();
 }
 
+std::string_view state_name(EngineState state) {
+  if (state == EngineState::kServing) return "serving";
+  return state == EngineState::kFailed ? "failed" : "draining";
+}
+
 // "127.0.0.1:0" with the port that was taken.
 std::string with_port(const std::string& listen, int port) {
   return listen.substr(0, listen.rfind(':') + 1) + std::to_string(port);
@@ -41,7 +46,9 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
   app->rpc_ = *std::move(rpc);
   if (!config.metrics.listen.empty()) {
     absl::StatusOr<std::unique_ptr<MetricsExporter>> metrics =
-        MetricsExporter::start(config.metrics.listen, [self = app.get()] { return self->snapshot(); });
+        MetricsExporter::start(config.metrics.listen, {.snapshot = [self = app.get()] { return self->snapshot(); },
+                                                       .live = [] { return absl::OkStatus(); },
+                                                       .ready = [self = app.get()] { return self->ready(); }});
     if (!metrics.ok()) return metrics.status();
     app->metrics_ = *std::move(metrics);
   }
@@ -77,13 +84,20 @@ void App::stop(absl::Time deadline) {
 
 bool App::engine_failed() const { return model_ != nullptr && model_->engine().state() == EngineState::kFailed; }
 
+absl::Status App::ready() const {
+  const ServedModel* served = state_.model();
+  if (served == nullptr) return absl::UnavailableError("the model is being loaded");
+  const EngineState state = served->engine->state();
+  if (state == EngineState::kServing) return absl::OkStatus();
+  return absl::UnavailableError(state == EngineState::kFailed ? "the engine failed" : "the server is shutting down");
+}
+
 MetricsSnapshot App::snapshot() {
-  MetricsSnapshot snapshot;
-  for (const PolicyRow& row : policy_table()) snapshot.policies.emplace_back(row.name);
-  snapshot.requests = state_.metrics().snapshot();
+  MetricsSnapshot snapshot{.layers = config_.metrics.layers, .requests = state_.metrics().snapshot()};
   const ServedModel* served = state_.model();
   if (served == nullptr) return snapshot;
   snapshot.loaded = true;
+  snapshot.state = state_name(served->engine->state());
   snapshot.model = served->id;
   snapshot.architecture = served->shape.architecture;
   snapshot.weights = served->shape.weights;

@@ -34,6 +34,7 @@ class App {
  private:
   App(const Config& config, const Log& log, PolicyCatalog policies);
   MetricsSnapshot snapshot();
+  absl::Status ready() const;
 
   // In the order of making; taken down backwards, the callers' side first.
   Config config_;

@@ -215,6 +215,16 @@ std::vector<int32_t> KvCache::positions(SequenceId sequence, int32_t layer, int3
 
 CacheBytes KvCache::bytes(SequenceId sequence) const { return state(sequence).bytes; }
 
+void KvCache::add_layer_bytes(SequenceId sequence, std::span<uint64_t> layers) const {
+  PKV_CHECK(layers.size() == static_cast<size_t>(geometry_.layers), "one sum for each layer");
+  const SequenceState& summed = state(sequence);
+  const auto entry_bytes = static_cast<uint64_t>(geometry_.layout(summed.dtype).entry_bytes());
+  for (size_t lane = 0; lane < summed.lanes.size(); ++lane) {
+    layers[lane / static_cast<size_t>(geometry_.kv_heads)] +=
+        static_cast<uint64_t>(summed.lanes[lane].length) * entry_bytes;
+  }
+}
+
 CacheBytes KvCache::total_bytes() const { return total_; }
 
 KvView KvCache::base_view() const {

@@ -80,6 +80,8 @@ class KvCache {
   int32_t length(SequenceId sequence, int32_t layer, int32_t kv_head) const;
   std::vector<int32_t> positions(SequenceId sequence, int32_t layer, int32_t kv_head) const;  // in slot order
   CacheBytes bytes(SequenceId sequence) const;
+  // Adds the bytes of the sequence's entries to those of each layer [layers].
+  void add_layer_bytes(SequenceId sequence, std::span<uint64_t> layers) const;
   CacheBytes total_bytes() const;  // peak: the largest of the whole cache
   // A view without lanes and page ids, for StepPlan::cache.
   KvView base_view() const;

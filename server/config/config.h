@@ -45,6 +45,7 @@ struct SchedulerConfig {
 
 struct MetricsConfig {
   std::string listen = "127.0.0.1:9464";  // empty: no metrics
+  bool layers = true;
 };
 
 struct LogConfig {

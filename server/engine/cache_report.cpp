@@ -39,6 +39,21 @@ uint64_t evicted_from_prompt(const std::vector<LayerOutcome>& layers, int32_t pr
   return evicted;
 }
 
+std::vector<double> lane_recall(const LayerOutcome& layer, bool compressed) {
+  if (!layer.recall.empty()) return layer.recall;
+  return compressed ? std::vector<double>() : std::vector<double>(std::max<size_t>(layer.kept.size(), 1), 1.0);
+}
+
+std::vector<double> lane_recall(const CacheReport& report) {
+  std::vector<double> recall;
+  for (const LayerOutcome& layer : report.layers) {
+    const std::vector<double> lanes = lane_recall(layer, report.compressed);
+    recall.insert(recall.end(), lanes.begin(), lanes.end());
+  }
+  if (recall.empty() && !report.compressed) recall.push_back(1.0);
+  return recall;
+}
+
 CacheReport make_report(ReportInput input) {
   CacheReport report;
   report.budget_tokens =
@@ -46,6 +61,7 @@ CacheReport make_report(ReportInput input) {
   report.logical_tokens = input.logical_tokens;
   report.full_bytes = static_cast<uint64_t>(input.logical_tokens) * input.full_bytes_per_token;
   report.bytes = input.bytes;
+  report.byte_seconds = input.byte_seconds;
   report.saved_bytes =
       static_cast<int64_t>(report.full_bytes) - static_cast<int64_t>(input.bytes.allocated + input.bytes.auxiliary);
   report.evicted_entries = evicted_from_prompt(input.layers, input.prompt_tokens) + input.evicted_while_generating;

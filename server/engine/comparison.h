@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "server/engine/byte_account.h"
 #include "server/engine/request.h"
 #include "server/engine/sequence_lanes.h"
 #include "server/policy/compressor.h"
@@ -21,7 +22,8 @@ struct Rival {
   std::vector<TokenId> tokens;  // its own answer
   bool ended = false;
   std::vector<double> kl;
-  int32_t agreed = 0;  // places after the first with the baseline's best token
+  ByteAccount account;  // of both sets of lanes
+  int32_t agreed = 0;   // places after the first with the baseline's best token
 };
 
 class Comparison {

@@ -19,11 +19,13 @@
 #include "server/engine/sequence.h"
 #include "server/engine/stats_recorder.h"
 #include "server/engine/stepper.h"
+#include "server/telemetry/latest.h"
 
 namespace pkv {
 namespace {
 
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
+constexpr absl::Duration kSnapshotInterval = absl::Milliseconds(50);  // at most, while there is something to do
 
 absl::Status check_options(const EngineOptions& options) {
   const struct {
@@ -51,13 +53,18 @@ class EngineImpl final : public Engine {
   absl::StatusOr<Admission> check(const Query& query) const override;
   void drain(absl::Time deadline) override;
   EngineState state() const override { return state_.load(); }
-  EngineStats stats() const override;
+  std::shared_ptr<const EngineStats> stats() const override;
   const EngineOptions& options() const override { return options_; }
 
  private:
   struct Ending {
     std::shared_ptr<Sequence> sequence;
     std::variant<absl::Status, RequestResult> outcome;
+  };
+  // What others may know of the engine thread's own, as it was at one instant.
+  struct Snapshot {
+    EngineStats stats;
+    AdmissionRoom room;
   };
 
   SchedulerLimits limits() const;
@@ -88,12 +95,14 @@ class EngineImpl final : public Engine {
   StatsRecorder recorder_;
   std::vector<std::shared_ptr<Sequence>> sequences_;  // waiting and running, in order of submission
   std::vector<Sequence*> decoding_;                   // of one step
+  size_t decoded_ = 0;                                // of one step, comparisons included
   std::vector<Ending> endings_;                       // told at the end of the step, when their pages are back
+  bool changed_ = true;  // since the last snapshot: a request came, started, had its prompt read or ended
+  absl::Time snapshot_at_;
 
   // Shared.
   const AdmissionRules rules_;
   std::atomic<EngineState> state_ = EngineState::kServing;
-  std::atomic<uint64_t> rejected_ = 0;
   mutable std::mutex mutex_;
   std::condition_variable wake_;  // the engine: there is something to do
   std::condition_variable idle_;  // drain: a request has ended
@@ -103,8 +112,7 @@ class EngineImpl final : public Engine {
   JobId next_job_ = 1;
   bool aborting_ = false;  // everything still there fails with UNAVAILABLE
   bool stopping_ = false;  // the thread ends when nothing is left
-  EngineStats stats_;
-  Scheduler published_scheduler_;  // as it was then
+  Latest<Snapshot> latest_;
 
   std::jthread thread_;
 };
@@ -114,9 +122,8 @@ EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::un
       options_(options),
       stepper_(std::move(stepper)),
       scheduler_(limits()),
-      recorder_(model.shape(), options_.clock()),
-      rules_(model.shape(), stepper_->cache().geometry(), limits()),
-      published_scheduler_(limits()) {
+      recorder_(model.shape()),
+      rules_(model.shape(), stepper_->cache().geometry(), limits()) {
   publish(options_.clock());
   thread_ = std::jthread([this] { run(); });
 }
@@ -162,9 +169,7 @@ absl::Status EngineImpl::enqueue(std::shared_ptr<Sequence> sequence) {
 
 absl::Status EngineImpl::submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) {
   absl::StatusOr<std::shared_ptr<Sequence>> sequence = make_sequence(std::move(request), std::move(sink));
-  const absl::Status status = sequence.ok() ? enqueue(*std::move(sequence)) : sequence.status();
-  if (!status.ok()) ++rejected_;
-  return status;
+  return sequence.ok() ? enqueue(*std::move(sequence)) : sequence.status();
 }
 
 void EngineImpl::cancel(const TokenSink* sink) {
@@ -178,8 +183,9 @@ absl::StatusOr<Admission> EngineImpl::check(const Query& query) const {
   if (!contract.ok()) return contract.status();
   Admission figures = std::move(contract->figures);
   const JobCost cost = rules_.cost(*contract, query.prompt_tokens, /*scores_prompt=*/false);
+  const bool has_room = latest_.get()->room.admits(cost);
   std::lock_guard lock(mutex_);
-  figures.admissible_now = figures.admissible_ever && waiting_ == 0 && published_scheduler_.would_admit(cost);
+  figures.admissible_now = figures.admissible_ever && waiting_ == 0 && has_room;
   return figures;
 }
 
@@ -198,11 +204,10 @@ void EngineImpl::drain(absl::Time deadline) {
   wake_.notify_one();
 }
 
-EngineStats EngineImpl::stats() const {
-  std::lock_guard lock(mutex_);
-  EngineStats result = stats_;
-  result.rejected_total = rejected_;
-  return result;
+std::shared_ptr<const EngineStats> EngineImpl::stats() const {
+  std::shared_ptr<const Snapshot> latest = latest_.get();
+  const EngineStats* stats = &latest->stats;
+  return {std::move(latest), stats};
 }
 
 // ---- the engine thread
@@ -223,6 +228,7 @@ bool EngineImpl::take_incoming() {
                        rules_.cost(sequence->contract, sequence->prompt_tokens(), sequence->request->prompt_logprobs));
     sequences_.push_back(std::move(sequence));
   }
+  changed_ = changed_ || !incoming_.empty();
   incoming_.clear();
   return !sequences_.empty();
 }
@@ -234,8 +240,10 @@ void EngineImpl::step() {
   decode_step();
   prefill_step();
   collect_done();
-  recorder_.count_step();
-  publish(options_.clock());
+  const absl::Time now = options_.clock();
+  recorder_.count_step(stepper_->take_rows_run(), decoded_);
+  recorder_.count_progress(sequences_, now);
+  if (changed_ || options_.at_step || absl::AbsDuration(now - snapshot_at_) >= kSnapshotInterval) publish(now);
   deliver();
 }
 
@@ -262,6 +270,7 @@ void EngineImpl::admit() {
     std::lock_guard lock(mutex_);
     waiting_ = incoming_.size() + scheduler_.waiting();
   }
+  changed_ = changed_ || !jobs.empty();
   for (const JobId job : jobs) {
     Sequence& sequence = sequence_of(job);
     sequence.phase = SequencePhase::kPrefill;
@@ -271,8 +280,10 @@ void EngineImpl::admit() {
 
 void EngineImpl::decode_step() {
   decoding_.clear();
+  decoded_ = 0;
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     if (sequence->phase != SequencePhase::kDecode || sequence->done()) continue;
+    ++decoded_;
     if (sequence->comparison) {
       stepper_->decode_comparison(*sequence);
     } else {
@@ -298,6 +309,7 @@ void EngineImpl::prefill_step() {
   scheduler_.prefill_progress(*job, *work);
   if (sequence.phase == SequencePhase::kDecode) {
     scheduler_.prefill_done(*job);
+    changed_ = true;
   } else {
     report_progress(sequence);
   }
@@ -321,22 +333,28 @@ void EngineImpl::collect_done() {
     recorder_.count_end(*sequence);
     Ending ending{.sequence = sequence, .outcome = sequence->failure};
     if (sequence->failure.ok()) {
-      ending.outcome = sequence->take_result(token_bytes, stepper_->shared_workspace_bytes());
+      RequestResult result = sequence->take_result(token_bytes, stepper_->shared_workspace_bytes());
+      recorder_.count_result(*sequence, result);
+      ending.outcome = std::move(result);
     }
     stepper_->release(*sequence);
     scheduler_.remove(sequence->job);
     endings_.push_back(std::move(ending));
+    changed_ = true;
   }
   std::erase_if(sequences_, [](const std::shared_ptr<Sequence>& sequence) { return sequence->done(); });
 }
 
 void EngineImpl::publish(absl::Time now) {
-  EngineStats stats = recorder_.snapshot(sequences_, stepper_->cache(), scheduler_.reserved_pages(), now);
+  auto snapshot = std::make_shared<Snapshot>(
+      Snapshot{.stats = recorder_.snapshot(sequences_, stepper_->cache(), now), .room = scheduler_.room()});
+  EngineStats& stats = snapshot->stats;
+  stats.reserved_bytes = snapshot->room.reserved_pages * static_cast<uint64_t>(options_.page_bytes);
   stats.workspace_bytes = stepper_->shared_workspace_bytes() + scheduler_.workspace_bytes();
   if (options_.at_step) options_.at_step(stats);
-  std::lock_guard lock(mutex_);
-  stats_ = std::move(stats);
-  published_scheduler_ = scheduler_;
+  latest_.set(std::move(snapshot));
+  snapshot_at_ = now;
+  changed_ = false;
 }
 
 void EngineImpl::deliver() {

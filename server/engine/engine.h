@@ -32,6 +32,7 @@ struct EngineOptions {
   uint64_t workspace_bytes = uint64_t{1} << 30;   // residual streams and observed queries of prefills under way
   std::function<absl::Time()> clock = absl::Now;  // thread-safe
   // Called after every step with the state it left, on the engine thread, before its endings are told; must not block.
+  // With it every step makes a snapshot, without it only those that change something and about 20 a second.
   std::function<void(const EngineStats&)> at_step;
 };
 
@@ -92,7 +93,7 @@ class Engine {
   // (UNAVAILABLE).
   virtual void drain(absl::Time deadline) = 0;
   virtual EngineState state() const = 0;
-  virtual EngineStats stats() const = 0;  // thread-safe; the latest snapshot
+  virtual std::shared_ptr<const EngineStats> stats() const = 0;  // thread-safe; the latest snapshot
   virtual const EngineOptions& options() const = 0;
 };
 

@@ -64,6 +64,13 @@ struct RequestTimings {
   absl::Duration queue, prefill, compress, decode, time_to_first_token, total;
 };
 
+// Integrals over time, from the start of the prompt to the end of the answer: of the bytes held, and of those that a
+// full cache of f16 entries would have held.
+struct ByteSeconds {
+  double held = 0;
+  double full = 0;
+};
+
 // What was kept, what it cost and what it saved. Arithmetic: logical tokens are those written to the cache (the last
 // generated one is not); full = logical x bytes per token of f16 entries; saved = full - allocated - auxiliary.
 struct CacheReport {
@@ -71,6 +78,7 @@ struct CacheReport {
   int32_t logical_tokens = 0;
   uint64_t full_bytes = 0;
   CacheBytes bytes;  // at the end, before the pages went back; with the peak
+  ByteSeconds byte_seconds;
   int64_t saved_bytes = 0;
   uint64_t evicted_entries = 0;
   uint32_t compressions = 0;  // layers that were cut

@@ -12,9 +12,10 @@ bool Scheduler::fits_ever(const JobCost& cost, const SchedulerLimits& limits) {
   return cost.peak_pages <= limits.pool_pages && cost.workspace_bytes <= limits.workspace_bytes;
 }
 
-bool Scheduler::would_admit(const JobCost& cost) const {
-  const Job job{.cost = cost};
-  return static_cast<int32_t>(admitted_.size()) < limits_.max_running && reserved_with(&job) <= limits_.pool_pages;
+bool AdmissionRoom::admits(const JobCost& cost) const {
+  const uint64_t surplus = cost.peak_pages - cost.steady_pages;
+  const uint64_t further = surplus - std::min(surplus, smallest_surplus_pages);
+  return has_place && reserved_pages + cost.steady_pages + further <= pool_pages;
 }
 
 void Scheduler::enqueue(JobId id, const JobCost& cost) {
@@ -24,31 +25,34 @@ void Scheduler::enqueue(JobId id, const JobCost& cost) {
   waiting_.push_back({.id = id, .cost = cost, .work_left = cost.prefill_work});
 }
 
-// Pages reserved by the admitted jobs, and by `candidate` if it were one of them.
-uint64_t Scheduler::reserved_with(const Job* candidate) const {
-  uint64_t steady = 0;
+AdmissionRoom Scheduler::room() const {
+  AdmissionRoom room{.has_place = static_cast<int32_t>(admitted_.size()) < limits_.max_running,
+                     .pool_pages = limits_.pool_pages};
   std::vector<uint64_t> surplus;
-  const auto add = [&](const Job& job) {
-    steady += job.cost.steady_pages;
+  for (const Job& job : admitted_) {
+    room.reserved_pages += job.cost.steady_pages;
     if (job.stage != Stage::kPrefilled) surplus.push_back(job.cost.peak_pages - job.cost.steady_pages);
-  };
-  for (const Job& job : admitted_) add(job);
-  if (candidate != nullptr) add(*candidate);
+  }
   std::sort(surplus.begin(), surplus.end(), std::greater<>());
-  const size_t largest = std::min(surplus.size(), static_cast<size_t>(limits_.concurrent_prefills));
-  for (size_t i = 0; i < largest; ++i) steady += surplus[i];
-  return steady;
+  const auto most = static_cast<size_t>(limits_.concurrent_prefills);
+  surplus.resize(std::min(surplus.size(), most));
+  for (const uint64_t pages : surplus) room.reserved_pages += pages;
+  if (surplus.size() == most) room.smallest_surplus_pages = surplus.back();
+  return room;
 }
 
 std::vector<JobId> Scheduler::admit() {
   std::vector<JobId> result;
+  if (waiting_.empty()) return result;
+  AdmissionRoom room = this->room();
   for (auto job = waiting_.begin(); job != waiting_.end();) {
-    if (static_cast<int32_t>(admitted_.size()) >= limits_.max_running) break;
-    if (reserved_with(&*job) <= limits_.pool_pages) {
+    if (!room.has_place) break;
+    if (room.admits(job->cost)) {
       for (auto passed = waiting_.begin(); passed != job; ++passed) ++passed->overtaken;
       admitted_.push_back(*job);
       result.push_back(job->id);
       job = waiting_.erase(job);
+      room = this->room();
       // A job that was passed may have reached its limit by this.
       if (std::any_of(waiting_.begin(), job, [](const Job& passed) { return passed.overtaken >= kMaxOvertakes; }))
         break;

@@ -30,6 +30,19 @@ struct JobCost {
   int64_t prefill_work = 0;      // rows x layers
 };
 
+// What admission looks at, by itself: so that others can ask without the scheduler.
+struct AdmissionRoom {
+  bool has_place = true;  // fewer than max_running are admitted
+  uint64_t pool_pages = 0;
+  uint64_t reserved_pages = 0;
+  // The smallest surplus (peak - steady) among those reserved, where there are as many as there may be: a job's own
+  // counts beyond it.
+  uint64_t smallest_surplus_pages = 0;
+
+  // Whether a job would be admitted at once if nobody waited before it.
+  bool admits(const JobCost& cost) const;
+};
+
 struct SchedulerLimits {
   uint64_t pool_pages = 0;
   uint64_t workspace_bytes = 0;
@@ -47,8 +60,7 @@ class Scheduler {
   // Whether a job could run if it were alone.
   static bool fits_ever(const JobCost& cost, const SchedulerLimits& limits);
 
-  // Whether a job would be admitted at once if nobody waited before it.
-  bool would_admit(const JobCost& cost) const;
+  AdmissionRoom room() const;
 
   // `id` greater than any before; the job fits_ever().
   void enqueue(JobId id, const JobCost& cost);
@@ -65,7 +77,7 @@ class Scheduler {
 
   size_t waiting() const { return waiting_.size(); }
   size_t admitted() const { return admitted_.size(); }
-  uint64_t reserved_pages() const { return reserved_with(nullptr); }
+  uint64_t reserved_pages() const { return room().reserved_pages; }
   uint64_t workspace_bytes() const;  // held by the prefills under way
 
  private:
@@ -78,7 +90,6 @@ class Scheduler {
     Stage stage = Stage::kAdmitted;
   };
 
-  uint64_t reserved_with(const Job* candidate) const;
   bool may_run(const Job& job) const;  // under way, or free to start
   Job& admitted_job(JobId id);
 

@@ -51,6 +51,7 @@ bool Sequence::ends_with(TokenId token) const {
 void Sequence::accept(const TokenLogprob& token, absl::Time now) {
   generated.push_back(token.id);
   if (generated.size() == 1) first_token_at = now;
+  last_token_at = now;
   const bool wants_more = sink->on_token(token);
   if (ends_with(token.id)) {
     finish_reason = FinishReason::kStop;
@@ -81,6 +82,7 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
                               .logical_tokens = logical_tokens(),
                               .full_bytes_per_token = full_bytes_per_token,
                               .bytes = lanes->bytes(),
+                              .byte_seconds = account.sums(),
                               .evicted_while_generating = lanes->evicted_while_generating(),
                               .workspace_bytes = workspace_bytes + shared_workspace_bytes,
                               .layers = std::move(outcomes)});
@@ -104,6 +106,7 @@ PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_to
        .logical_tokens = prompt_tokens() + std::max<int32_t>(0, static_cast<int32_t>(rival.tokens.size()) - 1),
        .full_bytes_per_token = full_bytes_per_token,
        .bytes = bytes,
+       .byte_seconds = rival.account.sums(),
        .evicted_while_generating = rival.own->evicted_while_generating(),
        .workspace_bytes = 0,
        .layers = std::move(rival.outcomes)});

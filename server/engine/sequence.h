@@ -14,6 +14,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/engine/admission.h"
+#include "server/engine/byte_account.h"
 #include "server/engine/comparison.h"
 #include "server/engine/request.h"
 #include "server/engine/scheduler.h"
@@ -61,7 +62,7 @@ class Sequence {
   absl::Status failure;
   std::vector<TokenId> generated;
   std::mt19937_64 rng;
-  absl::Time prefill_started_at, first_token_at, ended_at, progress_at;
+  absl::Time prefill_started_at, first_token_at, last_token_at, ended_at, progress_at;
   absl::Duration compress_time;
 
   // From the start of the prefill.
@@ -75,8 +76,14 @@ class Sequence {
   std::vector<LayerOutcome> outcomes;
 
   // What the counters have seen of it so far.
-  int32_t counted_generated = 0;
-  bool counted_prompt = false;
+  struct Counted {
+    bool queue = false, prompt = false;
+    int32_t generated = 0;
+    uint64_t evicted = 0;  // while generating
+    absl::Time token_at;   // the last of them
+    absl::Time bytes_at;   // the byte accounts are true until then
+  } counted;
+  ByteAccount account;  // of its own lanes
 
  private:
   PolicyComparison rival_result(size_t index, uint64_t full_bytes_per_token);

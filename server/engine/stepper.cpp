@@ -123,6 +123,7 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
   const bool all_rows = layer + 1 < model_.shape().layers || scores_prompt(sequence);
   const int32_t outputs = all_rows ? rows : (last_chunk ? 1 : 0);
   model_.run_layer(plan_, layer, x, scratch_, outputs);
+  rows_run_ += rows;
   observe_rows(sequence, rows);
 
   sequence.row += rows;
@@ -200,6 +201,7 @@ int64_t Stepper::scoring_unit(Sequence& sequence) {
   const int32_t first = sequence.row;
   const auto rows = std::min(head_->rows(), sequence.prompt_tokens() - first);
   head_->compute(sequence.residual.view().slice_rows(first, rows), Phase::kPrefill, /*with_log_sum_exp=*/true);
+  rows_run_ += rows;
 
   std::vector<TokenLogprob> tile;
   if (first == 0) tile.push_back({.id = prompt[0]});  // nothing precedes it
@@ -243,6 +245,7 @@ void Stepper::decode(std::span<Sequence* const> sequences) {
                      .position = sequence->prompt_tokens() + sequence->generated_tokens() - 1,
                      .log_sum_exp = sequence->request->logprobs});
   }
+  rows_run_ += static_cast<int64_t>(rows_.size());
   decode_step_->run(
       rows_, [&](size_t row, std::span<float> logits, float lse) { accept(*sequences[row], logits, lse); },
       [&](size_t row, const absl::Status& status) { sequences[row]->failure = no_slots(status); });

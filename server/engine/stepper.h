@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -30,6 +31,8 @@ class Stepper {
   const KvCache& cache() const { return *cache_; }
   // Of the tensors that all sequences share.
   uint64_t shared_workspace_bytes() const;
+  // Rows that went through the model, or through one layer of it or its output head, since this was last asked.
+  int64_t take_rows_run() { return std::exchange(rows_run_, 0); }
 
   // Allocates the sequence's workspace and opens its lanes. RESOURCE_EXHAUSTED where the machine has no such memory.
   absl::Status start_prefill(Sequence& sequence);
@@ -78,6 +81,7 @@ class Stepper {
   std::optional<DecodeStep> decode_step_;
   StepPlan plan_;  // of prefill units, reused
   std::vector<DecodeRow> rows_;
+  int64_t rows_run_ = 0;
 };
 
 }  // namespace pkv

@@ -54,6 +54,7 @@ void Stepper::decode_comparison(Sequence& sequence) {
       rival.ended = sequence.ends_with(token) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
     });
   }
+  rows_run_ += static_cast<int64_t>(rows_.size());
   decode_step_->run(
       rows_, [&](size_t row, std::span<float> logits, float) { uses[row](logits); },
       [&](size_t, const absl::Status& status) { sequence.failure = no_slots(status); });

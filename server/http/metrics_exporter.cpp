@@ -1,9 +1,7 @@
 #include "server/http/metrics_exporter.h"
 
-#include <prometheus/collectable.h>
-#include <prometheus/exposer.h>
+#include <prometheus/text_serializer.h>
 
-#include <exception>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,36 +9,32 @@
 namespace pkv {
 namespace {
 
-class SnapshotCollectable final : public prometheus::Collectable {
- public:
-  explicit SnapshotCollectable(std::function<MetricsSnapshot()> source) : source_(std::move(source)) {}
-  std::vector<prometheus::MetricFamily> Collect() const override { return metric_families(source_()); }
-
- private:
-  std::function<MetricsSnapshot()> source_;
-};
+HttpResponse probe_answer(const absl::Status& status) {
+  if (status.ok()) return {.body = "ok\n"};
+  return {.status = 503, .body = absl::StrCat(std::string(status.message()), "\n")};
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<MetricsExporter>> MetricsExporter::start(const std::string& listen,
-                                                                        std::function<MetricsSnapshot()> source) {
-  std::unique_ptr<MetricsExporter> exporter(new MetricsExporter());
-  exporter->collectable_ = std::make_shared<SnapshotCollectable>(std::move(source));
-  try {
-    exporter->exposer_ = std::make_unique<prometheus::Exposer>(listen);
-    exporter->exposer_->RegisterCollectable(exporter->collectable_);
-  } catch (const std::exception& error) {
-    return absl::UnavailableError(
-        absl::StrCat("metrics.listen: ", listen, ": the address cannot be listened on: ", error.what()));
+absl::StatusOr<std::unique_ptr<MetricsExporter>> MetricsExporter::start(const std::string& listen, Sources sources) {
+  std::unique_ptr<MetricsExporter> exporter(new MetricsExporter(std::move(sources)));
+  absl::StatusOr<std::unique_ptr<HttpServer>> http =
+      HttpServer::start(listen, [self = exporter.get()](const std::string& path) { return self->respond(path); });
+  if (!http.ok()) {
+    return absl::UnavailableError(absl::StrCat(
+        "metrics.listen: cannot listen on ", listen, ": ", std::string(http.status().message()),
+        "; choose another with --set metrics.listen=HOST:PORT, or serve no metrics with --set metrics.listen="));
   }
+  exporter->http_ = *std::move(http);
   return exporter;
 }
 
-MetricsExporter::~MetricsExporter() = default;
-
-int MetricsExporter::port() const {
-  const std::vector<int> ports = exposer_->GetListeningPorts();
-  return ports.empty() ? 0 : ports.front();
+HttpResponse MetricsExporter::respond(const std::string& path) const {
+  if (path == "/healthz") return probe_answer(sources_.live());
+  if (path == "/readyz") return probe_answer(sources_.ready());
+  if (path != "/metrics") return {.status = 404, .body = "there are /metrics, /healthz and /readyz\n"};
+  return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
+          .body = prometheus::TextSerializer().Serialize(metric_families(sources_.snapshot()))};
 }
 
 }  // namespace pkv

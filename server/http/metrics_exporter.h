@@ -1,5 +1,5 @@
-// Serves /metrics for Prometheus. Nothing is counted twice: every scrape reads the engine's latest snapshot and the
-// request counters.
+// Serves /metrics for Prometheus, and /healthz and /readyz for probes. Nothing is counted twice: every scrape reads the
+// engine's latest snapshot, its distributions and the request counters, and takes no lock that the engine waits for.
 #pragma once
 
 #include <prometheus/metric_family.h>
@@ -7,29 +7,28 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/engine/stats.h"
+#include "server/http/http_server.h"
 #include "server/telemetry/request_metrics.h"
-
-namespace prometheus {
-class Collectable;
-class Exposer;
-}  // namespace prometheus
 
 namespace pkv {
 
-// What one scrape sees. Without a model (loading) its labels are empty and the engine's figures zero.
+// What one scrape sees. Without a model (loading) the engine's figures are zero, and what names the model is left out.
 struct MetricsSnapshot {
+  std::string_view state = "loading";  // or serving, draining, failed
   bool loaded = false;
   std::string model;
   std::string architecture;
   std::string weights;
   std::string device;  // cpu, reference, cuda
   uint64_t weight_bytes = 0;
-  std::vector<std::string> policies;  // all that there are
-  EngineStats engine;
+  bool layers = true;                         // whether bytes held are exported layer by layer
+  std::shared_ptr<const EngineStats> engine;  // nullptr: all zero
   RequestMetrics::Snapshot requests;
 };
 
@@ -37,16 +36,23 @@ std::vector<prometheus::MetricFamily> metric_families(const MetricsSnapshot& sna
 
 class MetricsExporter {
  public:
-  // `source` is called from HTTP threads until the exporter is destroyed. UNAVAILABLE where the address cannot be had.
-  static absl::StatusOr<std::unique_ptr<MetricsExporter>> start(const std::string& listen,
-                                                                std::function<MetricsSnapshot()> source);
-  ~MetricsExporter();
-  int port() const;
+  // All are called from the exporter's thread until it is destroyed.
+  struct Sources {
+    std::function<MetricsSnapshot()> snapshot;
+    // OK, or the reason why not in a line: whether the process is alive, and whether it may be sent requests.
+    std::function<absl::Status()> live;
+    std::function<absl::Status()> ready;
+  };
+  // UNAVAILABLE, naming the setting and the system's reason, where the address cannot be had.
+  static absl::StatusOr<std::unique_ptr<MetricsExporter>> start(const std::string& listen, Sources sources);
+  int port() const { return http_->port(); }
 
  private:
-  MetricsExporter() = default;
-  std::shared_ptr<prometheus::Collectable> collectable_;
-  std::unique_ptr<prometheus::Exposer> exposer_;
+  explicit MetricsExporter(Sources sources) : sources_(std::move(sources)) {}
+  HttpResponse respond(const std::string& path) const;
+
+  Sources sources_;
+  std::unique_ptr<HttpServer> http_;  // ends first: it calls respond()
 };
 
 }  // namespace pkv

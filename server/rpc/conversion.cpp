@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "server/engine/cache_report.h"
 #include "server/rpc/policy_catalog.h"
 #include "server/rpc/times.h"
 
@@ -16,12 +17,6 @@ namespace pb = ::pyramidkv::v1;
 void set_recall(std::span<const double> recall, pb::Recall& out) {
   out.set_mean(std::accumulate(recall.begin(), recall.end(), 0.0) / static_cast<double>(recall.size()));
   out.set_min(*std::min_element(recall.begin(), recall.end()));
-}
-
-// What was kept of a lane that was never cut is everything, and so is its share of the attention.
-std::vector<double> lane_recall(const LayerOutcome& layer, bool compressed) {
-  if (!layer.recall.empty()) return layer.recall;
-  return compressed ? std::vector<double>() : std::vector<double>(std::max<size_t>(layer.kept.size(), 1), 1.0);
 }
 
 void set_layer(const LayerOutcome& layer, bool compressed, bool positions, pb::LayerCache& out) {
@@ -37,16 +32,6 @@ void set_layer(const LayerOutcome& layer, bool compressed, bool positions, pb::L
     if (head >= layer.final_positions.size()) continue;
     kept.mutable_final_positions()->Add(layer.final_positions[head].begin(), layer.final_positions[head].end());
   }
-}
-
-void set_total_recall(const CacheReport& report, pb::CacheReport& out) {
-  std::vector<double> recall;
-  for (const LayerOutcome& layer : report.layers) {
-    const std::vector<double> lanes = lane_recall(layer, report.compressed);
-    recall.insert(recall.end(), lanes.begin(), lanes.end());
-  }
-  if (recall.empty() && !report.compressed) recall.push_back(1.0);
-  if (!recall.empty()) set_recall(recall, *out.mutable_recall());
 }
 
 }  // namespace
@@ -74,7 +59,10 @@ void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail 
   out.set_compressed(report.compressed);
   out.set_not_compressed_reason(report.not_compressed_reason);
   out.set_workspace_bytes(report.workspace_bytes);
-  set_total_recall(report, out);
+  out.set_held_byte_seconds(report.byte_seconds.held);
+  out.set_full_byte_seconds(report.byte_seconds.full);
+  if (const std::vector<double> recall = lane_recall(report); !recall.empty())
+    set_recall(recall, *out.mutable_recall());
   if (detail < ReportDetail::kPerLayer) return;
   for (size_t i = 0; i < report.layers.size(); ++i) {
     pb::LayerCache& layer = *out.add_layers();

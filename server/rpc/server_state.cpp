@@ -1,5 +1,6 @@
 #include "server/rpc/server_state.h"
 
+#include <algorithm>
 #include <utility>
 #include <vector>
 
@@ -10,19 +11,32 @@
 namespace pkv {
 namespace {
 
-std::vector<std::string_view> policy_names() {
-  std::vector<std::string_view> names;
-  for (const PolicyRow& row : policy_table()) names.push_back(row.name);
-  return names;
+std::vector<std::string_view> names(std::span<const std::string_view> list) { return {list.begin(), list.end()}; }
+
+// How a generation call can end: refused by validation, whatever its policy, or submitted to the engine.
+bool can_occur(std::string_view policy, std::string_view code) {
+  // RESOURCE_EXHAUSTED: the tokeniser ran out of memory over a chat.
+  constexpr std::string_view kRefusals[] = {"INVALID_ARGUMENT",    "NOT_FOUND",     "RESOURCE_EXHAUSTED",
+                                            "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE"};
+  constexpr std::string_view kEnds[] = {"OK",       "CANCELLED",  "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
+                                        "INTERNAL", "UNAVAILABLE"};
+  if (policy == kNoPolicy) return std::ranges::find(kRefusals, code) != std::end(kRefusals);
+  // What never fits is refused by validation; a recall out of reach is known when the prompt has been read.
+  if (code == "FAILED_PRECONDITION") return find_policy(policy)->observes_attention;
+  return std::ranges::find(kEnds, code) != std::end(kEnds);
 }
 
 }  // namespace
 
+RequestMetrics::Labels request_labels() {
+  RequestMetrics::Labels labels{
+      .codes = names(status_code_names()), .reasons = names(rejection_reasons()), .can_occur = can_occur};
+  for (const PolicyRow& row : policy_table()) labels.policies.push_back(row.name);
+  return labels;
+}
+
 ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed)
-    : policies_(std::move(policies)),
-      metrics_(policy_names(), status_code_names(), rejection_reasons()),
-      log_(log),
-      random_(random_seed) {}
+    : policies_(std::move(policies)), metrics_(request_labels()), log_(log), random_(random_seed) {}
 
 absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id) const {
   const ServedModel* served = model();

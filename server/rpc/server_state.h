@@ -47,6 +47,9 @@ class RandomSource {
   std::mt19937_64 generator_;
 };
 
+// What requests are counted by.
+RequestMetrics::Labels request_labels();
+
 class ServerState {
  public:
   ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed);

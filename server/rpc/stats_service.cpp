@@ -1,5 +1,6 @@
 #include "server/rpc/stats_service.h"
 
+#include <memory>
 #include <string>
 
 #include "absl/time/clock.h"
@@ -104,7 +105,9 @@ void set_requests(const EngineStats& stats, pb::Stats& out) {
 
 void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
   const ServedModel* served = state.model();
-  const EngineStats stats = served == nullptr ? EngineStats{} : served->engine->stats();
+  const std::shared_ptr<const EngineStats> latest = served == nullptr ? nullptr : served->engine->stats();
+  const EngineStats none;
+  const EngineStats& stats = latest == nullptr ? none : *latest;
   const absl::Time now = absl::Now();
   out.set_sequence(stats.sequence);
   set_timestamp(served == nullptr ? now : stats.time, *out.mutable_time());

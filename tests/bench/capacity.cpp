@@ -203,7 +203,7 @@ nlohmann::json LoadRun::run() {
   wait_until_full();
   for (const auto& sink : sinks) sink->give_up_waiting();
   engine_->drain(absl::InfiniteFuture());
-  const EngineStats end = engine_->stats(), &full = stats_when_full_;
+  const EngineStats end = *engine_->stats(), &full = stats_when_full_;
   breaches_.expect(full_, "the load was never complete");
   breaches_.expect(end.live_bytes == 0 && end.cache.auxiliary == 0, "something is left at the end");
   breaches_.expect(answered_ >= static_cast<int32_t>(full.running), "a request that ran was not answered");

@@ -266,7 +266,7 @@ nlohmann::json run_requests(const Model& model, const StressOptions& options, in
     }
   }
   stress.engine->drain(absl::InfiniteFuture());
-  const EngineStats end = stress.engine->stats();
+  const EngineStats end = *stress.engine->stats();
   stress.breaches.expect(end.live_bytes == 0, "pages are left at the end");
   stress.breaches.expect(end.reserved_bytes == 0, "reservations are left at the end");
   stress.breaches.expect(end.cache.held == 0 && end.cache.allocated == 0 && end.cache.auxiliary == 0,

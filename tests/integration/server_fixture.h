@@ -31,7 +31,7 @@ class ServerTest : public ::testing::Test {
   void start(const std::function<void(Config&)>& change = {}) {
     Config config;
     config.server.listen = "127.0.0.1:0";
-    config.metrics.listen = "";  // closing it takes two seconds
+    config.metrics.listen = "";
     config.model.path = model_file_.path();
     config.model.id = "tiny";
     config.cache.pool_bytes = uint64_t{128} << 20;

@@ -128,7 +128,7 @@ TEST(Promises, AMixedBatchAnswersAsEachAlone) {
     ASSERT_TRUE(together[i]->wait().ok());
     expect_identical(*alone[i], *together[i]);
   }
-  EXPECT_EQ(engine->stats().live_bytes, 0u);
+  EXPECT_EQ(engine->stats()->live_bytes, 0u);
 }
 
 }  // namespace

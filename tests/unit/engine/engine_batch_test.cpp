@@ -62,7 +62,7 @@ TEST_P(EngineBatch, AloneAndTogetherTheAnswersAreTheSame) {
     EXPECT_EQ(sinks[i]->status, absl::OkStatus());
     EXPECT_EQ(sinks[i]->ids(), alone[i]) << "request " << i;
   }
-  EXPECT_EQ(engine->stats().live_bytes, 0u);
+  EXPECT_EQ(engine->stats()->live_bytes, 0u);
 }
 
 TEST_P(EngineBatch, AnswersDoNotDependOnHowManyRowsFitAStep) {

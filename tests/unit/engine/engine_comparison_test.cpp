@@ -38,7 +38,7 @@ std::shared_ptr<Request> comparison(const PolicySpec& baseline, std::vector<Poli
 class EngineComparison : public testing::TestWithParam<BackendOptions> {
  protected:
   TinyModel tiny_ = make_tiny_model(GetParam(), WeightType::kQ4_1);
-  std::unique_ptr<Engine> engine_ = make_engine(*tiny_.model);
+  std::unique_ptr<Engine> engine_ = make_engine(*tiny_.model, watched_options());
 };
 
 TEST_P(EngineComparison, APolicyHeldAgainstItselfDivergesNowhere) {
@@ -92,7 +92,7 @@ TEST_P(EngineComparison, EveryAnswerIsThatOfThePolicyAlone) {
     EXPECT_EQ(rival.first_divergence, first);
     EXPECT_NE(rival.first_divergence, 0);  // the first token follows from the whole prompt
   }
-  EXPECT_EQ(engine_->stats().live_bytes, 0u);
+  EXPECT_EQ(engine_->stats()->live_bytes, 0u);
 }
 
 // Natural-log probabilities of the whole vocabulary at every place of an answer.
@@ -180,7 +180,7 @@ TEST_P(EngineComparison, TheSumIsReserved) {
   bool within = true;
   auto sink = std::make_shared<RecordingSink>();
   sink->at_token = [&](int32_t) {
-    const EngineStats stats = engine_->stats();
+    const EngineStats stats = *engine_->stats();
     highest = std::max(highest, stats.cache.allocated + stats.cache.auxiliary);
     highest_live = std::max(highest_live, stats.live_bytes);
     within = within && stats.live_bytes <= stats.reserved_bytes;
@@ -189,10 +189,10 @@ TEST_P(EngineComparison, TheSumIsReserved) {
   submit(*engine_, request, sink)->wait();
   EXPECT_TRUE(within);
   EXPECT_LE(highest, whole.peak_bytes);
-  EXPECT_LE(engine_->stats().cache.peak, whole.peak_bytes);
+  EXPECT_LE(engine_->stats()->cache.peak, whole.peak_bytes);
   EXPECT_GT(highest_live, 0u);
-  EXPECT_EQ(engine_->stats().live_bytes, 0u);
-  EXPECT_EQ(engine_->stats().cache.auxiliary, 0u);
+  EXPECT_EQ(engine_->stats()->live_bytes, 0u);
+  EXPECT_EQ(engine_->stats()->cache.auxiliary, 0u);
 
   // A pool that would do for each of them and not for all.
   engine_.reset();
@@ -217,7 +217,7 @@ TEST_P(EngineComparison, CancellingOneGivesEverythingBack) {
     };
     submit(*engine_, comparison(policy(PolicyKind::kFull), rivals(), 40), sink)->wait();
     EXPECT_EQ(sink->status.code(), absl::StatusCode::kCancelled);
-    const EngineStats stats = engine_->stats();
+    const EngineStats stats = *engine_->stats();
     EXPECT_EQ(stats.live_bytes, 0u);
     EXPECT_EQ(stats.reserved_bytes, 0u);
     EXPECT_EQ(stats.cache.held, 0u);
@@ -234,8 +234,8 @@ TEST_P(EngineComparison, ARecallThatOneOfThemCannotReachEndsAll) {
   recall.budget.max_bytes = least.smallest_budget_bytes;
   const auto sink = run(*engine_, comparison(policy(PolicyKind::kFull), {total(PolicyKind::kH2o, 20), recall}, 40));
   EXPECT_TRUE(recall_shortfall(sink->status).has_value()) << sink->status;
-  EXPECT_EQ(engine_->stats().live_bytes, 0u);
-  EXPECT_EQ(engine_->stats().cache.auxiliary, 0u);
+  EXPECT_EQ(engine_->stats()->live_bytes, 0u);
+  EXPECT_EQ(engine_->stats()->cache.auxiliary, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, EngineComparison,

@@ -136,7 +136,7 @@ TEST(EngineContract, EveryPolicyKeepsWhatItPromisesInAnyMixture) {
       compressed += report.compressed ? 1 : 0;
     }
     EXPECT_GT(compressed, 20);
-    const EngineStats stats = engine->stats();
+    const EngineStats stats = *engine->stats();
     EXPECT_EQ(stats.live_bytes, 0u);
     EXPECT_EQ(stats.cache.auxiliary, 0u);
   }
@@ -270,7 +270,7 @@ TEST(EngineContract, EveryLaneReachesTheRecallAskedForOrTheRequestSaysWhyNot) {
     ASSERT_TRUE(shortfall.has_value()) << failed->status;
     EXPECT_GT(shortfall->reached, 0);
     EXPECT_LT(shortfall->reached, 0.99);
-    EXPECT_EQ(engine->stats().live_bytes, 0u);
+    EXPECT_EQ(engine->stats()->live_bytes, 0u);
 
     spec.budget.allow_shortfall = true;
     const auto served = run(*engine, make_request(random_prompt(200, 3), 10, spec));
@@ -284,7 +284,7 @@ TEST(EngineContract, EveryLaneReachesTheRecallAskedForOrTheRequestSaysWhyNot) {
 TEST(EngineContract, LongAnswersRunUnderAConstantCeiling) {
   constexpr int32_t kTokens = 32 * 1024;
   const TinyModel tiny = make_model({.layers = 2, .context = kTokens + 64}, {.device = "cpu", .threads = 1});
-  const auto engine = make_engine(*tiny.model);
+  const auto engine = make_engine(*tiny.model, watched_options());
   for (const PolicyKind kind : kBudgeted) {
     SCOPED_TRACE(std::string(policy_row(kind).name));
     const auto request = make_request(random_prompt(50, 9), kTokens, scoped(policy(kind, 32), BudgetScope::kTotal));
@@ -293,7 +293,7 @@ TEST(EngineContract, LongAnswersRunUnderAConstantCeiling) {
     auto sink = std::make_shared<RecordingSink>();
     uint64_t highest = 0;
     sink->at_token = [&](int32_t count) {
-      const CacheBytes now = engine->stats().cache;
+      const CacheBytes now = engine->stats()->cache;
       if (count > 2) highest = std::max(highest, now.allocated + now.auxiliary);
       return true;
     };

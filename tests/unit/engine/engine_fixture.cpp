@@ -95,6 +95,12 @@ EngineOptions small_options() {
   return {.pool_bytes = 2048 * 512, .page_bytes = 512, .prefill_chunk_rows = 32, .step_tokens = 32};
 }
 
+EngineOptions watched_options() {
+  EngineOptions options = small_options();
+  options.at_step = [](const EngineStats&) {};
+  return options;
+}
+
 std::unique_ptr<Engine> make_engine(const Model& model, const EngineOptions& options) {
   auto engine = Engine::create(model, options);
   PKV_CHECK(engine.ok(), engine.status().ToString().c_str());

@@ -72,6 +72,7 @@ TinyModel make_tiny_model(const BackendOptions& options = {.device = "reference"
                           WeightType weights = WeightType::kF32);
 
 EngineOptions small_options();
+EngineOptions watched_options();  // the same; every step makes a snapshot
 std::unique_ptr<Engine> make_engine(const Model& model, const EngineOptions& options = small_options());
 
 std::vector<TokenId> random_prompt(int32_t tokens, uint32_t seed);

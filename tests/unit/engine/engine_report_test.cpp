@@ -17,7 +17,7 @@ constexpr uint64_t kEntryBytes = 2 * 16 * 2;  // key and value, head size 16, f1
 class EngineReport : public testing::Test {
  protected:
   TinyModel tiny_ = make_tiny_model();
-  std::unique_ptr<Engine> engine_ = make_engine(*tiny_.model);
+  std::unique_ptr<Engine> engine_ = make_engine(*tiny_.model, watched_options());
 };
 
 TEST_F(EngineReport, FullKeepsEverything) {
@@ -89,7 +89,7 @@ TEST_F(EngineReport, NothingIsHeldBeyondTheFootprint) {
 }
 
 TEST_F(EngineReport, SeveralAtOnceStayWithinWhatIsReserved) {
-  EngineOptions options = small_options();
+  EngineOptions options = watched_options();
   options.pool_bytes = 500 * 512;
   engine_.reset();  // a backend serves one engine
   const auto engine = make_engine(*tiny_.model, options);
@@ -99,7 +99,7 @@ TEST_F(EngineReport, SeveralAtOnceStayWithinWhatIsReserved) {
   for (uint32_t i = 0; i < 12; ++i) {
     auto sink = std::make_shared<RecordingSink>();
     sink->at_token = [&](int32_t) {
-      const EngineStats stats = engine->stats();
+      const EngineStats stats = *engine->stats();
       within = within && stats.live_bytes <= stats.reserved_bytes && stats.reserved_bytes <= stats.pool_bytes &&
                stats.live_bytes + stats.free_bytes == stats.pool_bytes;
       most_running = std::max(most_running, stats.running);
@@ -120,7 +120,7 @@ TEST_F(EngineReport, SeveralAtOnceStayWithinWhatIsReserved) {
 TEST_F(EngineReport, SnapshotsCountTokensAndEnds) {
   run(*engine_, make_request(random_prompt(50, 1), 7));
   run(*engine_, make_request(random_prompt(60, 1), 3, policy(PolicyKind::kSnapKv, 20)));
-  const EngineStats stats = engine_->stats();
+  const EngineStats stats = *engine_->stats();
   EXPECT_EQ(stats.running + stats.waiting, 0u);
   EXPECT_EQ(stats.policies.size(), policy_table().size());
   const PolicyTotals& full = stats.policies.at("full");
@@ -140,7 +140,7 @@ TEST_F(EngineReport, ASnapshotShowsARequestInItsPhases) {
   auto sink = std::make_shared<RecordingSink>();
   std::vector<EngineStats> seen;
   sink->at_token = [&](int32_t) {
-    seen.push_back(engine_->stats());
+    seen.push_back(*engine_->stats());
     return true;
   };
   auto request = make_request(random_prompt(100, 1), 3, policy(PolicyKind::kSnapKv, 16));
@@ -201,7 +201,7 @@ TEST_F(EngineReport, TimingsAndByteSecondsFollowTheClock) {
   // tokens.
   const double lanes = kLayers * kHeads * static_cast<double>(kEntryBytes);
   const double prefill = (3 * 64 - 32) * kHeads * static_cast<double>(kEntryBytes);
-  EXPECT_DOUBLE_EQ(engine->stats().policies.at("full").held_byte_seconds_total, prefill + (64 + 65 + 66) * lanes);
+  EXPECT_DOUBLE_EQ(engine->stats()->policies.at("full").held_byte_seconds_total, prefill + (64 + 65 + 66) * lanes);
 }
 
 }  // namespace

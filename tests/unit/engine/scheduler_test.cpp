@@ -182,6 +182,36 @@ TEST(Scheduler, AStreamOfShortPromptsDoesNotStopALongOne) {
   EXPECT_GT(units, kLong);  // the others had their share
 }
 
+// What is told without the scheduler is what it does itself.
+TEST(Scheduler, WhatHasRoomIsAdmitted) {
+  std::mt19937 rng(5);
+  const auto number = [&](uint64_t most) { return rng() % (most + 1); };
+  int32_t admitted = 0, refused = 0;
+  for (int32_t round = 0; round < 200; ++round) {
+    const SchedulerLimits limits{.pool_pages = 200, .workspace_bytes = 1, .max_running = 12, .concurrent_prefills = 2};
+    Scheduler scheduler(limits);
+    for (JobId id = 1; id <= 14; ++id) {
+      const uint64_t steady = number(15);
+      const JobCost cost{.steady_pages = steady, .peak_pages = steady + number(60), .prefill_work = 1};
+      const bool room = scheduler.room().admits(cost);
+      scheduler.enqueue(id, cost);
+      const std::vector<JobId> now = scheduler.admit();
+      EXPECT_EQ(now.size(), room ? 1u : 0u);
+      EXPECT_LE(scheduler.reserved_pages(), limits.pool_pages);
+      ++(room ? admitted : refused);
+      if (!room) scheduler.remove(id);
+      if (room && number(2) == 0) {
+        const std::optional<JobId> next = scheduler.next_prefill();
+        ASSERT_TRUE(next.has_value());
+        scheduler.prefill_progress(*next, 1);
+        scheduler.prefill_done(*next);
+      }
+    }
+  }
+  EXPECT_GT(admitted, 500);
+  EXPECT_GT(refused, 100);
+}
+
 TEST(Scheduler, TheOldestGetsItsWorkspaceInTheEnd) {
   // Job 2 needs all of the workspace; a chain of ever shorter prompts would keep a part of it in use forever.
   Scheduler scheduler({.pool_pages = 1000, .workspace_bytes = 10, .max_running = 1000, .concurrent_prefills = 2});

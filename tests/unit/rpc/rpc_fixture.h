@@ -38,7 +38,7 @@ class StillEngine : public Engine {
   absl::StatusOr<Admission> check(const Query& query) const override { return answer(query); }
   void drain(absl::Time) override {}
   EngineState state() const override { return EngineState::kServing; }
-  EngineStats stats() const override { return {}; }
+  std::shared_ptr<const EngineStats> stats() const override { return std::make_shared<EngineStats>(); }
   const EngineOptions& options() const override { return options_; }
 
   std::function<absl::StatusOr<Admission>(const Query&)> answer = [](const Query&) {

@@ -1,0 +1,46 @@
+// One TCP connection to 127.0.0.1, for requests written out by hand.
+#pragma once
+
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <string>
+
+namespace pkv::test {
+
+class HttpConnection {
+ public:
+  explicit HttpConnection(int port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    const sockaddr_in address{
+        .sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port)), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    EXPECT_EQ(::connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  }
+  ~HttpConnection() { ::close(socket_); }
+  HttpConnection(const HttpConnection&) = delete;
+  HttpConnection& operator=(const HttpConnection&) = delete;
+
+  void send(const std::string& text) {
+    EXPECT_EQ(::send(socket_, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
+  }
+  // Sends `text` and reads until the server closes.
+  std::string ask(const std::string& text) {
+    send(text);
+    std::string reply;
+    char buffer[4096];
+    for (ssize_t got; (got = ::recv(socket_, buffer, sizeof(buffer), 0)) > 0;)
+      reply.append(buffer, static_cast<size_t>(got));
+    return reply;
+  }
+
+ private:
+  int socket_;
+};
+
+// The whole reply to a GET of `path`.
+inline std::string http_get(int port, const std::string& path) {
+  return HttpConnection(port).ask("GET " + path + " HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n");
+}
+
+}  // namespace pkv::test
