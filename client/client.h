@@ -57,11 +57,13 @@ class Client {
   Result<v1::ListCachePoliciesResponse> list_cache_policies();
   Result<v1::GetStatsResponse> get_stats(bool include_requests);
 
+  // A failed call's status with the details the server sent beside it.
+  static Error error_of(const grpc::Status& status);
+
   const std::string& target() const { return target_; }
 
  private:
   bool connect();
-  Error error_of(const grpc::Status& status) const;
   Error unreachable() const;
   template <typename Reply, typename Call>
   Result<Reply> call(Call&& invoke);
