@@ -1,8 +1,10 @@
 // `pyramidkv bench`: checks everything, runs the load, prints what was measured.
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <csignal>
+#include <fstream>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
@@ -75,7 +77,8 @@ int run_bench(Client& client, const BenchOptions& options) {
   std::vector<TraceLine> trace;
   std::vector<BenchPolicy> mix = plan.policies;
   if (const int code = read_trace(plan, trace, mix); code != kGood) return code;
-  if (!options.json.empty() && options.json != "-" && !write_all(options.json, ""))
+  // Found out before the load, and what is in the file stays until there is a report.
+  if (!options.json.empty() && options.json != "-" && !std::ofstream(options.json, std::ios::app))
     return usage_error(absl::StrCat("--json: cannot write ", options.json));
   BenchServer server;
   PromptPool pool;

@@ -98,19 +98,19 @@ void BenchRunner::start(bool measured, BenchClock::time_point due) {
 }
 
 void BenchRunner::done(BenchCall& call, BenchOutcome outcome) {
-  std::shared_ptr<BenchCall> last;  // destroyed behind the lock
   const std::lock_guard lock(mutex_);
   ++(outcome.completed ? completed_ : unsuccessful_);
   generated_tokens_ += outcome.end.usage().completion_tokens();
   record_.add(outcome, interrupted_);
   const auto place = calls_.find(&call);
-  last = std::move(place->second);
+  ended_.push_back(std::move(place->second));
   calls_.erase(place);
   changed_.notify_all();
 }
 
 bool BenchRunner::wait(BenchClock::time_point due, const std::function<bool()>& ready) {
   while (!stop_) {
+    bury();
     std::unique_lock lock(mutex_);
     const auto now = BenchClock::now();
     if (now >= due || (ready && ready())) return true;
@@ -124,8 +124,17 @@ bool BenchRunner::wait(BenchClock::time_point due, const std::function<bool()>& 
 
 void BenchRunner::drain() {
   if (!wait(BenchClock::time_point::max(), [this] { return calls_.empty(); })) cancel_all();
-  std::unique_lock lock(mutex_);
-  changed_.wait(lock, [this] { return calls_.empty(); });
+  {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return calls_.empty(); });
+  }
+  bury();
+}
+
+void BenchRunner::bury() {
+  std::vector<std::shared_ptr<BenchCall>> ended;
+  const std::lock_guard lock(mutex_);
+  ended.swap(ended_);
 }
 
 // Outside of the lock, for a cancelled call may end on the thread that cancels it.

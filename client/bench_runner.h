@@ -52,6 +52,8 @@ class BenchRunner {
   bool wait(BenchClock::time_point due, const std::function<bool()>& ready = {});
   void drain();
   void cancel_all();
+  // Destroys calls that have ended.
+  void bury();
   BenchState state() const;
   double elapsed() const { return std::chrono::duration<double>(BenchClock::now() - begin_).count(); }
 
@@ -71,6 +73,9 @@ class BenchRunner {
   std::condition_variable changed_;
   BenchRecord& record_;
   std::unordered_map<BenchCall*, std::shared_ptr<BenchCall>> calls_;
+  // Destroyed by the thread of run() alone: with a call may go the last hold on its channel, and a channel that is
+  // destroyed by a thread of gRPC waits for that very thread.
+  std::vector<std::shared_ptr<BenchCall>> ended_;
   uint64_t completed_ = 0, unsuccessful_ = 0, generated_tokens_ = 0;
   bool interrupted_ = false;
 };
