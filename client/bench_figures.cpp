@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <numeric>
 
+#include "absl/strings/ascii.h"
+
 namespace pkv::client {
 namespace {
 
@@ -16,6 +18,16 @@ void add_byte_seconds(const v1::CacheReport& report, const char* name, std::opti
   const auto* field = v1::CacheReport::descriptor()->FindFieldByName(name);
   if (field == nullptr || field->cpp_type() != google::protobuf::FieldDescriptor::CPPTYPE_DOUBLE) return;
   sum = sum.value_or(0) + report.GetReflection()->GetDouble(report, field);
+}
+
+// A server's word as a key: of letters, digits and '_' only, not long, and not one of endlessly many.
+template <typename Map>
+typename Map::mapped_type& at_word(Map& map, const std::string& word) {
+  constexpr size_t kMostWords = 64, kMostBytes = 64;
+  std::string key = word.empty() ? "UNKNOWN" : word.substr(0, kMostBytes);
+  std::replace_if(
+      key.begin(), key.end(), [](char c) { return !absl::ascii_isalnum(c) && c != '_'; }, '?');
+  return map.size() < kMostWords || map.contains(key) ? map[key] : map["OTHER"];
 }
 
 bool meets(const BenchOutcome& outcome, const BenchLimits& limits) {
@@ -50,7 +62,7 @@ void BenchFigures::add(const BenchOutcome& outcome, const BenchLimits& limits, b
       ++cancelled;
     } else if (!outcome.reason.empty() && !outcome.admitted) {
       ++refused;
-      ++refusals[outcome.reason];
+      ++at_word(refusals, outcome.reason);
     } else {
       ++failed;
       ++errors[outcome.code];
@@ -77,7 +89,7 @@ void BenchFigures::add(const BenchOutcome& outcome, const BenchLimits& limits, b
 
 void BenchRecord::add(const BenchOutcome& outcome, bool interrupted) {
   if (outcome.completed) {
-    sums_[outcome.end.cache().policy_name()].add(outcome.end);
+    at_word(sums_, outcome.end.cache().policy_name()).add(outcome.end);
   } else if (!interrupted) {
     any_unanswered_ = true;
   }

@@ -1,7 +1,7 @@
 // Every complaint names the option, what was given and the forms that are right.
 #include "client/bench_options.h"
 
-#include <cmath>
+#include <algorithm>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/numbers.h"
@@ -12,7 +12,8 @@
 namespace pkv::client {
 namespace {
 
-constexpr double kLargestRate = 100'000, kLargestSeconds = 1e6, kLargestSpeed = 1e6;
+constexpr double kLeastRate = 0.001, kLargestRate = 100'000, kLeastSpeed = 0.001, kLargestSpeed = 1e6;
+constexpr double kLeastSeconds = 1e-6, kLargestSeconds = 1e6;
 constexpr uint64_t kMostRequests = 1'000'000'000;
 constexpr uint32_t kMostInFlight = 100'000, kMostChannels = 1024;
 
@@ -20,15 +21,15 @@ std::string complaint(const char* option, const std::string& word, const std::st
   return absl::StrCat(option, ": '", word, "' is not ", forms);
 }
 
-bool positive(absl::string_view word, double largest, double& number) {
-  return absl::SimpleAtod(word, &number) && number > 0 && number <= largest;
+bool within(absl::string_view word, double least, double largest, double& number) {
+  return absl::SimpleAtod(word, &number) && number >= least && number <= largest;
 }
 
 // A number of seconds over 0; unset where the word is empty.
 std::string read_seconds(const char* option, const std::string& word, std::optional<double>& seconds) {
   double number = 0;
   if (word.empty()) return "";
-  if (!positive(word, kLargestSeconds, number))
+  if (!within(word, kLeastSeconds, kLargestSeconds, number))
     return complaint(option, word, "a number of seconds over 0 (30 or 0.5)");
   seconds = number;
   return "";
@@ -46,10 +47,11 @@ std::string read_count(const char* option, const std::string& word, T least, T m
 // "4", or "1:8" for a rate that changes.
 std::string read_rate(const std::string& word, ArrivalPlan& plan) {
   const std::vector<std::string> ends = absl::StrSplit(word, ':');
-  if (ends.size() > 2 || !positive(ends.front(), kLargestRate, plan.rate_from) ||
-      !positive(ends.back(), kLargestRate, plan.rate_to)) {
+  if (ends.size() > 2 || !within(ends.front(), kLeastRate, kLargestRate, plan.rate_from) ||
+      !within(ends.back(), kLeastRate, kLargestRate, plan.rate_to)) {
     return complaint("--rate", word,
-                     absl::StrCat("requests a second (4 or 0.5, at most ", kLargestRate, ") or a ramp FROM:TO (1:8)"));
+                     absl::StrCat("requests a second (4 or 0.5, from ", kLeastRate, " to ", kLargestRate,
+                                  ") or a ramp FROM:TO (1:8)"));
   }
   return "";
 }
@@ -78,8 +80,8 @@ std::string read_load(const BenchOptions& options, BenchPlan& plan) {
   if (options.trace.empty() && !plan.duration && !plan.requests)
     return "how long? give --duration SECONDS, --requests N or both: the first that is reached ends the load";
   if (std::string error = read_warmup(options.warmup, plan.warmup); !error.empty()) return error;
-  if (!positive(options.speed, kLargestSpeed, plan.speed))
-    return complaint("--speed", options.speed, "a factor over 0 (2: twice as fast)");
+  if (!within(options.speed, kLeastSpeed, kLargestSpeed, plan.speed))
+    return complaint("--speed", options.speed, "a factor from 0.001 (2: twice as fast)");
   plan.trace = options.trace;
   if (options.spacing != "poisson" && options.spacing != "constant")
     return complaint("--spacing", options.spacing, "poisson or constant");
@@ -182,6 +184,7 @@ std::string plan_bench(const BenchOptions& options, BenchPlan& plan) {
   if (error.empty()) error = parse_mix(options.policies, plan.policies);
   if (error.empty()) error = read_prompts(options, plan);
   if (error.empty()) error = read_calls(options, plan);
+  plan.max_in_flight = std::max(plan.max_in_flight, plan.concurrency.value_or(0));
   note_words(options, plan);
   return error;
 }

@@ -9,6 +9,9 @@ namespace {
 // How long a stop may go unseen, and how often progress is shown.
 constexpr auto kLook = std::chrono::milliseconds(50);
 
+// What a closed loop waits after a call that was not answered: refusals take no time, and a dead server even less.
+constexpr auto kRest = std::chrono::milliseconds(10);
+
 BenchClock::duration clock_duration(double seconds) {
   return std::chrono::duration_cast<BenchClock::duration>(std::chrono::duration<double>(seconds));
 }
@@ -65,7 +68,8 @@ std::optional<Arrival> BenchRunner::next_of_trace() {
 }
 
 void BenchRunner::closed_loop() {
-  while (wait(BenchClock::time_point::max(), [this] { return calls_.size() < *plan_.concurrency; })) {
+  while (wait(BenchClock::time_point::max(), [this] { return calls_.size() < *plan_.concurrency; }) &&
+         wait(rest_until())) {
     const auto now = BenchClock::now();
     const double at = std::chrono::duration<double>(now - begin_).count();
     const bool measured = plan_.warmup.requests > 0 ? started_ >= plan_.warmup.requests : at >= plan_.warmup.seconds;
@@ -100,6 +104,7 @@ void BenchRunner::start(bool measured, BenchClock::time_point due) {
 void BenchRunner::done(BenchCall& call, BenchOutcome outcome) {
   const std::lock_guard lock(mutex_);
   ++(outcome.completed ? completed_ : unsuccessful_);
+  if (!outcome.completed) rest_until_ = outcome.ended + kRest;
   generated_tokens_ += outcome.end.usage().completion_tokens();
   record_.add(outcome, interrupted_);
   const auto place = calls_.find(&call);
@@ -129,6 +134,11 @@ void BenchRunner::drain() {
     changed_.wait(lock, [this] { return calls_.empty(); });
   }
   bury();
+}
+
+BenchClock::time_point BenchRunner::rest_until() const {
+  const std::lock_guard lock(mutex_);
+  return rest_until_;
 }
 
 void BenchRunner::bury() {

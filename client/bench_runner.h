@@ -54,6 +54,7 @@ class BenchRunner {
   void cancel_all();
   // Destroys calls that have ended.
   void bury();
+  BenchClock::time_point rest_until() const;
   BenchState state() const;
   double elapsed() const { return std::chrono::duration<double>(BenchClock::now() - begin_).count(); }
 
@@ -76,6 +77,7 @@ class BenchRunner {
   // Destroyed by the thread of run() alone: with a call may go the last hold on its channel, and a channel that is
   // destroyed by a thread of gRPC waits for that very thread.
   std::vector<std::shared_ptr<BenchCall>> ended_;
+  BenchClock::time_point rest_until_;  // of a closed loop
   uint64_t completed_ = 0, unsuccessful_ = 0, generated_tokens_ = 0;
   bool interrupted_ = false;
 };

@@ -14,7 +14,7 @@ namespace {
 
 using google::protobuf::Value;
 
-constexpr double kLatest = 1e7;  // seconds, 115 days
+constexpr double kLatest = 1e6;  // seconds, 11 days
 constexpr double kMostTokens = 1e9;
 
 bool is_number(const Value& value, double least, double most) {
@@ -45,7 +45,7 @@ std::string read_policy(const Value& value, std::vector<BenchPolicy>& mix, Trace
 
 std::string read_field(const std::string& key, const Value& value, std::vector<BenchPolicy>& mix, TraceLine& line) {
   if (key == "at") {
-    if (!is_number(value, 0, kLatest)) return "\"at\" is not a number of seconds from 0";
+    if (!is_number(value, 0, kLatest)) return "\"at\" is not a number of seconds from 0 to 1000000";
     line.at = value.number_value();
     return "";
   }

@@ -96,7 +96,7 @@ struct Command {
   std::function<int(Client&)> run;
 };
 
-// What the calls are; their policies are a list.
+// What the calls of a load are.
 void add_bench_requests(CLI::App& app, BenchOptions& options) {
   app.add_option("--policies", options.policies,
                  "Mix: NAME[:BUDGET[:SCOPE]][@WEIGHT] separated by commas; the server's default where not given");

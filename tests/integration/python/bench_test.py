@@ -171,7 +171,7 @@ class TwoServers(FolderTest):
         self.assertEqual(process.returncode, 0, errors)
         self.assertEqual(json.loads(output)["all"]["calls"]["completed"], 100)
         by_second = second.stats.GetStats(stats_pb2.GetStatsRequest()).stats.totals.requests_by_code["OK"]
-        self.assertGreater(by_second, 50)
+        self.assertGreater(by_second, 0)
         self.assertLess(by_second, 100)
 
 

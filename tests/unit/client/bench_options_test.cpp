@@ -40,10 +40,11 @@ TEST(BenchOptions, OpenLoop) {
 TEST(BenchOptions, ClosedLoopAndTrace) {
   BenchOptions options = good();
   options.rate = "";
-  options.concurrency = "8";
+  options.concurrency = "2000";
   BenchPlan closed;
   ASSERT_EQ(plan_bench(options, closed), "");
-  EXPECT_EQ(closed.concurrency, 8);
+  EXPECT_EQ(closed.concurrency, 2000);
+  EXPECT_EQ(closed.max_in_flight, 2000);  // nothing of a closed loop is dropped
   EXPECT_FALSE(closed.arrivals.has_value());
   options = {};
   options.trace = "t.jsonl";
@@ -63,10 +64,11 @@ TEST(BenchOptions, WrongWordsAreNamedWithTheirForms) {
   };
   const Case kCases[] = {
       {&BenchOptions::rate, "0", "--rate: '0'", "FROM:TO"},
+      {&BenchOptions::rate, "1e-9", "--rate: '1e-9'", "from 0.001"},
       {&BenchOptions::rate, "1:2:3", "--rate: '1:2:3'", "FROM:TO"},
       {&BenchOptions::rate, "nan", "--rate: 'nan'", "FROM:TO"},
       {&BenchOptions::rate, "fast", "--rate: 'fast'", "requests a second"},
-      {&BenchOptions::rate, "1e9", "--rate: '1e9'", "at most 100000"},
+      {&BenchOptions::rate, "1e9", "--rate: '1e9'", "from 0.001 to 100000"},
       {&BenchOptions::concurrency, "2", "give one of --rate", "--concurrency N"},
       {&BenchOptions::duration, "-1", "--duration: '-1'", "number of seconds"},
       {&BenchOptions::duration, "inf", "--duration: 'inf'", "number of seconds"},

@@ -5,6 +5,7 @@
 #include <google/protobuf/struct.pb.h>
 #include <gtest/gtest.h>
 
+#include "client/bench_progress.h"
 #include "client/json_reader.h"
 #include "client/json_writer.h"
 
@@ -107,6 +108,31 @@ TEST(BenchRecord, AReasonBehindAdmissionIsAFailure) {
   EXPECT_EQ(record.all().refused, 0);
   EXPECT_TRUE(record.any_unanswered());
   EXPECT_FALSE(record.any_completed());
+}
+
+TEST(BenchRecord, WordsOfTheServerAreBounded) {
+  BenchRecord record(2, {});
+  for (int i = 0; i < 500; ++i) record.add(unanswered("ABORTED", ("R" + std::to_string(i)).c_str(), false), false);
+  record.add(unanswered("ABORTED", "R7", false), false);
+  EXPECT_EQ(record.all().refusals.size(), 65);
+  EXPECT_EQ(record.all().refusals.at("R7"), 2);
+  EXPECT_EQ(record.all().refusals.at("OTHER"), 436);
+  BenchRecord steered(2, {});
+  steered.add(unanswered("ABORTED", "\x1b[2J", false), false);
+  EXPECT_EQ(steered.all().refusals.count("??2J"), 1);
+}
+
+TEST(ProgressLine, ShareAndCounts) {
+  const std::string line = progress_line({.seconds = 20,
+                                          .done_share = 0.5,
+                                          .started = 40,
+                                          .in_flight = 3,
+                                          .completed = 36,
+                                          .unsuccessful = 1,
+                                          .generated_tokens = 500});
+  EXPECT_EQ(
+      line,
+      "[############............]  50 %  20 s  started 40  in flight 3  completed 36  unsuccessful 1  25.0 tok/s");
 }
 
 TEST(BenchTable, ShowsAllAndEveryPolicy) {
