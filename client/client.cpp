@@ -55,7 +55,7 @@ Error Client::unreachable() const {
   return {.code = grpc::StatusCode::UNAVAILABLE, .message = absl::StrCat("no server at ", target_), .reachable = false};
 }
 
-Error Client::error_of(const grpc::Status& status) const {
+Error Client::error_of(const grpc::Status& status) {
   Error error{.code = status.error_code(), .message = status.error_message()};
   v1::ErrorStatus details;
   if (!details.ParseFromString(status.error_details())) return error;

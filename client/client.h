@@ -67,11 +67,13 @@ class Client {
   // answer in time.
   Result<Health> check_health(const std::string& service, std::chrono::nanoseconds timeout);
 
+  // A failed call's status with the details the server sent beside it.
+  static Error error_of(const grpc::Status& status);
+
   const std::string& target() const { return target_; }
 
  private:
   bool connect();
-  Error error_of(const grpc::Status& status) const;
   Error unreachable() const;
   template <typename Reply, typename Call>
   Result<Reply> call(Call&& invoke);

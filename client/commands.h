@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "client/bench_options.h"
 #include "client/client.h"
 #include "client/request_builder.h"
 
@@ -82,6 +83,8 @@ int run_estimate(Client& client, const EstimateOptions& options);
 int run_compare(Client& client, CompareOptions options);
 // Writes the page of one reply's kept positions.
 int run_inspect(Client& client, InspectOptions options);
+// Puts a server under load and measures it.
+int run_bench(Client& client, const BenchOptions& options);
 // Prints saved replies side by side; needs no server.
 int run_report(const std::vector<std::string>& files, bool layers);
 

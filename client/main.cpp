@@ -96,6 +96,52 @@ struct Command {
   std::function<int(Client&)> run;
 };
 
+// What the calls of a load are.
+void add_bench_requests(CLI::App& app, BenchOptions& options) {
+  app.add_option("--policies", options.policies,
+                 "Mix: NAME[:BUDGET[:SCOPE]][@WEIGHT] separated by commas; the server's default where not given");
+  app.add_option("--prompt-tokens", options.prompt_tokens, LengthDistribution::forms())->capture_default_str();
+  app.add_option("--max-tokens", options.max_tokens, "As --prompt-tokens, of the answers")->capture_default_str();
+  app.add_option("--prompt-file", options.prompt_file, "Text that prompts are cut from, at random places");
+  app.add_option("--prompt-token-ids", options.prompt_token_ids, "text: of that text; random: any tokens")
+      ->capture_default_str();
+  app.add_option("--model", options.model, "Model id; the server's own where not given");
+  app.add_flag("--ignore-eos,!--no-ignore-eos", options.ignore_eos,
+               "Answers go on behind the end token and have the asked length (default)");
+}
+
+// When the calls are made.
+void add_bench_load(CLI::App& app, BenchOptions& options) {
+  app.add_option("--rate", options.rate, "Open loop: requests a second, or a ramp FROM:TO");
+  app.add_option("--concurrency", options.concurrency, "Closed loop: so many calls at any time");
+  app.add_option("--trace", options.trace,
+                 R"(JSON lines {"at": seconds, "prompt_tokens": N or "prompt": TEXT, "max_tokens": N, "policy": P})");
+  app.add_option("--speed", options.speed, "Factor of the trace's times")->capture_default_str();
+  app.add_option("--spacing", options.spacing, "Of an open loop: poisson or constant")->capture_default_str();
+  app.add_option("--duration", options.duration, "Seconds of arrivals that are measured");
+  app.add_option("--requests", options.requests, "Requests that are measured");
+  app.add_option("--warmup", options.warmup, "Seconds (10) or requests (20req) before them that are not")
+      ->capture_default_str();
+}
+
+Command add_bench(CLI::App& app, BenchOptions& options) {
+  CLI::App* command = app.add_subcommand("bench", "Put a server under load: latencies, throughput, bytes saved");
+  add_bench_load(*command, options);
+  add_bench_requests(*command, options);
+  command->add_option("--channels", options.channels, "Separate connections")->capture_default_str();
+  command->add_option("--max-in-flight", options.max_in_flight, "Calls that would be more are dropped and counted")
+      ->capture_default_str();
+  command->add_option("--timeout", options.timeout, "Deadline of every call, seconds");
+  command->add_option("--service-config", options.service_config,
+                      "File with a gRPC service config (JSON): balancing, health checking, retries");
+  command->add_option("--ttft-limit", options.ttft_limit, "Goodput: seconds to the first token at most");
+  command->add_option("--itl-limit", options.itl_limit, "Goodput: mean seconds between a call's tokens at most");
+  command->add_option("--seed", options.seed, "Of arrivals, lengths, policies and prompts")->capture_default_str();
+  command->add_option("--json", options.json, "Write the report as JSON to this file; -: to stdout, without the table");
+  command->add_flag("--fail-on-error", options.fail_on_error, "Exit code 1 where any call was not answered");
+  return {command, [&options](Client& client) { return run_bench(client, options); }};
+}
+
 // Where the words go.
 struct Options {
   GenerateOptions generate, chat;
@@ -105,6 +151,7 @@ struct Options {
   TokenizeOptions tokenize;
   StatsOptions stats;
   HealthOptions health;
+  BenchOptions bench;
   bool json = false, layers = false;
   std::vector<std::string> files;
 };
@@ -243,6 +290,7 @@ std::vector<Command> add_commands(CLI::App& app, Options& options) {
           add_inspect(app, options.inspect),
           add_tokenize(app, options.tokenize),
           add_report(app, options),
+          add_bench(app, options.bench),
           {models, [&options](Client& client) { return run_models(client, options.json); }},
           {policies, [&options](Client& client) { return run_policies(client, options.json); }},
           add_stats(app, options.stats),

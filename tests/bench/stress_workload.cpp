@@ -3,9 +3,10 @@
 
 #include <algorithm>
 #include <iterator>
-#include <random>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "client/workload.h"
 #include "kernels/check.h"
 
 namespace pkv {
@@ -14,20 +15,15 @@ namespace {
 class Maker {
  public:
   Maker(uint64_t seed, int64_t index, const WorkloadLimits& limits, const Engine& engine)
-      : limits_(limits), engine_(engine) {
-    std::seed_seq mixed{seed, seed >> 32, static_cast<uint64_t>(index)};
-    rng_.seed(mixed);
-  }
+      : limits_(limits), engine_(engine), random_(seed, static_cast<uint64_t>(index)) {}
 
   StressRequest make(int64_t index) {
     StressRequest made{.request = std::make_shared<Request>()};
     Request& request = *made.request;
     request.id = absl::StrCat(index);
-    const int32_t prompt = chance(70) ? number(1, limits_.max_prompt / 3) : number(1, limits_.max_prompt);
+    const int32_t prompt = length(chance(70) ? limits_.max_prompt / 3 : limits_.max_prompt);
     for (int32_t i = 0; i < prompt; ++i) request.prompt.push_back(number(limits_.first_token, limits_.last_token));
-    request.sampling.max_tokens = chance(3)   ? 0
-                                  : chance(5) ? number(1, 3 * limits_.max_answer)
-                                              : number(1, limits_.max_answer);
+    request.sampling.max_tokens = chance(3) ? 0 : length(chance(5) ? 3 * limits_.max_answer : limits_.max_answer);
     request.sampling.temperature = chance(50) ? 0.0f : 1.0f;
     request.sampling.seed = static_cast<uint64_t>(index);
     request.record_positions = true;
@@ -40,16 +36,17 @@ class Maker {
   }
 
  private:
-  int32_t number(int32_t from, int32_t to) {
-    return std::uniform_int_distribution<int32_t>(from, std::max(from, to))(rng_);
+  int32_t number(int32_t from, int32_t to) { return static_cast<int32_t>(random_.number(from, to)); }
+  bool chance(int32_t percent) { return random_.chance(percent); }
+  int32_t length(int32_t longest) {
+    return static_cast<int32_t>(client::LengthDistribution::uniform(1, longest).sample(random_));
   }
-  bool chance(int32_t percent) { return number(1, 100) <= percent; }
 
   static int32_t prompt_of(const Request& request) { return static_cast<int32_t>(request.prompt.size()); }
 
   PolicySpec policy(const Request& request) {
     const std::span<const PolicyRow> rows = policy_table();
-    const PolicyRow& row = rows[static_cast<size_t>(number(0, static_cast<int32_t>(rows.size()) - 1))];
+    const PolicyRow& row = rows[client::WeightedChoice(std::vector<uint32_t>(rows.size(), 1)).sample(random_)];
     PolicySpec spec{.kind = row.kind};
     spec.kv_dtype = chance(75) ? KvDtype::kF16 : KvDtype::kF32;
     for (int32_t pins = chance(20) ? number(1, 2) : 0; pins > 0; --pins) {
@@ -151,7 +148,7 @@ class Maker {
 
   const WorkloadLimits& limits_;
   const Engine& engine_;
-  std::mt19937_64 rng_;
+  client::WorkloadRandom random_;
 };
 
 }  // namespace
