@@ -51,8 +51,8 @@ def pyramid():
     layer = 'label_replace(label_replace({}, "layer", "0$1", "layer", "([0-9])"), "layer", "0$1", "layer", "([0-9][0-9])")'
     held = f"sum by (layer) ({metric('kv_cache_layer_held_bytes', DRAWN)})"
     return [
-        bars(20, "Held by layer: $drawn", "Bytes held in each layer (the first on top), averaged over the time range. pyramidkv gives the lower layers "
-             "more than the upper ones; policies with one budget for all layers draw a block.", BYTES,
+        bars(20, "Held by layer: $drawn", "Bytes held in each layer (the first on top), averaged over the time range. pyramidkv gives the lower "
+             "layers more than the upper ones; policies with one budget for all layers draw a block.", BYTES,
              [(layer.format(held), "{{layer}}")], 6, 14, "drawn", 4),
     ]
 
@@ -74,10 +74,11 @@ def quality():
 
 def cost():
     return [
-        lines(40, "Compression time", "Time spent scoring and cutting, mean per compressed request. It is part of the time to the first token.", SECONDS,
+        lines(40, "Compression time", "Time spent scoring and cutting, mean per compressed request. It is part of the time to the first token.",
+              SECONDS,
               [(mean("kv_cache_compression_duration_seconds", "policy"), "{{policy}}")], width=6),
-        lines(41, "Compression's share of the prefill", "Scoring and cutting as a share of reading prompts. A few percent is normal; more means "
-              "windows or kernels that are large for the prompts.", RATIO,
+        lines(41, "Compression's share of the prefill", "Scoring and cutting as a share of the time in which prompts are read, what runs in "
+              "between for others included. A few percent is normal; more means windows or kernels that are large for the prompts.", RATIO,
               [(f"{by_policy(rate('kv_cache_compression_duration_seconds_sum'))} / {by_policy(rate('request_prefill_duration_seconds_sum'))}",
                 "{{policy}}")], width=6),
         lines(42, "Prompts, compressed or not", "`unchanged`: the prompt was within the budget, or the policy keeps everything.", "reqps",

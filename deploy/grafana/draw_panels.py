@@ -63,7 +63,7 @@ class Frame:
         left, bottom, width, height = frame
         figure.add_artist(FancyBboxPatch((left / size[0], bottom / size[1]), width / size[0], height / size[1], boxstyle="square,pad=0",
                                          facecolor=PANEL, edgecolor=BORDER, linewidth=0.8, transform=figure.transFigure, zorder=-2))
-        figure.text((left + 10) / size[0], (bottom + height - 9) / size[1], title, color=TEXT, fontsize=9, va="top", weight="semibold")
+        figure.text((left + 10) / size[0], (bottom + height - 9) / size[1], title, color=TEXT, fontsize=9, va="top", weight="bold")
 
     def axes(self, left, bottom, right, top=0):
         """Axes inside the frame, with these margins in pixels."""
@@ -85,7 +85,7 @@ class Frame:
 
 def heading(figure, size, place, title):
     """The heading of a row of panels, its left middle at `place`."""
-    figure.text(place[0] / size[0], place[1] / size[1], title, color=TEXT, fontsize=10.5, va="center", weight="semibold")
+    figure.text(place[0] / size[0], place[1] / size[1], title, color=TEXT, fontsize=10.5, va="center", weight="bold")
 
 
 def drawable(series):
@@ -109,6 +109,11 @@ def round_values(low, high, unit):
             if low <= scale * value <= high]
 
 
+def legend_columns(frame, legends):
+    """How many fit beside each other below a panel: a letter takes some six pixels."""
+    return min(len(legends), max(1, int((frame.frame[2] - 70) / (6 * max(map(len, legends)) + 32))))
+
+
 def draw_lines(frame, panel, series):
     defaults = panel["fieldConfig"]["defaults"]
     unit = defaults["unit"]
@@ -116,10 +121,9 @@ def draw_lines(frame, panel, series):
     stacked = defaults["custom"].get("stacking", {}).get("mode") == "normal"
     rows = drawable(series)
     used = [row for row in rows if is_used(row[1])] or rows[:1]  # lines along zero say nothing in a still picture
-    if not used:
-        return say_no_data(frame)
     aside = panel["options"]["legend"]["placement"] == "right"
-    axes = frame.axes(62, 30 if aside else 46, 175 if aside else 12)
+    columns = 1 if aside else legend_columns(frame, [legend for legend, _ in used])
+    axes = frame.axes(62, 30 if aside else 30 + 16 * -(-len(used) // columns), 175 if aside else 14)
     axes.grid(color=GRID, linewidth=0.6)
     floor = None
     for index, (legend, points) in enumerate(used):
@@ -135,8 +139,9 @@ def draw_lines(frame, panel, series):
         if not dash:
             axes.fill_between(x, 0, y, color=color, alpha=0.06, linewidth=0)
     finish_lines(axes, defaults, unit)
-    axes.legend(loc="center left" if aside else "upper left", bbox_to_anchor=(1.01, 0.5) if aside else (-0.02, -0.115), ncol=1 if aside else 5,
-                frameon=False, fontsize=7.5, labelcolor=TEXT, handlelength=1.1, columnspacing=1.0, handletextpad=0.5, borderaxespad=0)
+    below = -24 / (axes.get_position().height * frame.size[1])
+    axes.legend(loc="center left" if aside else "upper left", bbox_to_anchor=(1.01, 0.5) if aside else (-0.02, below), ncol=columns, frameon=False,
+                fontsize=7.5, labelcolor=TEXT, handlelength=1.1, columnspacing=1.0, handletextpad=0.5, borderaxespad=0, labelspacing=0.35)
 
 
 def finish_lines(axes, defaults, unit):
@@ -155,8 +160,6 @@ def finish_lines(axes, defaults, unit):
 def draw_figure(frame, panel, series):
     defaults = panel["fieldConfig"]["defaults"]
     rows = drawable(series)
-    if not rows:
-        return say_no_data(frame)
     if panel["options"]["graphMode"] == "area":
         axes = frame.axes(1, 1, 1, 42)
         axes.axis("off")
@@ -169,24 +172,22 @@ def draw_figure(frame, panel, series):
         text = show(value, defaults["unit"], defaults.get("decimals"))
         if panel["options"]["textMode"] == "value_and_name":
             text = f"{legend}  {text}"
-        axes.text(0.5, 0.62 - 0.3 * index, text, color=threshold_color(panel, value), fontsize=19, ha="center", va="center", weight="semibold")
+        axes.text(0.5, 0.62 - 0.3 * index, text, color=threshold_color(panel, value), fontsize=19, ha="center", va="center", weight="bold")
 
 
 def draw_dial(frame, panel, series):
     rows = drawable(series)
-    value = rows[0][1][-1][1] if rows else 0
+    value = rows[0][1][-1][1]
     axes = frame.blank()
     axes.set(xlim=(-1.25, 1.25), ylim=(-0.25, 1.15), aspect="equal")
     axes.add_patch(Wedge((0, 0), 1, 0, 180, width=0.26, color=GRID))
     axes.add_patch(Wedge((0, 0), 1, 180 - 180 * min(max(value, 0), 1), 180, width=0.26, color=threshold_color(panel, value)))
-    axes.text(0, 0.02, show(value, "percentunit", 0), color=threshold_color(panel, value), fontsize=17, ha="center", va="bottom", weight="semibold")
+    axes.text(0, 0.02, show(value, "percentunit", 0), color=threshold_color(panel, value), fontsize=17, ha="center", va="bottom", weight="bold")
 
 
 def draw_bars(frame, panel, series):
     rows = [(legend, sum(value for _, value in points) / len(points)) for legend, points in sorted(drawable(series))]
     axes = frame.axes(40, 26, 12)
-    if not rows:
-        return say_no_data(frame)
     values = numpy.array([value for _, value in rows])
     axes.barh([legend for legend, _ in rows], values, color=color_of(panel["title"].split()[-1], 0), height=0.78)
     axes.invert_yaxis()
@@ -199,7 +200,8 @@ def draw_bars(frame, panel, series):
 
 
 def draw_table(frame, panel, series):
-    names = panel["transformations"][0]["options"]["renameByName"]
+    options = panel["transformations"][0]["options"]
+    names = {label: options["renameByName"][label] for label in sorted(options["indexByName"], key=options["indexByName"].get)}
     axes = frame.blank()
     rows = [[labels.get(label, "") for label in names] for _, found in series for labels, _ in found]
     columns = [0.0]
@@ -215,4 +217,8 @@ DRAWERS = {"timeseries": draw_lines, "stat": draw_figure, "gauge": draw_dial, "b
 
 def draw(figure, size, frame, title_height, panel, series):
     """Draws a panel at `frame` (left, bottom, width, height in pixels) of a picture of `size`; `series`: [(target, query result)...]."""
-    DRAWERS[panel["type"]](Frame(figure, size, frame, title_height, panel["title"]), panel, series)
+    place = Frame(figure, size, frame, title_height, panel["title"])
+    if any(rows for _, rows in series):
+        DRAWERS[panel["type"]](place, panel, series)
+    else:
+        say_no_data(place)

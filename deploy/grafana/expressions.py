@@ -76,12 +76,11 @@ def of_rules():
 
 
 def _values_of(node, key):
+    """The texts under `key`, however deep in a YAML document."""
     if isinstance(node, dict):
         yield from (value for name, value in node.items() if name == key and isinstance(value, str))
-        node = node.values()
-    if isinstance(node, (dict, list)) or hasattr(node, "__iter__") and not isinstance(node, str):
-        for child in node:
-            yield from _values_of(child, key)
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _values_of(child, key)
 
 
 def of_autoscalers():
@@ -111,13 +110,13 @@ def selectors(text):
 
 
 def metrics_named():
-    """Metric -> a place that names it. From expressions, and from any other mention under deploy/kubernetes (HPA metrics, pickers)."""
+    """Metric -> a place that names it: from expressions, and from any other mention under deploy/kubernetes (HPA metrics, pickers)."""
     found = {}
     for expression in every_expression():
         for name, _ in selectors(expression.text):
             found.setdefault(name, expression.place)
     for path in sorted(AUTOSCALERS.rglob("*.yaml")):
         text = "\n".join(line.split("#")[0] for line in path.read_text().splitlines())
-        for name in re.findall(r"\bpyramidkv_[a-z0-9_]*[a-z0-9]\b(?![/.-])", text):
+        for name in re.findall(r"(?<![\w:./-])pyramidkv_[a-z0-9_]*[a-z0-9]\b(?![:./-])", text):
             found.setdefault(name, str(path.relative_to(ROOT)))
     return found

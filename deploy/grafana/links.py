@@ -5,7 +5,7 @@ import urllib.parse
 
 import expressions
 
-TITLES = ("Saved, by policy", "Exact average share saved", "Pool anatomy", "Recall", "Time to first token", "Inter-token latency", "Tokens")
+TITLES = ("Saved, by policy", "Pool anatomy", "Recall", "Time to first token")
 
 
 def short(text):

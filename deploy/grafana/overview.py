@@ -104,7 +104,7 @@ def engine():
         lines(62, "Rows of model work a step", "Prompt rows plus a row per running answer; `scheduler.step_tokens` is its limit.", COUNT,
               shape("step_tokens"), width=6),
         lines(63, "Memory by component", "Weights, live cache pages and workspace of the chosen servers, and the processes' resident memory.", BYTES,
-              [(f"sum by (device, component) ({metric('device_memory_bytes', INSTANCE)})", "{{device}} {{component}}"),
+              [(f"sum by (component) ({metric('device_memory_bytes', INSTANCE)})", "{{component}}"),
                (f"sum(process_resident_memory_bytes{{{INSTANCE}}})", "resident")], width=6, dashed="resident"),
         lines(64, "Processor", "Cores kept busy, instance by instance.", COUNT,
               [(f"rate(process_cpu_seconds_total{{{INSTANCE}}}[$__rate_interval])", "{{instance}}")], width=6),

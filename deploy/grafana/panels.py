@@ -57,9 +57,12 @@ def lines(panel_id, title, description, unit, queries, width=8, height=8, stacke
     panel.color_scheme(dashboard.FieldColor().mode(models.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
     panel.line_width(1).show_points(shapes.VisibilityMode.NEVER).fill_opacity(35 if stacked else 8)
     panel.tooltip(common.VizTooltipOptions().mode(shapes.TooltipDisplayMode.MULTI).sort(shapes.SortOrder.DESCENDING))
-    panel.legend(common.VizLegendOptions().show_legend(True).display_mode(shapes.LegendDisplayMode.TABLE if legend_right else shapes.LegendDisplayMode.LIST)
-                 .placement(shapes.LegendPlacement.RIGHT if legend_right else shapes.LegendPlacement.BOTTOM)
-                 .calcs(["lastNotNull", "mean"] if legend_right else []))
+    legend = common.VizLegendOptions().show_legend(True)
+    if legend_right:
+        legend.display_mode(shapes.LegendDisplayMode.TABLE).placement(shapes.LegendPlacement.RIGHT).calcs(["lastNotNull", "mean"])
+    else:
+        legend.display_mode(shapes.LegendDisplayMode.LIST).placement(shapes.LegendPlacement.BOTTOM)
+    panel.legend(legend)
     if stacked:
         panel.stacking(common.StackingConfig().mode(shapes.StackingMode.NORMAL).group("A"))
     if minimum is not None:
