@@ -52,23 +52,25 @@ def pyramid():
     held = f"sum by (layer) ({metric('kv_cache_layer_held_bytes', DRAWN)})"
     return [
         bars(20, "Held by layer: $drawn", "Bytes held in each layer (the first on top), averaged over the time range. pyramidkv gives the lower "
-             "layers more than the upper ones; policies with one budget for all layers draw a block.", BYTES,
+             "layers more than the upper ones; policies with one budget for all layers draw a block. Prompts fill the layers one after another: "
+             "while much is read and little generated, every shape leans.", BYTES,
              [(layer.format(held), "{{layer}}")], 6, 14, "drawn", 4),
     ]
 
 
 def quality():
-    def low_and_middle(name):
-        return [(quantile(0.5, name, "policy"), "{{policy}} p50"), (quantile(0.1, name, "policy"), "{{policy}} p10")]
+    def middle_and_low(name):
+        return [(mean(name, "policy"), "{{policy}} mean"), (quantile(0.1, name, "policy"), "{{policy}} p10")]
 
     return [
-        lines(30, "Recall", "Share of the observed attention that the kept entries carried (mean over layers), of completed requests: median, and "
-              "the tenth that lost most (dashed). Low recall is where answers begin to change.", RATIO,
-              low_and_middle("request_kv_cache_recall_ratio"), maximum=1, dashed=".*p10"),
-        lines(31, "Kept share", "Entries held at the end as a share of the full cache, of completed requests: median, and the tenth that kept "
-              "least (dashed). `full` is 1.", RATIO, low_and_middle("request_kv_cache_keep_ratio"), maximum=1, dashed=".*p10"),
-        lines(32, "Peak of a request, p95", "The most cache memory one request held at any instant; admission reserves for it.", BYTES,
-              [(quantile(0.95, "request_kv_cache_peak_bytes", "policy"), "{{policy}}")]),
+        lines(30, "Recall", "Share of the observed attention that the kept entries carried, of completed requests: the mean, and the tenth that "
+              "lost most (dashed). Low recall is where answers begin to change. Percentiles are interpolated between buckets.", RATIO,
+              middle_and_low("request_kv_cache_recall_ratio"), maximum=1, dashed=".*p10"),
+        lines(31, "Kept share", "Entries held at the end as a share of the full cache, of completed requests: the mean, and the tenth that kept "
+              "least (dashed, interpolated between buckets). `full` has a mean of 1.", RATIO, middle_and_low("request_kv_cache_keep_ratio"),
+              dashed=".*p10"),
+        lines(32, "Peak of a request", "The most cache memory a request held at any instant, mean of completed requests; admission reserves for it.",
+              BYTES, [(mean("request_kv_cache_peak_bytes", "policy"), "{{policy}}")]),
     ]
 
 

@@ -28,7 +28,8 @@ def show(value, unit, decimals=None):
         number, word = scaled(("B", "KiB", "MiB", "GiB", "TiB"), 1024)
         return f"{number} {word}" + ("/s" if unit == "Bps" else "")
     if unit == "percentunit":
-        return f"{100 * value:.{decimals if decimals is not None else 1 if abs(value) < 0.1 and value else 0}f}%"
+        digits = decimals if decimals is not None else 0 if abs(value) >= 0.1 or not value else 1 if abs(value) >= 0.01 else 2
+        return f"{100 * value:.{digits}f}%"
     if unit == "s":
         return f"{value * 1000:.3g} ms" if abs(value) < 1 and value else f"{value:.3g} s"
     number, word = scaled(("", " K", " Mil"), 1000)
@@ -42,7 +43,7 @@ def legend_of(target, labels):
 
 def color_of(legend, index):
     for word, color in POLICIES.items():
-        if legend == word or legend.startswith(word + " p"):
+        if legend == word or legend.startswith((word + " p", word + " mean")):
             return color
     return PALETTE[index % len(PALETTE)]
 
@@ -120,7 +121,7 @@ def draw_lines(frame, panel, series):
     dashed = [override["matcher"]["options"] for override in panel["fieldConfig"]["overrides"]]
     stacked = defaults["custom"].get("stacking", {}).get("mode") == "normal"
     rows = drawable(series)
-    used = [row for row in rows if is_used(row[1])] or rows[:1]  # lines along zero say nothing in a still picture
+    used = [row for row in rows if is_used(row[1])] or [("all zero", rows[0][1])]  # lines along zero say nothing in a still picture
     aside = panel["options"]["legend"]["placement"] == "right"
     columns = 1 if aside else legend_columns(frame, [legend for legend, _ in used])
     axes = frame.axes(62, 30 if aside else 30 + 16 * -(-len(used) // columns), 175 if aside else 14)

@@ -93,16 +93,13 @@ def errors():
 
 
 def engine():
-    def shape(name):
-        return [(mean(name, labels=INSTANCE), "mean"), (quantile(0.95, name, labels=INSTANCE), "p95")]
-
     return [
         lines(60, "Steps", "Engine steps a second. Zero with requests running: the engine hangs.", "ops",
               [(f"sum({rate('engine_steps_total', INSTANCE)})", "steps/s")], width=6),
-        lines(61, "Sequences decoded together", "Per step. The higher, the better the weights' memory traffic is shared.", COUNT,
-              shape("batch_size"), width=6),
-        lines(62, "Rows of model work a step", "Prompt rows plus a row per running answer; `scheduler.step_tokens` is its limit.", COUNT,
-              shape("step_tokens"), width=6),
+        lines(61, "Sequences decoded together", "Mean per step that gave tokens. The higher, the better the weights' memory traffic is shared.",
+              COUNT, [(mean("batch_size", labels=INSTANCE), "sequences")], width=6),
+        lines(62, "Rows of model work a step", "Mean of steps that had any: rows of a prompt's chunk in one layer, and one per answer that goes on. "
+              "`scheduler.step_tokens` is the limit of the former.", COUNT, [(mean("step_tokens", labels=INSTANCE), "rows")], width=6),
         lines(63, "Memory by component", "Weights, live cache pages and workspace of the chosen servers, and the processes' resident memory.", BYTES,
               [(f"sum by (component) ({metric('device_memory_bytes', INSTANCE)})", "{{component}}"),
                (f"sum(process_resident_memory_bytes{{{INSTANCE}}})", "resident")], width=6, dashed="resident"),
