@@ -103,7 +103,7 @@ def selectors(text):
 
     def visit(node):
         if isinstance(node, promql_parser.VectorSelector):
-            found.append((node.name, re.sub(r"\s+offset.*", "", node.prettify())))
+            found.append((node.name, node.prettify()))
 
     promql_parser.walk(promql_parser.parse(text), visit)
     return found

@@ -1,6 +1,6 @@
 """The operators' dashboard: is it serving, what is saved, is there room, how fast are answers, what goes wrong."""
-from panels import (BYTES, COUNT, INSTANCE, RATIO, SECONDS, TIMES, add_row, dial, figure, lines, listing, mean, metric, new_dashboard,
-                    quantile, rate)
+from panels import (BYTES, COUNT, FIRING, INSTANCE, RATIO, SECONDS, TIMES, add_row, dial, figure, lines, listing, mean, metric,
+                    new_dashboard, quantile, rate)
 
 UID, TITLE = "pyramidkv-overview", "PyramidKV: overview"
 CACHE = ("pyramidkv-cache", "PyramidKV: cache anatomy")
@@ -12,8 +12,7 @@ def glance():
         figure(1, "Server state", "How many of the chosen servers are in which state. Anything but `serving` takes no new requests.", COUNT,
                [(f"count by (state) ({metric('server_state', INSTANCE)} == 1)", "{{state}}")], sparkline=False, named=True, width=3),
         figure(2, "Alerts firing", "Firing alerts of these servers; docs/runbook.md has a section for each.", COUNT,
-               [('count(ALERTS{alertname=~"PyramidKV.+", alertstate="firing", job=~"$job"}) or vector(0)', "firing")],
-               [(None, "green"), (1, "red")], sparkline=False, width=3),
+               [(f"count({FIRING}) or vector(0)", "firing")], [(None, "green"), (1, "red")], sparkline=False, width=3),
         figure(3, "Saved now", "Cache bytes that the running requests would hold beyond what they do hold if each had the full f16 cache. "
                "Zero when nothing runs; slightly negative when only full caches run, as page slack and bookkeeping count against it.",
                BYTES, [(saved, "saved")], [(None, "orange"), (0, "green")], decimals=1),

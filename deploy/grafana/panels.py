@@ -7,6 +7,8 @@ from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 DATASOURCE = models.DataSourceRef(type_val="prometheus", uid="${datasource}")
 INSTANCE = 'job=~"$job", instance=~"$instance"'
+# An alert about missing targets has no job: hence the empty alternative.
+FIRING = 'ALERTS{alertname=~"PyramidKV.+", alertstate="firing", job=~"$job|"}'
 POLICY = INSTANCE + ', policy=~"$policy"'
 
 BYTES, RATIO, SECONDS, TIMES, COUNT = "bytes", "percentunit", "s", "suffix: x", "short"
@@ -132,7 +134,7 @@ def _label_variable(name, label, query, description):
 def new_dashboard(uid, title, description, other):
     """A dashboard with the variables, links and alert marks that both have; `other`: uid and title of the one it links to."""
     alerts = (dashboard.AnnotationQuery().name("Alerts").datasource(DATASOURCE).enable(True).icon_color("red")
-              .expr('ALERTS{alertname=~"PyramidKV.+", alertstate="firing", job=~"$job"}'))
+              .expr(FIRING))
     result = (dashboard.Dashboard(title).uid(uid).description(description).tags(["pyramidkv"]).readonly().timezone("browser")
               .time("now-30m", "now").refresh("10s").tooltip(models.DashboardCursorSync.CROSSHAIR).annotation(alerts))
     result.with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus")

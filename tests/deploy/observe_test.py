@@ -22,11 +22,17 @@ import verify  # noqa: E402
 STATES = {"health": "ok", "state": "inactive"}
 
 
-def made_up(series=({"policy": "full", "layer": "00", "component": "weights"},), empty=(), rules=None):
-    """A Prometheus in which everything has these series but for expressions that contain a word of `empty`."""
+CONDITIONS = {expression.name: expression.text for expression in expressions.of_rules() if expression.kind == "alert"}
+
+
+def made_up(empty=(), rules=None, true_alerts=()):
+    """A Prometheus in which everything has data but for expressions that contain a word of `empty` and the conditions of alerts; of those
+    only `true_alerts` do."""
+    silent = {text for name, text in CONDITIONS.items() if name not in true_alerts}
+    series = [({"policy": "full", "layer": "00", "component": "weights"}, [(1000 + 5 * step, 0.5 + step) for step in range(10)])]
     loaded = rules or [dict(STATES, name=rule.get("record") or rule.get("alert")) for _, rule in expressions.rules()]
-    return types.SimpleNamespace(rules=lambda: loaded, range=lambda text: [] if any(word in text for word in empty) else
-                                 [(labels, [(1000 + 5 * step, 0.5 + step) for step in range(10)]) for labels in series])
+    has_data = lambda text: text not in silent and not any(word in text for word in empty)  # noqa: E731
+    return types.SimpleNamespace(rules=lambda: loaded, range=lambda text: series if has_data(text) else [])
 
 
 def problems(prometheus):
@@ -53,6 +59,10 @@ class Verify(unittest.TestCase):
         wrong = " ".join(problems(made_up(rules=rules)))
         for expected in ("PyramidKVPoolFull: not loaded", "PyramidKVCacheLeak: fires", "PyramidKVLowRecall: many-to-many"):
             self.assertIn(expected, wrong)
+
+    def test_an_invariant_that_was_broken_for_a_moment_is_named(self):
+        self.assertEqual([line.split(": ")[1:] for line in problems(made_up(true_alerts=["PyramidKVAccountingDrift", "PyramidKVPoolFull"]))],
+                         [["PyramidKVAccountingDrift", "was true for a moment"]])
 
     def test_metrics_that_nobody_exports_are_named(self):
         recorded = {rule["record"] for _, rule in expressions.rules() if "record" in rule}
