@@ -3,12 +3,9 @@
 // connection may hold and how long it may last is bounded.
 #pragma once
 
-#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
-#include <vector>
 
 #include "absl/status/statusor.h"
 
@@ -20,35 +17,21 @@ struct HttpResponse {
   std::string body;
 };
 
+// The path of a GET request, its query cut off, to its answer.
+using HttpHandler = std::function<HttpResponse(const std::string& path)>;
+
 class HttpServer {
  public:
-  // `handler` is called on the server's thread with the path of a GET request, its query cut off; no other method gets
-  // there. UNAVAILABLE, with the system's reason, where `listen` (HOST:PORT, port 0: a free one) cannot be had.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> start(
-      const std::string& listen, std::function<HttpResponse(const std::string& path)> handler);
+  // `handler` is called on the server's thread; no other method gets there. UNAVAILABLE, with the system's reason,
+  // where `listen` (HOST:PORT, port 0: a free one) cannot be had.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> start(const std::string& listen, HttpHandler handler);
   ~HttpServer();  // at once, whatever the clients do
-  HttpServer(const HttpServer&) = delete;
-  HttpServer& operator=(const HttpServer&) = delete;
-  int port() const { return port_; }
+  int port() const;
 
  private:
-  struct Connection;
-  explicit HttpServer(std::function<HttpResponse(const std::string& path)> handler);
-  absl::Status listen_on(const std::string& listen);
-  void run();
-  void accept_one();
-  void advance(Connection& connection);
-  void read_some(Connection& connection);
-  void write_some(Connection& connection);
-  void discard_some(Connection& connection);
-  std::string answer(const std::string& head) const;
-
-  std::function<HttpResponse(const std::string& path)> handler_;
-  int listener_ = -1;
-  int wake_ = -1;  // an eventfd: readable when the thread is to end
-  int port_ = 0;
-  std::vector<std::unique_ptr<Connection>> connections_;  // the oldest first
-  std::jthread thread_;
+  class Listener;
+  explicit HttpServer(std::unique_ptr<Listener> listener);
+  std::unique_ptr<Listener> listener_;
 };
 
 }  // namespace pkv
