@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kMaxCount = 1 << 20;
 constexpr uint64_t kMaxBytes = uint64_t{1} << 50;
+constexpr size_t kMostTypos = 4;  // further away, a name means nothing that could be guessed
 
 template <std::string_view const&... choices>
 bool one_of(std::string_view text) {
@@ -42,7 +43,7 @@ const std::array kKeys = std::to_array<ConfigKey>({
      BooleanKey{[](Config& c) -> bool& { return c.server.reflection; }}},
     {"server.drain_seconds", "After SIGTERM: how long running requests may go on before they are cancelled.",
      RealKey{0, 86400, false, [](Config& c) -> double& { return c.server.drain_seconds; }}},
-    {"model.path", "The model, a GGUF file. Has to be set, here or with --set.",
+    {"model.path", "The model, a GGUF file. Has to be set: here, with --set, or by its variable.",
      TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.path; }}},
     {"model.id", "The model's name in requests and replies. Empty: the file's name without its ending.",
      TextKey{"any text", nullptr, [](Config& c) -> std::string& { return c.model.id; }}},
@@ -51,7 +52,7 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"cache.dtype", "Format of cache entries where a request names none.",
      KvDtypeKey{[](Config& c) -> KvDtype& { return c.cache.dtype; }}},
     {"cache.page_bytes", "Bytes of one cache page, which holds entries of one KV head of one layer of one request.",
-     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }}},
+     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }, 64}},
     {"runtime.device", "What computes: auto is cpu; reference is slow, plain code to compare with.",
      TextKey{"auto, cpu, reference, cuda:N", is_device, [](Config& c) -> std::string& { return c.runtime.device; }}},
     {"runtime.compute",
@@ -69,7 +70,7 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"scheduler.max_running", "Requests that may run at once.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_running; }}},
     {"scheduler.max_waiting", "Requests that may wait; further ones are refused with RESOURCE_EXHAUSTED.",
-     IntegerKey{0, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_waiting; }}},
+     IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_waiting; }}},
     {"scheduler.step_tokens",
      "Rows of one engine step at most: a chunk of a prompt plus one token of every running answer.",
      IntegerKey{1, 1 << 16, [](Config& c) -> int32_t& { return c.scheduler.step_tokens; }}},
@@ -95,7 +96,7 @@ struct Reader {
 
   bool operator()(const IntegerKey& key) const {
     const std::optional<int64_t> value = parse_integer(text);
-    if (!value || *value < key.min || *value > key.max) return false;
+    if (!value || *value < key.min || *value > key.max || *value % key.multiple_of != 0) return false;
     key.field(config) = static_cast<int32_t>(*value);
     return true;
   }
@@ -131,7 +132,8 @@ struct Reader {
 
 struct Ranger {
   std::string operator()(const IntegerKey& key) const {
-    return absl::StrCat("a whole number from ", key.min, " to ", key.max);
+    return absl::StrCat("a whole number from ", key.min, " to ", key.max,
+                        key.multiple_of == 1 ? "" : absl::StrCat(", a multiple of ", key.multiple_of));
   }
   std::string operator()(const RealKey& key) const {
     return absl::StrCat("a number ", key.above_min ? "above " : "from ", show_real(key.min),
@@ -210,6 +212,19 @@ std::span<const ConfigKey> config_keys() { return kKeys; }
 const ConfigKey* find_config_key(std::string_view name) {
   const auto found = std::find_if(kKeys.begin(), kKeys.end(), [&](const ConfigKey& key) { return key.name == name; });
   return found == kKeys.end() ? nullptr : &*found;
+}
+
+const ConfigKey* nearest_config_key(std::string_view name) {
+  const ConfigKey* nearest = nullptr;
+  size_t least = kMostTypos + 1;
+  for (const ConfigKey& key : kKeys) {
+    const size_t distance = edit_distance(name, key.name);
+    if (distance < least) {
+      nearest = &key;
+      least = distance;
+    }
+  }
+  return nearest;
 }
 
 }  // namespace pkv
