@@ -35,6 +35,9 @@ bool is_device(std::string_view text) {
 
 bool is_optional_listen_address(std::string_view text) { return text.empty() || is_listen_address(text); }
 bool is_name(std::string_view text) { return !text.empty(); }
+bool is_printable(std::string_view text) {
+  return std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+}
 
 const std::array kKeys = std::to_array<ConfigKey>({
     {"server.listen", "Address of the gRPC services. Port 0 takes a free one, which the log names.",
@@ -46,7 +49,7 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"model.path", "The model, a GGUF file. Has to be set: here, with --set, or by its variable.",
      TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.path; }}},
     {"model.id", "The model's name in requests and replies. Empty: the file's name without its ending.",
-     TextKey{"any text", nullptr, [](Config& c) -> std::string& { return c.model.id; }}},
+     TextKey{"text without control characters", is_printable, [](Config& c) -> std::string& { return c.model.id; }}},
     {"cache.pool_bytes", "Key/value-cache memory of all requests together. Costs nothing until it is used.",
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.cache.pool_bytes; }}},
     {"cache.dtype", "Format of cache entries where a request names none.",
@@ -172,6 +175,7 @@ absl::Status parse_presets(const ConfigNode& node, std::vector<PolicyPreset>& pr
   };
   std::vector<PolicyPreset> parsed;
   for (const auto& [name, value] : node.entries) {
+    if (name.empty()) return refuse(value, "\"\"", "a preset needs a name, by which requests ask for it");
     if (!value.is_mapping) return refuse(value, name, "must be a mapping with at least policy");
     PolicyPreset& preset = parsed.emplace_back(PolicyPreset{.name = name, .where = value.where});
     for (const auto& [key, setting] : value.entries) {

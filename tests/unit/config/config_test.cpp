@@ -84,21 +84,20 @@ TEST_P(BadValues, NameKeyAndPlace) {
 
 INSTANTIATE_TEST_SUITE_P(
     Config, BadValues,
-    ::testing::Values(BadValue{"server.listen", "nowhere"}, BadValue{"server.listen", "host:70000"},
-                      BadValue{"server.listen", "::1:5"}, BadValue{"server.reflection", "maybe"},
-                      BadValue{"server.drain_seconds", "-1"}, BadValue{"server.drain_seconds", "nan"},
-                      BadValue{"cache.pool_bytes", "12 parsecs"}, BadValue{"cache.pool_bytes", "-1MiB"},
-                      BadValue{"cache.pool_bytes", "1"}, BadValue{"cache.dtype", "f8"},
-                      BadValue{"cache.page_bytes", "0"}, BadValue{"cache.page_bytes", "4096.5"},
-                      BadValue{"runtime.device", "gpu"}, BadValue{"runtime.device", "cuda:"},
-                      BadValue{"runtime.device", "cuda:-1"}, BadValue{"runtime.compute", "float16"},
-                      BadValue{"runtime.isa", "avx"}, BadValue{"runtime.threads", "-1"},
-                      BadValue{"runtime.workspace_bytes", ""}, BadValue{"scheduler.max_running", "0"},
-                      BadValue{"scheduler.max_waiting", "many"}, BadValue{"scheduler.max_waiting", "0"},
-                      BadValue{"cache.page_bytes", "4100"}, BadValue{"scheduler.step_tokens", "0"},
-                      BadValue{"metrics.listen", "9464"}, BadValue{"log.level", "loud"}, BadValue{"log.format", "xml"},
-                      BadValue{"policies.default", ""}, BadValue{"policies.default_keep_ratio", "0"},
-                      BadValue{"policies.default_keep_ratio", "1.01"}, BadValue{"policies.presets", "3"}));
+    ::testing::Values(
+        BadValue{"server.listen", "nowhere"}, BadValue{"server.listen", "host:70000"},
+        BadValue{"server.listen", "::1:5"}, BadValue{"server.reflection", "maybe"},
+        BadValue{"server.drain_seconds", "-1"}, BadValue{"server.drain_seconds", "nan"}, BadValue{"model.id", "a\nb"},
+        BadValue{"cache.pool_bytes", "12 parsecs"}, BadValue{"cache.pool_bytes", "-1MiB"},
+        BadValue{"cache.pool_bytes", "1"}, BadValue{"cache.dtype", "f8"}, BadValue{"cache.page_bytes", "0"},
+        BadValue{"cache.page_bytes", "4096.5"}, BadValue{"runtime.device", "gpu"}, BadValue{"runtime.device", "cuda:"},
+        BadValue{"runtime.device", "cuda:-1"}, BadValue{"runtime.compute", "float16"}, BadValue{"runtime.isa", "avx"},
+        BadValue{"runtime.threads", "-1"}, BadValue{"runtime.workspace_bytes", ""},
+        BadValue{"scheduler.max_running", "0"}, BadValue{"scheduler.max_waiting", "many"},
+        BadValue{"scheduler.max_waiting", "0"}, BadValue{"cache.page_bytes", "4100"},
+        BadValue{"scheduler.step_tokens", "0"}, BadValue{"metrics.listen", "9464"}, BadValue{"log.level", "loud"},
+        BadValue{"log.format", "xml"}, BadValue{"policies.default", ""}, BadValue{"policies.default_keep_ratio", "0"},
+        BadValue{"policies.default_keep_ratio", "1.01"}, BadValue{"policies.presets", "3"}));
 
 TEST(Config, GoodValuesOfEveryType) {
   const absl::StatusOr<Config> config =
@@ -150,6 +149,7 @@ TEST(Config, BadPresetsNameKeyAndLine) {
   const std::string head = "policies:\n  presets:\n    a:\n      policy: snapkv\n";
   EXPECT_EQ(refusal(head + "      tokens: {b: 3}\n"), "file.yaml:5: policies.presets.a.tokens: must be a single value");
   EXPECT_EQ(refusal(head + "      policy: h2o\n"), "file.yaml:5: policy: given twice");
+  EXPECT_THAT(refusal("policies:\n  presets:\n    \"\": {policy: full}\n"), HasSubstr("needs a name"));
   EXPECT_THAT(refusal("policies:\n  presets:\n    a: 3\n"),
               HasSubstr("file.yaml:3: policies.presets.a: must be a mapping"));
 }
