@@ -13,9 +13,8 @@ constexpr int kWrongUsage = 2;
 // Every key with its meaning, default and range, from the table of keys.
 std::string describe_keys() {
   std::string text =
-      "Configuration keys, in the file, as environment variables (cache.pool_bytes is PYRAMIDKV_CACHE__POOL_BYTES) or "
-      "with "
-      "--set; a variable overrides the file, --set both:\n";
+      "Configuration keys, in the file, as environment variables (cache.pool_bytes is PYRAMIDKV_CACHE__POOL_BYTES)\n"
+      "or with --set; a variable overrides the file, --set both:\n";
   const Config defaults;
   for (const ConfigKey& key : config_keys()) {
     text.append("  ").append(key.name).append(" = ").append(key.show(defaults)).append("\n");

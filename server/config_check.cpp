@@ -1,6 +1,5 @@
 #include "server/config_check.h"
 
-#include <filesystem>
 #include <memory>
 #include <string>
 

@@ -1,6 +1,5 @@
-// The table of all configuration keys: name, meaning, default and range of each. Parsing a file, variables, --set, the
-// list that
-// --help prints and the test of config/server.yaml all use it.
+// The table of all configuration keys: name, meaning, default and range of each. Parsing a file, variables and
+// --set, the list that --help prints and the test of config/server.yaml all use it.
 #pragma once
 
 #include <cstdint>
