@@ -1,6 +1,7 @@
 """The OCI runtime configuration of the image that scripts/image_check built: image_bundle.py IMAGE.json ROOTFS MODEL prints one that
 runs the image's command as its user, on a read-only root, without capabilities, in a network of its own. image_bundle.py --health
-IMAGE.json prints the words of its HEALTHCHECK, one a line, and --user IMAGE.json its user."""
+IMAGE.json prints the words of its HEALTHCHECK, one a line, --user IMAGE.json its user, --labels IMAGE.json its labels, NAME=value a
+line."""
 import json
 import sys
 
@@ -48,6 +49,9 @@ def main(arguments):
         return
     if arguments[0] == "--user":
         print(image_config(arguments[1])["User"])
+        return
+    if arguments[0] == "--labels":
+        print("\n".join(f"{name}={value}" for name, value in image_config(arguments[1])["Labels"].items()))
         return
     image, rootfs, model = arguments
     json.dump(bundle(image_config(image), rootfs, model), sys.stdout, indent=1)
