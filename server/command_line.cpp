@@ -12,7 +12,9 @@ constexpr int kWrongUsage = 2;
 
 // Every key with its meaning, default and range, from the table of keys.
 std::string describe_keys() {
-  std::string text = "Configuration keys (in the file, or with --set):\n";
+  std::string text =
+      "Configuration keys, in the file, as environment variables (cache.pool_bytes is PYRAMIDKV_CACHE__POOL_BYTES)\n"
+      "or with --set; a variable overrides the file, --set both:\n";
   const Config defaults;
   for (const ConfigKey& key : config_keys()) {
     text.append("  ").append(key.name).append(" = ").append(key.show(defaults)).append("\n");
@@ -28,11 +30,14 @@ std::optional<CommandLine> parse_command_line(int argc, char** argv, int& exit_c
   CommandLine line;
   CLI::App app("Serves a language model over gRPC, every request with a key/value-cache budget of its own.",
                "pyramidkv-server");
-  app.add_option("--config", line.config_path, "YAML file; without it every key has its default")->type_name("FILE");
-  app.add_option("--set", line.assignments, "Sets one key, after the file; may be repeated")
+  app.add_option("--config", line.config_path, "YAML file; without it every key has its default")
+      ->type_name("FILE")
+      ->envname("PYRAMIDKV_CONFIG");
+  app.add_option("--set", line.assignments, "Sets one key, after file and variables; may be repeated")
       ->type_name("KEY=VALUE")
       ->allow_extra_args(false);
-  app.add_flag("--check-config", line.check_config, "Checks the configuration and ends");
+  app.add_flag("--check-config", line.check_config,
+               "Checks whether this machine could run the configuration, and ends");
   app.set_version_flag("--version", "pyramidkv-server " + std::string(version()));
   app.footer(describe_keys());
   try {

@@ -14,13 +14,6 @@ namespace {
 // Rows of a prompt that are computed together, unless a step may have fewer.
 constexpr int32_t kPrefillChunkRows = 256;
 
-BackendOptions backend_options(const RuntimeConfig& config) {
-  return {.device = config.device == "auto" ? "cpu" : config.device,
-          .exact = config.compute == "float32",
-          .threads = config.threads,
-          .isa = config.isa == "auto" ? "" : config.isa};
-}
-
 EngineOptions engine_options(const Config& config) {
   return {.pool_bytes = config.cache.pool_bytes,
           .page_bytes = config.cache.page_bytes,
@@ -42,6 +35,13 @@ absl::Status about_file(const absl::Status& status, const std::string& path) {
 }
 
 }  // namespace
+
+BackendOptions backend_options(const RuntimeConfig& config) {
+  return {.device = config.device == "auto" ? "cpu" : config.device,
+          .exact = config.compute == "float32",
+          .threads = config.threads,
+          .isa = config.isa == "auto" ? "" : config.isa};
+}
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config) {
   const std::string& path = config.model.path;

@@ -36,6 +36,9 @@ class LoadedModel {
   ServedModel served_;
 };
 
+// How the backend of a configuration is made.
+BackendOptions backend_options(const RuntimeConfig& config);
+
 // SHA-256 of a file, lower-case hexadecimal. NOT_FOUND where it cannot be read.
 absl::StatusOr<std::string> file_sha256(const std::string& path);
 

@@ -7,10 +7,12 @@
 #include <ctime>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/time/clock.h"
 #include "server/app.h"
 #include "server/command_line.h"
+#include "server/config_check.h"
 
 namespace pkv {
 namespace {
@@ -22,6 +24,12 @@ constexpr long kEngineCheckNanoseconds = 500'000'000;
 int refuse(const absl::Status& status) {
   std::fprintf(stderr, "pyramidkv-server: %s\n", std::string(status.message()).c_str());
   return kWrongUsage;
+}
+
+std::vector<std::string> environment_variables() {
+  std::vector<std::string> variables;
+  for (char** variable = environ; *variable != nullptr; ++variable) variables.emplace_back(*variable);
+  return variables;
 }
 
 sigset_t stop_signals() {
@@ -77,17 +85,20 @@ int run(int argc, char** argv) {
   int exit_code = 0;
   const std::optional<CommandLine> line = parse_command_line(argc, argv, exit_code);
   if (!line) return exit_code;
-  const absl::StatusOr<Config> config = load_config(line->config_path, line->assignments);
+  const absl::StatusOr<Config> config = load_config(
+      {.path = line->config_path, .environment = environment_variables(), .assignments = line->assignments});
   if (!config.ok()) return refuse(config.status());
   const absl::StatusOr<PolicyCatalog> policies = PolicyCatalog::create(config->policies, config->cache.dtype);
   if (!policies.ok()) return refuse(policies.status());
   if (line->check_config) {
+    if (const absl::Status status = check_on_this_machine(*config); !status.ok()) return refuse(status);
     std::printf("the configuration is good%s\n", config->model.path.empty() ? "; model.path is still to be set" : "");
     return 0;
   }
   if (config->model.path.empty()) {
-    return refuse(
-        absl::InvalidArgumentError("model.path: has to be set, in the file or with --set model.path=FILE.gguf"));
+    return refuse(absl::InvalidArgumentError(
+        "model.path: has to be set, in the file, by the variable PYRAMIDKV_MODEL__PATH or with "
+        "--set model.path=FILE.gguf"));
   }
   return serve(*config);
 }

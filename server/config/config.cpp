@@ -1,15 +1,20 @@
 #include "server/config/config.h"
 
+#include <filesystem>
 #include <fstream>
-#include <map>
+#include <limits>
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
 #include "server/config/config_keys.h"
 #include "server/config/config_node.h"
+#include "server/config/config_values.h"
+#include "server/config/environment.h"
 
 namespace pkv {
 namespace {
+
+constexpr uint64_t kMaxPages = std::numeric_limits<int32_t>::max();  // a page's number is an int32
 
 bool is_section(const std::string& path) {
   for (const ConfigKey& key : config_keys()) {
@@ -18,12 +23,23 @@ bool is_section(const std::string& path) {
   return false;
 }
 
+absl::Status unknown_key(const std::string& where, const std::string& name) {
+  const ConfigKey* key = nearest_config_key(name);
+  return absl::InvalidArgumentError(
+      absl::StrCat(where, ": ", name, ": unknown key",
+                   key == nullptr ? "" : absl::StrCat("; is ", std::string(key->name), " meant?")));
+}
+
+absl::Status set(const ConfigKey& key, const ConfigNode& node, Config& config) {
+  if (absl::Status status = key.parse(node, config); !status.ok()) return status;
+  config.places[std::string(key.name)] = node.where;
+  return absl::OkStatus();
+}
+
 // Applies everything below `node`, whose key is `path` (empty: the whole file).
 absl::Status apply(const ConfigNode& node, const std::string& path, Config& config) {
-  if (const ConfigKey* key = find_config_key(path)) return key->parse(node, config);
-  if (!path.empty() && !is_section(path)) {
-    return absl::InvalidArgumentError(absl::StrCat(node.where, ": ", path, ": unknown key"));
-  }
+  if (const ConfigKey* key = find_config_key(path)) return set(*key, node, config);
+  if (!path.empty() && !is_section(path)) return unknown_key(node.where, path);
   if (!node.is_mapping && !node.scalar.empty()) {
     const std::string name = path.empty() ? "a configuration" : path;
     return absl::InvalidArgumentError(absl::StrCat(node.where, ": ", name, ": must be a mapping of keys"));
@@ -35,27 +51,73 @@ absl::Status apply(const ConfigNode& node, const std::string& path, Config& conf
   return absl::OkStatus();
 }
 
-absl::Status assign(const std::string& assignment, Config& config) {
+// One key from the text of an option or a variable, of which `where` says which.
+absl::Status assign(const ConfigKey& key, const std::string& value, const std::string& where, Config& config) {
+  ConfigNode node;
+  node.scalar = value;
+  if (std::holds_alternative<PresetsKey>(key.type)) {
+    absl::StatusOr<ConfigNode> mapping = parse_yaml(value, where);
+    if (!mapping.ok()) return mapping.status();
+    node = *std::move(mapping);
+  }
+  node.where = where;
+  return set(key, node, config);
+}
+
+absl::Status apply_environment(const std::vector<std::string>& environment, Config& config) {
+  const absl::StatusOr<std::vector<Variable>> variables = config_variables(environment);
+  if (!variables.ok()) return variables.status();
+  for (const Variable& variable : *variables) {
+    if (absl::Status status = assign(*variable.key, variable.value, variable.name, config); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status apply_option(const std::string& assignment, Config& config) {
   const size_t equals = assignment.find('=');
   if (equals == std::string::npos) {
     return absl::InvalidArgumentError(absl::StrCat("--set ", assignment, ": must be key=value"));
   }
   const std::string name = assignment.substr(0, equals);
-  const std::string value = assignment.substr(equals + 1);
   const ConfigKey* key = find_config_key(name);
-  if (key == nullptr) return absl::InvalidArgumentError(absl::StrCat("--set: ", name, ": unknown key"));
-  ConfigNode node;
-  node.scalar = value;
-  if (std::holds_alternative<PresetsKey>(key->type)) {
-    absl::StatusOr<ConfigNode> mapping = parse_yaml(value, "--set");
-    if (!mapping.ok()) return mapping.status();
-    node = *std::move(mapping);
+  if (key == nullptr) return unknown_key("--set", name);
+  return assign(*key, assignment.substr(equals + 1), "--set", config);
+}
+
+// Two addresses of one port that cannot both be listened on: the same host, or one of them every host.
+bool same_address(const std::string& a, const std::string& b) {
+  const auto host = [](const std::string& address) { return address.substr(0, address.rfind(':')); };
+  const auto port = [](const std::string& address) { return parse_integer(address.substr(address.rfind(':') + 1)); };
+  const auto is_every_host = [](const std::string& name) { return name == "0.0.0.0" || name == "[::]"; };
+  return port(a) == port(b) && port(a) != 0 && (host(a) == host(b) || is_every_host(host(a)) || is_every_host(host(b)));
+}
+
+// What no key can know by itself.
+absl::Status check_together(const Config& config) {
+  if (!config.metrics.listen.empty() && same_address(config.server.listen, config.metrics.listen)) {
+    return absl::InvalidArgumentError(
+        config.about("metrics.listen", absl::StrCat("is \"", config.metrics.listen, "\", which server.listen (",
+                                                    config.server.listen, ") takes; set another port")));
   }
-  node.where = "--set";
-  return key->parse(node, config);
+  if (config.cache.pool_bytes < static_cast<uint64_t>(config.cache.page_bytes)) {
+    return absl::InvalidArgumentError(
+        config.about("cache.pool_bytes", absl::StrCat("must hold a page of cache.page_bytes (", config.cache.page_bytes,
+                                                      "), not ", config.cache.pool_bytes)));
+  }
+  if (config.cache.pool_bytes / static_cast<uint64_t>(config.cache.page_bytes) > kMaxPages) {
+    return absl::InvalidArgumentError(config.about(
+        "cache.pool_bytes", absl::StrCat("must be at most ", kMaxPages, " pages of cache.page_bytes (",
+                                         config.cache.page_bytes, "), not ", show_bytes(config.cache.pool_bytes))));
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path) {
+  // A directory can be opened, and reads as if it were an empty file.
+  std::error_code error;
+  if (std::filesystem::is_directory(path, error)) {
+    return absl::NotFoundError(absl::StrCat(path, ": is a directory; --config takes a YAML file"));
+  }
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
   if (!file || !(text << file.rdbuf())) {
@@ -68,23 +130,30 @@ absl::StatusOr<std::string> read_file(const std::string& path) {
 
 }  // namespace
 
-absl::StatusOr<Config> parse_config(const std::string& text, const std::string& name,
-                                    const std::vector<std::string>& assignments) {
-  absl::StatusOr<ConfigNode> root = parse_yaml(text, name);
+std::string Config::about(std::string_view key, std::string_view description) const {
+  const auto place = places.find(key);
+  return absl::StrCat(place == places.end() ? "" : place->second + ": ", std::string(key), ": ",
+                      std::string(description));
+}
+
+absl::StatusOr<Config> parse_config(const std::string& text, const ConfigSources& sources) {
+  absl::StatusOr<ConfigNode> root = parse_yaml(text, sources.path);
   if (!root.ok()) return root.status();
   Config config;
   if (absl::Status status = apply(*root, "", config); !status.ok()) return status;
-  for (const std::string& assignment : assignments) {
-    if (absl::Status status = assign(assignment, config); !status.ok()) return status;
+  if (absl::Status status = apply_environment(sources.environment, config); !status.ok()) return status;
+  for (const std::string& assignment : sources.assignments) {
+    if (absl::Status status = apply_option(assignment, config); !status.ok()) return status;
   }
+  if (absl::Status status = check_together(config); !status.ok()) return status;
   return config;
 }
 
-absl::StatusOr<Config> load_config(const std::string& path, const std::vector<std::string>& assignments) {
-  if (path.empty()) return parse_config("", "", assignments);
-  absl::StatusOr<std::string> text = read_file(path);
+absl::StatusOr<Config> load_config(const ConfigSources& sources) {
+  if (sources.path.empty()) return parse_config("", sources);
+  absl::StatusOr<std::string> text = read_file(sources.path);
   if (!text.ok()) return text.status();
-  return parse_config(*text, path, assignments);
+  return parse_config(*text, sources);
 }
 
 }  // namespace pkv

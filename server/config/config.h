@@ -1,8 +1,9 @@
-// The server's configuration, typed, and how it is loaded: defaults, then a YAML file, then --set options. One table of
-// keys (config_keys.h) drives all of it.
+// The server's configuration, typed, and how it is loaded: defaults, then a YAML file, then environment variables, then
+// --set options. One table of keys (config_keys.h) drives all of it.
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -80,15 +81,25 @@ struct Config {
   MetricsConfig metrics;
   LogConfig log;
   PoliciesConfig policies;
+
+  // Where each key that is not at its default was set: "server.yaml:12", "PYRAMIDKV_MODEL__PATH", "--set".
+  std::map<std::string, std::string, std::less<>> places;
+  // "server.yaml:12: model.path: `description`", for refusals that need more than the value.
+  std::string about(std::string_view key, std::string_view description) const;
 };
 
-// `path` empty: no file. `assignments` are "key=value" as given to --set, later ones win. INVALID_ARGUMENT naming file,
-// line and key (or the --set) for an unknown or repeated key, a wrong type or a value out of range; NOT_FOUND for a
-// missing file.
-absl::StatusOr<Config> load_config(const std::string& path, const std::vector<std::string>& assignments);
+// Where a configuration comes from; later ones win.
+struct ConfigSources {
+  std::string path;                      // YAML file; empty: none
+  std::vector<std::string> environment;  // NAME=value, as in environ; what is not the server's is passed over
+  std::vector<std::string> assignments;  // key=value as given to --set, in order
+};
 
-// As load_config, from YAML text; `name` stands for the file in messages.
-absl::StatusOr<Config> parse_config(const std::string& text, const std::string& name,
-                                    const std::vector<std::string>& assignments);
+// INVALID_ARGUMENT naming file and line, variable or --set, and the key, for an unknown or repeated key, a wrong type
+// or a value out of range; NOT_FOUND for a file that is missing or is none.
+absl::StatusOr<Config> load_config(const ConfigSources& sources);
+
+// As load_config, from YAML text; sources.path stands for the file in messages.
+absl::StatusOr<Config> parse_config(const std::string& text, const ConfigSources& sources);
 
 }  // namespace pkv

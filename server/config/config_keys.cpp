@@ -14,6 +14,7 @@ namespace {
 
 constexpr int64_t kMaxCount = 1 << 20;
 constexpr uint64_t kMaxBytes = uint64_t{1} << 50;
+constexpr size_t kMostTypos = 4;  // further away, a name means nothing that could be guessed
 
 template <std::string_view const&... choices>
 bool one_of(std::string_view text) {
@@ -34,6 +35,9 @@ bool is_device(std::string_view text) {
 
 bool is_optional_listen_address(std::string_view text) { return text.empty() || is_listen_address(text); }
 bool is_name(std::string_view text) { return !text.empty(); }
+bool is_printable(std::string_view text) {
+  return std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+}
 
 const std::array kKeys = std::to_array<ConfigKey>({
     {"server.listen", "Address of the gRPC services. Port 0 takes a free one, which the log names.",
@@ -42,16 +46,16 @@ const std::array kKeys = std::to_array<ConfigKey>({
      BooleanKey{[](Config& c) -> bool& { return c.server.reflection; }}},
     {"server.drain_seconds", "After SIGTERM: how long running requests may go on before they are cancelled.",
      RealKey{0, 86400, false, [](Config& c) -> double& { return c.server.drain_seconds; }}},
-    {"model.path", "The model, a GGUF file. Has to be set, here or with --set.",
+    {"model.path", "The model, a GGUF file. Has to be set: here, with --set, or by its variable.",
      TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.path; }}},
     {"model.id", "The model's name in requests and replies. Empty: the file's name without its ending.",
-     TextKey{"any text", nullptr, [](Config& c) -> std::string& { return c.model.id; }}},
+     TextKey{"text without control characters", is_printable, [](Config& c) -> std::string& { return c.model.id; }}},
     {"cache.pool_bytes", "Key/value-cache memory of all requests together. Costs nothing until it is used.",
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.cache.pool_bytes; }}},
     {"cache.dtype", "Format of cache entries where a request names none.",
      KvDtypeKey{[](Config& c) -> KvDtype& { return c.cache.dtype; }}},
     {"cache.page_bytes", "Bytes of one cache page, which holds entries of one KV head of one layer of one request.",
-     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }}},
+     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }, 64}},
     {"runtime.device", "What computes: auto is cpu; reference is slow, plain code to compare with.",
      TextKey{"auto, cpu, reference, cuda:N", is_device, [](Config& c) -> std::string& { return c.runtime.device; }}},
     {"runtime.compute",
@@ -69,7 +73,7 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"scheduler.max_running", "Requests that may run at once.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_running; }}},
     {"scheduler.max_waiting", "Requests that may wait; further ones are refused with RESOURCE_EXHAUSTED.",
-     IntegerKey{0, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_waiting; }}},
+     IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_waiting; }}},
     {"scheduler.step_tokens",
      "Rows of one engine step at most: a chunk of a prompt plus one token of every running answer.",
      IntegerKey{1, 1 << 16, [](Config& c) -> int32_t& { return c.scheduler.step_tokens; }}},
@@ -98,7 +102,7 @@ struct Reader {
 
   bool operator()(const IntegerKey& key) const {
     const std::optional<int64_t> value = parse_integer(text);
-    if (!value || *value < key.min || *value > key.max) return false;
+    if (!value || *value < key.min || *value > key.max || *value % key.multiple_of != 0) return false;
     key.field(config) = static_cast<int32_t>(*value);
     return true;
   }
@@ -134,7 +138,8 @@ struct Reader {
 
 struct Ranger {
   std::string operator()(const IntegerKey& key) const {
-    return absl::StrCat("a whole number from ", key.min, " to ", key.max);
+    return absl::StrCat("a whole number from ", key.min, " to ", key.max,
+                        key.multiple_of == 1 ? "" : absl::StrCat(", a multiple of ", key.multiple_of));
   }
   std::string operator()(const RealKey& key) const {
     return absl::StrCat("a number ", key.above_min ? "above " : "from ", show_real(key.min),
@@ -173,6 +178,7 @@ absl::Status parse_presets(const ConfigNode& node, std::vector<PolicyPreset>& pr
   };
   std::vector<PolicyPreset> parsed;
   for (const auto& [name, value] : node.entries) {
+    if (name.empty()) return refuse(value, "\"\"", "a preset needs a name, by which requests ask for it");
     if (!value.is_mapping) return refuse(value, name, "must be a mapping with at least policy");
     PolicyPreset& preset = parsed.emplace_back(PolicyPreset{.name = name, .where = value.where});
     for (const auto& [key, setting] : value.entries) {
@@ -213,6 +219,19 @@ std::span<const ConfigKey> config_keys() { return kKeys; }
 const ConfigKey* find_config_key(std::string_view name) {
   const auto found = std::find_if(kKeys.begin(), kKeys.end(), [&](const ConfigKey& key) { return key.name == name; });
   return found == kKeys.end() ? nullptr : &*found;
+}
+
+const ConfigKey* nearest_config_key(std::string_view name) {
+  const ConfigKey* nearest = nullptr;
+  size_t least = kMostTypos + 1;
+  for (const ConfigKey& key : kKeys) {
+    const size_t distance = edit_distance(name, key.name);
+    if (distance < least) {
+      nearest = &key;
+      least = distance;
+    }
+  }
+  return nearest;
 }
 
 }  // namespace pkv

@@ -1,5 +1,5 @@
-// The table of all configuration keys: name, meaning, default and range of each. Parsing a file, --set, the list that
-// --help prints and the test of config/server.yaml all use it.
+// The table of all configuration keys: name, meaning, default and range of each. Parsing a file, variables and
+// --set, the list that --help prints and the test of config/server.yaml all use it.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +18,7 @@ namespace pkv {
 struct IntegerKey {
   int64_t min = 0, max = 0;
   int32_t& (*field)(Config&);
+  int64_t multiple_of = 1;
 };
 struct RealKey {
   double min = 0, max = 0;  // (min, max] where `above_min`, else [min, max]
@@ -56,5 +57,7 @@ struct ConfigKey {
 
 std::span<const ConfigKey> config_keys();
 const ConfigKey* find_config_key(std::string_view name);
+// The key that a misspelt name most likely means; null where none is near.
+const ConfigKey* nearest_config_key(std::string_view name);
 
 }  // namespace pkv

@@ -4,7 +4,9 @@
 #include <array>
 #include <charconv>
 #include <cmath>
-#include <limits>
+#include <numeric>
+#include <utility>
+#include <vector>
 
 namespace pkv {
 namespace {
@@ -84,6 +86,19 @@ bool is_listen_address(std::string_view text) {
   if (host.find(':') != std::string_view::npos && !(host.starts_with('[') && host.ends_with(']'))) return false;
   const std::optional<int64_t> port = parse_integer(text.substr(colon + 1));
   return port && *port >= 0 && *port <= 65535;
+}
+
+size_t edit_distance(std::string_view a, std::string_view b) {
+  std::vector<size_t> row(b.size() + 1);  // distances of a's beginning to every beginning of b
+  std::iota(row.begin(), row.end(), size_t{0});
+  for (size_t i = 0; i < a.size(); ++i) {
+    size_t diagonal = std::exchange(row[0], i + 1);
+    for (size_t j = 0; j < b.size(); ++j) {
+      const size_t replaced = diagonal + (a[i] == b[j] ? 0 : 1);
+      diagonal = std::exchange(row[j + 1], std::min({replaced, row[j] + 1, row[j + 1] + 1}));
+    }
+  }
+  return row.back();
 }
 
 }  // namespace pkv

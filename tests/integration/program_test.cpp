@@ -116,6 +116,44 @@ TEST(Program, FailuresEndWithOne) {
   EXPECT_THAT(outcome.output, HasSubstr("/nonexistent.gguf"));
 }
 
+TEST(Program, CheckConfigRefusesWhatTheServerCouldNotRun) {
+  const auto refusal = [](std::vector<std::string> settings) {
+    std::vector<std::string> arguments = {"--check-config"};
+    for (std::string& setting : settings) arguments.insert(arguments.end(), {"--set", std::move(setting)});
+    const Outcome outcome = run(arguments);
+    EXPECT_EQ(outcome.exit_code, 2) << outcome.output;
+    return outcome.output;
+  };
+  EXPECT_THAT(refusal({"model.path=/nonexistent.gguf"}),
+              AllOf(HasSubstr("--set: model.path: "), HasSubstr("/nonexistent.gguf"), HasSubstr("name a GGUF file")));
+  EXPECT_THAT(refusal({"model.path=/"}), HasSubstr("--set: model.path: "));
+  EXPECT_THAT(refusal({"model.path=/dev/null"}), HasSubstr("--set: model.path: "));
+  EXPECT_THAT(refusal({"model.path=" + std::string(PKV_CONFIG_DIR) + "/server.yaml"}),
+              HasSubstr("--set: model.path: "));
+  EXPECT_THAT(refusal({"scheduler.max_waiting=0"}), HasSubstr("scheduler.max_waiting: must be a whole number from 1"));
+  EXPECT_THAT(refusal({"runtime.device=cuda:0"}), HasSubstr("--set: runtime.device: "));
+  const test::TempFile model = test::make_tiny_llama({.head_dim = 64, .width = 256});
+  EXPECT_THAT(refusal({"model.path=" + model.path(), "cache.page_bytes=256"}), HasSubstr("--set: cache.page_bytes: "));
+  const Outcome good = run({"--check-config", "--set", "model.path=" + model.path()});
+  EXPECT_EQ(good.exit_code, 0) << good.output;
+  const Outcome directory = run({"--check-config", "--config", PKV_CONFIG_DIR});
+  EXPECT_EQ(directory.exit_code, 2);
+  EXPECT_THAT(directory.output, HasSubstr("is a directory"));
+}
+
+TEST(Program, EnvironmentVariablesSetKeys) {
+  ASSERT_EQ(setenv("PYRAMIDKV_MODEL__PATH", "/nonexistent.gguf", 1), 0);
+  const Outcome model = run({"--check-config"});
+  ASSERT_EQ(setenv("PYRAMIDKV_CONFIG", PKV_CONFIG_DIR, 1), 0);
+  const Outcome file = run({"--check-config"});
+  ASSERT_EQ(unsetenv("PYRAMIDKV_CONFIG"), 0);
+  ASSERT_EQ(unsetenv("PYRAMIDKV_MODEL__PATH"), 0);
+  EXPECT_EQ(model.exit_code, 2);
+  EXPECT_THAT(model.output, HasSubstr("PYRAMIDKV_MODEL__PATH: model.path: "));
+  EXPECT_EQ(file.exit_code, 2);
+  EXPECT_THAT(file.output, HasSubstr("is a directory"));
+}
+
 TEST(Program, ChecksTheFilesInConfig) {
   for (const char* name : {"server.yaml", "exact.yaml", "busy.yaml"}) {
     const Outcome outcome = run({"--config", std::string(PKV_CONFIG_DIR) + "/" + name, "--check-config"});

@@ -19,7 +19,7 @@ TEST(ConfigFiles, EveryFileLoads) {
   int files = 0;
   for (const auto& entry : std::filesystem::directory_iterator(kConfigDir)) {
     if (entry.path().extension() != ".yaml") continue;
-    const absl::StatusOr<Config> config = load_config(entry.path().string(), {});
+    const absl::StatusOr<Config> config = load_config({.path = entry.path().string()});
     EXPECT_TRUE(config.ok()) << config.status();
     ++files;
   }
@@ -46,7 +46,7 @@ TEST(ConfigFiles, ServerYamlHasEveryKey) {
 }
 
 TEST(ConfigFiles, ServerYamlHoldsTheDefaults) {
-  const absl::StatusOr<Config> config = load_config((kConfigDir / "server.yaml").string(), {});
+  const absl::StatusOr<Config> config = load_config({.path = (kConfigDir / "server.yaml").string()});
   ASSERT_TRUE(config.ok()) << config.status();
   const Config defaults;
   for (const ConfigKey& key : config_keys()) {
