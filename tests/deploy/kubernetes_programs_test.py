@@ -13,11 +13,13 @@ import time
 import unittest
 import zipfile
 
-from kubernetes_support import BIN, DEPLOY, OVERLAYS, SOURCE, base, find, overlay, server_config
+from kubernetes_support import BIN, DEPLOY, SOURCE, all_variants, base, find, objects, overlay, server_container
 
 APPLETS = "sh unzip sha256sum mv rm cut chmod mkdir echo".split()
 MODEL = b"not a model, but of a known hash\n" * 1000
 MEMBER = "package/model.gguf"
+MODEL_PATH = os.environ["PKV_MODEL"]
+needs_model = unittest.skipIf(not MODEL_PATH, "no model: configure with -DPKV_MODEL_PATH=$(scripts/fetch_model)")
 
 
 def tool(name, package):
@@ -109,36 +111,34 @@ class FetchModelTest(unittest.TestCase):
         self.assertEqual(self.fetch(MODEL_URL="").returncode, 0)
 
 
+@needs_model
 class ServerConfigurationTest(unittest.TestCase):
-    """The ConfigMap and the variables, judged by the server itself."""
+    """The ConfigMap and the variables of the container, judged by the server itself."""
 
-    def check(self, things, **changed):
-        config = find(things, "ConfigMap", "pyramidkv-config")["data"]["server.yaml"]
-        values = {**server_config(things), "model.path": __file__, **changed}
-        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
-            file.write(config)
-            file.flush()
-            settings = [word for key, value in values.items() for word in ("--set", f"{key}={value}")]
-            return subprocess.run([BIN / "pyramidkv-server", "--config", file.name, *settings, "--check-config"],
-                                  capture_output=True, text=True)
+    def check(self, things, *settings):
+        folder = pathlib.Path(self.enterContext(tempfile.TemporaryDirectory()))
+        (folder / "server.yaml").write_text(find(things, "ConfigMap", "pyramidkv-config")["data"]["server.yaml"], encoding="utf-8")
+        variables = {variable["name"]: variable["value"] for variable in server_container(things).get("env", [])}
+        command = [BIN / "pyramidkv-server", "--config", folder / "server.yaml", "--set", f"model.path={MODEL_PATH}", *settings, "--check-config"]
+        return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True)
 
     def test_every_overlay_starts_with_a_good_configuration(self):
-        for things in (base(), *(overlay(name) for name in OVERLAYS if name != "cuda")):
-            done = self.check(things)
-            self.assertEqual(done.returncode, 0, done.stderr)
+        for name, folder in all_variants():
+            done = self.check(objects(folder))
+            if name != "overlays/cuda":  # there is no such device yet
+                self.assertEqual(done.returncode, 0, f"{name}: {done.stderr}")
 
     def test_a_key_that_is_none_is_noticed(self):
-        self.assertNotEqual(self.check(base(), **{"cache.pool": "1GiB"}).returncode, 0)
+        self.assertNotEqual(self.check(base(), "--set", "cache.pool=1GiB").returncode, 0)
 
 
 @unittest.skipIf(shutil.which("envoy") is None, "there is no Envoy of PyPI's for this machine")
+@needs_model
 class EnvoyTest(unittest.TestCase):
     """The tls component: Envoy with its files, in front of the real server on the real model."""
 
     @classmethod
     def setUpClass(cls):
-        if not os.environ["PKV_MODEL"]:
-            raise unittest.SkipTest("no model: configure with -DPKV_MODEL_PATH=$(scripts/fetch_model)")
         cls.addClassCleanup(shutil.rmtree, folder := tempfile.mkdtemp())
         cls.folder = pathlib.Path(folder)
         cls.make_certificates()
@@ -153,7 +153,7 @@ class EnvoyTest(unittest.TestCase):
             (cls.folder / file).write_text(text, encoding="utf-8")
         arguments = next(c for c in overlay_envoy() if c["name"] == "envoy")["args"]
         cls.start(["envoy", *(word.replace("/etc/envoy", folder) for word in arguments)])
-        cls.start([BIN / "pyramidkv-server", "--config", DEPLOY / "base" / "server.yaml", "--set", f"model.path={os.environ['PKV_MODEL']}",
+        cls.start([BIN / "pyramidkv-server", "--config", DEPLOY / "base" / "server.yaml", "--set", f"model.path={MODEL_PATH}",
                    "--set", f"server.listen=127.0.0.1:{cls.server_port}", "--set", "metrics.listen="])
         deadline = time.monotonic() + 60
         while (done := cls.call("GenerationService/Tokenize", '{"text":"ready?"}')).returncode != 0:
