@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "client/bench_options.h"
+#include "client/bench/options.h"
 #include "client/client.h"
 #include "client/request_builder.h"
 

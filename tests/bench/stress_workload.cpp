@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "client/workload.h"
+#include "client/bench/workload.h"
 #include "kernels/check.h"
 
 namespace pkv {

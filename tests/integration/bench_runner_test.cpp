@@ -1,12 +1,12 @@
 // The load generator against a server that answers when the test says so: arrivals do not wait for replies, nothing is
 // lost from the counts.
-#include "client/bench_runner.h"
-
 #include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 
 #include <condition_variable>
 #include <mutex>
+
+#include "client/bench/runner.h"
 
 namespace pkv::client {
 namespace {

@@ -1,12 +1,12 @@
 // Arrivals of an open loop: as many and as spaced as asked, at times that nothing but the plan decides.
-#include "client/bench_arrivals.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <vector>
+
+#include "client/bench/arrivals.h"
 
 namespace pkv::client {
 namespace {

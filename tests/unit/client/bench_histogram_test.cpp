@@ -1,12 +1,12 @@
 // Percentiles against the sorted values themselves.
-#include "client/bench_histogram.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
+
+#include "client/bench/histogram.h"
 
 namespace pkv::client {
 namespace {

@@ -1,8 +1,8 @@
 // The words of `pyramidkv bench`: what they mean, and what is said of wrong ones.
-#include "client/bench_options.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "client/bench/options.h"
 
 namespace pkv::client {
 namespace {

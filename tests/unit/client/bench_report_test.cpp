@@ -1,13 +1,11 @@
 // What calls add up to, and what table and JSON say of it.
-#include "client/bench_report.h"
-
 #include <gmock/gmock.h>
 #include <google/protobuf/struct.pb.h>
 #include <gtest/gtest.h>
 
-#include "client/bench_progress.h"
-#include "client/json_reader.h"
-#include "client/json_writer.h"
+#include "client/bench/json_reader.h"
+#include "client/bench/progress.h"
+#include "client/bench/report.h"
 
 namespace pkv::client {
 namespace {
@@ -166,36 +164,6 @@ TEST(BenchJson, HasParametersFiguresAndSums) {
   EXPECT_EQ(policies[1].struct_value().fields().at("policy").string_value(), "snapkv:64");
   const auto& sums = fields.at("server_sums_with_warmup").struct_value().fields();
   EXPECT_EQ(sums.at("full").struct_value().fields().at("prompt_tokens").number_value(), 20);
-}
-
-TEST(JsonWriter, NestsAndEscapes) {
-  JsonWriter json;
-  json.open_object();
-  json.add("a\"b", "line\n");
-  json.add("whole", uint64_t{18446744073709551615u});
-  json.add("below", int64_t{-9007199254740993});
-  json.add("no number", std::numeric_limits<double>::quiet_NaN());
-  json.open_list("list");
-  json.open_object();
-  json.close_object();
-  json.open_object();
-  json.add("x", true);
-  json.close_object();
-  json.close_list();
-  json.close_object();
-  EXPECT_EQ(json.text(), R"({
-  "a\"b": "line\u000a",
-  "whole": 18446744073709551615,
-  "below": -9007199254740993,
-  "no number": null,
-  "list": [
-    {},
-    {
-      "x": true
-    }
-  ]
-}
-)");
 }
 
 }  // namespace

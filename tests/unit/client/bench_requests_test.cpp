@@ -1,11 +1,11 @@
 // Requests of a run: the asked lengths, the mix, ids that no other request has.
-#include "client/bench_requests.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
 #include <set>
+
+#include "client/bench/requests.h"
 
 namespace pkv::client {
 namespace {

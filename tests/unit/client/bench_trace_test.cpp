@@ -1,8 +1,8 @@
 // Traces: what lines may say, and that a wrong one is named by its number.
-#include "client/bench_trace.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+
+#include "client/bench/trace.h"
 
 namespace pkv::client {
 namespace {

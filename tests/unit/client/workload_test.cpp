@@ -1,5 +1,5 @@
 // Lengths and choices: within their bounds, about where they should be, and the same for the same seed and number.
-#include "client/workload.h"
+#include "client/bench/workload.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

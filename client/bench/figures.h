@@ -7,8 +7,8 @@
 #include <string>
 #include <vector>
 
-#include "client/bench_call.h"
-#include "client/bench_histogram.h"
+#include "client/bench/call.h"
+#include "client/bench/histogram.h"
 
 namespace pkv::client {
 

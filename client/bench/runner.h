@@ -9,11 +9,11 @@
 #include <unordered_map>
 #include <vector>
 
-#include "client/bench_arrivals.h"
-#include "client/bench_call.h"
-#include "client/bench_figures.h"
-#include "client/bench_options.h"
-#include "client/bench_requests.h"
+#include "client/bench/arrivals.h"
+#include "client/bench/call.h"
+#include "client/bench/figures.h"
+#include "client/bench/options.h"
+#include "client/bench/requests.h"
 
 namespace pkv::client {
 

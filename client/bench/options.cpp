@@ -1,5 +1,5 @@
 // Every complaint names the option, what was given and the forms that are right.
-#include "client/bench_options.h"
+#include "client/bench/options.h"
 
 #include <algorithm>
 

@@ -1,5 +1,5 @@
 // Draws at most ten times a second, or writes a line every ten seconds.
-#include "client/bench_progress.h"
+#include "client/bench/progress.h"
 
 #include <cmath>
 #include <iostream>

@@ -3,7 +3,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "client/bench_report.h"
+#include "client/bench/report.h"
 #include "client/report_table.h"
 
 namespace pkv::client {

@@ -1,5 +1,5 @@
 // Checks every field of every line; a trace is read whole before the first request.
-#include "client/bench_trace.h"
+#include "client/bench/trace.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,7 +7,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "client/json_reader.h"
+#include "client/bench/json_reader.h"
 
 namespace pkv::client {
 namespace {

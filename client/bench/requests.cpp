@@ -1,5 +1,5 @@
 // Draws policy, lengths and place in the text, in this order.
-#include "client/bench_requests.h"
+#include "client/bench/requests.h"
 
 #include <algorithm>
 #include <random>

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <optional>
 
-#include "client/workload.h"
+#include "client/bench/workload.h"
 
 namespace pkv::client {
 

@@ -1,5 +1,5 @@
 // Model, policies, prompts and connections of a run.
-#include "client/bench_setup.h"
+#include "client/bench/setup.h"
 
 #include <grpcpp/grpcpp.h>
 
@@ -7,8 +7,8 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "client/bench/json_reader.h"
 #include "client/command_support.h"
-#include "client/json_reader.h"
 
 namespace pkv::client {
 namespace {

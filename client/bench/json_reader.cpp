@@ -1,5 +1,5 @@
 // protobuf's own parser, for its type of free JSON.
-#include "client/json_reader.h"
+#include "client/bench/json_reader.h"
 
 #include <google/protobuf/util/json_util.h>
 

@@ -1,5 +1,5 @@
 // Distributions over std::mt19937_64.
-#include "client/workload.h"
+#include "client/bench/workload.h"
 
 #include <algorithm>
 #include <cmath>

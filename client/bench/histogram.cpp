@@ -1,5 +1,5 @@
 // A bucket's number is the octave and the seven bits behind the leading one.
-#include "client/bench_histogram.h"
+#include "client/bench/histogram.h"
 
 #include <algorithm>
 #include <bit>

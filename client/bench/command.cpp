@@ -10,9 +10,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "client/bench_progress.h"
-#include "client/bench_report.h"
-#include "client/bench_setup.h"
+#include "client/bench/progress.h"
+#include "client/bench/report.h"
+#include "client/bench/setup.h"
 #include "client/command_support.h"
 #include "client/commands.h"
 

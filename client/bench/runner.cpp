@@ -1,5 +1,5 @@
 // One thread keeps time and starts calls; gRPC's threads end them.
-#include "client/bench_runner.h"
+#include "client/bench/runner.h"
 
 #include <algorithm>
 

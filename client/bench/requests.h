@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "client/bench_options.h"
-#include "client/bench_trace.h"
+#include "client/bench/options.h"
+#include "client/bench/trace.h"
 #include "pyramidkv/v1/generation.pb.h"
 
 namespace pkv::client {

@@ -1,5 +1,5 @@
 // Points of a process of rate 1, or whole numbers, moved to where the load has added up to them.
-#include "client/bench_arrivals.h"
+#include "client/bench/arrivals.h"
 
 #include <cmath>
 

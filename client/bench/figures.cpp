@@ -1,5 +1,5 @@
 // Adds calls up.
-#include "client/bench_figures.h"
+#include "client/bench/figures.h"
 
 #include <algorithm>
 #include <numeric>

@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "client/bench_runner.h"
+#include "client/bench/runner.h"
 
 namespace pkv::client {
 

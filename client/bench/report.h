@@ -4,8 +4,8 @@
 #include <string>
 #include <vector>
 
-#include "client/bench_figures.h"
-#include "client/bench_options.h"
+#include "client/bench/figures.h"
+#include "client/bench/options.h"
 
 namespace pkv::client {
 

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "client/bench_options.h"
-#include "client/bench_requests.h"
-#include "client/bench_runner.h"
+#include "client/bench/options.h"
+#include "client/bench/requests.h"
+#include "client/bench/runner.h"
 #include "client/client.h"
 
 namespace pkv::client {

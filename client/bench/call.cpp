@@ -1,5 +1,5 @@
 // The callback API: each message is timed where it arrives.
-#include "client/bench_call.h"
+#include "client/bench/call.h"
 
 #include <array>
 #include <utility>

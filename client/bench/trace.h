@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "client/bench_options.h"
+#include "client/bench/options.h"
 
 namespace pkv::client {
 

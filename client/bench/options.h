@@ -7,9 +7,9 @@
 #include <utility>
 #include <vector>
 
-#include "client/bench_arrivals.h"
+#include "client/bench/arrivals.h"
+#include "client/bench/workload.h"
 #include "client/policy_options.h"
-#include "client/workload.h"
 
 namespace pkv::client {
 
