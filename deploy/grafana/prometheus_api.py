@@ -8,7 +8,7 @@ import urllib.request
 
 
 class Prometheus:
-    def __init__(self, url, seconds, step):
+    def __init__(self, url, seconds=0, step=1):
         """Ranges are the last `seconds` before now, in steps of `step` seconds."""
         self.url = url.rstrip("/")
         self.step = step
@@ -31,6 +31,10 @@ class Prometheus:
             if points:
                 series.append((row["metric"], points))
         return sorted(series, key=lambda entry: sorted(entry[0].items()))
+
+    def instant(self, expr):
+        """[(labels, value)...] now."""
+        return [(row["metric"], float(row["value"][1])) for row in self._get("query", query=expr)["result"]]
 
     def rules(self):
         return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
