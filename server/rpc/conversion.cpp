@@ -39,17 +39,17 @@ void set_layer(const LayerOutcome& layer, bool compressed, bool positions, pb::L
   }
 }
 
-void set_total_recall(const CacheReport& report, pb::CacheReport& out) {
+}  // namespace
+
+std::vector<double> measured_recall(const CacheReport& report) {
   std::vector<double> recall;
   for (const LayerOutcome& layer : report.layers) {
     const std::vector<double> lanes = lane_recall(layer, report.compressed);
     recall.insert(recall.end(), lanes.begin(), lanes.end());
   }
   if (recall.empty() && !report.compressed) recall.push_back(1.0);
-  if (!recall.empty()) set_recall(recall, *out.mutable_recall());
+  return recall;
 }
-
-}  // namespace
 
 void set_kept(std::span<const int32_t> kept, pb::LayerCache& out) {
   const auto [least, most] = std::minmax_element(kept.begin(), kept.end());
@@ -74,7 +74,9 @@ void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail 
   out.set_compressed(report.compressed);
   out.set_not_compressed_reason(report.not_compressed_reason);
   out.set_workspace_bytes(report.workspace_bytes);
-  set_total_recall(report, out);
+  if (const std::vector<double> recall = measured_recall(report); !recall.empty()) {
+    set_recall(recall, *out.mutable_recall());
+  }
   if (detail < ReportDetail::kPerLayer) return;
   for (size_t i = 0; i < report.layers.size(); ++i) {
     pb::LayerCache& layer = *out.add_layers();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "pyramidkv/v1/cache.pb.h"
 #include "pyramidkv/v1/generation.pb.h"
@@ -17,6 +18,9 @@ enum class ReportDetail : uint8_t { kNone, kSummary, kPerLayer, kPositions };
 
 // Least, mean and most entries of a layer's KV heads; at least one.
 void set_kept(std::span<const int32_t> kept, pyramidkv::v1::LayerCache& out);
+// Share of the attention that the kept entries carry, lane by lane; 1 where nothing was cut, empty where it was not
+// observed.
+std::vector<double> measured_recall(const CacheReport& report);
 void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail detail,
                 pyramidkv::v1::CacheReport& out);
 void set_timings(const RequestTimings& timings, pyramidkv::v1::Timings& out);
