@@ -23,6 +23,7 @@ using grpc::ByteBuffer;
 
 constexpr std::chrono::milliseconds kRefreshInterval(250);
 constexpr size_t kMaxWatches = 4096;
+constexpr size_t kMaxRequestBytes = 4096;  // names are short; anybody may ask
 
 constexpr std::array<std::string_view, 4> kReadyNames = {"", "pyramidkv.v1.GenerationService",
                                                          "pyramidkv.v1.ModelService", "pyramidkv.v1.StatsService"};
@@ -45,6 +46,7 @@ enum class ServingStatus : uint8_t { kServing = 1, kNotServing = 2, kServiceUnkn
 std::optional<Subject> read_request(const ByteBuffer& buffer) {
   grpc::Slice slice;
   google::protobuf::UnknownFieldSet fields;
+  if (buffer.Length() > kMaxRequestBytes) return std::nullopt;
   if (!buffer.DumpToSingleSlice(&slice).ok() || !fields.ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) {
     return std::nullopt;
   }

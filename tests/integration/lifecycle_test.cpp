@@ -45,6 +45,7 @@ TEST_F(LifecycleTest, ListensBeforeItServes) {
 TEST_F(LifecycleTest, HealthOfAnUnknownService) {
   start();
   EXPECT_EQ(health("pyramidkv.v1.Generation"), -static_cast<int>(grpc::StatusCode::NOT_FOUND));
+  EXPECT_EQ(health(std::string(5000, 'x')), -static_cast<int>(grpc::StatusCode::INVALID_ARGUMENT));
   HealthWatch watch(channel_, "pyramidkv.v1.Generation");
   EXPECT_EQ(watch.next(), kServiceUnknown);
 }
