@@ -1,10 +1,14 @@
 #include "server/app.h"
 
+#include <sys/resource.h>
+
 #include <random>
 #include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/startup_warnings.h"
 
 namespace pkv {
 namespace {
@@ -27,31 +31,42 @@ std::string with_port(const std::string& listen, int port) {
   return listen.substr(0, listen.rfind(':') + 1) + std::to_string(port);
 }
 
-}  // namespace
-
-App::App(const Config& config, const Log& log, PolicyCatalog policies)
-    : config_(config), log_(log), state_(std::move(policies), log, random_seed()) {}
-
-App::~App() {
-  if (rpc_ != nullptr) stop(absl::Now());
+// Of the calling thread alone, as Linux has it: whatever else wants to run goes first.
+void lower_priority() {
+  constexpr int kLeast = 19;
+  setpriority(PRIO_PROCESS, 0, kLeast);
 }
 
-absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log& log) {
+}  // namespace
+
+App::App(const Config& config, const Log& log, const AppOptions& options, PolicyCatalog policies)
+    : config_(config), log_(log), options_(options), state_(std::move(policies), log, random_seed()) {}
+
+App::~App() {
+  if (rpc_ != nullptr) stop(absl::Now()).IgnoreError();
+}
+
+absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log& log, const AppOptions& options) {
   absl::StatusOr<PolicyCatalog> policies = PolicyCatalog::create(config.policies, config.cache.dtype);
   if (!policies.ok()) return policies.status();
-  std::unique_ptr<App> app(new App(config, log, *std::move(policies)));
+  std::unique_ptr<App> app(new App(config, log, options, *std::move(policies)));
   absl::StatusOr<std::unique_ptr<RpcServer>> rpc =
-      RpcServer::start({.listen = config.server.listen, .reflection = config.server.reflection}, app->state_);
+      RpcServer::start({.listen = config.server.listen,
+                        .reflection = config.server.reflection,
+                        .health = {.ready = [self = app.get()] { return self->ready(); },
+                                   .live = [self = app.get()] { return self->live(); }}},
+                       app->state_);
   if (!rpc.ok()) return rpc.status();
   app->rpc_ = *std::move(rpc);
   if (!config.metrics.listen.empty()) {
     absl::StatusOr<std::unique_ptr<MetricsExporter>> metrics =
         MetricsExporter::start(config.metrics.listen, {.snapshot = [self = app.get()] { return self->snapshot(); },
-                                                       .live = [] { return absl::OkStatus(); },
+                                                       .live = [self = app.get()] { return self->live(); },
                                                        .ready = [self = app.get()] { return self->ready(); }});
     if (!metrics.ok()) return metrics.status();
     app->metrics_ = *std::move(metrics);
   }
+  for (const std::string& warning : startup_warnings(config, memory_limit())) log.warn(warning);
   log.info("listening, loading the model",
            {{"address", with_port(config.server.listen, app->port())}, {"model", config.model.path}});
   return app;
@@ -59,37 +74,65 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
 
 absl::Status App::load() {
   const absl::Time begin = absl::Now();
-  absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = LoadedModel::load(config_);
+  absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = LoadedModel::load(config_, abandon_.get_token());
   if (!loaded.ok()) return loaded.status();
   model_ = *std::move(loaded);
   const ServedModel& served = model_->served();
   state_.publish(&served);
-  rpc_->set_serving(true);
+  rpc_->refresh_health();
   log_.info("ready", {{"address", with_port(config_.server.listen, port())},
                       {"model", served.id},
                       {"device", served.device},
-                      {"load_seconds", std::to_string(absl::ToDoubleSeconds(absl::Now() - begin))},
+                      {"load_seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
                       {"metrics",
                        metrics_ == nullptr ? "off" : with_port(config_.metrics.listen, metrics_port()) + "/metrics"}});
+  // Only now: reading the whole file would compete with loading it.
+  digest_ = std::jthread([this](const std::stop_token& stop) { add_digest(stop); });
   return absl::OkStatus();
 }
 
-void App::stop(absl::Time deadline) {
-  rpc_->set_serving(false);
-  if (model_ != nullptr) model_->engine().drain(deadline);
+void App::add_digest(const std::stop_token& stop) {
+  lower_priority();
+  absl::StatusOr<std::string> digest = file_sha256(config_.model.path, stop);
+  if (digest.ok()) {
+    model_->served().sha256->set(*std::move(digest));
+  } else if (!absl::IsCancelled(digest.status())) {
+    log_.warn("the model file has no SHA-256", {{"error", std::string(digest.status().message())}});
+  }
+}
+
+absl::Status App::stop(absl::Time deadline) {
+  draining_ = true;
+  rpc_->refresh_health();
+  if (model_ != nullptr && !model_->engine().drain(deadline)) {
+    return absl::DeadlineExceededError("the engine hangs: requests could not be cancelled");
+  }
   rpc_->shutdown(absl::Now() + kFlushTime);
   rpc_.reset();
   metrics_.reset();
+  return absl::OkStatus();
 }
 
-bool App::engine_failed() const { return model_ != nullptr && model_->engine().state() == EngineState::kFailed; }
-
 absl::Status App::ready() const {
+  if (draining_) return absl::UnavailableError("the server is draining");
   const ServedModel* served = state_.model();
   if (served == nullptr) return absl::UnavailableError("the model is being loaded");
   const EngineState state = served->engine->state();
   if (state == EngineState::kServing) return absl::OkStatus();
-  return absl::UnavailableError(state == EngineState::kFailed ? "the engine failed" : "the server is shutting down");
+  return absl::UnavailableError(state == EngineState::kFailed ? "the engine has failed" : "the server is draining");
+}
+
+absl::Status App::live() const {
+  const ServedModel* served = state_.model();
+  const absl::Duration stalled = served == nullptr ? absl::ZeroDuration() : served->engine->stalled_for();
+  if (stalled <= options_.stall_limit) return absl::OkStatus();
+  return absl::UnavailableError(
+      absl::StrCat("the engine has work and has not moved for ", absl::ToInt64Seconds(stalled), " s"));
+}
+
+bool App::engine_failed() const {
+  const ServedModel* served = state_.model();
+  return served != nullptr && served->engine->state() == EngineState::kFailed;
 }
 
 MetricsSnapshot App::snapshot() {

@@ -2,7 +2,10 @@
 // way.
 #pragma once
 
+#include <atomic>
 #include <memory>
+#include <stop_token>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -16,31 +19,51 @@
 
 namespace pkv {
 
+struct AppOptions {
+  // The engine has work and shows no sign of life for this long: the process is not live. A step of a large model on a
+  // small machine takes seconds, not minutes.
+  absl::Duration stall_limit = absl::Minutes(2);
+};
+
 class App {
  public:
   // Listens, not yet serving: calls that need the model get UNAVAILABLE. `log` must outlive it.
-  static absl::StatusOr<std::unique_ptr<App>> start(const Config& config, const Log& log);
+  static absl::StatusOr<std::unique_ptr<App>> start(const Config& config, const Log& log,
+                                                    const AppOptions& options = {});
   ~App();
 
-  // Loads the model and begins to serve.
+  // Loads the model and begins to serve. May run on a thread of its own, which has to have ended before stop().
+  // CANCELLED soon after abandon_load(); what is being loaded at that instant, one large tensor say, is finished first.
   absl::Status load();
-  // NOT_SERVING, no new work, lets requests go on until `deadline`, cancels the rest and closes. Once.
-  void stop(absl::Time deadline);
+  void abandon_load() { abandon_.request_stop(); }
+  // Not ready any more, no new work, lets requests go on until `deadline`, cancels the rest and closes. Once. An error:
+  // the engine hangs and requests are still there; the process should end without destroying this.
+  absl::Status stop(absl::Time deadline);
+
+  // Both say in a sentence what is wrong; thread-safe, and they do not block.
+  // May receive traffic: the model is loaded, the server is not draining, the engine has not failed.
+  absl::Status ready() const;
+  // The process answers, and its engine moves while it has work.
+  absl::Status live() const;
 
   bool engine_failed() const;
   int port() const { return rpc_->port(); }
   int metrics_port() const { return metrics_ == nullptr ? 0 : metrics_->port(); }
 
  private:
-  App(const Config& config, const Log& log, PolicyCatalog policies);
+  App(const Config& config, const Log& log, const AppOptions& options, PolicyCatalog policies);
   MetricsSnapshot snapshot();
-  absl::Status ready() const;
+  void add_digest(const std::stop_token& stop);
 
   // In the order of making; taken down backwards, the callers' side first.
   Config config_;
   const Log& log_;
+  const AppOptions options_;
+  std::stop_source abandon_;
+  std::atomic<bool> draining_ = false;
   ServerState state_;
   std::unique_ptr<LoadedModel> model_;
+  std::jthread digest_;
   std::unique_ptr<RpcServer> rpc_;
   std::unique_ptr<MetricsExporter> metrics_;
 };

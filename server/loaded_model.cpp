@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <future>
 #include <string>
 #include <utility>
 
@@ -34,6 +33,8 @@ absl::Status about_file(const absl::Status& status, const std::string& path) {
                                                  : absl::Status(status.code(), absl::StrCat(path, ": ", message));
 }
 
+absl::Status given_up() { return absl::CancelledError("loading was given up"); }
+
 }  // namespace
 
 BackendOptions backend_options(const RuntimeConfig& config) {
@@ -43,7 +44,7 @@ BackendOptions backend_options(const RuntimeConfig& config) {
           .isa = config.isa == "auto" ? "" : config.isa};
 }
 
-absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config) {
+absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config, const std::stop_token& stop) {
   const std::string& path = config.model.path;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel());
 
@@ -54,9 +55,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::open(path);
   if (!file.ok()) return about_file(file.status(), path);
   loaded->file_ = *std::move(file);
-  // Beside the rest: it reads the whole file once.
-  std::future<absl::StatusOr<std::string>> sha256 = std::async(std::launch::async, file_sha256, path);
 
+  if (stop.stop_requested()) return given_up();
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = load_tokenizer(*loaded->file_);
   if (!tokenizer.ok()) return about_file(tokenizer.status(), path);
   loaded->tokenizer_ = *std::move(tokenizer);
@@ -64,17 +64,14 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   if (!chat_template.ok()) return about_file(chat_template.status(), path);
   loaded->chat_template_ = std::make_unique<ChatTemplate>(*std::move(chat_template), *loaded->tokenizer_);
 
-  absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_);
+  absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, stop);
   if (!model.ok()) return about_file(model.status(), path);
   loaded->model_ = *std::move(model);
   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::create(*loaded->model_, engine_options(config));
   if (!engine.ok()) return engine.status();
   loaded->engine_ = *std::move(engine);
-
-  absl::StatusOr<std::string> digest = sha256.get();
-  if (!digest.ok()) return digest.status();
+  if (stop.stop_requested()) return given_up();
   loaded->served_ = {.id = model_id(config.model),
-                     .sha256 = *std::move(digest),
                      .device = loaded->backend_->description(),
                      .kv_dtype = config.cache.dtype,
                      .shape = loaded->model_->shape(),

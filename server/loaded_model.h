@@ -3,6 +3,8 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
+#include <string>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
@@ -18,8 +20,9 @@ namespace pkv {
 
 class LoadedModel {
  public:
-  // Loads config.model.path and starts its engine. Errors name the file or the key.
-  static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config);
+  // Loads config.model.path and starts its engine. Errors name the file or the key. CANCELLED soon after `stop` is
+  // requested: between two tensors, and between two of the other parts.
+  static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config, const std::stop_token& stop);
 
   const ServedModel& served() const { return served_; }
   const Backend& backend() const { return *backend_; }
@@ -39,7 +42,8 @@ class LoadedModel {
 // How the backend of a configuration is made.
 BackendOptions backend_options(const RuntimeConfig& config);
 
-// SHA-256 of a file, lower-case hexadecimal. NOT_FOUND where it cannot be read.
-absl::StatusOr<std::string> file_sha256(const std::string& path);
+// SHA-256 of a file, lower-case hexadecimal. NOT_FOUND where it cannot be read, CANCELLED soon after `stop` is
+// requested.
+absl::StatusOr<std::string> file_sha256(const std::string& path, const std::stop_token& stop = {});
 
 }  // namespace pkv

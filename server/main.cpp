@@ -2,9 +2,13 @@
 // configuration.
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <future>
+#include <initializer_list>
+#include <memory>
 #include <string>
 #include <thread>
 #include <vector>
@@ -13,13 +17,17 @@
 #include "server/app.h"
 #include "server/command_line.h"
 #include "server/config_check.h"
+#include "server/rpc/library_logs.h"
 
 namespace pkv {
 namespace {
 
 constexpr int kFailure = 1;
 constexpr int kWrongUsage = 2;
-constexpr long kEngineCheckNanoseconds = 500'000'000;
+// How often it is asked whether the model is loaded or the engine has failed.
+constexpr long kCheckNanoseconds = 100'000'000;
+// What a load that is given up may take to notice it.
+constexpr std::chrono::seconds kAbandonTime(1);
 
 int refuse(const absl::Status& status) {
   std::fprintf(stderr, "pyramidkv-server: %s\n", std::string(status.message()).c_str());
@@ -32,53 +40,110 @@ std::vector<std::string> environment_variables() {
   return variables;
 }
 
-sigset_t stop_signals() {
-  sigset_t signals;
-  sigemptyset(&signals);
-  sigaddset(&signals, SIGTERM);
-  sigaddset(&signals, SIGINT);
-  return signals;
+sigset_t set_of(std::initializer_list<int> signals) {
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int signal : signals) sigaddset(&set, signal);
+  return set;
 }
 
-// Returns at the first SIGTERM or SIGINT, or when the engine has failed.
-void wait_for_end(const App& app, const sigset_t& signals) {
-  const timespec interval{.tv_sec = 0, .tv_nsec = kEngineCheckNanoseconds};
-  while (!app.engine_failed() && sigtimedwait(&signals, nullptr, &interval) < 0) {
+enum class End { kAsked, kLoadFailed, kEngineFailed };
+
+// The server's life after its start: the model loads on a thread of its own, this one takes the signals.
+class Life {
+ public:
+  Life(App& app, const Config& config, const Log& log)
+      : app_(app),
+        config_(config),
+        log_(log),
+        loading_(std::async(std::launch::async, [&app] { return app.load(); })) {}
+
+  // Until the end: the exit code.
+  int run() {
+    const End end = wait_for_end();
+    if (end == End::kLoadFailed) {
+      log_.error(std::string(load_status_.message()));
+      _exit(kFailure);  // as in abandon_load()
+    }
+    end_at_next_signal();
+    if (!loaded()) abandon_load();
+    const bool failed = end == End::kEngineFailed;
+    log_.info(failed ? "the engine failed, ending" : "draining", {{"drain_seconds", config_.server.drain_seconds}});
+    stop(failed ? absl::Now() : absl::Now() + absl::Seconds(config_.server.drain_seconds));
+    return failed ? kFailure : 0;
   }
-}
 
-// From now on a signal ends the process at once.
-void end_at_next_signal(const sigset_t& signals) {
-  std::thread([signals] {
-    int signal = 0;
-    sigwait(&signals, &signal);
-    _exit(kFailure);
-  }).detach();
-}
+ private:
+  bool loaded() {
+    if (loading_.valid() && loading_.wait_for(std::chrono::seconds(0)) == std::future_status::ready) {
+      load_status_ = loading_.get();
+    }
+    return !loading_.valid();
+  }
+
+  End wait_for_end() {
+    const sigset_t signals = set_of({SIGTERM, SIGINT, SIGHUP});
+    const timespec interval{.tv_sec = 0, .tv_nsec = kCheckNanoseconds};
+    while (true) {
+      const int signal = sigtimedwait(&signals, nullptr, &interval);
+      if (signal == SIGTERM || signal == SIGINT) return End::kAsked;
+      if (signal == SIGHUP) {
+        log_.warn("SIGHUP is ignored: the configuration is read at the start only; restart the server to change it");
+      }
+      if (loaded() && !load_status_.ok()) return End::kLoadFailed;
+      if (app_.engine_failed()) return End::kEngineFailed;
+    }
+  }
+
+  // From now on SIGTERM or SIGINT ends the process at once.
+  static void end_at_next_signal() {
+    std::thread([] {
+      const sigset_t signals = set_of({SIGTERM, SIGINT});
+      int signal = 0;
+      sigwait(&signals, &signal);
+      _exit(kFailure);
+    }).detach();
+  }
+
+  // Ends the process, unless the load turns out to be done. One that notices in time gives back what it holds, of a
+  // device above all. The rest is not taken down: that can take seconds, and nobody has been served yet.
+  void abandon_load() {
+    app_.abandon_load();
+    loading_.wait_for(kAbandonTime);
+    if (loaded() && load_status_.ok()) return;
+    log_.info("stopped while loading");
+    _exit(0);
+  }
+
+  void stop(absl::Time deadline) {
+    if (const absl::Status status = app_.stop(deadline); !status.ok()) {
+      log_.error(std::string(status.message()));
+      _exit(kFailure);
+    }
+    log_.info("stopped");
+  }
+
+  App& app_;
+  const Config& config_;
+  const Log& log_;
+  std::future<absl::Status> loading_;
+  absl::Status load_status_;  // once `loading_` was read
+};
 
 int serve(const Config& config) {
   const Log log(config.log.level, config.log.format);
+  route_library_logs(log);
   // Blocked before any thread starts, so that all inherit it and the main thread alone takes them.
-  const sigset_t signals = stop_signals();
+  const sigset_t signals = set_of({SIGTERM, SIGINT, SIGHUP});
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  std::signal(SIGPIPE, SIG_IGN);
 
   absl::StatusOr<std::unique_ptr<App>> app = App::start(config, log);
   if (!app.ok()) {
     log.error(std::string(app.status().message()));
     return kFailure;
   }
-  if (const absl::Status status = (*app)->load(); !status.ok()) {
-    log.error(std::string(status.message()));
-    return kFailure;
-  }
-  wait_for_end(**app, signals);
-  end_at_next_signal(signals);
-  const bool failed = (*app)->engine_failed();
-  log.info(failed ? "the engine failed, ending" : "draining",
-           {{"drain_seconds", std::to_string(config.server.drain_seconds)}});
-  (*app)->stop(failed ? absl::Now() : absl::Now() + absl::Seconds(config.server.drain_seconds));
-  log.info("stopped");
-  return failed ? kFailure : 0;
+  return Life(**app, config, log).run();
 }
 
 int run(int argc, char** argv) {

@@ -12,12 +12,13 @@
 
 namespace pkv {
 
-absl::StatusOr<std::string> file_sha256(const std::string& path) {
+absl::StatusOr<std::string> file_sha256(const std::string& path, const std::stop_token& stop) {
   std::ifstream file(path, std::ios::binary);
   const std::unique_ptr<EVP_MD_CTX, decltype(&EVP_MD_CTX_free)> context(EVP_MD_CTX_new(), EVP_MD_CTX_free);
   bool good = file.is_open() && context != nullptr && EVP_DigestInit_ex(context.get(), EVP_sha256(), nullptr) == 1;
   std::vector<char> block(size_t{1} << 20);
   while (good && !file.eof()) {
+    if (stop.stop_requested()) return absl::CancelledError("the digest was given up");
     file.read(block.data(), static_cast<std::streamsize>(block.size()));
     good = !file.bad() && EVP_DigestUpdate(context.get(), block.data(), static_cast<size_t>(file.gcount())) == 1;
   }

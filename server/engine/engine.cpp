@@ -27,6 +27,10 @@ namespace {
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 constexpr absl::Duration kSnapshotInterval = absl::Milliseconds(50);  // at most, while there is something to do
 
+int64_t steady_nanoseconds() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
 absl::Status check_options(const EngineOptions& options) {
   const struct {
     const char* name;
@@ -51,8 +55,9 @@ class EngineImpl final : public Engine {
   absl::Status submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) override;
   void cancel(const TokenSink* sink) override;
   absl::StatusOr<Admission> check(const Query& query) const override;
-  void drain(absl::Time deadline) override;
+  bool drain(absl::Time deadline) override;
   EngineState state() const override { return state_.load(); }
+  absl::Duration stalled_for() const override;
   std::shared_ptr<const EngineStats> stats() const override;
   const EngineOptions& options() const override { return options_; }
 
@@ -75,6 +80,7 @@ class EngineImpl final : public Engine {
   // On the engine thread.
   void run();
   bool take_incoming();
+  void beat() { heartbeat_ = steady_nanoseconds(); }
   void step();
   void fail_unwanted(absl::Time now);
   void admit();
@@ -103,6 +109,8 @@ class EngineImpl final : public Engine {
   // Shared.
   const AdmissionRules rules_;
   std::atomic<EngineState> state_ = EngineState::kServing;
+  // When there was last a sign of life, on the steady clock. 0: idle; that begins and ends under the mutex.
+  std::atomic<int64_t> heartbeat_ = 0;
   mutable std::mutex mutex_;
   std::condition_variable wake_;  // the engine: there is something to do
   std::condition_variable idle_;  // drain: a request has ended
@@ -163,6 +171,7 @@ absl::Status EngineImpl::enqueue(std::shared_ptr<Sequence> sequence) {
   sequence->job = next_job_++;
   ++waiting_;
   incoming_.push_back(std::move(sequence));
+  if (heartbeat_ == 0) beat();  // a thread that does not wake has stalled too
   wake_.notify_one();
   return absl::OkStatus();
 }
@@ -189,7 +198,7 @@ absl::StatusOr<Admission> EngineImpl::check(const Query& query) const {
   return figures;
 }
 
-void EngineImpl::drain(absl::Time deadline) {
+bool EngineImpl::drain(absl::Time deadline) {
   std::unique_lock lock(mutex_);
   if (state_ == EngineState::kServing) state_ = EngineState::kDraining;
   while (!live_.empty()) {
@@ -198,10 +207,17 @@ void EngineImpl::drain(absl::Time deadline) {
     idle_.wait_for(lock, absl::ToChronoMilliseconds(std::min(left, absl::Hours(1))) + std::chrono::milliseconds(1));
   }
   aborting_ = true;
-  idle_.wait(lock, [&] { return live_.empty(); });
-  state_ = EngineState::kStopped;
+  const bool ended =
+      idle_.wait_for(lock, absl::ToChronoNanoseconds(options_.abort_time), [&] { return live_.empty(); });
+  if (ended) state_ = EngineState::kStopped;
   stopping_ = true;
   wake_.notify_one();
+  return ended;
+}
+
+absl::Duration EngineImpl::stalled_for() const {
+  const int64_t last = heartbeat_;
+  return last == 0 ? absl::ZeroDuration() : absl::Nanoseconds(std::max<int64_t>(1, steady_nanoseconds() - last));
 }
 
 std::shared_ptr<const EngineStats> EngineImpl::stats() const {
@@ -220,6 +236,7 @@ void EngineImpl::run() {
 // Sleeps while there is nothing to do. False: the thread is to end.
 bool EngineImpl::take_incoming() {
   std::unique_lock lock(mutex_);
+  if (incoming_.empty() && sequences_.empty()) heartbeat_ = 0;
   // Where anything waits, something runs: whatever was let in fits when it is alone. So there is no deadline to wake
   // for.
   wake_.wait(lock, [&] { return !incoming_.empty() || !sequences_.empty() || stopping_; });
@@ -230,7 +247,9 @@ bool EngineImpl::take_incoming() {
   }
   changed_ = changed_ || !incoming_.empty();
   incoming_.clear();
-  return !sequences_.empty();
+  if (sequences_.empty()) return false;
+  beat();
+  return true;
 }
 
 void EngineImpl::step() {
@@ -238,6 +257,7 @@ void EngineImpl::step() {
   collect_done();
   admit();
   decode_step();
+  beat();
   prefill_step();
   collect_done();
   const absl::Time now = options_.clock();

@@ -30,6 +30,7 @@ struct EngineOptions {
   int32_t step_tokens = 256;         // rows of one run of the model at most: a prefill unit, or decode rows
   int32_t concurrent_prefills = 2;
   uint64_t workspace_bytes = uint64_t{1} << 30;   // residual streams and observed queries of prefills under way
+  absl::Duration abort_time = absl::Seconds(10);  // what cancelling the rest may take after a drain's deadline
   std::function<absl::Time()> clock = absl::Now;  // thread-safe
   // Called after every step with the state it left, on the engine thread, before its endings are told; must not block.
   // With it every step makes a snapshot, without it only those that change something and about 20 a second.
@@ -90,9 +91,12 @@ class Engine {
   virtual absl::StatusOr<Admission> check(const Query& query) const = 0;
 
   // Takes no new requests; returns when all are done or at the deadline, after which the rest is cancelled
-  // (UNAVAILABLE).
-  virtual void drain(absl::Time deadline) = 0;
+  // (UNAVAILABLE). That takes a step; false: abort_time after the deadline they are still there. The engine then hangs,
+  // and its destructor would too.
+  virtual bool drain(absl::Time deadline) = 0;
   virtual EngineState state() const = 0;
+  // How long the engine has had work without a sign of life: it gives one before and in every step. Zero: it is idle.
+  virtual absl::Duration stalled_for() const = 0;
   virtual std::shared_ptr<const EngineStats> stats() const = 0;  // thread-safe; the latest snapshot
   virtual const EngineOptions& options() const = 0;
 };

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <stop_token>
 
 #include "absl/status/statusor.h"
 #include "server/model/model.h"
@@ -9,6 +10,6 @@
 namespace pkv {
 
 // Llama 1, 2, 3, Mistral, SmolLM, TinyLlama: see llama.cpp.
-absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend);
+absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, std::stop_token stop);
 
 }  // namespace pkv

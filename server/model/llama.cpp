@@ -161,12 +161,12 @@ class LlamaModel final : public Model {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend) {
+absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, std::stop_token stop) {
   absl::StatusOr<ModelShape> shape = read_shape(file, "llama");
   if (!shape.ok()) return shape.status();
   absl::StatusOr<RopeParameters> rope = read_rope(file, *shape);
   if (!rope.ok()) return rope.status();
-  WeightLoader loader(file, backend);
+  WeightLoader loader(file, backend, std::move(stop));
   LlamaWeights weights = load_weights(loader, file, *shape);
   if (absl::Status status = loader.finish(); !status.ok()) return status;
   shape->weights = loader.most_frequent_format();

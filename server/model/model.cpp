@@ -2,6 +2,7 @@
 #include "server/model/model.h"
 
 #include <iterator>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -13,19 +14,20 @@ namespace {
 
 struct Architecture {
   std::string_view name;  // general.architecture
-  absl::StatusOr<std::unique_ptr<Model>> (*load)(const GgufFile& file, Backend& backend);
+  absl::StatusOr<std::unique_ptr<Model>> (*load)(const GgufFile& file, Backend& backend, std::stop_token stop);
 };
 
 constexpr Architecture kArchitectures[] = {
     {"llama", load_llama},
 };
 
-absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file, Backend& backend) {
+absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file, Backend& backend,
+                                                            std::stop_token stop) {
   const absl::StatusOr<std::string> wanted = file.string("general.architecture");
   if (!wanted.ok()) return wanted.status();
   std::string names;
   for (const Architecture& architecture : kArchitectures) {
-    if (architecture.name == *wanted) return architecture.load(file, backend);
+    if (architecture.name == *wanted) return architecture.load(file, backend, std::move(stop));
     names += (names.empty() ? "" : ", ") + std::string(architecture.name);
   }
   return unimplemented("key 'general.architecture': '", *wanted, "' is not supported; this build has ", names);
@@ -61,8 +63,8 @@ absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
   return scratch;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend) {
-  absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend);
+absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, std::stop_token stop) {
+  absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend, std::move(stop));
   if (model.ok()) return model;
   return absl::Status(model.status().code(), absl::StrCat(file.path(), ": ", std::string(model.status().message())));
 }

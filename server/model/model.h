@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -80,7 +81,8 @@ class Model {
 };
 
 // Loads the model of an open file, which must stay open as long as the model lives. INVALID_ARGUMENT naming the key or tensor
-// that is wrong, UNIMPLEMENTED for an architecture, a rope scaling or a format this build cannot run.
-absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend);
+// that is wrong, UNIMPLEMENTED for an architecture, a rope scaling or a format this build cannot run, CANCELLED between two
+// tensors once `stop` is requested.
+absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, std::stop_token stop = {});
 
 }  // namespace pkv

@@ -18,6 +18,7 @@ void WeightLoader::fail(const std::string& name, const absl::Status& status) {
 }
 
 const GgufTensor* WeightLoader::find(const std::string& name, std::span<const int64_t> dims) {
+  if (status_.ok() && stop_.stop_requested()) status_ = absl::CancelledError("loading was given up");
   if (!status_.ok()) return nullptr;
   known_.insert(name);
   absl::StatusOr<const GgufTensor*> tensor = file_.tensor(name, dims);

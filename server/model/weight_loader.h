@@ -6,7 +6,9 @@
 #include <cstddef>
 #include <memory>
 #include <set>
+#include <stop_token>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "kernels/backend.h"
@@ -16,7 +18,9 @@ namespace pkv {
 
 class WeightLoader {
  public:
-  WeightLoader(const GgufFile& file, Backend& backend) : file_(file), backend_(backend) {}
+  // Once `stop` is requested every further tensor is an error.
+  WeightLoader(const GgufFile& file, Backend& backend, std::stop_token stop)
+      : file_(file), backend_(backend), stop_(std::move(stop)) {}
 
   // A weight matrix [outputs, inputs]; nullptr after an error.
   std::unique_ptr<Weight> matrix(const std::string& name, int64_t inputs, int64_t outputs);
@@ -29,7 +33,7 @@ class WeightLoader {
 
   // INVALID_ARGUMENT naming a tensor that is missing or of other dimensions, RESOURCE_EXHAUSTED naming the one there
   // was no memory for, or, when all is well, UNIMPLEMENTED naming a tensor of the file that was never asked for: it
-  // would change the model's results in a way the architecture does not know of.
+  // would change the model's results in a way the architecture does not know of. CANCELLED after a stop.
   absl::Status finish() const;
   size_t bytes() const { return bytes_; }    // resident in the backend so far
   std::string most_frequent_format() const;  // by bytes, e.g. "Q4_1"
@@ -40,6 +44,7 @@ class WeightLoader {
 
   const GgufFile& file_;
   Backend& backend_;
+  const std::stop_token stop_;
   std::set<std::string, std::less<>> known_;
   absl::Status status_;
   size_t bytes_ = 0;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <span>
+#include <vector>
 
 #include "pyramidkv/v1/cache.pb.h"
 #include "pyramidkv/v1/generation.pb.h"

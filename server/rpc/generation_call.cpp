@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "server/policy/recall_shortfall.h"
 #include "server/rpc/errors.h"
 
@@ -89,6 +90,7 @@ void GenerationCall::on_prompt_logprobs(std::span<const TokenLogprob> tokens) {
 
 bool GenerationCall::on_token(const TokenLogprob& token) {
   const std::lock_guard lock(mutex_);
+  if (generated_++ == 0) first_token_ = absl::Now();
   const bool goes_on = output_.add_token(token);
   advance();
   return goes_on;
@@ -116,11 +118,19 @@ grpc::Status GenerationCall::close(const absl::Status& status) {
   return final_status;
 }
 
-void GenerationCall::log_end() const {
-  state_.log().debug("generation ended", {{"request_id", valid_.request->id},
-                                          {"policy", std::string(policy_row(valid_.request->policy.kind).name)},
-                                          {"prompt_tokens", std::to_string(valid_.request->prompt.size())},
-                                          {"code", std::string(final_code_)}});
+void GenerationCall::log_end() {
+  CallOutcome outcome{.policy = policy_row(valid_.request->policy.kind).name,
+                      .prompt_tokens = valid_.request->prompt.size()};
+  {
+    // The engine thread may still be in the call that ended it.
+    const std::lock_guard lock(mutex_);
+    outcome.status = error_;
+    outcome.code = final_code_;
+    outcome.generated_tokens = generated_;
+    outcome.first_token = first_token_;
+    if (result_) set_report(result_->cache, outcome);
+  }
+  log_access(state_.log(), info_, outcome);
 }
 
 pb::GenerateStreamResponse GenerationCall::start_message() const {

@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 
+#include "server/rpc/access_log.h"
 #include "server/rpc/conversion.h"
 #include "server/rpc/output_assembler.h"
 #include "server/rpc/server_state.h"
@@ -19,10 +20,11 @@ namespace pkv {
 
 class GenerationCall : public TokenSink {
  public:
-  GenerationCall(const ServedModel& served, ServerState& state, ValidRequest valid)
+  GenerationCall(const ServedModel& served, ServerState& state, ValidRequest valid, CallInfo info)
       : served_(served),
         state_(state),
         valid_(std::move(valid)),
+        info_(std::move(info)),
         output_(*served.tokenizer, *valid_.request, valid_.output) {}
 
   // Hands the request to the engine, which may start at once. What the engine refuses ends the call.
@@ -30,7 +32,7 @@ class GenerationCall : public TokenSink {
   // The caller is gone or gave up. The engine answers with on_error, and that finishes the RPC.
   void cancel() { served_.engine->cancel(this); }
   // Once the RPC is done, on gRPC's thread: writing a log may block, which the engine must not.
-  void log_end() const;
+  void log_end();
 
   // ---- on the engine thread
   // -------------------------------------------------------------------------------------------------
@@ -57,6 +59,7 @@ class GenerationCall : public TokenSink {
   const ServedModel& served_;
   ServerState& state_;
   const ValidRequest valid_;
+  const CallInfo info_;
 
   std::mutex mutex_;  // guards everything below
   OutputAssembler output_;
@@ -64,6 +67,8 @@ class GenerationCall : public TokenSink {
   double progress_ = 0;
   std::optional<RequestResult> result_;
   absl::Status error_;
+  size_t generated_ = 0;  // tokens
+  std::optional<absl::Time> first_token_;
   std::string_view final_code_;  // name of the status the RPC ended with
 };
 

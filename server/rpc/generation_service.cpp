@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "server/rpc/access_log.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/estimate_cache.h"
 #include "server/rpc/stream_call.h"
@@ -30,50 +31,64 @@ std::optional<absl::Time> deadline_of(const grpc::CallbackServerContext& context
   return absl::FromChrono(deadline);
 }
 
+// Ids that are too long are refused, and not repeated in the log.
+void note_id(const pb::GenerateRequest& message, CallInfo& info) {
+  if (message.request_id().size() <= kMaxRequestIdBytes) info.request_id = message.request_id();
+}
+
 absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerState& state,
-                                       const grpc::CallbackServerContext& context) {
+                                       const grpc::CallbackServerContext& context, CallInfo& info) {
   pb::GenerateRequest message;
   if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  note_id(message, info);
   absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
   if (!served.ok()) return served.status();
   absl::StatusOr<ValidRequest> valid = validate_request(message, **served, state, deadline_of(context));
   if (!valid.ok()) return valid.status();
+  info.request_id = valid->request->id;  // made up where the caller names none
   return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
 }
 
 absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer, ServerState& state,
-                                                  const grpc::CallbackServerContext& context) {
+                                                  const grpc::CallbackServerContext& context, CallInfo& info) {
   pb::CompareRequest message;
   if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  note_id(message.request(), info);
   absl::StatusOr<const ServedModel*> served = state.find_model(message.request().model());
   if (!served.ok()) return with_field_moved(served.status(), "model", "request.model");
   absl::StatusOr<ValidRequest> valid = validate_comparison(message, **served, state, deadline_of(context));
   if (!valid.ok()) return valid.status();
+  info.request_id = valid->request->id;
   return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
 }
 
 // A generation that was refused before its policy was known to be one.
-grpc::Status refuse(const absl::Status& status, ServerState& state) {
+grpc::Status refuse(const absl::Status& status, ServerState& state, const CallInfo& info) {
   const grpc::Status result = to_grpc_status(status);
+  const std::string_view code = status_code_name(result.error_code());
   state.metrics().count_rejection(error_reason(status));
-  state.metrics().count_end(kNoPolicy, status_code_name(result.error_code()));
-  state.log().debug("generation refused", {{"code", std::string(status_code_name(result.error_code()))},
-                                           {"message", result.error_message()}});
+  state.metrics().count_end(kNoPolicy, code);
+  log_access(state.log(), info, {.status = status, .code = code, .policy = kNoPolicy});
   return result;
 }
 
 // The call of a request that may be submitted, or the end of one that may not.
-grpc::ServerUnaryReactor* answer(absl::StatusOr<AcceptedRequest> accepted, ServerState& state,
+grpc::ServerUnaryReactor* answer(absl::StatusOr<AcceptedRequest> accepted, ServerState& state, CallInfo info,
                                  grpc::CallbackServerContext& context, grpc::ByteBuffer& response) {
-  if (accepted.ok()) return start_unary_call(*accepted->served, state, std::move(accepted->valid), context, response);
+  if (accepted.ok()) {
+    return start_unary_call(*accepted->served, state, std::move(accepted->valid), std::move(info), context, response);
+  }
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  reactor->Finish(refuse(accepted.status(), state));
+  reactor->Finish(refuse(accepted.status(), state, info));
   return reactor;
 }
 
-grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status) {
+grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status,
+                                 const ServerState& state, const CallInfo& info) {
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  reactor->Finish(to_grpc_status(status));
+  const grpc::Status result = to_grpc_status(status);
+  reactor->Finish(result);
+  log_access(state.log(), info, {.status = status, .code = status_code_name(result.error_code())});
   return reactor;
 }
 
@@ -127,44 +142,52 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
 
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return answer(accept(*request, state_, *context), state_, *context, *response);
+  CallInfo info = describe_call(*context, "Generate");
+  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context, info);
+  return answer(std::move(accepted), state_, std::move(info), *context, *response);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(grpc::CallbackServerContext* context,
                                                                               const grpc::ByteBuffer* request) {
-  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context);
-  if (!accepted.ok()) return refuse_stream(refuse(accepted.status(), state_));
-  return start_stream_call(*accepted->served, state_, std::move(accepted->valid), *context);
+  CallInfo info = describe_call(*context, "GenerateStream");
+  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context, info);
+  if (!accepted.ok()) return refuse_stream(refuse(accepted.status(), state_, info));
+  return start_stream_call(*accepted->served, state_, std::move(accepted->valid), std::move(info), *context);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  const CallInfo info = describe_call(*context, "Tokenize");
   pb::TokenizeResponse message;
   const absl::Status status = tokenize(*request, state_, message);
   if (status.ok()) *response = serialize_message(message);
-  return finish(*context, status);
+  return finish(*context, status, state_, info);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  const CallInfo info = describe_call(*context, "Detokenize");
   pb::DetokenizeResponse message;
   const absl::Status status = detokenize(*request, state_, message);
   if (status.ok()) *response = serialize_message(message);
-  return finish(*context, status);
+  return finish(*context, status, state_, info);
 }
 
 grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerContext* context,
                                                            const grpc::ByteBuffer* request,
                                                            grpc::ByteBuffer* response) {
+  const CallInfo info = describe_call(*context, "EstimateCache");
   pb::EstimateCacheResponse message;
   const absl::Status status = estimate(*request, state_, message);
   if (status.ok()) *response = serialize_message(message);
-  return finish(*context, status);
+  return finish(*context, status, state_, info);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context,
                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return answer(accept_comparison(*request, state_, *context), state_, *context, *response);
+  CallInfo info = describe_call(*context, "Compare");
+  absl::StatusOr<AcceptedRequest> accepted = accept_comparison(*request, state_, *context, info);
+  return answer(std::move(accepted), state_, std::move(info), *context, *response);
 }
 
 }  // namespace pkv

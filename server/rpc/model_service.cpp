@@ -20,7 +20,7 @@ void set_model(const ServedModel& served, pb::Model& out) {
   out.set_id(served.id);
   out.set_architecture(shape.architecture);
   out.set_weights(shape.weights);
-  out.set_sha256(served.sha256);
+  out.set_sha256(served.sha256->get());
   out.set_max_model_len(static_cast<uint32_t>(shape.max_positions));
   out.set_layers(static_cast<uint32_t>(shape.layers));
   out.set_query_heads(static_cast<uint32_t>(shape.q_heads));

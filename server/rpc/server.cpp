@@ -2,7 +2,6 @@
 
 #include <grpcpp/ext/proto_server_reflection_plugin.h>
 #include <grpcpp/grpcpp.h>
-#include <grpcpp/health_check_service_interface.h>
 #include <grpcpp/impl/server_builder_option.h>
 
 #include <utility>
@@ -10,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/rpc/generation_service.h"
+#include "server/rpc/listen_failure.h"
 #include "server/rpc/model_service.h"
 #include "server/rpc/stats_service.h"
 
@@ -59,10 +59,12 @@ void set_limits(grpc::ServerBuilder& builder) {
 }  // namespace
 
 struct RpcServer::Services {
-  explicit Services(ServerState& state) : generation(state), model(state), stats(state) {}
+  Services(ServerState& state, HealthChecks checks)
+      : generation(state), model(state), stats(state), health(std::move(checks)) {}
   GenerationService generation;
   ModelService model;
   StatsService stats;
+  HealthService health;
 };
 
 RpcServer::RpcServer() = default;
@@ -73,8 +75,7 @@ RpcServer::~RpcServer() {
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptions& options, ServerState& state) {
   std::unique_ptr<RpcServer> result(new RpcServer());
-  result->services_ = std::make_unique<Services>(state);
-  grpc::EnableDefaultHealthCheckService(true);
+  result->services_ = std::make_unique<Services>(state, options.health);
   grpc::ServerBuilder builder;
   set_limits(builder);
   builder.SetOption(std::make_unique<ReflectionOption>(options.reflection));
@@ -82,20 +83,19 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
   builder.RegisterService(&result->services_->generation);
   builder.RegisterService(&result->services_->model);
   builder.RegisterService(&result->services_->stats);
+  builder.RegisterService(&result->services_->health);
   result->server_ = builder.BuildAndStart();
   if (result->server_ == nullptr || result->port_ == 0) {
     return absl::UnavailableError(
-        absl::StrCat("server.listen: ", options.listen, ": the address cannot be listened on"));
+        absl::StrCat("server.listen: ", options.listen, ": ", why_not_listening(options.listen, "server.listen")));
   }
-  result->set_serving(false);
   return result;
 }
 
-void RpcServer::set_serving(bool serving) {
-  server_->GetHealthCheckService()->SetServingStatus("pyramidkv.v1.GenerationService", serving);
-}
+void RpcServer::refresh_health() { services_->health.refresh(); }
 
 void RpcServer::shutdown(absl::Time deadline) {
+  services_->health.close();
   services_->stats.close_watches();  // they would go on for ever
   server_->Shutdown(absl::ToChronoTime(deadline));
   server_->Wait();

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/rpc/health_service.h"
 #include "server/rpc/server_state.h"
 
 namespace grpc {
@@ -18,18 +19,18 @@ namespace pkv {
 struct RpcServerOptions {
   std::string listen;
   bool reflection = true;
+  HealthChecks health;
 };
 
 class RpcServer {
  public:
-  // Listens at once; generation is NOT_SERVING until set_serving(true). UNAVAILABLE where the address cannot be had.
-  // `state` must outlive it.
+  // Listens at once. UNAVAILABLE where the address cannot be had, with the reason. `state` must outlive it.
   static absl::StatusOr<std::unique_ptr<RpcServer>> start(const RpcServerOptions& options, ServerState& state);
   ~RpcServer();
 
   int port() const { return port_; }
-  // Health of pyramidkv.v1.GenerationService.
-  void set_serving(bool serving);
+  // Whoever watches the health is told now what has become of it.
+  void refresh_health();
   // No new calls; waits for the ones under way until `deadline`, cancels the rest and waits for their ends.
   void shutdown(absl::Time deadline);
 

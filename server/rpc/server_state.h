@@ -3,9 +3,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <random>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -20,10 +22,28 @@
 
 namespace pkv {
 
+// A text that is there later than what it belongs to. Thread-safe.
+class LateText {
+ public:
+  std::string get() const {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+  void set(std::string text) {
+    const std::lock_guard lock(mutex_);
+    text_ = std::move(text);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string text_;
+};
+
 // A model that is loaded and being stepped. Everything pointed to outlives the services.
 struct ServedModel {
   std::string id;
-  std::string sha256;  // of the model file, lower-case hexadecimal
+  // Of the model file, lower-case hexadecimal. Empty until it is computed.
+  std::shared_ptr<LateText> sha256 = std::make_shared<LateText>();
   std::string device;  // Backend::description()
   KvDtype kv_dtype = KvDtype::kF16;
   ModelShape shape;

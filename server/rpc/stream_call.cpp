@@ -113,9 +113,9 @@ class RefusedStream final : public WriteReactor {
 
 WriteReactor* refuse_stream(const grpc::Status& status) { return new RefusedStream(status); }
 
-WriteReactor* start_stream_call(const ServedModel& served, ServerState& state, ValidRequest valid,
+WriteReactor* start_stream_call(const ServedModel& served, ServerState& state, ValidRequest valid, CallInfo info,
                                 grpc::CallbackServerContext& context) {
-  auto call = std::make_shared<StreamCall>(served, state, std::move(valid));
+  auto call = std::make_shared<StreamCall>(served, state, std::move(valid), std::move(info));
   auto* reactor = new StreamReactor(call);
   call->attach(reactor);
   GenerationCall::submit(call, context);

@@ -10,7 +10,8 @@ namespace pkv {
 
 // Submits `valid` and streams its answer. The returned reactor deletes itself.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* start_stream_call(const ServedModel& served, ServerState& state,
-                                                              ValidRequest valid, grpc::CallbackServerContext& context);
+                                                              ValidRequest valid, CallInfo info,
+                                                              grpc::CallbackServerContext& context);
 
 // A stream that only has a status.
 grpc::ServerWriteReactor<grpc::ByteBuffer>* refuse_stream(const grpc::Status& status);

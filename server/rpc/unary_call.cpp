@@ -12,8 +12,9 @@ namespace pb = ::pyramidkv::v1;
 
 class UnaryCall final : public GenerationCall {
  public:
-  UnaryCall(const ServedModel& served, ServerState& state, ValidRequest valid, grpc::ByteBuffer& response)
-      : GenerationCall(served, state, std::move(valid)), response_(response) {}
+  UnaryCall(const ServedModel& served, ServerState& state, ValidRequest valid, CallInfo info,
+            grpc::ByteBuffer& response)
+      : GenerationCall(served, state, std::move(valid), std::move(info)), response_(response) {}
 
   // Before submit: the engine may finish at once.
   void attach(grpc::ServerUnaryReactor* reactor) { reactor_ = reactor; }
@@ -77,8 +78,9 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
 }  // namespace
 
 grpc::ServerUnaryReactor* start_unary_call(const ServedModel& served, ServerState& state, ValidRequest valid,
-                                           grpc::CallbackServerContext& context, grpc::ByteBuffer& response) {
-  auto call = std::make_shared<UnaryCall>(served, state, std::move(valid), response);
+                                           CallInfo info, grpc::CallbackServerContext& context,
+                                           grpc::ByteBuffer& response) {
+  auto call = std::make_shared<UnaryCall>(served, state, std::move(valid), std::move(info), response);
   auto* reactor = new UnaryReactor(call);
   call->attach(reactor);
   GenerationCall::submit(call, context);

@@ -10,6 +10,7 @@ namespace pkv {
 // Submits `valid` and answers into `response` when it is done: with a GenerateResponse, or a CompareResponse where it
 // is a comparison. The returned reactor deletes itself.
 grpc::ServerUnaryReactor* start_unary_call(const ServedModel& served, ServerState& state, ValidRequest valid,
-                                           grpc::CallbackServerContext& context, grpc::ByteBuffer& response);
+                                           CallInfo info, grpc::CallbackServerContext& context,
+                                           grpc::ByteBuffer& response);
 
 }  // namespace pkv

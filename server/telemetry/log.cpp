@@ -4,8 +4,11 @@
 #include <spdlog/spdlog.h>
 
 #include <array>
+#include <charconv>
+#include <cmath>
 
 #include "kernels/check.h"
+#include "server/telemetry/escape.h"
 
 namespace pkv {
 namespace {
@@ -28,26 +31,19 @@ spdlog::level::level_enum level_of(std::string_view name) {
   PKV_CHECK(false, "unknown log level");
 }
 
-// A value with blanks or quotes is quoted, so that a text line can be taken apart again.
-std::string text_value(const std::string& value) {
-  const bool plain = !value.empty() && value.find_first_of(" \t\r\n\"=") == std::string::npos;
-  return plain ? value : "\"" + json_escape(value) + "\"";
+std::string quoted(const std::string& escaped) { return '"' + escaped + '"'; }
+
+// Six digits are more than anything that is measured here has.
+std::string number_text(double number) {
+  std::array<char, 32> digits;
+  const auto end = std::to_chars(digits.data(), digits.data() + digits.size(), number, std::chars_format::general, 6);
+  return std::string(digits.data(), end.ptr);
 }
 
-std::string text_line(std::string_view message, std::initializer_list<LogField> fields) {
-  std::string line(message);
-  for (const auto& [name, value] : fields) {
-    line.append(" ").append(name).append("=").append(text_value(value));
-  }
-  return line;
-}
-
-std::string json_line(std::string_view message, std::initializer_list<LogField> fields) {
-  std::string line = "\"message\":\"" + json_escape(message) + "\"";
-  for (const auto& [name, value] : fields) {
-    line.append(",\"").append(json_escape(name)).append("\":\"").append(json_escape(value)).append("\"");
-  }
-  return line;
+std::string text_of(const std::string& text) {
+  const std::string escaped = json_escape(text);
+  const bool plain = !text.empty() && escaped == text && text.find_first_of(" =") == std::string::npos;
+  return plain ? text : quoted(escaped);
 }
 
 }  // namespace
@@ -60,26 +56,39 @@ Log::Log(std::string_view level, std::string_view format)
   logger_->set_pattern(json_ ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l",%v})" : "%Y-%m-%dT%H:%M:%S.%e%z %l %v");
 }
 
-void Log::write(LogLevel level, std::string_view message, std::initializer_list<LogField> fields) const {
+std::string LogValue::as_text() const {
+  if (const auto* text = std::get_if<std::string>(&value_)) return text_of(*text);
+  if (const auto* number = std::get_if<double>(&value_)) return number_text(*number);
+  return as_json();
+}
+
+std::string LogValue::as_json() const {
+  if (const auto* text = std::get_if<std::string>(&value_)) return quoted(json_escape(*text));
+  if (const auto* truth = std::get_if<bool>(&value_)) return *truth ? "true" : "false";
+  if (const auto* number = std::get_if<int64_t>(&value_)) return std::to_string(*number);
+  if (const auto* number = std::get_if<uint64_t>(&value_)) return std::to_string(*number);
+  const double number = std::get<double>(value_);
+  return std::isfinite(number) ? number_text(number) : "null";  // JSON has no other word for it
+}
+
+std::string text_line(std::string_view message, std::span<const LogField> fields) {
+  std::string line = escape_controls(message);
+  for (const auto& [name, value] : fields) line.append(" ").append(name).append("=").append(value.as_text());
+  return line;
+}
+
+std::string json_line(std::string_view message, std::span<const LogField> fields) {
+  std::string line = "\"message\":" + quoted(json_escape(message));
+  for (const auto& [name, value] : fields) {
+    line.append(",").append(quoted(json_escape(name))).append(":").append(value.as_json());
+  }
+  return line;
+}
+
+void Log::write(LogLevel level, std::string_view message, std::span<const LogField> fields) const {
   const spdlog::level::level_enum value = kLevels[static_cast<size_t>(level)].value;
   if (!logger_->should_log(value)) return;
   logger_->log(value, json_ ? json_line(message, fields) : text_line(message, fields));
-}
-
-std::string json_escape(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (c == '"' || c == '\\') {
-      out.append({'\\', c});
-    } else if (byte < 0x20) {
-      constexpr std::string_view kHex = "0123456789abcdef";
-      out.append("\\u00").append({kHex[byte >> 4], kHex[byte & 15]});
-    } else {
-      out.push_back(c);
-    }
-  }
-  return out;
 }
 
 }  // namespace pkv

@@ -2,11 +2,15 @@
 // called from the engine thread, since writing may block.
 #pragma once
 
+#include <concepts>
+#include <cstdint>
 #include <initializer_list>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
+#include <variant>
 
 namespace spdlog {
 class logger;
@@ -16,7 +20,28 @@ namespace pkv {
 
 enum class LogLevel : uint8_t { kTrace, kDebug, kInfo, kWarn, kError };
 
-using LogField = std::pair<std::string_view, std::string>;
+// Text, a number or a truth value; in JSON each is of its own type.
+class LogValue {
+ public:
+  LogValue(std::string text) : value_(std::move(text)) {}                     // NOLINT(google-explicit-constructor)
+  LogValue(std::string_view text) : value_(std::string(text)) {}              // NOLINT(google-explicit-constructor)
+  LogValue(const char* text) : value_(std::string(text)) {}                   // NOLINT(google-explicit-constructor)
+  LogValue(bool value) : value_(value) {}                                     // NOLINT(google-explicit-constructor)
+  LogValue(std::signed_integral auto number) : value_(int64_t{number}) {}     // NOLINT(google-explicit-constructor)
+  LogValue(std::unsigned_integral auto number) : value_(uint64_t{number}) {}  // NOLINT(google-explicit-constructor)
+  LogValue(std::floating_point auto number) : value_(double{number}) {}       // NOLINT(google-explicit-constructor)
+
+  std::string as_text() const;  // quoted where it could not be told from the rest of a line otherwise
+  std::string as_json() const;
+
+ private:
+  std::variant<std::string, bool, int64_t, uint64_t, double> value_;
+};
+
+struct LogField {
+  std::string_view name;
+  LogValue value;
+};
 
 class Log {
  public:
@@ -24,18 +49,19 @@ class Log {
   // them).
   Log(std::string_view level, std::string_view format);
 
-  void write(LogLevel level, std::string_view message, std::initializer_list<LogField> fields = {}) const;
+  // Whatever `message` and `fields` hold, this is one line.
+  void write(LogLevel level, std::string_view message, std::span<const LogField> fields) const;
   void debug(std::string_view message, std::initializer_list<LogField> fields = {}) const {
-    write(LogLevel::kDebug, message, fields);
+    write(LogLevel::kDebug, message, {fields.begin(), fields.size()});
   }
   void info(std::string_view message, std::initializer_list<LogField> fields = {}) const {
-    write(LogLevel::kInfo, message, fields);
+    write(LogLevel::kInfo, message, {fields.begin(), fields.size()});
   }
   void warn(std::string_view message, std::initializer_list<LogField> fields = {}) const {
-    write(LogLevel::kWarn, message, fields);
+    write(LogLevel::kWarn, message, {fields.begin(), fields.size()});
   }
   void error(std::string_view message, std::initializer_list<LogField> fields = {}) const {
-    write(LogLevel::kError, message, fields);
+    write(LogLevel::kError, message, {fields.begin(), fields.size()});
   }
 
  private:
@@ -43,7 +69,8 @@ class Log {
   bool json_;
 };
 
-// `text` as the inside of a JSON string; control characters and quotes escaped.
-std::string json_escape(std::string_view text);
+// What Log writes behind time and level.
+std::string text_line(std::string_view message, std::span<const LogField> fields);
+std::string json_line(std::string_view message, std::span<const LogField> fields);  // the members of an object
 
 }  // namespace pkv

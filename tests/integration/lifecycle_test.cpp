@@ -10,24 +10,87 @@
 namespace pkv {
 namespace {
 
+constexpr int kServing = 1, kNotServing = 2, kServiceUnknown = 3;
+
 class LifecycleTest : public ServerTest {
  protected:
-  // As a Kubernetes probe asks. 1: SERVING, 2: NOT_SERVING.
+  // As a Kubernetes probe asks.
   int health(const std::string& service) { return check_health(channel_, service); }
+  // What all names that mean "may receive traffic" say, where they agree.
+  int readiness() {
+    const int first = health("");
+    for (const char* service :
+         {"pyramidkv.v1.GenerationService", "pyramidkv.v1.ModelService", "pyramidkv.v1.StatsService"}) {
+      if (health(service) != first) return 0;
+    }
+    return app_->ready().ok() == (first == kServing) ? first : 0;
+  }
 };
 
 TEST_F(LifecycleTest, ListensBeforeItServes) {
   start();
-  EXPECT_EQ(health(""), 1);
-  EXPECT_EQ(health("pyramidkv.v1.GenerationService"), 2);
+  EXPECT_EQ(readiness(), kNotServing);
+  EXPECT_EQ(health("live"), kServing);
   pb::GenerateResponse reply;
   const grpc::Status status = generate(request("hello", 1), reply);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(reason(status), "LOADING");
   EXPECT_EQ(stats().state(), pb::SERVER_STATE_LOADING);
   ASSERT_TRUE(app_->load().ok());
-  EXPECT_EQ(health("pyramidkv.v1.GenerationService"), 1);
+  EXPECT_EQ(readiness(), kServing);
+  EXPECT_EQ(health("live"), kServing);
   EXPECT_TRUE(generate(request("hello", 1), reply).ok());
+}
+
+TEST_F(LifecycleTest, HealthOfAnUnknownService) {
+  start();
+  EXPECT_EQ(health("pyramidkv.v1.Generation"), -static_cast<int>(grpc::StatusCode::NOT_FOUND));
+  EXPECT_EQ(health(std::string(5000, 'x')), -static_cast<int>(grpc::StatusCode::INVALID_ARGUMENT));
+  HealthWatch watch(channel_, "pyramidkv.v1.Generation");
+  EXPECT_EQ(watch.next(), kServiceUnknown);
+}
+
+TEST_F(LifecycleTest, HealthIsWatched) {
+  start();
+  HealthWatch ready(channel_, ""), live(channel_, "live"), gone(channel_, "");
+  EXPECT_EQ(ready.next(), kNotServing);
+  EXPECT_EQ(gone.next(), kNotServing);
+  EXPECT_EQ(live.next(), kServing);
+  gone.cancel();
+  EXPECT_EQ(gone.next(), 0);
+  ASSERT_TRUE(app_->load().ok());
+  EXPECT_EQ(ready.next(), kServing);
+  // Watches do not keep a server from ending.
+  ASSERT_TRUE(app_->stop(absl::Now()).ok());
+  EXPECT_EQ(ready.next(), kNotServing);
+  EXPECT_EQ(ready.next(), 0);
+  EXPECT_EQ(ready.status().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(live.next(), kNotServing);
+}
+
+TEST_F(LifecycleTest, AnEngineThatDoesNotMoveIsNotLive) {
+  // Any time at all is too long.
+  start_and_load({}, {.stall_limit = absl::ZeroDuration()});
+  EXPECT_EQ(health("live"), kServing);
+  EXPECT_TRUE(app_->live().ok());
+  HealthWatch live(channel_, "live");
+  EXPECT_EQ(live.next(), kServing);
+  {
+    OpenStream running(*generation_, request("hello world", kEndless));
+    ASSERT_TRUE(running.read_to_delta());
+    EXPECT_EQ(health("live"), kNotServing);
+    EXPECT_THAT(std::string(app_->live().message()), ::testing::HasSubstr("has not moved"));
+    EXPECT_EQ(readiness(), kServing);
+    EXPECT_EQ(live.next(), kNotServing);
+  }
+  EXPECT_EQ(live.next(), kServing);
+}
+
+TEST_F(LifecycleTest, ALoadCanBeGivenUp) {
+  start();
+  app_->abandon_load();
+  EXPECT_EQ(app_->load().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(readiness(), kNotServing);
 }
 
 TEST_F(LifecycleTest, AMissingModelFileIsNamed) {
@@ -44,7 +107,12 @@ TEST_F(LifecycleTest, ATakenPortIsRefused) {
   config.metrics.listen = "";
   const auto second = App::start(config, log_);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(second.status().message()), ::testing::HasSubstr(config.server.listen));
+  EXPECT_THAT(std::string(second.status().message()),
+              ::testing::AllOf(::testing::HasSubstr(config.server.listen), ::testing::HasSubstr("already in use"),
+                               ::testing::HasSubstr("set server.listen")));
+  config.server.listen = "192.0.2.1:0";  // reserved for documentation
+  EXPECT_THAT(std::string(App::start(config, log_).status().message()),
+              ::testing::HasSubstr("no address of this machine"));
   config.server.listen = "127.0.0.1:0";
   config.metrics.listen = "127.0.0.1:" + std::to_string(app_->metrics_port());
   EXPECT_THAT(std::string(App::start(config, log_).status().message()), ::testing::HasSubstr("metrics.listen"));
@@ -59,6 +127,18 @@ TEST_F(LifecycleTest, ReflectionIsASwitch) {
   EXPECT_TRUE(list_services(channel_).empty());
 }
 
+TEST_F(LifecycleTest, ReflectionDescribesWhatItLists) {
+  start();
+  const std::vector<std::string> services = list_services(channel_);
+  EXPECT_THAT(services, ::testing::Contains("grpc.health.v1.Health"));
+  for (const std::string& service : services) {
+    EXPECT_THAT(describe_service(channel_, service), ::testing::Not(::testing::IsEmpty())) << service;
+  }
+  EXPECT_THAT(describe_service(channel_, "grpc.health.v1.Health"), ::testing::ElementsAre("Check", "Watch"));
+  EXPECT_THAT(describe_service(channel_, "pyramidkv.v1.ModelService"), ::testing::Contains("ListModels"));
+  EXPECT_TRUE(describe_service(channel_, "no.such.Service").empty());
+}
+
 TEST_F(LifecycleTest, DrainingLetsRequestsEndAndRefusesNewOnes) {
   start_and_load();
   pb::GenerateResponse alone, drained, refused;
@@ -68,7 +148,7 @@ TEST_F(LifecycleTest, DrainingLetsRequestsEndAndRefusesNewOnes) {
   std::thread client([&] { status = generate(wish, drained); });
   ASSERT_TRUE(
       eventually([&] { return stats().scheduler().running() == 1 || stats().policies(0).requests_total() > 1; }));
-  std::thread stop([&] { app_->stop(absl::Now() + absl::Minutes(1)); });
+  std::thread stop([&] { EXPECT_TRUE(app_->stop(absl::Now() + absl::Minutes(1)).ok()); });
   stop.join();
   client.join();
   EXPECT_TRUE(status.ok()) << status.error_message();
@@ -80,9 +160,10 @@ TEST_F(LifecycleTest, WhileDraining) {
   start_and_load();
   OpenStream running(*generation_, request("hello world", kEndless));
   ASSERT_TRUE(running.read_to_delta());
-  std::thread stop([&] { app_->stop(absl::Now() + absl::Minutes(5)); });
-  EXPECT_TRUE(eventually([&] { return health("pyramidkv.v1.GenerationService") == 2; }));
-  EXPECT_EQ(health(""), 1);
+  std::thread stop([&] { EXPECT_TRUE(app_->stop(absl::Now() + absl::Minutes(5)).ok()); });
+  EXPECT_TRUE(eventually([&] { return readiness() == kNotServing; }));
+  EXPECT_EQ(health("live"), kServing);
+  EXPECT_THAT(std::string(app_->ready().message()), ::testing::HasSubstr("draining"));
   EXPECT_TRUE(eventually([&] { return stats().state() == pb::SERVER_STATE_DRAINING; }));
   pb::GenerateResponse reply;
   const grpc::Status refused = generate(request("me too", 1), reply);
@@ -97,7 +178,7 @@ TEST_F(LifecycleTest, TheDrainDeadlineCancelsTheRest) {
   start_and_load();
   OpenStream running(*generation_, request("hello world", kEndless));
   ASSERT_TRUE(running.read_to_delta());
-  app_->stop(absl::Now());
+  EXPECT_TRUE(app_->stop(absl::Now()).ok());
   EXPECT_EQ(running.finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
 
@@ -107,7 +188,7 @@ TEST_F(LifecycleTest, StoppingDoesNotWaitForAClientThatDoesNotRead) {
   chatty.mutable_output()->set_top_logprobs(20);
   OpenStream unread(*generation_, chatty);
   ASSERT_TRUE(unread.read_to_delta());
-  app_->stop(absl::Now());
+  EXPECT_TRUE(app_->stop(absl::Now()).ok());
   EXPECT_FALSE(unread.finish().ok());
 }
 

@@ -1,78 +1,14 @@
 // The program as scripts and Kubernetes use it: options, exit codes, signals.
-#include <fcntl.h>
+#include "tests/integration/program.h"
+
 #include <gmock/gmock.h>
-#include <grpcpp/grpcpp.h>
-#include <signal.h>
-#include <spawn.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
-#include <array>
-#include <string>
-#include <vector>
-
-#include "pyramidkv/v1/generation.grpc.pb.h"
-#include "tests/support/gguf_writer.h"
+#include <filesystem>
 
 namespace pkv {
 namespace {
 
-namespace pb = ::pyramidkv::v1;
 using ::testing::HasSubstr;
-
-// A running pyramidkv-server; what it prints, both streams together, is read line by line.
-class Program {
- public:
-  explicit Program(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), PKV_SERVER);
-    std::vector<char*> argv;
-    for (std::string& argument : arguments) argv.push_back(argument.data());
-    argv.push_back(nullptr);
-    std::array<int, 2> pipe_ends;
-    EXPECT_EQ(pipe2(pipe_ends.data(), O_CLOEXEC), 0);
-    posix_spawn_file_actions_t actions;
-    posix_spawn_file_actions_init(&actions);
-    posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
-    posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDERR_FILENO);
-    EXPECT_EQ(posix_spawn(&pid_, PKV_SERVER, &actions, nullptr, argv.data(), environ), 0);
-    posix_spawn_file_actions_destroy(&actions);
-    close(pipe_ends[1]);
-    output_ = fdopen(pipe_ends[0], "r");
-  }
-  ~Program() {
-    if (pid_ > 0) {
-      kill(pid_, SIGKILL);
-      wait();
-    }
-    std::fclose(output_);
-  }
-  // Reads until a line holds `text`; that line, or nothing at the end of the output.
-  std::string read_to(const std::string& text) {
-    std::array<char, 4096> line;
-    while (std::fgets(line.data(), line.size(), output_) != nullptr) {
-      if (std::string(line.data()).find(text) != std::string::npos) return line.data();
-    }
-    return {};
-  }
-  std::string read_all() {
-    std::string all;
-    std::array<char, 4096> line;
-    while (std::fgets(line.data(), line.size(), output_) != nullptr) all += line.data();
-    return all;
-  }
-  void send(int signal) const { kill(pid_, signal); }
-  // The exit code.
-  int wait() {
-    int status = 0;
-    waitpid(pid_, &status, 0);
-    pid_ = 0;
-    return WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-  }
-
- private:
-  pid_t pid_ = 0;
-  std::FILE* output_ = nullptr;
-};
 
 struct Outcome {
   std::string output;
@@ -161,20 +97,41 @@ TEST(Program, ChecksTheFilesInConfig) {
   }
 }
 
-class RunningProgram : public ::testing::Test {
- protected:
-  RunningProgram()
-      : program_({"--set", "model.path=" + model_.path(), "--set", "server.listen=127.0.0.1:0", "--set",
-                  "metrics.listen=127.0.0.1:0", "--set", "server.drain_seconds=60"}) {
-    const std::string line = program_.read_to(" ready ");
-    const size_t begin = line.find("address=") + 8;
-    address_ = line.substr(begin, line.find(' ', begin) - begin);
+// A model that takes seconds to load: gigabytes of weights, all of them zeros that are nowhere on the disk.
+test::TempFile make_slow_model() {
+  constexpr int kLayers = 12;
+  constexpr int64_t kWidth = 64, kFeedForward = 1 << 20;
+  constexpr uint64_t kMatrixBytes = uint64_t{kWidth} * kFeedForward * sizeof(float);
+  test::GgufWriter writer = test::tiny_llama({.layers = kLayers});
+  writer.set("llama.feed_forward_length", static_cast<uint32_t>(kFeedForward));
+  uint64_t end = (writer.data_bytes() + kMatrixBytes - 1) / kMatrixBytes * kMatrixBytes;
+  for (int layer = 0; layer < kLayers; ++layer) {
+    for (const char* name : {"ffn_gate", "ffn_up", "ffn_down"}) {
+      auto& tensor = writer.tensor("blk." + std::to_string(layer) + "." + name + ".weight");
+      const bool down = tensor.name.find("down") != std::string::npos;
+      tensor.dims = down ? std::vector{kFeedForward, kWidth} : std::vector{kWidth, kFeedForward};
+      tensor.offset = end;
+      end += kMatrixBytes;
+    }
   }
+  test::TempFile file = writer.write();
+  std::filesystem::resize_file(file.path(), std::filesystem::file_size(file.path()) + end);
+  return file;
+}
 
-  const test::TempFile model_ = test::make_tiny_llama({.context = 1 << 16});
-  Program program_;
-  std::string address_;
-};
+TEST(Program, ASignalWhileLoadingEndsAtOnce) {
+  const test::TempFile model = make_slow_model();
+  for (const int signal : {SIGTERM, SIGINT}) {
+    Program program(
+        {"--set", "model.path=" + model.path(), "--set", "server.listen=127.0.0.1:0", "--set", "metrics.listen="});
+    ASSERT_FALSE(program.read_to("listening").empty());
+    program.send(signal);
+    const std::string rest = program.read_all();
+    EXPECT_THAT(rest, HasSubstr("stopped while loading"));
+    EXPECT_THAT(rest, ::testing::Not(HasSubstr(" ready ")));
+    EXPECT_EQ(program.wait(), 0);
+  }
+}
 
 TEST_F(RunningProgram, SigtermEndsWithZero) {
   program_.send(SIGTERM);
@@ -182,14 +139,35 @@ TEST_F(RunningProgram, SigtermEndsWithZero) {
   EXPECT_EQ(program_.wait(), 0);
 }
 
+TEST_F(RunningProgram, SighupEndsNothing) {
+  program_.send(SIGHUP);
+  EXPECT_THAT(program_.read_to("SIGHUP"), HasSubstr("ignored"));
+  {
+    grpc::ClientContext context;
+    pb::TokenizeRequest request;
+    request.set_text("hello");
+    pb::TokenizeResponse response;
+    EXPECT_TRUE(stub_->Tokenize(&context, request, &response).ok());
+  }
+  stub_.reset();
+  program_.send(SIGTERM);
+  EXPECT_EQ(program_.wait(), 0);
+}
+
+TEST_F(RunningProgram, ATakenPortIsExplained) {
+  const Outcome second =
+      run({"--set", "model.path=" + model_.path(), "--set", "server.listen=" + address_, "--set", "metrics.listen="});
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_THAT(second.output, HasSubstr("server.listen: " + address_ + ": already in use"));
+}
+
 TEST_F(RunningProgram, ASecondSignalEndsAtOnce) {
-  const auto stub = pb::GenerationService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
   pb::GenerateRequest request;
   request.set_prompt("hello");
   request.mutable_sampling()->set_max_tokens(60000);
   request.mutable_sampling()->set_ignore_eos(true);
   grpc::ClientContext context;
-  const auto reader = stub->GenerateStream(&context, request);
+  const auto reader = stub_->GenerateStream(&context, request);
   pb::GenerateStreamResponse event;
   ASSERT_TRUE(reader->Read(&event));
   program_.send(SIGINT);

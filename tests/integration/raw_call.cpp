@@ -1,7 +1,7 @@
 #include "tests/integration/raw_call.h"
 
+#include <google/protobuf/descriptor.pb.h>
 #include <google/protobuf/unknown_field_set.h>
-#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
 
 #include <string_view>
@@ -50,13 +50,73 @@ grpc::Status call(const std::shared_ptr<grpc::Channel>& channel, const std::stri
   return status;
 }
 
+// Method names of the service `name` in a serialised FileDescriptorProto.
+std::vector<std::string> methods_in(const std::string& bytes, const std::string& name) {
+  google::protobuf::FileDescriptorProto file;
+  file.ParseFromString(bytes);
+  std::vector<std::string> methods;
+  for (const auto& service : file.service()) {
+    if (file.package() + "." + service.name() != name) continue;
+    for (const auto& method : service.method()) methods.push_back(method.name());
+  }
+  return methods;
+}
+
+// HealthCheckResponse.status = 1
+int serving_status(const google::protobuf::UnknownFieldSet& reply) {
+  return reply.field_count() == 0 ? 0 : static_cast<int>(reply.field(0).varint());
+}
+
 }  // namespace
 
 int check_health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
   google::protobuf::UnknownFieldSet reply;
   const grpc::Status status = call(channel, "/grpc.health.v1.Health/Check", text_field(1, service), reply);
   if (!status.ok()) return -static_cast<int>(status.error_code());
-  return reply.field_count() == 0 ? 0 : static_cast<int>(reply.field(0).varint());
+  return serving_status(reply);
+}
+
+HealthWatch::HealthWatch(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) : stub_(channel) {
+  stream_ = stub_.PrepareCall(&context_, "/grpc.health.v1.Health/Watch", &queue_);
+  stream_->StartCall(nullptr);
+  wait();
+  const grpc::Slice slice(text_field(1, service));
+  stream_->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
+  wait();
+}
+
+HealthWatch::~HealthWatch() {
+  cancel();
+  if (!ended_) finish();
+  queue_.Shutdown();
+  while (wait()) {
+  }
+}
+
+bool HealthWatch::wait() {
+  void* tag = nullptr;
+  bool ok = false;
+  return queue_.Next(&tag, &ok) && ok;
+}
+
+int HealthWatch::next() {
+  if (ended_) return 0;
+  grpc::ByteBuffer buffer;
+  stream_->Read(&buffer, nullptr);
+  if (!wait()) {
+    finish();
+    return 0;
+  }
+  grpc::Slice bytes;
+  google::protobuf::UnknownFieldSet reply;
+  if (buffer.DumpToSingleSlice(&bytes).ok()) reply.ParseFromArray(bytes.begin(), static_cast<int>(bytes.size()));
+  return serving_status(reply);
+}
+
+void HealthWatch::finish() {
+  ended_ = true;
+  stream_->Finish(&status_, nullptr);
+  wait();
 }
 
 std::vector<std::string> list_services(const std::shared_ptr<grpc::Channel>& channel) {
@@ -76,6 +136,23 @@ std::vector<std::string> list_services(const std::shared_ptr<grpc::Channel>& cha
     }
   }
   return names;
+}
+
+std::vector<std::string> describe_service(const std::shared_ptr<grpc::Channel>& channel, const std::string& name) {
+  google::protobuf::UnknownFieldSet reply;
+  // ServerReflectionRequest.file_containing_symbol = 4; ServerReflectionResponse.file_descriptor_response = 4, whose
+  // file_descriptor_proto = 1.
+  call(channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", text_field(4, name), reply);
+  for (int i = 0; i < reply.field_count(); ++i) {
+    if (reply.field(i).number() != 4) continue;
+    google::protobuf::UnknownFieldSet files;
+    files.ParseFromString(reply.field(i).length_delimited());
+    for (int k = 0; k < files.field_count(); ++k) {
+      std::vector<std::string> methods = methods_in(files.field(k).length_delimited(), name);
+      if (!methods.empty()) return methods;
+    }
+  }
+  return {};
 }
 
 }  // namespace pkv

@@ -2,6 +2,7 @@
 // of their messages are written by hand.
 #pragma once
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
 #include <memory>
@@ -13,7 +14,31 @@ namespace pkv {
 // grpc.health.v1.Health/Check: HealthCheckResponse.status (1 SERVING, 2 NOT_SERVING), or minus the error's code.
 int check_health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service);
 
+// grpc.health.v1.Health/Watch, read message by message.
+class HealthWatch {
+ public:
+  HealthWatch(const std::shared_ptr<grpc::Channel>& channel, const std::string& service);
+  ~HealthWatch();
+  // The next status; 0: the stream has ended.
+  int next();
+  void cancel() { context_.TryCancel(); }
+  const grpc::Status& status() const { return status_; }  // of a stream that has ended
+
+ private:
+  bool wait();
+  void finish();
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
+  grpc::Status status_;
+  bool ended_ = false;
+};
+
 // Names by grpc.reflection.v1alpha.ServerReflection; empty where it is not offered.
 std::vector<std::string> list_services(const std::shared_ptr<grpc::Channel>& channel);
+
+// Names of a service's methods by reflection; empty where it is not described.
+std::vector<std::string> describe_service(const std::shared_ptr<grpc::Channel>& channel, const std::string& name);
 
 }  // namespace pkv

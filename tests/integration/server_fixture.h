@@ -28,7 +28,7 @@ class ServerTest : public ::testing::Test {
   static constexpr int32_t kContext = 1 << 16;
   static constexpr uint32_t kEndless = 60000;
 
-  void start(const std::function<void(Config&)>& change = {}) {
+  void start(const std::function<void(Config&)>& change = {}, const AppOptions& options = {}) {
     Config config;
     config.server.listen = "127.0.0.1:0";
     config.metrics.listen = "";
@@ -37,7 +37,7 @@ class ServerTest : public ::testing::Test {
     config.cache.pool_bytes = uint64_t{128} << 20;
     config.runtime.threads = 2;
     if (change) change(config);
-    absl::StatusOr<std::unique_ptr<App>> app = App::start(config, log_);
+    absl::StatusOr<std::unique_ptr<App>> app = App::start(config, log_, options);
     ASSERT_TRUE(app.ok()) << app.status();
     app_ = *std::move(app);
     channel_ = connect();
@@ -45,8 +45,8 @@ class ServerTest : public ::testing::Test {
     model_ = pb::ModelService::NewStub(channel_);
     stats_ = pb::StatsService::NewStub(channel_);
   }
-  void start_and_load(const std::function<void(Config&)>& change = {}) {
-    ASSERT_NO_FATAL_FAILURE(start(change));
+  void start_and_load(const std::function<void(Config&)>& change = {}, const AppOptions& options = {}) {
+    ASSERT_NO_FATAL_FAILURE(start(change, options));
     const absl::Status loaded = app_->load();
     ASSERT_TRUE(loaded.ok()) << loaded;
   }

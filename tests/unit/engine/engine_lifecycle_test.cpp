@@ -258,6 +258,40 @@ TEST_F(EngineLifecycle, DrainAtItsDeadlineTellsEverySink) {
   EXPECT_EQ(engine->stats()->live_bytes, 0u);
 }
 
+TEST_F(EngineLifecycle, DrainGivesUpOnAnEngineThatHangs) {
+  EngineOptions options = small_options();
+  options.abort_time = absl::Milliseconds(10);
+  const auto engine = make_engine(*tiny_.model, options);
+  Gate gate;
+  auto sink = std::make_shared<RecordingSink>();
+  sink->at_start = [&] { gate.pass(); };
+  submit(*engine, make_request(random_prompt(50, 1), 30), sink);
+  gate.wait_for_guest();
+  EXPECT_FALSE(engine->drain(absl::InfinitePast()));
+  EXPECT_EQ(sink->ends, 0);
+  gate.open();
+  sink->wait();
+  EXPECT_EQ(sink->status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(engine->drain(absl::InfinitePast()));
+  EXPECT_EQ(engine->state(), EngineState::kStopped);
+}
+
+TEST_F(EngineLifecycle, AStallShowsWhileThereIsWork) {
+  const auto engine = make_engine(*tiny_.model);
+  EXPECT_EQ(engine->stalled_for(), absl::ZeroDuration());
+  Gate gate;
+  auto sink = std::make_shared<RecordingSink>();
+  sink->at_start = [&] { gate.pass(); };
+  submit(*engine, make_request(random_prompt(50, 1), 30), sink);
+  gate.wait_for_guest();
+  const absl::Duration before = engine->stalled_for();
+  EXPECT_GT(before, absl::ZeroDuration());
+  while (engine->stalled_for() <= before) std::this_thread::yield();
+  gate.open();
+  sink->wait();
+  while (engine->stalled_for() > absl::ZeroDuration()) std::this_thread::yield();
+}
+
 TEST_F(EngineLifecycle, TheDestructorTellsEverySinkOnce) {
   std::shared_ptr<RecordingSink> sink;
   {

@@ -26,6 +26,15 @@ class LoadModelTest : public testing::Test {
   std::unique_ptr<GgufFile> file_;
 };
 
+TEST_F(LoadModelTest, CanBeGivenUp) {
+  const test::TempFile model = test::make_tiny_llama();
+  const auto file = GgufFile::open(model.path());
+  std::stop_source stop;
+  EXPECT_TRUE(load_model(**file, *backend_, stop.get_token()).ok());
+  stop.request_stop();
+  EXPECT_EQ(load_model(**file, *backend_, stop.get_token()).status().code(), absl::StatusCode::kCancelled);
+}
+
 TEST_F(LoadModelTest, ReportsItsFormatAndBytes) {
   const auto tied = load(test::tiny_llama({.weight_type = WeightType::kQ8_0}));
   ASSERT_TRUE(tied.ok()) << tied.status();

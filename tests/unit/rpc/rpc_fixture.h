@@ -36,7 +36,8 @@ class StillEngine : public Engine {
   }
   void cancel(const TokenSink*) override {}
   absl::StatusOr<Admission> check(const Query& query) const override { return answer(query); }
-  void drain(absl::Time) override {}
+  bool drain(absl::Time) override { return true; }
+  absl::Duration stalled_for() const override { return absl::ZeroDuration(); }
   EngineState state() const override { return EngineState::kServing; }
   std::shared_ptr<const EngineStats> stats() const override { return std::make_shared<EngineStats>(); }
   const EngineOptions& options() const override { return options_; }

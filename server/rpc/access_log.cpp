@@ -1,0 +1,67 @@
+#include "server/rpc/access_log.h"
+
+#include <numeric>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/engine/cache_report.h"
+#include "server/rpc/errors.h"
+
+namespace pkv {
+namespace {
+
+constexpr size_t kMaxFieldBytes = 128;  // of a field path, which may hold names the caller chose
+
+std::optional<TraceContext> trace_of(const grpc::CallbackServerContext& context) {
+  const auto [first, last] = context.client_metadata().equal_range("traceparent");
+  // Of two, neither can be trusted.
+  if (first == last || std::next(first) != last) return std::nullopt;
+  return parse_traceparent({first->second.data(), first->second.size()});
+}
+
+}  // namespace
+
+CallInfo describe_call(const grpc::CallbackServerContext& context, std::string_view method) {
+  return {.method = method, .peer = context.peer(), .arrived = absl::Now(), .trace = trace_of(context)};
+}
+
+void set_report(const CacheReport& report, CallOutcome& outcome) {
+  if (report.full_bytes > 0) {
+    outcome.kept_share = static_cast<double>(report.bytes.held) / static_cast<double>(report.full_bytes);
+  }
+  if (const std::vector<double> recall = lane_recall(report); !recall.empty()) {
+    outcome.recall = std::accumulate(recall.begin(), recall.end(), 0.0) / static_cast<double>(recall.size());
+  }
+}
+
+void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome) {
+  std::vector<LogField> fields;
+  const auto add = [&fields](std::string_view name, const auto& value) {
+    if (value) fields.push_back({name, *value});
+  };
+  if (!call.request_id.empty()) fields.push_back({"request_id", call.request_id});
+  fields.push_back({"peer", call.peer});
+  fields.push_back({"method", call.method});
+  if (!outcome.policy.empty()) fields.push_back({"policy", outcome.policy});
+  add("prompt_tokens", outcome.prompt_tokens);
+  add("generated_tokens", outcome.generated_tokens);
+  add("kept_share", outcome.kept_share);
+  add("recall", outcome.recall);
+  if (outcome.first_token) {
+    fields.push_back({"first_token_seconds", absl::ToDoubleSeconds(*outcome.first_token - call.arrived)});
+  }
+  fields.push_back({"total_seconds", absl::ToDoubleSeconds(absl::Now() - call.arrived)});
+  fields.push_back({"code", outcome.code});
+  if (const std::string reason = error_reason(outcome.status); !reason.empty()) {
+    fields.push_back({"reason", reason});
+    const std::string field = split_field(outcome.status).field;
+    if (!field.empty()) fields.push_back({"field", field.substr(0, kMaxFieldBytes)});
+  }
+  if (call.trace) {
+    fields.push_back({"trace_id", call.trace->trace_id});
+    fields.push_back({"span_id", call.trace->span_id});
+  }
+  log.write(LogLevel::kInfo, "call", fields);
+}
+
+}  // namespace pkv

@@ -1,0 +1,226 @@
+#include "server/rpc/health_service.h"
+
+#include <google/protobuf/unknown_field_set.h>
+#include <grpcpp/grpcpp.h>
+#include <grpcpp/impl/codegen/server_callback_handlers.h>
+
+#include <array>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "server/rpc/health_descriptor.h"
+
+namespace pkv {
+namespace {
+
+using grpc::ByteBuffer;
+
+constexpr std::chrono::milliseconds kRefreshInterval(250);
+constexpr size_t kMaxWatches = 4096;
+constexpr size_t kMaxRequestBytes = 4096;  // names are short; anybody may ask
+
+constexpr std::array<std::string_view, 4> kReadyNames = {"", "pyramidkv.v1.GenerationService",
+                                                         "pyramidkv.v1.ModelService", "pyramidkv.v1.StatsService"};
+constexpr std::string_view kLiveName = "live";
+
+enum class Subject : uint8_t { kReady, kLive, kUnknown };
+
+Subject subject_of(std::string_view service) {
+  if (service == kLiveName) return Subject::kLive;
+  for (const std::string_view name : kReadyNames) {
+    if (service == name) return Subject::kReady;
+  }
+  return Subject::kUnknown;
+}
+
+// HealthCheckResponse.ServingStatus
+enum class ServingStatus : uint8_t { kServing = 1, kNotServing = 2, kServiceUnknown = 3 };
+
+// HealthCheckRequest.service = 1
+std::optional<Subject> read_request(const ByteBuffer& buffer) {
+  grpc::Slice slice;
+  google::protobuf::UnknownFieldSet fields;
+  if (buffer.Length() > kMaxRequestBytes) return std::nullopt;
+  if (!buffer.DumpToSingleSlice(&slice).ok() || !fields.ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) {
+    return std::nullopt;
+  }
+  Subject subject = subject_of("");
+  for (int i = 0; i < fields.field_count(); ++i) {
+    const google::protobuf::UnknownField& field = fields.field(i);
+    if (field.number() == 1 && field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
+      subject = subject_of(field.length_delimited());
+    }
+  }
+  return subject;
+}
+
+// HealthCheckResponse.status = 1
+ByteBuffer response_of(ServingStatus status) {
+  const grpc::Slice slice(std::string{'\x08', static_cast<char>(status)});
+  return ByteBuffer(&slice, 1);
+}
+
+const grpc::Status& unreadable() {
+  static const grpc::Status status(grpc::StatusCode::INVALID_ARGUMENT, "the request is no HealthCheckRequest");
+  return status;
+}
+
+class RefusedWatch final : public grpc::ServerWriteReactor<ByteBuffer> {
+ public:
+  explicit RefusedWatch(const grpc::Status& status) { Finish(status); }
+  void OnDone() override { delete this; }
+};
+
+}  // namespace
+
+// The open watches. Shared with them: gRPC may be done with the last one after the service is gone.
+class HealthService::Watches {
+ public:
+  explicit Watches(HealthChecks checks) : checks_(std::move(checks)) {}
+
+  ServingStatus status(Subject subject) const {
+    if (subject == Subject::kUnknown) return ServingStatus::kServiceUnknown;
+    const bool good = (subject == Subject::kLive ? checks_.live() : checks_.ready()).ok();
+    return good ? ServingStatus::kServing : ServingStatus::kNotServing;
+  }
+
+  static grpc::ServerWriteReactor<ByteBuffer>* open(const std::shared_ptr<Watches>& watches, Subject subject);
+  void refresh();
+  void close();
+
+ private:
+  class Watch;
+  const HealthChecks checks_;
+  std::mutex mutex_;  // guards what follows, the members of every watch included
+  std::set<Watch*> open_;
+  bool closed_ = false;
+};
+
+// One watch: the newest status wins, and one message is under way at a time.
+class HealthService::Watches::Watch final : public grpc::ServerWriteReactor<ByteBuffer> {
+ public:
+  Watch(std::shared_ptr<Watches> watches, Subject subject) : watches_(std::move(watches)), subject_(subject) {}
+
+  // With the lock held.
+  void advance() {
+    if (writing_ || finished_) return;
+    const ServingStatus now = watches_->closed_ ? ServingStatus::kNotServing : watches_->status(subject_);
+    if (lost_) {
+      finish(grpc::Status::CANCELLED);
+    } else if (now != sent_) {
+      sent_ = now;
+      writing_ = true;
+      buffer_ = response_of(now);
+      StartWrite(&buffer_);
+    } else if (watches_->closed_) {
+      finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
+    }
+  }
+
+  void OnWriteDone(bool ok) override {
+    const std::lock_guard lock(watches_->mutex_);
+    writing_ = false;
+    lost_ = lost_ || !ok;
+    advance();
+  }
+  void OnCancel() override {
+    const std::lock_guard lock(watches_->mutex_);
+    lost_ = true;
+    advance();
+  }
+  void OnDone() override {
+    {
+      const std::lock_guard lock(watches_->mutex_);
+      watches_->open_.erase(this);
+    }
+    delete this;
+  }
+
+ private:
+  void finish(const grpc::Status& status) {
+    finished_ = true;
+    Finish(status);
+  }
+
+  const std::shared_ptr<Watches> watches_;
+  const Subject subject_;
+  ByteBuffer buffer_;  // of the write under way
+  std::optional<ServingStatus> sent_;
+  bool writing_ = false;
+  bool lost_ = false;  // the caller is gone
+  bool finished_ = false;
+};
+
+grpc::ServerWriteReactor<ByteBuffer>* HealthService::Watches::open(const std::shared_ptr<Watches>& watches,
+                                                                   Subject subject) {
+  const std::lock_guard lock(watches->mutex_);
+  if (watches->open_.size() >= kMaxWatches) {
+    return new RefusedWatch(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many health watches are open"));
+  }
+  auto* watch = new Watch(watches, subject);
+  watches->open_.insert(watch);
+  watch->advance();
+  return watch;
+}
+
+void HealthService::Watches::refresh() {
+  const std::lock_guard lock(mutex_);
+  for (Watch* watch : open_) watch->advance();
+}
+
+void HealthService::Watches::close() {
+  const std::lock_guard lock(mutex_);
+  closed_ = true;
+  for (Watch* watch : open_) watch->advance();
+}
+
+HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Watches>(std::move(checks))) {
+  using grpc::internal::RpcMethod;
+  register_health_descriptor();
+  AddMethod(new grpc::internal::RpcServiceMethod("/grpc.health.v1.Health/Check", RpcMethod::NORMAL_RPC, nullptr));
+  MarkMethodRawCallback(0, new grpc::internal::CallbackUnaryHandler<ByteBuffer, ByteBuffer>(
+                               [watches = watches_](grpc::CallbackServerContext* context, const ByteBuffer* request,
+                                                    ByteBuffer* response) {
+                                 grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+                                 const std::optional<Subject> subject = read_request(*request);
+                                 if (!subject) {
+                                   reactor->Finish(unreadable());
+                                 } else if (*subject == Subject::kUnknown) {
+                                   reactor->Finish(grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service"));
+                                 } else {
+                                   *response = response_of(watches->status(*subject));
+                                   reactor->Finish(grpc::Status::OK);
+                                 }
+                                 return reactor;
+                               }));
+  AddMethod(new grpc::internal::RpcServiceMethod("/grpc.health.v1.Health/Watch", RpcMethod::SERVER_STREAMING, nullptr));
+  MarkMethodRawCallback(1,
+                        new grpc::internal::CallbackServerStreamingHandler<ByteBuffer, ByteBuffer>(
+                            [watches = watches_](grpc::CallbackServerContext*,
+                                                 const ByteBuffer* request) -> grpc::ServerWriteReactor<ByteBuffer>* {
+                              const std::optional<Subject> subject = read_request(*request);
+                              if (!subject) return new RefusedWatch(unreadable());
+                              return Watches::open(watches, *subject);
+                            }));
+  // A stall is nobody's event: it has to be looked for.
+  monitor_ = std::jthread([watches = watches_](const std::stop_token& stop) {
+    std::mutex mutex;
+    std::condition_variable_any wake;
+    std::unique_lock lock(mutex);
+    while (!wake.wait_for(lock, stop, kRefreshInterval, [] { return false; }) && !stop.stop_requested()) {
+      watches->refresh();
+    }
+  });
+}
+
+HealthService::~HealthService() = default;
+void HealthService::refresh() { watches_->refresh(); }
+void HealthService::close() { watches_->close(); }
+
+}  // namespace pkv

@@ -1,0 +1,127 @@
+// The log of the real program: a line for every call, numbers as numbers, and nothing that breaks JSON.
+#include <gmock/gmock.h>
+
+#include <sstream>
+
+#include "tests/integration/program.h"
+
+namespace pkv {
+namespace {
+
+using ::testing::HasSubstr;
+
+class JsonLog : public RunningProgram {
+ protected:
+  JsonLog() : RunningProgram("json") {}
+
+  static pb::GenerateRequest request(const std::string& id) {
+    pb::GenerateRequest request;
+    request.set_request_id(id);
+    request.set_prompt("a secret in the prompt, which is longer than what is kept of it");
+    request.mutable_sampling()->set_max_tokens(5);
+    request.mutable_sampling()->set_ignore_eos(true);
+    request.mutable_cache_policy()->mutable_snapkv()->set_window_tokens(4);
+    request.mutable_cache_policy()->mutable_budget()->set_tokens(16);
+    return request;
+  }
+  grpc::Status generate(const pb::GenerateRequest& request, const std::string& traceparent = "") {
+    grpc::ClientContext context;
+    if (!traceparent.empty()) context.AddMetadata("traceparent", traceparent);
+    pb::GenerateResponse response;
+    const grpc::Status status = stub_->Generate(&context, request, &response);
+    cache_ = response.cache();
+    return status;
+  }
+  // Ends the program; every line it has written since it was ready. Fails the test where one is no JSON.
+  std::vector<Json> lines() {
+    stub_.reset();  // the server would wait for the connection of a client that looks at it every few seconds
+    program_.send(SIGTERM);
+    std::istringstream output(program_.read_all());
+    EXPECT_EQ(program_.wait(), 0);
+    EXPECT_THAT(output.str(), ::testing::Not(HasSubstr("secret")));
+    std::vector<Json> lines;
+    for (std::string line; std::getline(output, line);) {
+      lines.push_back(Json::parse(line, nullptr, /*allow_exceptions=*/false));
+      EXPECT_TRUE(lines.back().is_object()) << line;
+    }
+    return lines;
+  }
+  std::vector<Json> calls() {
+    std::vector<Json> calls;
+    for (const Json& line : lines()) {
+      if (line.value("message", "") == "call") calls.push_back(line);
+    }
+    return calls;
+  }
+
+  pb::CacheReport cache_;
+};
+
+TEST_F(JsonLog, ALineForACall) {
+  const std::string trace = "4bf92f3577b34da6a3ce929d0e0e4736", span = "00f067aa0ba902b7";
+  ASSERT_TRUE(generate(request("one"), "00-" + trace + "-" + span + "-01").ok());
+  const std::vector<Json> all = calls();
+  ASSERT_EQ(all.size(), 1u);
+  const Json& call = all[0];
+  EXPECT_EQ(call["level"], "info");
+  EXPECT_EQ(call["request_id"], "one");
+  EXPECT_THAT(call["peer"].get<std::string>(), HasSubstr("127.0.0.1"));
+  EXPECT_EQ(call["method"], "Generate");
+  EXPECT_EQ(call["policy"], "snapkv");
+  EXPECT_TRUE(call["prompt_tokens"].is_number_integer());
+  EXPECT_GT(call["prompt_tokens"], 16);
+  EXPECT_EQ(call["generated_tokens"], 5);
+  EXPECT_NEAR(call["kept_share"].get<double>(), double(cache_.held_bytes()) / double(cache_.full_bytes()), 1e-5);
+  EXPECT_NEAR(call["recall"].get<double>(), cache_.recall().mean(), 1e-5);
+  EXPECT_LE(call["first_token_seconds"].get<double>(), call["total_seconds"].get<double>());
+  EXPECT_EQ(call["code"], "OK");
+  EXPECT_FALSE(call.contains("reason"));
+  EXPECT_EQ(call["trace_id"], trace);
+  EXPECT_EQ(call["span_id"], span);
+}
+
+TEST_F(JsonLog, RefusedAndCancelledCallsToo) {
+  pb::GenerateRequest wrong = request("wrong");
+  wrong.mutable_sampling()->set_top_p(2);
+  EXPECT_EQ(generate(wrong, "00-nonsense").error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  pb::GenerateRequest endless = request("endless");
+  endless.mutable_sampling()->set_max_tokens(60000);
+  {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, endless);
+    for (pb::GenerateStreamResponse event; reader->Read(&event) && !event.has_delta();) {
+    }
+    context.TryCancel();
+    reader->Finish();
+  }
+  const std::vector<Json> all = calls();
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0]["request_id"], "wrong");
+  EXPECT_EQ(all[0]["policy"], "none");
+  EXPECT_EQ(all[0]["code"], "INVALID_ARGUMENT");
+  EXPECT_EQ(all[0]["reason"], "BAD_SAMPLING");
+  EXPECT_EQ(all[0]["field"], "sampling.top_p");
+  EXPECT_FALSE(all[0].contains("trace_id"));
+  EXPECT_EQ(all[1]["request_id"], "endless");
+  EXPECT_EQ(all[1]["method"], "GenerateStream");
+  EXPECT_EQ(all[1]["code"], "CANCELLED");
+  EXPECT_GE(all[1]["generated_tokens"], 1);
+}
+
+TEST_F(JsonLog, NothingBreaksIt) {
+  EXPECT_TRUE(generate(request("id\x1b[31m\n{\"\xC2\x9B\x7f")).ok());
+  // protobuf has something to say about this.
+  pb::GenerateRequest bad_text = request("bad");
+  bad_text.set_prompt("secret \xFF");
+  EXPECT_EQ(generate(bad_text).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  std::vector<std::string> libraries, ids;
+  for (const Json& line : lines()) {
+    if (line.contains("library")) libraries.push_back(line["library"]);
+    if (line.contains("request_id")) ids.push_back(line["request_id"]);
+  }
+  EXPECT_THAT(libraries, ::testing::Contains("protobuf"));
+  EXPECT_THAT(ids, ::testing::Contains("id\x1b[31m\n{\"\xC2\x9B\x7f"));
+}
+
+}  // namespace
+}  // namespace pkv
