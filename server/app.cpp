@@ -107,7 +107,7 @@ absl::Status App::stop(absl::Time deadline) {
   if (model_ != nullptr && !model_->engine().drain(deadline)) {
     return absl::DeadlineExceededError("the engine hangs: requests could not be cancelled");
   }
-  rpc_->shutdown(absl::Now() + kFlushTime);
+  rpc_->shutdown(kFlushTime);
   rpc_.reset();
   metrics_.reset();
   return absl::OkStatus();

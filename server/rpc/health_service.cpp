@@ -92,6 +92,7 @@ class HealthService::Watches {
 
   static grpc::ServerWriteReactor<ByteBuffer>* open(const std::shared_ptr<Watches>& watches, Subject subject);
   void refresh();
+  bool any();
   void close();
 
  private:
@@ -174,6 +175,11 @@ void HealthService::Watches::refresh() {
   for (Watch* watch : open_) watch->advance();
 }
 
+bool HealthService::Watches::any() {
+  const std::lock_guard lock(mutex_);
+  return !open_.empty();
+}
+
 void HealthService::Watches::close() {
   const std::lock_guard lock(mutex_);
   closed_ = true;
@@ -221,6 +227,7 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
 
 HealthService::~HealthService() = default;
 void HealthService::refresh() { watches_->refresh(); }
+bool HealthService::is_watched() const { return watches_->any(); }
 void HealthService::close() { watches_->close(); }
 
 }  // namespace pkv

@@ -25,6 +25,8 @@ class HealthService final : public grpc::Service {
 
   // Tells the watchers at once what has changed; otherwise they hear of it within kRefreshInterval.
   void refresh();
+  // Whether anybody watches.
+  bool is_watched() const;
   // Ends every watch and refuses new ones, so that the server can shut down.
   void close();
 

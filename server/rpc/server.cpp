@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "server/rpc/generation_service.h"
 #include "server/rpc/listen_failure.h"
 #include "server/rpc/model_service.h"
@@ -25,6 +26,7 @@ constexpr int kServerPingTimeoutMs = 20'000;
 // Connections are renewed, so that clients resolve names again; calls under way get the grace.
 constexpr int kMaxConnectionAgeMs = 3'600'000;
 constexpr int kMaxConnectionAgeGraceMs = 3'600'000;
+constexpr absl::Duration kHearingTime = absl::Seconds(1);
 
 // Reflection for this server or not. Some versions of the library register it for the whole process merely by being
 // linked, others do not, so both cases are put right here.
@@ -70,7 +72,7 @@ struct RpcServer::Services {
 RpcServer::RpcServer() = default;
 
 RpcServer::~RpcServer() {
-  if (server_ != nullptr) shutdown(absl::Now());
+  if (server_ != nullptr) shutdown(absl::ZeroDuration());
 }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptions& options, ServerState& state) {
@@ -94,10 +96,13 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
 
 void RpcServer::refresh_health() { services_->health.refresh(); }
 
-void RpcServer::shutdown(absl::Time deadline) {
+void RpcServer::shutdown(absl::Duration flush_time) {
+  // The library cuts off calls that arrive from now on with CANCELLED, which clients do not retry. Those who watch the
+  // health were told to go elsewhere; until they have heard it, they are still answered with UNAVAILABLE.
+  if (services_->health.is_watched()) absl::SleepFor(kHearingTime);
   services_->health.close();
   services_->stats.close_watches();  // they would go on for ever
-  server_->Shutdown(absl::ToChronoTime(deadline));
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + flush_time));
   server_->Wait();
   server_.reset();
 }

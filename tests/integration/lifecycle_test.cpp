@@ -174,6 +174,21 @@ TEST_F(LifecycleTest, WhileDraining) {
   stop.join();
 }
 
+// A client that balances hears by its watch that it should go elsewhere. What it has sent meanwhile has to come back as
+// an error that it retries, although nothing is left to drain.
+TEST_F(LifecycleTest, WhoWatchesTheHealthIsAnsweredWhileItHears) {
+  start_and_load();
+  HealthWatch watch(channel_, "");
+  EXPECT_EQ(watch.next(), kServing);
+  std::thread stop([&] { EXPECT_TRUE(app_->stop(absl::Now()).ok()); });
+  EXPECT_EQ(watch.next(), kNotServing);
+  pb::GenerateResponse reply;
+  const grpc::Status refused = generate(request("me too", 1), reply);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(reason(refused), "DRAINING");
+  stop.join();
+}
+
 TEST_F(LifecycleTest, TheDrainDeadlineCancelsTheRest) {
   start_and_load();
   OpenStream running(*generation_, request("hello world", kEndless));
