@@ -1,8 +1,9 @@
 // What a request would cost, before it is made.
+#include <algorithm>
 #include <cstdlib>
 #include <iostream>
-#include <limits>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "client/command_support.h"
 #include "client/estimate_table.h"
@@ -103,7 +104,10 @@ std::string generate_command(const Client& client, const EstimateOptions& option
   for (std::vector<std::string> more : {request_words(generate, !options.prompt_tokens), policy_flags(policy)})
     words.insert(words.end(), more.begin(), more.end());
   words.insert(words.end(), {"--max-tokens", absl::StrCat(lengths.answer)});
-  if (generate.request.prompt) words.push_back(*generate.request.prompt);
+  if (const auto& prompt = generate.request.prompt) {
+    if (absl::StartsWith(*prompt, "-")) words.emplace_back("--");
+    words.push_back(*prompt);
+  }
   return shell_command(words);
 }
 

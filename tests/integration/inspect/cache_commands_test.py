@@ -112,6 +112,7 @@ CASES = [
     ("estimate --prompt-file {doc} --system brief --truncate-prompt-tokens 500", 0, [r"prompt of 500 tokens", r"--system brief --truncate-prompt-tokens 500"], ""),
     ("estimate --prompt-file {doc} --prompt-tokens 5", 2, [], "exclude each other"),
     ("estimate \"it's short\"", 0, [r"prompt of 10 tokens", r"--max-tokens 256 'it'\\''s short'\n$"], ""),
+    ("estimate -- -short", 0, [r"prompt of 6 tokens", r"--max-tokens 256 -- -short\n$"], ""),
     ("estimate --chat short", 0, [r"prompt of 28 tokens", r"--chat .*short\n"], ""),
     ("estimate", 2, [], "--prompt-tokens"),
     ("estimate --prompt-file {nowhere} --policies full,tova", 2, [], "cannot read"),
