@@ -1,57 +1,42 @@
-// The commands about what a policy costs and keeps: estimate, compare, inspect.
+// What policies there are, and how they compare on one prompt.
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "client/command_support.h"
+#include "client/compare_sides.h"
 #include "client/compare_table.h"
-#include "client/inspect_page.h"
-#include "client/report_table.h"
+#include "client/policy_pages.h"
+#include "client/text_table.h"
 
 namespace pkv::client {
 namespace {
 
-constexpr size_t kMostAnswerBytes = 600;  // of each answer below a comparison; --json has them whole
-
-// The reply to show: saved, or asked for with positions.
-int inspected_reply(Client& client, InspectOptions& options, v1::GenerateResponse& reply) {
-  GenerateOptions& generate = options.generate;
-  if (!options.from_reply.empty()) {
-    if (generate.request.prompt || !generate.prompt_file.empty())
-      return usage_error("--from-reply and a prompt exclude each other");
-    const std::string error = read_reply(options.from_reply, reply);
-    return error.empty() ? kGood : usage_error(absl::StrCat("--from-reply: ", error));
-  }
-  if (std::string error = assemble_prompt(generate); !error.empty()) return usage_error(error);
-  generate.request.report = "positions";
-  generate.request.echo = generate.request.logprobs = options.tokens;
-  v1::GenerateRequest request;
-  if (std::string error = build_request(generate.request, request); !error.empty()) return usage_error(error);
-  if (generate.request.cache.preset.empty()) {
-    if (const int code = check_presets(client, {&request.cache_policy()}); code != kGood) return code;
-  }
-  const auto result = client.generate(request);
-  if (!result) return fail(client, result.error);
-  reply = *result;
-  return kGood;
-}
+constexpr size_t kMostAnswerBytes = 600;  // of each answer of a comparison; --json has them whole
 
 }  // namespace
 
-int run_estimate(Client& client, const EstimateOptions& options) {
-  v1::EstimateCacheRequest request;
-  request.set_model(options.model);
-  request.set_prompt_tokens(options.prompt_tokens);
-  request.set_max_tokens(options.max_tokens);
-  v1::CachePolicy policy;
-  if (std::string error = build_policy(options.cache, policy); !error.empty()) return usage_error(error);
-  if (policy.ByteSizeLong() > 0) *request.mutable_cache_policy() = std::move(policy);
-  if (options.cache.preset.empty()) {
-    if (const int code = check_presets(client, {&request.cache_policy()}); code != kGood) return code;
-  }
-  const auto result = client.estimate_cache(request);
+int run_policies(Client& client, const PoliciesOptions& options) {
+  const auto result = client.list_cache_policies();
   if (!result) return fail(client, result.error);
-  std::cout << (options.json ? to_json(*result, false) + "\n" : estimate_text(*result, options.layers));
-  return kGood;
+  if (options.json) {
+    std::cout << to_json(*result, false) << "\n";
+    return kGood;
+  }
+  if (options.name.empty()) {
+    std::cout << policies_page(*result, output_width());
+    return kGood;
+  }
+  const std::string page = policy_page(*result, options.name, output_width());
+  if (!page.empty()) {
+    std::cout << page;
+    return kGood;
+  }
+  std::vector<std::string> names;
+  for (const auto& policy : result->policies()) names.push_back(policy.name());
+  for (const auto& preset : result->presets()) names.push_back(preset.name());
+  return usage_error(absl::StrCat("'", options.name, "' is no policy and no preset of the server; it has ",
+                                  absl::StrJoin(names, ", ")));
 }
 
 int run_compare(Client& client, CompareOptions options) {
@@ -79,28 +64,12 @@ int run_compare(Client& client, CompareOptions options) {
   if (!result) return fail(client, result.error);
   if (generate.json) {
     std::cout << to_json(*result, false) << "\n";
-  } else {
-    std::cout << compare_table(*result, names) << "\n" << compare_answers(*result, names, kMostAnswerBytes);
+    return kGood;
   }
-  return kGood;
-}
-
-int run_inspect(Client& client, InspectOptions options) {
-  v1::GenerateResponse reply;
-  if (const int code = inspected_reply(client, options, reply); code != kGood) return code;
-  if (!has_positions(reply)) {
-    return usage_error(
-        "the reply has no kept positions: save one with 'generate --report positions --save-reply FILE'");
-  }
-  const std::string page =
-      inspect_page({.title = reply_title(reply), .question = options.generate.question, .reply = reply});
-  if (!write_all(options.output, page)) return usage_error(absl::StrCat("--output: cannot write ", options.output));
-  if (options.generate.json) {
-    std::cout << to_json(reply, false) << "\n";
-  } else {
-    std::cout << answer_text(reply) << "\n";
-  }
-  std::cerr << "wrote " << options.output << "\n";
+  const size_t width = output_width();
+  std::cout << compare_table(*result, names) << "\n"
+            << compare_sides(*result, names, width, kMostAnswerBytes) << "\n"
+            << absl::StrJoin(wrapped(compare_verdict(*result, names), width), "\n") << "\n";
   return kGood;
 }
 

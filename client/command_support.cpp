@@ -2,12 +2,16 @@
 #include "client/command_support.h"
 
 #include <google/protobuf/util/json_util.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 
@@ -102,6 +106,14 @@ int check_presets(Client& client, const std::vector<const v1::CachePolicy*>& pol
                                     presets.empty() ? "it has none" : absl::StrJoin(presets, ", "), ")"));
   }
   return kGood;
+}
+
+size_t output_width() {
+  winsize size = {};
+  if (ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return size.ws_col;
+  const char* columns = std::getenv("COLUMNS");
+  uint32_t width = 0;
+  return columns && absl::SimpleAtoi(columns, &width) && width > 0 ? width : 100;
 }
 
 }  // namespace pkv::client

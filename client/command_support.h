@@ -35,4 +35,7 @@ std::string assemble_prompt(GenerateOptions& options);
 // there is one in `policies`. Returns kGood, or the exit code of what was printed.
 int check_presets(Client& client, const std::vector<const v1::CachePolicy*>& policies);
 
+// Columns of the terminal that standard output goes to; of COLUMNS, or 100, where it goes elsewhere.
+size_t output_width();
+
 }  // namespace pkv::client

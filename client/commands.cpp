@@ -179,26 +179,6 @@ int run_models(Client& client, bool json) {
   return kGood;
 }
 
-int run_policies(Client& client, bool json) {
-  const auto result = client.list_cache_policies();
-  if (!result) return fail(client, result.error);
-  if (json) {
-    std::cout << to_json(*result, false) << "\n";
-    return kGood;
-  }
-  for (const auto& policy : result->policies()) {
-    std::cout << policy.name() << (policy.enabled() ? "" : " (switched off)") << ": " << policy.summary();
-    if (!policy.source().empty()) std::cout << " [" << policy.source() << "]";
-    std::cout << "\n";
-    for (const auto& parameter : policy.parameters()) {
-      std::cout << absl::StrFormat("  %-18s %-24s default %-8s %s\n", parameter.name(), parameter.range(),
-                                   parameter.default_value(), parameter.description());
-    }
-  }
-  for (const auto& preset : result->presets()) std::cout << "preset " << preset.name() << "\n";
-  return kGood;
-}
-
 int run_stats(Client& client, const StatsOptions& options) {
   const auto result = client.get_stats(options.include_requests);
   if (!result) return fail(client, result.error);

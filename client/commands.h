@@ -2,6 +2,7 @@
 // not reachable. Answers go to stdout, everything else to stderr.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,11 +32,11 @@ struct TokenizeOptions {
 };
 
 struct EstimateOptions {
-  std::string model;
-  PolicyOptions cache;
-  uint32_t prompt_tokens = 0, max_tokens = 256;
-  bool layers = false;  // also the budget of every layer
-  bool json = false;
+  GenerateOptions generate;               // prompt, system message, model, policy, json: as `generate` would send them
+  std::optional<uint32_t> prompt_tokens;  // instead of a prompt
+  std::optional<uint32_t> max_tokens;     // unset: as of a request that does not say
+  std::string policies;                   // as in CompareOptions, a row each
+  bool layers = false;                    // also the budget of every layer
 };
 
 struct CompareOptions {
@@ -45,9 +46,15 @@ struct CompareOptions {
 
 struct InspectOptions {
   GenerateOptions generate;
-  std::string from_reply;  // saved reply with positions; asks no server
-  std::string output;      // the HTML file
-  bool tokens = false;     // also ask for the prompt's token texts, which makes the server score the whole prompt
+  std::vector<std::string> from_replies;  // saved replies with positions; asks no server
+  std::string policies;                   // as in CompareOptions, a heat map each
+  std::string output;                     // the HTML file
+  bool tokens = true;                     // also ask for the prompt's token texts
+};
+
+struct PoliciesOptions {
+  std::string name;  // tell about this one
+  bool json = false;
 };
 
 struct StatsOptions {
@@ -67,7 +74,8 @@ int run_generate(Client& client, GenerateOptions options);
 int run_chat(Client& client, GenerateOptions options);
 int run_tokenize(Client& client, const TokenizeOptions& options);
 int run_models(Client& client, bool json);
-int run_policies(Client& client, bool json);
+// The policies and presets there are, or one of them in detail.
+int run_policies(Client& client, const PoliciesOptions& options);
 int run_stats(Client& client, const StatsOptions& options);
 // The state again and again: a view on a terminal, else a line each time. A server that goes away is one that is not
 // reachable.
@@ -77,11 +85,12 @@ int run_health(Client& client, const HealthOptions& options);
 // This program's version, and the server's where there is one.
 int run_version(Client& client);
 std::string program_version();
-// What a request would cost, before it is made.
-int run_estimate(Client& client, const EstimateOptions& options);
-// One prompt under several policies: table and answers.
+// What a request would cost, before it is made: of one policy, or a row for each of several; and the command to make
+// it.
+int run_estimate(Client& client, EstimateOptions options);
+// One prompt under several policies: table, answers where they differ, a verdict.
 int run_compare(Client& client, CompareOptions options);
-// Writes the page of one reply's kept positions.
+// Writes the page of the kept positions of one reply or several.
 int run_inspect(Client& client, InspectOptions options);
 // Puts a server under load and measures it.
 int run_bench(Client& client, const BenchOptions& options);

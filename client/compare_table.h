@@ -1,4 +1,4 @@
-// The reply to a comparison for people: one row per policy, then the answers.
+// The reply to a comparison for people: one row per policy.
 #pragma once
 
 #include <string>
@@ -10,10 +10,10 @@ namespace pkv::client {
 
 namespace v1 = ::pyramidkv::v1;
 
+// What to call the policy of `row`, the baseline's being 0: as in `names` or, beyond them, as the reply calls it.
+std::string compared_name(const v1::CacheReport& report, const std::vector<std::string>& names, size_t row);
+
 // `names`: what to call the baseline and then each policy; missing ones are called as the reply calls them.
 std::string compare_table(const v1::CompareResponse& reply, const std::vector<std::string>& names);
-
-// The baseline's answer and every policy's own, each indented and clipped to `most_bytes`, at a character's end.
-std::string compare_answers(const v1::CompareResponse& reply, const std::vector<std::string>& names, size_t most_bytes);
 
 }  // namespace pkv::client

@@ -1,4 +1,4 @@
-// Writes the reply as compact JSON into the page.
+// Writes the replies as compact JSON into the page.
 #include "client/inspect_page.h"
 
 #include <algorithm>
@@ -8,32 +8,14 @@
 #include "absl/strings/str_join.h"
 #include "client/policy_options.h"
 #include "client/report_table.h"
+#include "client/token_texts.h"
+#include "client/utf8.h"
 
 namespace pkv::client {
 namespace {
 
 constexpr absl::string_view kPlaceholder = "@DATA@";
 constexpr char kReplacement[] = "\\ufffd";
-
-// Bytes of the UTF-8 character at the beginning of `text`; 0 where there is none (RFC 3629: no surrogates, shortest
-// form).
-size_t character_bytes(absl::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  const size_t length = first < 0x80   ? 1
-                        : first < 0xC2 ? 0
-                        : first < 0xE0 ? 2
-                        : first < 0xF0 ? 3
-                        : first < 0xF5 ? 4
-                                       : 0;
-  if (length == 0 || length > text.size()) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  const bool bad = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xED && byte(1) > 0x9F) ||
-                   (first == 0xF0 && byte(1) < 0x90) || (first == 0xF4 && byte(1) > 0x8F);
-  return bad ? 0 : length;
-}
 
 bool is_line_separator(absl::string_view character) {
   return character == "\xE2\x80\xA8" || character == "\xE2\x80\xA9";
@@ -70,13 +52,34 @@ int echoed_tokens(const v1::GenerateResponse& reply) {
   return echoed ? static_cast<int>(prompt) : 0;
 }
 
-std::string tokens_json(const v1::GenerateResponse& reply) {
-  const int count = echoed_tokens(reply);
-  if (count == 0) return "";
-  std::string json = ",\"tokens\":[";
-  for (int i = 0; i < count; ++i)
-    absl::StrAppend(&json, i ? "," : "", json_string(reply.choices(0).logprobs(i).token()));
-  return json + "]";
+std::string tokens_json(const InspectInput& input) {
+  if (input.tokens.empty()) return "";
+  const auto add = [](std::string* out, const std::string& token) { *out += json_string(token); };
+  return absl::StrCat(",\"tokens\":[", absl::StrJoin(input.tokens, ",", add), "]");
+}
+
+std::string figures_json(const InspectView& view) {
+  const v1::GenerateResponse& reply = view.reply;
+  const auto add = [](std::string* out, const std::pair<std::string, std::string>& figure) {
+    absl::StrAppend(out, "[", json_string(figure.first), ",", json_string(figure.second), "]");
+  };
+  return absl::StrJoin(report_figures({view.title, reply.cache(), reply.usage(), reply.timings()}), ",", add);
+}
+
+std::string view_json(const InspectView& view) {
+  const v1::GenerateResponse& reply = view.reply;
+  const v1::CacheReport& cache = reply.cache();
+  std::string json = absl::StrCat(
+      "{\"title\":", json_string(view.title), ",\"policy\":", json_string(describe_policy(cache.effective_policy())),
+      ",\"answer\":", json_string(answer_text(reply)), ",\"promptTokens\":", reply.usage().prompt_tokens(),
+      ",\"totalTokens\":", std::max(cache.logical_tokens(), reply.usage().prompt_tokens()),
+      ",\"notCompressed\":", json_string(cache.compressed() ? "" : cache.not_compressed_reason()),
+      ",\"memory\":", json_string(human_bytes(static_cast<double>(cache.allocated_bytes() + cache.auxiliary_bytes()))),
+      ",\"peak\":", json_string(human_bytes(static_cast<double>(cache.peak_bytes()))));
+  if (cache.has_recall()) absl::StrAppend(&json, recall_fields(cache.recall()));
+  absl::StrAppend(&json, ",\"figures\":[", figures_json(view), "],\"layers\":[");
+  const auto add = [](std::string* out, const v1::LayerCache& layer) { *out += layer_json(layer); };
+  return absl::StrCat(json, absl::StrJoin(cache.layers(), ",", add), "]}");
 }
 
 }  // namespace
@@ -96,10 +99,16 @@ std::string answer_text(const v1::GenerateResponse& reply) {
   return choice.text().compare(0, prompt.size(), prompt) == 0 ? choice.text().substr(prompt.size()) : choice.text();
 }
 
+std::vector<std::string> echoed_token_texts(const v1::GenerateResponse& reply) {
+  std::vector<std::string> bytes;
+  for (int i = 0; i < echoed_tokens(reply); ++i) bytes.push_back(reply.choices(0).logprobs(i).token());
+  return whole_characters(std::move(bytes));
+}
+
 std::string json_string(const std::string& text) {
   std::string json = "\"";
   for (absl::string_view rest = text; !rest.empty();) {
-    const size_t length = character_bytes(rest);
+    const size_t length = utf8_character_bytes(rest);
     const absl::string_view character = rest.substr(0, length);
     const char c = rest[0];
     rest.remove_prefix(length ? length : 1);
@@ -136,24 +145,10 @@ std::vector<uint32_t> run_lengths(const google::protobuf::RepeatedField<uint32_t
 }
 
 std::string inspect_data(const InspectInput& input) {
-  const v1::GenerateResponse& reply = input.reply;
-  const v1::CacheReport& cache = reply.cache();
-  std::string json = absl::StrCat(
-      "{\"title\":", json_string(input.title), ",\"policy\":", json_string(describe_policy(cache.effective_policy())),
-      ",\"model\":", json_string(reply.model()), ",\"question\":", json_string(input.question),
-      ",\"answer\":", json_string(answer_text(reply)), ",\"promptTokens\":", reply.usage().prompt_tokens(),
-      ",\"totalTokens\":", std::max(cache.logical_tokens(), reply.usage().prompt_tokens()),
-      ",\"notCompressed\":", json_string(cache.compressed() ? "" : cache.not_compressed_reason()), ",\"figures\":[");
-  const char* separator = "";
-  for (const auto& [label, text] : report_figures({input.title, cache, reply.usage(), reply.timings()})) {
-    absl::StrAppend(&json, separator, "[", json_string(label), ",", json_string(text), "]");
-    separator = ",";
-  }
-  absl::StrAppend(&json, "],\"layers\":[",
-                  absl::StrJoin(cache.layers(), ",", [](std::string* out, const v1::LayerCache& layer) {
-                    absl::StrAppend(out, layer_json(layer));
-                  }));
-  return absl::StrCat(json, "]", tokens_json(reply), "}");
+  const auto add = [](std::string* out, const InspectView& view) { *out += view_json(view); };
+  return absl::StrCat("{\"model\":", json_string(input.views[0].reply.model()),
+                      ",\"question\":", json_string(input.question), tokens_json(input), ",\"views\":[",
+                      absl::StrJoin(input.views, ",", add), "]}");
 }
 
 std::string inspect_page(const InspectInput& input) {

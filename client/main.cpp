@@ -148,6 +148,7 @@ struct Options {
   EstimateOptions estimate;
   CompareOptions compare;
   InspectOptions inspect;
+  PoliciesOptions policies;
   TokenizeOptions tokenize;
   StatsOptions stats;
   HealthOptions health;
@@ -207,31 +208,48 @@ Command add_compare(CLI::App& app, CompareOptions& options) {
 
 Command add_estimate(CLI::App& app, EstimateOptions& options) {
   CLI::App* command = app.add_subcommand("estimate", "What a request would cost, before it is made");
-  command->add_option("--prompt-tokens", options.prompt_tokens, "Length of the prompt")->required();
-  command->add_option("--max-tokens", options.max_tokens, "Length of the answer at most")->capture_default_str();
-  command->add_option("--model", options.model, "Model id; the server's own where not given");
-  add_policy_options(*command, options.cache);
+  command->add_option("--prompt-tokens", options.prompt_tokens, "Length of the prompt, instead of a prompt");
+  add_prompt_options(*command, options.generate);
+  command->add_option("--max-tokens", options.max_tokens,
+                      "Length of the answer at most; 256, or what the prompt leaves of the model's length");
+  add_common_options(*command, options.generate);
+  CLI::Option* policies = command->add_option(
+      "--policies", options.policies,
+      "NAME[:BUDGET[:SCOPE]] separated by commas, a row each: full,pyramidkv:128,snapkv:12%,h2o:4MiB");
+  add_policy_options(*command, options.generate.request.cache);
+  for (const char* one : {"--policy", "--preset"}) policies->excludes(command->get_option(one));
   command
       ->add_option_function<std::string>(
           "--report", [&options](const std::string& word) { options.layers = word == "layers"; },
           "summary, or layers: also the budget of every layer")
       ->check(CLI::IsMember({"summary", "layers"}));
-  command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
   return {command, [&options](Client& client) { return run_estimate(client, options); }};
 }
 
 Command add_inspect(CLI::App& app, InspectOptions& options) {
-  CLI::App* command =
-      app.add_subcommand("inspect", "Answer one prompt and write a page that shows which entries were kept");
+  CLI::App* command = app.add_subcommand(
+      "inspect", "Answer one prompt and write a page that shows which entries were kept, of one policy or several");
   command->add_option("--output", options.output, "The HTML file")->required();
-  command->add_option("--from-reply", options.from_reply,
-                      "Show this saved reply ('generate --report positions --save-reply'); asks no server");
-  command->add_flag("--tokens", options.tokens, "Also fetch the prompt's token texts and show them where one points");
+  add_repeated(*command, "--from-reply", options.from_replies,
+               "Show this saved reply ('generate --report positions --save-reply'); may be repeated; asks no server");
+  command->add_flag("--tokens,!--no-tokens", options.tokens,
+                    "Show the prompt's text, which is the default, or leave it out");
+  CLI::Option* policies =
+      command->add_option("--policies", options.policies,
+                          "NAME[:BUDGET[:SCOPE]] separated by commas, side by side: snapkv:128,pyramidkv:128");
   add_prompt_options(*command, options.generate);
   add_common_options(*command, options.generate);
   add_policy_options(*command, options.generate.request.cache);
+  for (const char* one : {"--policy", "--preset"}) policies->excludes(command->get_option(one));
   add_sampling_options(*command, options.generate.request);
   return {command, [&options](Client& client) { return run_inspect(client, options); }};
+}
+
+Command add_policies(CLI::App& app, PoliciesOptions& options) {
+  CLI::App* command = app.add_subcommand("policies", "Cache policies and presets, or one of them with its parameters");
+  command->add_option("name", options.name, "Tell about this one");
+  command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
+  return {command, [&options](Client& client) { return run_policies(client, options); }};
 }
 
 Command add_tokenize(CLI::App& app, TokenizeOptions& options) {
@@ -279,10 +297,8 @@ Command add_health(CLI::App& app, HealthOptions& options) {
 
 std::vector<Command> add_commands(CLI::App& app, Options& options) {
   CLI::App* models = app.add_subcommand("models", "What the server hosts");
-  CLI::App* policies = app.add_subcommand("policies", "Cache policies and their parameters");
   CLI::App* version = app.add_subcommand("version", "This program's version and the server's");
-  for (CLI::App* command : {models, policies})
-    command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
+  models->add_flag("--json", options.json, "Print the reply as proto3 JSON");
   return {add_generate(app, options.generate),
           add_chat(app, options.chat),
           add_estimate(app, options.estimate),
@@ -292,7 +308,7 @@ std::vector<Command> add_commands(CLI::App& app, Options& options) {
           add_report(app, options),
           add_bench(app, options.bench),
           {models, [&options](Client& client) { return run_models(client, options.json); }},
-          {policies, [&options](Client& client) { return run_policies(client, options.json); }},
+          add_policies(app, options.policies),
           add_stats(app, options.stats),
           add_health(app, options.health),
           {version, [](Client& client) { return run_version(client); }}};

@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "client/policy_words.h"
 #include "client/proto_words.h"
 
 namespace pkv::client {
@@ -119,7 +120,7 @@ std::string describe_budget(const v1::CacheBudget& budget) {
     case v1::CacheBudget::kKeepRatio:
       return absl::StrFormat("budget %.4g %% of the prompt", 100 * budget.keep_ratio());
     case v1::CacheBudget::kBytes:
-      return absl::StrCat("budget ", budget.bytes(), " bytes");
+      return absl::StrCat("budget ", size_word(budget.bytes()));
     case v1::CacheBudget::kMinRecall:
       return absl::StrFormat("budget by recall %.6g", budget.min_recall());
     case v1::CacheBudget::AMOUNT_NOT_SET:
@@ -226,7 +227,8 @@ std::string describe_policy(const v1::CachePolicy& policy) {
   if (policy.budget().scope() != v1::BUDGET_SCOPE_UNSPECIFIED) {
     parts.push_back(absl::StrCat("scope ", enum_word(*v1::BudgetScope_descriptor(), policy.budget().scope())));
   }
-  if (policy.budget().has_max_bytes()) parts.push_back(absl::StrCat("at most ", policy.budget().max_bytes(), " bytes"));
+  if (policy.budget().has_max_bytes())
+    parts.push_back(absl::StrCat("at most ", size_word(policy.budget().max_bytes())));
   if (policy.has_kv_dtype())
     parts.push_back(absl::StrCat("entries ", enum_word(*v1::KvDtype_descriptor(), policy.kv_dtype())));
   for (const auto& pin : policy.pins()) parts.push_back(absl::StrCat("pinned ", pin.begin(), ":", pin.end()));

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "client/policy_options.h"
+#include "client/policy_words.h"
 
 namespace pkv::client {
 namespace {
@@ -133,7 +134,8 @@ std::string estimate_text(const v1::EstimateCacheResponse& estimate, bool layers
   add("peak, prefill included", human_bytes(estimate.peak_bytes()));
   add("steady, answer included", human_bytes(estimate.steady_bytes()));
   add("workspace beside the cache", human_bytes(estimate.workspace_bytes()));
-  if (estimate.smallest_budget_bytes()) add("smallest budget in bytes", absl::StrCat(estimate.smallest_budget_bytes()));
+  if (estimate.smallest_budget_bytes())
+    add("smallest budget in bytes", size_word_above(estimate.smallest_budget_bytes()));
   if (estimate.smallest_budget_tokens())
     add("smallest budget in entries", absl::StrCat(estimate.smallest_budget_tokens()));
   if (estimate.largest_budget_tokens()) {
@@ -141,7 +143,11 @@ std::string estimate_text(const v1::EstimateCacheResponse& estimate, bool layers
   }
   add("admissible now", estimate.admissible_now() ? "yes" : "no");
   add("admissible ever", estimate.admissible_ever() ? "yes" : "no");
-  if (!layers) return text;
+  return layers ? text + layer_budgets(estimate) : text;
+}
+
+std::string layer_budgets(const v1::EstimateCacheResponse& estimate) {
+  std::string text;
   double largest = 1;
   for (const auto& layer : estimate.layers()) largest = std::max<double>(largest, layer.budget_tokens());
   for (const auto& layer : estimate.layers())

@@ -30,5 +30,7 @@ std::string report_table(const std::vector<ReportColumn>& columns);
 std::string layer_bars(const v1::CacheReport& report);
 // What a request would cost and whether it can be admitted; with its budgets per layer as bars where `layers`.
 std::string estimate_text(const v1::EstimateCacheResponse& estimate, bool layers);
+// Budgets per layer of an estimate as bars.
+std::string layer_budgets(const v1::EstimateCacheResponse& estimate);
 
 }  // namespace pkv::client

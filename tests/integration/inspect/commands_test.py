@@ -111,7 +111,8 @@ class CommandsTest(unittest.TestCase):
         self.assertTrue(lines[0].startswith("policy"))
         self.assertEqual([line.split()[0] for line in lines[1:5]], ["full", "pyramidkv:128", "h2o:4MiB:total", "small"])
         self.assertRegex(lines[2], r"0\.5000 +0\.5000 +75\.0 % +token 3$")
-        self.assertIn("full (baseline):\n  the baseline's answer\npyramidkv:128:\n  pyramidkv's answer\n", printed)
+        self.assertIn("full:\n  the baseline's answer\n\npyramidkv:128 departs at token 3:\n", printed)
+        self.assertRegex(printed, r"\n  >>the baseline's answer +\| >>pyramidkv's answer\n")
 
     def test_compare_as_json(self):
         _, printed = self.request_of("compare", "--json", "--policies", "full,tova", "x")
@@ -123,7 +124,7 @@ class CommandsTest(unittest.TestCase):
         request, printed = self.request_of("estimate", "--prompt-tokens", "8000", "--max-tokens", "64", "--policy", "keydiff", "--budget", "12%")
         self.assertEqual((request.prompt_tokens, request.max_tokens), (8000, 64))
         self.assertEqual(request.cache_policy, cache_pb2.CachePolicy(keydiff=cache_pb2.KeyDiffPolicy(), budget=cache_pb2.CacheBudget(keep_ratio=0.12)))
-        self.assertRegex(printed, r"^keydiff, budget 12 % of the prompt\n")
+        self.assertRegex(printed, r"^prompt of 8000 tokens, answer of up to 64\nkeydiff, budget 12 % of the prompt\n")
         self.assertRegex(printed, r"peak, prefill included +3\.00 MiB\n")
         self.assertNotIn("77", printed)
         request, printed = self.request_of("estimate", "--prompt-tokens", "8000", "--report", "layers")
@@ -133,7 +134,7 @@ class CommandsTest(unittest.TestCase):
         _, printed = self.request_of("estimate", "--prompt-tokens", "8000", "--json")
         self.assertEqual(json.loads(printed)["peakBytes"], str(3 << 20))
 
-    def test_inspect_asks_for_positions_and_on_request_for_tokens(self):
+    def test_inspect_asks_for_positions_and_does_without_texts(self):
         with tempfile.TemporaryDirectory() as folder:
             page = os.path.join(folder, "page.html")
             request, printed = self.request_of("inspect", "--output", page, "--policy", "tova", "x")
@@ -142,8 +143,8 @@ class CommandsTest(unittest.TestCase):
             self.assertEqual(printed, "an answer\n")
             with open(page, encoding="utf-8") as file:
                 self.assertIn('"answer":"an answer"', file.read())
-            request, _ = self.request_of("inspect", "--output", page, "--tokens", "x")
-            self.assertTrue(request.output.echo and request.output.logprobs)
+            self.assertIn("without the prompt's text", self.run_client("inspect", "--output", page, "x").stderr)
+            self.assertNotIn("without", self.run_client("inspect", "--output", page, "--no-tokens", "x").stderr)
             self.assertEqual(self.run_client("inspect", "--output", os.path.join(folder, "no", "page.html"), "x").returncode, 2)
 
     def test_exit_codes(self):

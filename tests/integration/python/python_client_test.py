@@ -1,8 +1,10 @@
 """The server program with the real model, over real gRPC, asked by plain grpcio: what a remote client sees."""
 import json
 import os
+import re
 import shutil
 import subprocess
+import tempfile
 import time
 import unittest
 import urllib.request
@@ -140,6 +142,26 @@ class PythonClientTest(ServerTest):
         self.assertIsNotNone(promtool, "promtool is missing: scripts/install_packages installs it")
         checked = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
         self.assertEqual((checked.returncode, checked.stdout + checked.stderr), (0, ""))
+
+    def test_our_own_inspect_and_estimate_see_the_prompt_as_the_model_does(self):
+        client = [os.path.join(BIN, "pyramidkv"), "--server", self.server.address]
+        run = lambda *words: subprocess.run(client + list(words), capture_output=True, text=True, check=False)
+        question, options = "Grüße \U0001f389\U0001f3f4 日本 </script>\u202e\x1e\n\n 1234567", ("--max-tokens", "4", "--system", "Be brief.")
+        rendered = self.server.generation.Tokenize(generation_pb2.TokenizeRequest(chat=generation_pb2.ChatInput(messages=[
+            generation_pb2.ChatMessage(role="system", content="Be brief."), generation_pb2.ChatMessage(role="user", content=question)])))
+        with tempfile.TemporaryDirectory() as folder:
+            page = os.path.join(folder, "page.html")
+            shown = run("inspect", "--output", page, "--policies", "full,snapkv:16", "--question", question, *options)
+            self.assertEqual(shown.returncode, 0, shown.stderr)
+            with open(page, encoding="utf-8") as file:
+                data = json.loads(re.search(r'id="data">(.*?)</script>', file.read()).group(1))
+        self.assertEqual("".join(data["tokens"]), rendered.rendered_text)
+        self.assertEqual(len(data["tokens"]), len(rendered.token_ids))
+        self.assertEqual([view["promptTokens"] for view in data["views"]], [len(rendered.token_ids)] * 2)
+        self.assertTrue(all(sum(head["runs"][1::2]) == 16 for layer in data["views"][1]["layers"] for head in layer["heads"]))
+        estimate = run("estimate", "--policies", "full,snapkv:16", "--question", question, *options)
+        self.assertRegex(estimate.stdout, rf"^prompt of {len(rendered.token_ids)} tokens, answer of up to 4\n")
+        self.assertRegex(run("estimate", "--prompt-tokens", "8000").stdout, r"answer of up to 192 \(what the model's 8192 leave")
 
     def test_our_own_command_line(self):
         client = [os.path.join(BIN, "pyramidkv"), "--server", self.server.address]

@@ -48,26 +48,6 @@ TEST(CompareTable, OneRowAPolicyInAlignedColumns) {
 
 TEST(CompareTable, CallsPoliciesAsTheReplyDoesWithoutNames) {
   EXPECT_THAT(compare_table(reply(), {}), HasSubstr("\nsnapkv  "));
-  EXPECT_THAT(compare_answers(reply(), {}, 100), HasSubstr("snapkv:\n  one three\n"));
-}
-
-TEST(CompareAnswers, IndentsEveryLineAndLetsNoControlCharacterThrough) {
-  v1::CompareResponse response = reply();
-  response.mutable_comparisons(0)->set_text("\x1b[2Jred\ttab");
-  EXPECT_EQ(compare_answers(response, {"full", "a", "b"}, 100),
-            "full (baseline):\n  one\n  two\na:\n   [2Jred tab\nb:\n  one\n  two\n");
-}
-
-TEST(CompareAnswers, ClipsAtAWholeCharacter) {
-  v1::CompareResponse response = reply();
-  response.mutable_comparisons(0)->set_text("ab\xC3\xA9z");  // e with an acute accent is two bytes
-  EXPECT_THAT(compare_answers(response, {}, 3), HasSubstr("snapkv:\n  ab ... (3 bytes more)\n"));
-  EXPECT_THAT(compare_answers(response, {}, 4), HasSubstr("snapkv:\n  ab\xC3\xA9 ... (1 bytes more)\n"));
-  EXPECT_THAT(compare_answers(response, {}, 5), HasSubstr("snapkv:\n  ab\xC3\xA9z\n"));
-}
-
-TEST(CompareAnswers, AReplyWithoutChoicesHasAnEmptyBaseline) {
-  EXPECT_EQ(compare_answers({}, {"full"}, 10), "full (baseline):\n  \n");
 }
 
 }  // namespace

@@ -52,11 +52,16 @@ v1::GenerateResponse echoed() {
   v1::GenerateResponse reply;
   reply.mutable_usage()->set_prompt_tokens(2);
   reply.mutable_usage()->set_completion_tokens(1);
+  reply.set_model("small");
   auto& choice = *reply.add_choices();
   choice.set_text("<s>hi there");
   for (const char* token : {"<s>", "hi", " there"}) choice.add_logprobs()->set_token(token);
   auto& cache = *reply.mutable_cache();
   cache.set_logical_tokens(3);
+  cache.set_allocated_bytes(2048);
+  cache.set_auxiliary_bytes(1024);
+  cache.set_peak_bytes(4096);
+  cache.mutable_recall()->set_mean(0.75);
   cache.mutable_effective_policy()->mutable_snapkv()->set_window_tokens(1);
   for (uint32_t l : {0, 1}) {
     auto& layer = *cache.add_layers();
@@ -76,9 +81,14 @@ v1::GenerateResponse echoed() {
 
 TEST(InspectData, LayersHeadsAndTokens) {
   const v1::GenerateResponse reply = echoed();
-  const std::string data = inspect_data({.title = "snapkv 2", .question = "why?", .reply = reply});
-  EXPECT_THAT(data, HasSubstr("{\"title\":\"snapkv 2\",\"policy\":\"snapkv, window_tokens=1\","));
-  EXPECT_THAT(data, HasSubstr("\"question\":\"why?\",\"answer\":\" there\",\"promptTokens\":2,\"totalTokens\":3,"));
+  const std::string data =
+      inspect_data({.question = "why?", .tokens = echoed_token_texts(reply), .views = {{"snapkv 2", reply}}});
+  EXPECT_THAT(
+      data,
+      HasSubstr("{\"model\":\"small\",\"question\":\"why?\",\"tokens\":[\"\\u003cs\\u003e\",\"hi\"],\"views\":["));
+  EXPECT_THAT(data, HasSubstr("{\"title\":\"snapkv 2\",\"policy\":\"snapkv, window_tokens=1\",\"answer\":\" there\","));
+  EXPECT_THAT(data, HasSubstr("\"promptTokens\":2,\"totalTokens\":3,"));
+  EXPECT_THAT(data, HasSubstr("\"memory\":\"3.0 KiB\",\"peak\":\"4.0 KiB\",\"recall\":0.750000,"));
   EXPECT_THAT(
       data,
       HasSubstr(
@@ -86,39 +96,54 @@ TEST(InspectData, LayersHeadsAndTokens) {
           "500000,"
           "\"heads\":[{\"head\":0,\"runs\":[0,2]}]},"
           "{\"layer\":1,\"budget\":1,\"min\":1,\"mean\":1.00,\"max\":1,\"heads\":[{\"head\":0,\"runs\":[1,1]}]}]"));
-  EXPECT_THAT(data, HasSubstr(",\"tokens\":[\"\\u003cs\\u003e\",\"hi\"]}"));
 }
 
 TEST(InspectData, FinalPositionsWhereTheReplyHasThem) {
   v1::GenerateResponse reply = echoed();
-  EXPECT_THAT(inspect_data({.reply = reply}), Not(HasSubstr("final")));
+  EXPECT_THAT(inspect_data({.views = {{"", reply}}}), Not(HasSubstr("final")));
   for (uint32_t position : {0, 2})
     reply.mutable_cache()->mutable_layers(0)->mutable_heads(0)->add_final_positions(position);
-  EXPECT_THAT(inspect_data({.reply = reply}), HasSubstr("\"runs\":[0,2],\"final\":[0,1,1,1]}"));
+  EXPECT_THAT(inspect_data({.views = {{"", reply}}}), HasSubstr("\"runs\":[0,2],\"final\":[0,1,1,1]}"));
 }
 
 TEST(InspectData, LogprobsOfTheAnswerAloneAreNoPrompt) {
   v1::GenerateResponse reply = echoed();
   reply.mutable_choices(0)->mutable_logprobs()->DeleteSubrange(0, 2);
   reply.mutable_choices(0)->set_text(" there");
-  EXPECT_THAT(inspect_data({.reply = reply}), Not(HasSubstr("tokens\":[")));
+  EXPECT_THAT(echoed_token_texts(reply), IsEmpty());
   EXPECT_EQ(answer_text(reply), " there");
   EXPECT_EQ(answer_text({}), "");
+}
+
+TEST(InspectData, AViewForEveryReplyOfOnePrompt) {
+  v1::GenerateResponse other = echoed();
+  other.mutable_cache()->mutable_effective_policy()->mutable_tova();
+  const std::string data = inspect_data({.views = {{"one", echoed()}, {"two", other}}});
+  EXPECT_THAT(data, HasSubstr("{\"title\":\"one\",\"policy\":\"snapkv, window_tokens=1\""));
+  EXPECT_THAT(data, HasSubstr("{\"title\":\"two\",\"policy\":\"tova\""));
+  EXPECT_THAT(data, Not(HasSubstr("\"tokens\"")));
+}
+
+TEST(EchoedTokenTexts, PutCharactersOfSeveralTokensTogether) {
+  v1::GenerateResponse reply = echoed();
+  reply.mutable_choices(0)->mutable_logprobs(0)->set_token("\xC3");
+  reply.mutable_choices(0)->mutable_logprobs(1)->set_token("\xA9");
+  EXPECT_THAT(echoed_token_texts(reply), ElementsAre("\xC3\xA9", ""));
 }
 
 TEST(InspectData, SaysWhyNothingWasCompressed) {
   v1::GenerateResponse reply = echoed();
   reply.mutable_cache()->set_not_compressed_reason("short");
-  EXPECT_THAT(inspect_data({.reply = reply}), HasSubstr("\"notCompressed\":\"short\""));
+  EXPECT_THAT(inspect_data({.views = {{"", reply}}}), HasSubstr("\"notCompressed\":\"short\""));
   reply.mutable_cache()->set_compressed(true);
-  EXPECT_THAT(inspect_data({.reply = reply}), HasSubstr("\"notCompressed\":\"\""));
+  EXPECT_THAT(inspect_data({.views = {{"", reply}}}), HasSubstr("\"notCompressed\":\"\""));
 }
 
 TEST(InspectPage, HoldsTheDataOnceAndNothingFromOutside) {
   v1::GenerateResponse reply = echoed();
   reply.mutable_choices(0)->set_text("</script>@DATA@");
-  const std::string page = inspect_page({.reply = reply});
-  const std::string data = inspect_data({.reply = reply});
+  const std::string page = inspect_page({.views = {{"", reply}}});
+  const std::string data = inspect_data({.views = {{"", reply}}});
   const size_t at = page.find(data);
   ASSERT_NE(at, std::string::npos);
   const std::string around = page.substr(0, at) + page.substr(at + data.size());

@@ -160,7 +160,7 @@ TEST(ParsePolicies, EveryFormOfTheNotation) {
   std::vector<std::string> lines;
   for (const NamedPolicy& named : policies) lines.push_back(describe_policy(named.policy));
   EXPECT_THAT(lines, ElementsAre("full", "pyramidkv, budget 128 entries per head", "snapkv, budget 12 % of the prompt",
-                                 "h2o, budget 4194304 bytes", "tova, budget 64 entries per head, scope total",
+                                 "h2o, budget 4MiB", "tova, budget 64 entries per head, scope total",
                                  "keydiff, scope total", "snapkv, budget by recall 0.95",
                                  "l2norm, budget by recall 0.9, scope prompt", "preset small"));
   EXPECT_EQ(policies[1].text, "pyramidkv:128");
@@ -190,7 +190,7 @@ TEST(ParsePolicies, NamesTheWrongOne) {
 TEST(DescribePolicy, EverythingThatIsSet) {
   v1::CachePolicy policy;
   ASSERT_EQ(build_policy({.policy = "random", .budget = "64", .max_bytes = "1kB", .params = {"seed=7"}}, policy), "");
-  EXPECT_EQ(describe_policy(policy), "random, budget 64 entries per head, at most 1000 bytes, seed=7");
+  EXPECT_EQ(describe_policy(policy), "random, budget 64 entries per head, at most 1000B, seed=7");
   EXPECT_EQ(describe_policy({}), "the server's default policy");
 }
 

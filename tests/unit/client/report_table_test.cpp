@@ -80,6 +80,9 @@ TEST(EstimateText, FiguresAndOnRequestTheLayers) {
   EXPECT_THAT(text, ContainsRegex("budget, entries per head +150\n"));
   EXPECT_THAT(text, ContainsRegex("admissible now +no\nadmissible ever +yes\n$"));
   EXPECT_THAT(text, Not(HasSubstr("smallest budget in bytes")));
+  estimate.set_smallest_budget_bytes((1211 << 10) - 5);  // rounded up, so that it can be asked for
+  EXPECT_THAT(estimate_text(estimate, false), ContainsRegex("smallest budget in bytes +1211KiB\n"));
+  estimate.clear_smallest_budget_bytes();
   EXPECT_EQ(estimate_text(estimate, true), text + "layer   0  " + std::string(50, '#') +
                                                "    200 entries\nlayer   1  " + std::string(25, '#') +
                                                std::string(25, ' ') + "    100 entries\n");

@@ -1,0 +1,103 @@
+// Writes the page of kept positions: of a new answer under one policy or several, or of saved replies.
+#include <algorithm>
+#include <iostream>
+
+#include "absl/strings/str_cat.h"
+#include "client/command_support.h"
+#include "client/inspect_page.h"
+#include "client/token_texts.h"
+
+namespace pkv::client {
+namespace {
+
+constexpr size_t kMostViews = 4;  // more have no room beside each other
+
+int read_views(const InspectOptions& options, InspectInput& input) {
+  const GenerateOptions& generate = options.generate;
+  if (generate.request.prompt || !generate.prompt_file.empty() || !options.policies.empty())
+    return usage_error("--from-reply excludes a prompt and --policies");
+  for (const std::string& file : options.from_replies) {
+    v1::GenerateResponse reply;
+    if (std::string error = read_reply(file, reply); !error.empty())
+      return usage_error(absl::StrCat("--from-reply: ", error));
+    input.views.push_back({reply_title(reply), std::move(reply)});
+  }
+  for (size_t i = 0; i < input.views.size(); ++i) {
+    const std::string title = reply_title(input.views[i].reply);
+    const auto alike = [&](const InspectView& view) { return reply_title(view.reply) == title; };
+    if (std::count_if(input.views.begin(), input.views.end(), alike) > 1)
+      absl::StrAppend(&input.views[i].title, " (", options.from_replies[i], ")");
+  }
+  if (options.tokens) input.tokens = echoed_token_texts(input.views[0].reply);
+  return kGood;
+}
+
+// The policies of --policies or, where there are none, the one that the other options make.
+std::string chosen_policies(const InspectOptions& options, std::vector<NamedPolicy>& policies) {
+  const PolicyOptions& cache = options.generate.request.cache;
+  if (!options.policies.empty()) return parse_policies(options.policies, cache, policies);
+  return build_policy(cache, policies.emplace_back().policy);
+}
+
+int ask_views(Client& client, InspectOptions& options, InspectInput& input) {
+  GenerateOptions& generate = options.generate;
+  if (std::string error = assemble_prompt(generate); !error.empty()) return usage_error(error);
+  std::vector<NamedPolicy> policies;
+  if (std::string error = chosen_policies(options, policies); !error.empty()) return usage_error(error);
+  if (policies.size() > kMostViews)
+    return usage_error(absl::StrCat("--policies: at most ", kMostViews, " are shown side by side"));
+  std::vector<const v1::CachePolicy*> chosen;
+  for (const NamedPolicy& named : policies) chosen.push_back(&named.policy);
+  if (generate.request.cache.preset.empty()) {
+    if (const int code = check_presets(client, chosen); code != kGood) return code;
+  }
+  generate.request.report = "positions";
+  v1::GenerateRequest request;
+  if (std::string error = build_request(generate.request, request); !error.empty()) return usage_error(error);
+  for (const NamedPolicy& named : policies) {
+    request.clear_cache_policy();
+    if (named.policy.ByteSizeLong() > 0) *request.mutable_cache_policy() = named.policy;
+    auto result = client.generate(request);
+    if (!result) return fail(client, result.error);
+    input.views.push_back({policies.size() > 1 ? named.text : reply_title(*result), *std::move(result.value)});
+  }
+  if (!options.tokens) return kGood;
+  std::string why;
+  input.tokens = fetch_token_texts(client, request, why);
+  if (input.tokens.empty()) std::cerr << "pyramidkv: the page is without the prompt's text: " << why << "\n";
+  return kGood;
+}
+
+// What is wrong with the replies together, or "".
+std::string check_views(const InspectInput& input) {
+  if (input.views.size() > kMostViews)
+    return absl::StrCat("--from-reply: at most ", kMostViews, " are shown side by side");
+  for (const InspectView& view : input.views) {
+    if (!has_positions(view.reply))
+      return "the reply has no kept positions: save one with 'generate --report positions --save-reply FILE'";
+    const uint32_t first = input.views[0].reply.usage().prompt_tokens(), tokens = view.reply.usage().prompt_tokens();
+    if (first != tokens)
+      return absl::StrCat("the replies are of different prompts: one has ", first, " tokens, another ", tokens);
+  }
+  return "";
+}
+
+}  // namespace
+
+int run_inspect(Client& client, InspectOptions options) {
+  InspectInput input{.question = options.generate.question};
+  const int code = options.from_replies.empty() ? ask_views(client, options, input) : read_views(options, input);
+  if (code != kGood) return code;
+  if (std::string error = check_views(input); !error.empty()) return usage_error(error);
+  if (input.tokens.size() != input.views[0].reply.usage().prompt_tokens()) input.tokens.clear();
+  if (!write_all(options.output, inspect_page(input)))
+    return usage_error(absl::StrCat("--output: cannot write ", options.output));
+  for (const InspectView& view : input.views) {
+    if (input.views.size() > 1 && !options.generate.json) std::cout << view.title << ":\n";
+    std::cout << (options.generate.json ? to_json(view.reply, false) : answer_text(view.reply)) << "\n";
+  }
+  std::cerr << "wrote " << options.output << "\n";
+  return kGood;
+}
+
+}  // namespace pkv::client
