@@ -2,9 +2,12 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "client/answer.h"
 #include "client/command_support.h"
 #include "client/compare_table.h"
 #include "client/inspect_page.h"
+#include "client/progress.h"
+#include "client/prompt_input.h"
 #include "client/report_table.h"
 
 namespace pkv::client {
@@ -21,18 +24,12 @@ int inspected_reply(Client& client, InspectOptions& options, v1::GenerateRespons
     const std::string error = read_reply(options.from_reply, reply);
     return error.empty() ? kGood : usage_error(absl::StrCat("--from-reply: ", error));
   }
-  if (std::string error = assemble_prompt(generate); !error.empty()) return usage_error(error);
   generate.request.report = "positions";
   generate.request.echo = generate.request.logprobs = options.tokens;
   v1::GenerateRequest request;
-  if (std::string error = build_request(generate.request, request); !error.empty()) return usage_error(error);
-  if (generate.request.cache.preset.empty()) {
-    if (const int code = check_presets(client, {&request.cache_policy()}); code != kGood) return code;
-  }
-  const auto result = client.generate(request);
-  if (!result) return fail(client, result.error);
-  reply = *result;
-  return kGood;
+  if (const int code = prepare_request(client, generate, request); code != kGood) return code;
+  const auto result = fetch_answer(client, request, {.silent = true, .quiet = generate.quiet}, reply);
+  return result ? kGood : fail(client, result.error, {.max_tokens = generate.request.max_tokens.value_or(256)});
 }
 
 }  // namespace
@@ -56,7 +53,6 @@ int run_estimate(Client& client, const EstimateOptions& options) {
 
 int run_compare(Client& client, CompareOptions options) {
   GenerateOptions& generate = options.generate;
-  if (std::string error = assemble_prompt(generate); !error.empty()) return usage_error(error);
   std::vector<NamedPolicy> policies;
   if (std::string error = parse_policies(options.policies, generate.request.cache, policies); !error.empty())
     return usage_error(error);
@@ -64,6 +60,8 @@ int run_compare(Client& client, CompareOptions options) {
     return usage_error("--policies: a baseline and at least one policy to compare with it, separated by commas");
   generate.request.cache = {};
   generate.request.temperature = 0;  // comparisons are greedy
+  client.set_deadline(generate.deadline);
+  if (const int code = assemble_prompt(client, generate); code != kGood) return code;
   v1::CompareRequest request;
   if (std::string error = build_request(generate.request, *request.mutable_request()); !error.empty())
     return usage_error(error);
@@ -75,7 +73,9 @@ int run_compare(Client& client, CompareOptions options) {
     *(names.size() == 1 ? request.mutable_request()->mutable_cache_policy() : request.add_policies()) = named.policy;
   }
   if (const int code = check_presets(client, chosen); code != kGood) return code;
+  Progress progress(!generate.quiet, "comparing");
   const auto result = client.compare(request);
+  progress.end();
   if (!result) return fail(client, result.error);
   if (generate.json) {
     std::cout << to_json(*result, false) << "\n";
@@ -86,6 +86,8 @@ int run_compare(Client& client, CompareOptions options) {
 }
 
 int run_inspect(Client& client, InspectOptions options) {
+  if (std::string error = cannot_write(options.output); !error.empty())
+    return usage_error(absl::StrCat("--output: ", error));
   v1::GenerateResponse reply;
   if (const int code = inspected_reply(client, options, reply); code != kGood) return code;
   if (!has_positions(reply)) {

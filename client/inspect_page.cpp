@@ -8,32 +8,13 @@
 #include "absl/strings/str_join.h"
 #include "client/policy_options.h"
 #include "client/report_table.h"
+#include "client/utf8.h"
 
 namespace pkv::client {
 namespace {
 
 constexpr absl::string_view kPlaceholder = "@DATA@";
 constexpr char kReplacement[] = "\\ufffd";
-
-// Bytes of the UTF-8 character at the beginning of `text`; 0 where there is none (RFC 3629: no surrogates, shortest
-// form).
-size_t character_bytes(absl::string_view text) {
-  const auto byte = [&](size_t i) { return static_cast<unsigned char>(text[i]); };
-  const unsigned char first = byte(0);
-  const size_t length = first < 0x80   ? 1
-                        : first < 0xC2 ? 0
-                        : first < 0xE0 ? 2
-                        : first < 0xF0 ? 3
-                        : first < 0xF5 ? 4
-                                       : 0;
-  if (length == 0 || length > text.size()) return 0;
-  for (size_t i = 1; i < length; ++i) {
-    if ((byte(i) & 0xC0) != 0x80) return 0;
-  }
-  const bool bad = (first == 0xE0 && byte(1) < 0xA0) || (first == 0xED && byte(1) > 0x9F) ||
-                   (first == 0xF0 && byte(1) < 0x90) || (first == 0xF4 && byte(1) > 0x8F);
-  return bad ? 0 : length;
-}
 
 bool is_line_separator(absl::string_view character) {
   return character == "\xE2\x80\xA8" || character == "\xE2\x80\xA9";
@@ -99,7 +80,7 @@ std::string answer_text(const v1::GenerateResponse& reply) {
 std::string json_string(const std::string& text) {
   std::string json = "\"";
   for (absl::string_view rest = text; !rest.empty();) {
-    const size_t length = character_bytes(rest);
+    const size_t length = utf8_character_bytes(rest);
     const absl::string_view character = rest.substr(0, length);
     const char c = rest[0];
     rest.remove_prefix(length ? length : 1);
