@@ -19,7 +19,9 @@ namespace {
 class Assembler {
  public:
   Assembler(const AnswerView& view, v1::GenerateResponse& reply)
-      : view_(view), terminal_(isatty(STDOUT_FILENO) == 1), reply_(reply),
+      : view_(view),
+        terminal_(isatty(STDOUT_FILENO) == 1),
+        reply_(reply),
         progress_(!view.quiet, "waiting for the server") {}
 
   void take(const v1::GenerateStreamResponse& event) {
@@ -112,7 +114,8 @@ void print_details(const GenerateOptions& options, const v1::GenerateResponse& r
   if ((logprobs || request.token_ids) && reply.choices_size() > 0)
     std::cerr << "\n" << token_table(reply.choices(0), logprobs);
   if (!options.report.empty() && options.report != "none") {
-    std::cerr << "\n" << report_table({{reply_title(reply), reply.cache(), reply.usage(), reply.timings()}})
+    std::cerr << "\n"
+              << report_table({{reply_title(reply), reply.cache(), reply.usage(), reply.timings()}})
               << layer_bars(reply.cache());
   } else if (!options.quiet) {
     std::cerr << answer_summary(reply) << "\n";

@@ -1,4 +1,5 @@
 // The commands about what a policy costs and keeps: estimate, compare, inspect.
+#include <algorithm>
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
@@ -29,7 +30,18 @@ int inspected_reply(Client& client, InspectOptions& options, v1::GenerateRespons
   v1::GenerateRequest request;
   if (const int code = prepare_request(client, generate, request); code != kGood) return code;
   const auto result = fetch_answer(client, request, {.silent = true, .quiet = generate.quiet}, reply);
-  return result ? kGood : fail(client, result.error, {.max_tokens = generate.request.max_tokens.value_or(256)});
+  return result ? kGood
+                : fail(client, result.error, {.max_tokens = generate.request.max_tokens.value_or(kDefaultMaxTokens)});
+}
+
+// The answer's length that a request without one gets. Returns an exit code.
+int default_max_tokens(Client& client, const EstimateOptions& options, uint32_t& max_tokens) {
+  int code = kGood;
+  const std::optional<v1::Model> model = find_model(client, options.model, code);
+  max_tokens = kDefaultMaxTokens;
+  if (model && options.prompt_tokens < model->max_model_len())
+    max_tokens = std::min(max_tokens, model->max_model_len() - options.prompt_tokens);
+  return code;
 }
 
 }  // namespace
@@ -38,15 +50,19 @@ int run_estimate(Client& client, const EstimateOptions& options) {
   v1::EstimateCacheRequest request;
   request.set_model(options.model);
   request.set_prompt_tokens(options.prompt_tokens);
-  request.set_max_tokens(options.max_tokens);
   v1::CachePolicy policy;
   if (std::string error = build_policy(options.cache, policy); !error.empty()) return usage_error(error);
+  uint32_t max_tokens = options.max_tokens.value_or(0);
+  if (!options.max_tokens) {
+    if (const int code = default_max_tokens(client, options, max_tokens); code != kGood) return code;
+  }
+  request.set_max_tokens(max_tokens);
   if (policy.ByteSizeLong() > 0) *request.mutable_cache_policy() = std::move(policy);
   if (options.cache.preset.empty()) {
     if (const int code = check_presets(client, {&request.cache_policy()}); code != kGood) return code;
   }
   const auto result = client.estimate_cache(request);
-  if (!result) return fail(client, result.error);
+  if (!result) return fail(client, result.error, {.max_tokens = max_tokens});
   std::cout << (options.json ? to_json(*result, false) + "\n" : estimate_text(*result, options.layers));
   return kGood;
 }

@@ -81,7 +81,7 @@ class Chat {
       keep_part(reply.choices(0).text());
     } else {
       code_ = fail(client_, result.error,
-                   {.surface = Surface::kChat, .max_tokens = options_.request.max_tokens.value_or(256)});
+                   {.surface = Surface::kChat, .max_tokens = options_.request.max_tokens.value_or(kDefaultMaxTokens)});
       std::cerr << "The message is kept: /retry sends it again.\n";
     }
   }
@@ -225,8 +225,9 @@ int run_chat(Client& client, GenerateOptions options) {
   if (code != kGood) return code;
   if (model && !model->has_chat_template()) {
     return fail(client, {.code = grpc::StatusCode::FAILED_PRECONDITION,
-                         .message = absl::StrCat(model->id(), " has no chat format that the server knows; "
-                                                              "'pyramidkv generate' continues texts")});
+                         .message = absl::StrCat(model->id(),
+                                                 " has no chat format that the server knows; "
+                                                 "'pyramidkv generate' continues texts")});
   }
   if (options.request.cache.preset.empty()) {
     if (code = check_presets(client, {&request.cache_policy()}); code != kGood) return code;

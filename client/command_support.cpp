@@ -1,9 +1,8 @@
 // Files, messages and the assembly of prompts for the commands.
 #include "client/command_support.h"
 
-#include <google/protobuf/util/json_util.h>
-
 #include <fcntl.h>
+#include <google/protobuf/util/json_util.h>
 #include <unistd.h>
 
 #include <algorithm>

@@ -110,7 +110,8 @@ int run_report(const std::vector<std::string>& files, bool layers) {
   for (const std::string& file : files) {
     v1::GenerateResponse reply;
     if (std::string error = read_reply(file, reply); !error.empty()) return usage_error(error);
-    if (!reply.has_cache()) return usage_error(absl::StrCat(file, " is a reply without a cache report (--report none)"));
+    if (!reply.has_cache())
+      return usage_error(absl::StrCat(file, " is a reply without a cache report (--report none)"));
     columns.push_back({reply_title(reply), reply.cache(), reply.usage(), reply.timings()});
   }
   std::cout << report_table(columns);

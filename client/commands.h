@@ -1,5 +1,5 @@
-// The commands of the `pyramidkv` program. Each returns the exit code: 0 good, 1 the server refused or failed the call, 2
-// wrong usage, 3 server not reachable or the connection lost. Answers go to stdout, everything else to stderr.
+// The commands of the `pyramidkv` program. Each returns the exit code: 0 good, 1 the server refused or failed the call,
+// 2 wrong usage, 3 server not reachable or the connection lost. Answers go to stdout, everything else to stderr.
 #pragma once
 
 #include <optional>
@@ -23,10 +23,10 @@ struct GenerateOptions {
   bool has_template = false;  // the model's, once it is known
   bool stream = false, no_stream = false;
   bool json = false, quiet = false;
-  std::string report;               // as request.report where it is to be printed
-  std::string seed;                 // see parse_seed
-  std::optional<double> deadline;   // seconds
-  std::string save_reply;           // file that gets the reply as JSON, for `report`
+  std::string report;              // as request.report where it is to be printed
+  std::string seed;                // see parse_seed
+  std::optional<double> deadline;  // seconds
+  std::string save_reply;          // file that gets the reply as JSON, for `report`
 };
 
 struct TokenizeOptions {
@@ -38,8 +38,9 @@ struct TokenizeOptions {
 struct EstimateOptions {
   std::string model;
   PolicyOptions cache;
-  uint32_t prompt_tokens = 0, max_tokens = 256;
-  bool layers = false;  // also the budget of every layer
+  uint32_t prompt_tokens = 0;
+  std::optional<uint32_t> max_tokens;  // unset: the server's default, as far as the model's length leaves it
+  bool layers = false;                 // also the budget of every layer
   bool json = false;
 };
 

@@ -88,8 +88,10 @@ std::string listener_problem(const Socket& socket) {
 }  // namespace
 
 std::string foreign_speech(const std::string& answer) {
-  if (answer.size() >= 2 && answer[0] == '\x15' && answer[1] == '\x03') return "it expects TLS, and this connection is plain";
-  if (absl::StartsWith(answer, "HTTP/1")) return "a web server answers there, no gRPC server (the port of the metrics?)";
+  if (answer.size() >= 2 && answer[0] == '\x15' && answer[1] == '\x03')
+    return "it expects TLS, and this connection is plain";
+  if (absl::StartsWith(answer, "HTTP/1"))
+    return "a web server answers there, no gRPC server (the port of the metrics?)";
   if (absl::StartsWith(answer, "SSH-")) return "an SSH server answers there, no gRPC server";
   constexpr char kSettings = 4;  // the type of the frame that opens HTTP/2
   if (answer.size() >= 9 && answer[3] == kSettings) return "";
@@ -105,7 +107,8 @@ std::string target_problem(const std::string& target) {
     return absl::StrCat("'", target, "' is not HOST:PORT; try --server ", rest);
   }
   const auto [host, port] = split(target);
-  if (host.empty()) return absl::StrCat("'", target, "' names no host; try --server 127.0.0.1:", port.empty() ? "50051" : port);
+  if (host.empty())
+    return absl::StrCat("'", target, "' names no host; try --server 127.0.0.1:", port.empty() ? "50051" : port);
   if (port.empty()) return absl::StrCat("'", target, "' has no port; try --server ", host, ":50051");
   uint32_t number = 0;
   if (!absl::SimpleAtoi(port, &number) || number == 0 || number > 65535)

@@ -19,9 +19,9 @@ struct Word {
   const char* name;
   size_t fewest, most;  // arguments
 };
-constexpr Word kWords[] = {{"help", 0, 0},  {"quit", 0, 0},  {"exit", 0, 0},  {"policy", 0, 3}, {"budget", 0, 1},
-                           {"stats", 0, 0}, {"reset", 0, 0}, {"retry", 0, 0}, {"forget", 0, 1}, {"save", 1, 1},
-                           {"load", 1, 1}};
+constexpr Word kWords[] = {{"help", 0, 0},   {"quit", 0, 0},  {"exit", 0, 0},  {"policy", 0, 3},
+                           {"budget", 0, 1}, {"stats", 0, 0}, {"reset", 0, 0}, {"retry", 0, 0},
+                           {"forget", 0, 1}, {"save", 1, 1},  {"load", 1, 1}};
 
 }  // namespace
 

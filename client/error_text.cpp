@@ -59,7 +59,8 @@ std::string for_too_little_cache(const Error& error, const ErrorContext& context
   if (const uint64_t tokens = figure(error, "largest_budget_tokens"))
     return worded("--budget", absl::StrCat(tokens), context);
   if (figure(error, "smallest_budget_tokens"))
-    return context.surface == Surface::kChat ? "/forget, which drops the oldest exchange, or /reset" : "a shorter prompt";
+    return context.surface == Surface::kChat ? "/forget, which drops the oldest exchange, or /reset"
+                                             : "a shorter prompt";
   return context.surface == Surface::kChat ? "/policy pyramidkv 128, which keeps less, then /retry"
                                            : "--policy pyramidkv --budget 128, which keeps less";
 }
@@ -116,7 +117,8 @@ std::string way_out(const Error& error, const ErrorContext& context) {
   if (error.reason == "CACHE_NEVER_FITS") fix = for_too_little_cache(error, context);
   if (error.reason == "CONTEXT_TOO_LONG") fix = for_too_long(error, context);
   if (error.reason == "BAD_CACHE_POLICY") fix = for_bad_policy(error, context);
-  if (error.reason == "RECALL_NOT_REACHED") fix = "--allow-shortfall, which keeps less attention, or a larger --max-bytes";
+  if (error.reason == "RECALL_NOT_REACHED")
+    fix = "--allow-shortfall, which keeps less attention, or a larger --max-bytes";
   if (error.reason == "NO_CHAT_TEMPLATE") fix = "--raw, which sends the prompt as it is";
   if (error.reason == "NOT_FOUND" && field_of(error) == "model") fix = "'pyramidkv models', which lists what is served";
   if (error.reason == "QUEUE_FULL") fix = "again in a moment; 'pyramidkv stats' shows the queue";

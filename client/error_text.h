@@ -10,9 +10,12 @@ namespace pkv::client {
 // Where the reader is, and so what a way out looks like: `--budget 1211KiB` or `/budget 1211KiB`.
 enum class Surface : uint8_t { kCommandLine, kChat };
 
+// sampling.max_tokens where a request does not say, as the contract has it.
+inline constexpr uint32_t kDefaultMaxTokens = 256;
+
 struct ErrorContext {
   Surface surface = Surface::kCommandLine;
-  uint32_t max_tokens = 256;  // of the request that failed
+  uint32_t max_tokens = kDefaultMaxTokens;  // of the request that failed
 };
 
 // The flag that sets a field of a request ("sampling.top_p" -> "--top-p"); "" where none does.

@@ -19,12 +19,12 @@ int run_generate(Client& client, GenerateOptions options) {
   v1::GenerateRequest request;
   if (const int code = prepare_request(client, options, request); code != kGood) return code;
   const bool to_terminal = !options.json && isatty(STDOUT_FILENO) == 1;
-  const AnswerView view{.stream = options.stream || (to_terminal && !options.no_stream),
-                        .json = options.json,
-                        .quiet = options.quiet};
+  const AnswerView view{
+      .stream = options.stream || (to_terminal && !options.no_stream), .json = options.json, .quiet = options.quiet};
   v1::GenerateResponse reply;
   const auto result = fetch_answer(client, request, view, reply);
-  if (!result) return fail(client, result.error, {.max_tokens = options.request.max_tokens.value_or(256)});
+  if (!result)
+    return fail(client, result.error, {.max_tokens = options.request.max_tokens.value_or(kDefaultMaxTokens)});
   print_details(options, reply);
   if (!options.save_reply.empty() && !write_all(options.save_reply, to_json(reply, true) + "\n"))
     return usage_error(absl::StrCat("--save-reply: ", cannot_write(options.save_reply)));

@@ -50,11 +50,12 @@ class EditingReader final : public LineReader {
     history(history_, &event, H_SETUNIQUE, 1);
     if (!history_file_.empty()) history(history_, &event, H_LOAD, history_file_.c_str());
     el_set(editor_, EL_CLIENTDATA, this);
-    el_set(editor_, EL_PROMPT, +[](EditLine* editor) {
-      EditingReader* self = nullptr;
-      el_get(editor, EL_CLIENTDATA, &self);
-      return self->prompt_;
-    });
+    el_set(
+        editor_, EL_PROMPT, +[](EditLine* editor) {
+          EditingReader* self = nullptr;
+          el_get(editor, EL_CLIENTDATA, &self);
+          return self->prompt_;
+        });
     el_set(editor_, EL_EDITOR, "emacs");
     el_set(editor_, EL_HIST, history, history_);
     el_set(editor_, EL_BIND, "^R", "em-inc-search-prev", nullptr);

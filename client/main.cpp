@@ -42,16 +42,17 @@ Command add_generate(CLI::App& app, GenerateOptions& options) {
   command->add_flag("--stream", options.stream, "Print text as it comes, which is the default on a terminal")
       ->group(kOutput);
   command->add_flag("--no-stream", options.no_stream, "Print it when it is whole")->group(kOutput);
-  command->add_option("--save-reply", options.save_reply, "Write the reply as JSON, for 'pyramidkv report' and 'inspect'")
+  command
+      ->add_option("--save-reply", options.save_reply, "Write the reply as JSON, for 'pyramidkv report' and 'inspect'")
       ->type_name("FILE")
       ->group(kOutput);
   command->add_option("--request-id", options.request.request_id, "Name of the request in logs and 'stats --requests'")
       ->type_name("ID");
-  command->footer(help_footer({"generate \"What is a KV cache?\"",
-                               "generate -f paper.txt --question \"What is new?\" --policy pyramidkv --budget 256",
-                               "generate -f paper.txt --question \"What is new?\" --policy snapkv --budget 4MiB --report",
-                               "generate --temp 0.7 -n 64 -p \"A haiku about memory\"",
-                               "generate --raw \"Once upon a time\""}));
+  command->footer(
+      help_footer({"generate \"What is a KV cache?\"",
+                   "generate -f paper.txt --question \"What is new?\" --policy pyramidkv --budget 256",
+                   "generate -f paper.txt --question \"What is new?\" --policy snapkv --budget 4MiB --report",
+                   "generate --temp 0.7 -n 64 -p \"A haiku about memory\"", "generate --raw \"Once upon a time\""}));
   return {command, [&options](Client& client) { return run_generate(client, options); }};
 }
 
@@ -61,8 +62,8 @@ Command add_chat(CLI::App& app, GenerateOptions& options) {
   add_sampling_options(*command, options);
   add_common_options(*command, options);
   add_report_option(*command, options);
-  command->footer(help_footer({"chat", "chat --system \"Answer in one sentence.\" --policy snapkv --budget 256",
-                               "chat < questions.txt"}));
+  command->footer(help_footer(
+      {"chat", "chat --system \"Answer in one sentence.\" --policy snapkv --budget 256", "chat < questions.txt"}));
   return {command, [&options](Client& client) { return run_chat(client, options); }};
 }
 
@@ -84,7 +85,8 @@ Command add_compare(CLI::App& app, CompareOptions& options) {
 Command add_estimate(CLI::App& app, EstimateOptions& options) {
   CLI::App* command = app.add_subcommand("estimate", "What a request would cost, before it is made");
   command->add_option("--prompt-tokens", options.prompt_tokens, "Length of the prompt")->required();
-  command->add_option("--max-tokens", options.max_tokens, "Length of the answer at most")->capture_default_str();
+  command->add_option("--max-tokens", options.max_tokens,
+                      "Length of the answer at most [256, or what the model leaves]");
   command->add_option("--model", options.model, "Model id; the server's own where not given");
   add_policy_options(*command, options.cache);
   command

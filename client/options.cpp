@@ -36,8 +36,7 @@ CLI::Option* add_real(CLI::App& app, const char* name, std::optional<float>& val
 }
 
 void add_parameter_options(CLI::App& app, PolicyOptions& cache) {
-  add_repeated(app, "--param", cache.params,
-               "A parameter of the policy; may be repeated (see 'pyramidkv policies')")
+  add_repeated(app, "--param", cache.params, "A parameter of the policy; may be repeated (see 'pyramidkv policies')")
       ->type_name("KEY=VALUE")
       ->group(kCache);
   struct ShortForm {
@@ -68,10 +67,13 @@ void add_budget_options(CLI::App& app, PolicyOptions& cache) {
     app.add_option(name, word, help)->type_name(type)->group(kCache);
   };
   add("--budget", cache.budget, "BUDGET",
-      "128 (entries per layer and KV head), 12% (of the prompt), 4MiB, 512k (bytes, at every instant) or recall:0.95 (of "
+      "128 (entries per layer and KV head), 12% (of the prompt), 4MiB, 512k (bytes, at every instant) or recall:0.95 "
+      "(of "
       "the attention); not given: the server's share of the prompt");
-  add("--scope", cache.scope, "SCOPE", "What the budget covers: prompt or total (prompt and answer) [prompt; bytes: total]");
-  add_count(app, "--interval", cache.interval_tokens, "With scope total: score anew every so many generated tokens [64]")
+  add("--scope", cache.scope, "SCOPE",
+      "What the budget covers: prompt or total (prompt and answer) [prompt; bytes: total]");
+  add_count(app, "--interval", cache.interval_tokens,
+            "With scope total: score anew every so many generated tokens [64]")
       ->group(kCache);
   add("--max-bytes", cache.max_bytes, "SIZE", "Ceiling of a budget by recall: 4MiB");
   app.add_flag("--allow-shortfall", cache.allow_shortfall, "At that ceiling keep less attention instead of failing")
@@ -95,7 +97,8 @@ void add_policy_options(CLI::App& app, PolicyOptions& cache) {
 }
 
 void add_length_options(CLI::App& app, RequestOptions& request) {
-  add_count(app, "-n,--max-tokens", request.max_tokens, "Length of the answer at most, in tokens [256]")->group(kSampling);
+  add_count(app, "-n,--max-tokens", request.max_tokens, "Length of the answer at most, in tokens [256]")
+      ->group(kSampling);
   app.add_flag("--ignore-eos", request.ignore_eos, "Go on behind the end token")->group(kSampling);
 }
 
@@ -195,10 +198,11 @@ std::string help_footer(const std::vector<std::string>& examples) {
   std::string text;
   if (!examples.empty()) absl::StrAppend(&text, "Examples:\n");
   for (const std::string& example : examples) absl::StrAppend(&text, "  pyramidkv ", example, "\n");
-  absl::StrAppend(&text,
-                  "\nEvery command takes --server HOST:PORT ($PYRAMIDKV_SERVER) [127.0.0.1:50051].\n"
-                  "Exit codes: 0 good; 1 the server refused or failed the call; 2 wrong usage; 3 server not reachable, or\n"
-                  "the connection lost. In brackets: what holds where an option is not given.");
+  absl::StrAppend(
+      &text,
+      "\nEvery command takes --server HOST:PORT ($PYRAMIDKV_SERVER) [127.0.0.1:50051].\n"
+      "Exit codes: 0 good; 1 the server refused or failed the call; 2 wrong usage; 3 server not reachable, or\n"
+      "the connection lost. In brackets: what holds where an option is not given.");
   return text;
 }
 

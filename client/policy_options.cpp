@@ -157,7 +157,7 @@ std::string parse_budget(const std::string& text, v1::CacheBudget& budget) {
   const std::string complaint = absl::StrCat(
       "--budget: '", text,
       "' is no number of entries per head (128), share of the prompt (12%), share of the attention (recall:0.95) or "
-                   "size (",
+      "size (",
       kSizeForms, ")");
   absl::string_view rest = text;
   double number = 0;

@@ -25,8 +25,8 @@ std::string read_prompt(GenerateOptions& options) {
   std::optional<std::string>& prompt = options.request.prompt;
   if (!options.prompt_file.empty() && prompt)
     return "a prompt and --prompt-file exclude each other; --question asks about a file";
-  std::string path = options.prompt_file;
-  if (path.empty() && !prompt && standard_input_is_given(!options.question.empty())) path = "-";
+  const bool unnamed = options.prompt_file.empty() && !prompt && standard_input_is_given(!options.question.empty());
+  const std::string path = unnamed ? "-" : options.prompt_file;
   if (!path.empty()) {
     std::string text;
     {
@@ -41,7 +41,8 @@ std::string read_prompt(GenerateOptions& options) {
   for (const std::string* text : {prompt ? &*prompt : nullptr, &options.question, &options.system}) {
     if (!text) continue;
     if (const size_t at = first_invalid_utf8(*text); at != std::string::npos)
-      return absl::StrCat("the prompt is no UTF-8 text (byte ", at, " of ", text->size(), "); iconv -t UTF-8 converts it");
+      return absl::StrCat("the prompt is no UTF-8 text (byte ", at, " of ", text->size(),
+                          "); iconv -t UTF-8 converts it");
   }
   return "";
 }

@@ -56,7 +56,8 @@ std::string parse_logit_bias(const std::string& text, v1::SamplingParams& sampli
   const bool sign = mark != std::string::npos && (text[mark] == '+' || text[mark] == '-');
   if (mark == std::string::npos || !absl::SimpleAtoi(text.substr(0, mark), &id) ||
       !absl::SimpleAtof(text.substr(sign ? mark : mark + 1), &value)) {
-    return absl::StrCat("--logit-bias: '", text, "' is not ID:VALUE, a token id and what is added to its logit (17:-5)");
+    return absl::StrCat("--logit-bias: '", text,
+                        "' is not ID:VALUE, a token id and what is added to its logit (17:-5)");
   }
   (*sampling.mutable_logit_bias())[id] = value;
   return "";
@@ -67,7 +68,8 @@ std::string parse_seed(const std::string& text, std::optional<uint64_t>& seed) {
   seed.reset();
   if (text == "-1" || text == "random") return "";
   if (!absl::SimpleAtoi(text, &value))
-    return absl::StrCat("--seed: '", text, "' is not a whole number from 0 to ", ~uint64_t{0}, ", or -1 for a random one");
+    return absl::StrCat("--seed: '", text, "' is not a whole number from 0 to ", ~uint64_t{0},
+                        ", or -1 for a random one");
   seed = value;
   return "";
 }

@@ -50,7 +50,8 @@ size_t next_positional(const std::vector<std::string>& words, size_t begin, cons
 }  // namespace
 
 std::string closest_word(const std::string& word, const std::vector<std::string>& known) {
-  const size_t letters = word.find_first_not_of('-') == std::string::npos ? 0 : word.size() - word.find_first_not_of('-');
+  const size_t letters =
+      word.find_first_not_of('-') == std::string::npos ? 0 : word.size() - word.find_first_not_of('-');
   if (letters == 0) return "";
   size_t best = std::max<size_t>(1, letters / 3) + 1;
   std::string closest;
@@ -82,7 +83,8 @@ std::string explain_command_line(const std::vector<std::string>& words, const Kn
     }
     return absl::StrCat("which command? ", absl::StrJoin(names, ", "), " (pyramidkv COMMAND --help tells more)");
   }
-  const auto command = std::find_if(commands.begin(), commands.end(), [&](const auto& c) { return c.name == words[at]; });
+  const auto command =
+      std::find_if(commands.begin(), commands.end(), [&](const auto& c) { return c.name == words[at]; });
   if (command == commands.end()) {
     return absl::StrCat("there is no command '", words[at], "'", did_you_mean(words[at], names),
                         "\nCommands: ", absl::StrJoin(names, ", "));

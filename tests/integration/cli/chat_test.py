@@ -4,6 +4,7 @@ import os
 import pty
 import re
 import select
+import signal
 import subprocess
 import tempfile
 import time
@@ -54,17 +55,22 @@ class Terminal:
         self.expect(PROMPT)
         return found
 
-    def end(self):
-        """Exit code, once it has ended by itself."""
-        while True:
+    def end(self, typed=""):
+        """Exit code, once it has ended by itself. What is `typed` is typed again each second: what comes before the editor reads is lost."""
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            self.type(typed)
             try:
-                if not os.read(self.descriptor, 4096):
-                    break
-            except OSError:
-                break
-        _, status = os.waitpid(self.process_id, 0)
-        os.close(self.descriptor)
-        return os.waitstatus_to_exitcode(status)
+                while select.select([self.descriptor], [], [], 1)[0]:
+                    if not (read := os.read(self.descriptor, 4096)):
+                        break
+                    self.text += read.decode(errors="replace")
+            except OSError:  # the other end is closed
+                _, status = os.waitpid(self.process_id, 0)
+                os.close(self.descriptor)
+                return os.waitstatus_to_exitcode(status)
+        os.kill(self.process_id, signal.SIGKILL)
+        raise AssertionError(f"did not end: {self.text[-500:]!r}")
 
 
 class ChatTest(ServerTest):
@@ -80,8 +86,7 @@ class ChatTest(ServerTest):
         return terminal
 
     def leave(self, terminal):
-        terminal.type("\x04")
-        self.assertEqual(terminal.end(), 0)
+        self.assertEqual(terminal.end("\x04"), 0)
 
     def test_it_remembers_and_control_d_leaves(self):
         chat = self.start("-n", "24")

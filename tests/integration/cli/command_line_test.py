@@ -89,6 +89,8 @@ CASES = [
     ("generate -f {long}", 1, NOTHING, r"\[CONTEXT_TOO_LONG\]\nTry --truncate-prompt-tokens \d+"),
     ("generate -n 8190 -f {license}", 1, NOTHING, r"sampling\.max_tokens \(--max-tokens\): .*\nTry --max-tokens \d+\n"),
     ("generate --deadline 0.001 -f {license}", 1, NOTHING, r"deadline passed before the first token\nTry a longer --deadline"),
+    ("estimate --prompt-tokens 8000", 0, r"admissible ever +yes", NOTHING),
+    ("estimate --prompt-tokens 8000 --max-tokens 300", 1, NOTHING, r"CONTEXT_TOO_LONG\]\nTry --max-tokens 192\n"),
     # Help: defaults, groups, examples, exit codes.
     ("--help", 0, r"(?s)generate .*chat .*Examples:.*Exit codes: 0 good", NOTHING),
     ("generate --help", 0, r"(?s)Prompt:.*Cache policy:.*Sampling:.*Output:.*Examples:\n  pyramidkv generate.*Exit codes: 0 good; 1 .*; 2 wrong usage; 3 ", NOTHING),

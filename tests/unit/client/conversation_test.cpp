@@ -18,8 +18,8 @@ TEST(Conversation, AFailedQuestionIsKeptAndLeavesNoTrace) {
   (void)chat.asked("two?");
   EXPECT_EQ(chat.unanswered(), "two?");
   EXPECT_EQ(chat.exchanges(), 1u);
-  EXPECT_THAT(chat.asked("three?"), ElementsAre(Pair("system", "be brief"), Pair("user", "one?"), Pair("assistant", "1"),
-                                                Pair("user", "three?")));
+  EXPECT_THAT(chat.asked("three?"), ElementsAre(Pair("system", "be brief"), Pair("user", "one?"),
+                                                Pair("assistant", "1"), Pair("user", "three?")));
   chat.answered("3");
   EXPECT_FALSE(chat.unanswered());
 }
@@ -59,7 +59,8 @@ TEST(ReadChatLine, MessagesAndCommands) {
   const ChatLine policy = read_chat_line("/policy snapkv 128 ");
   EXPECT_EQ(policy.command, "policy");
   EXPECT_THAT(policy.arguments, ElementsAre("snapkv", "128"));
-  EXPECT_EQ(read_chat_line("/polcy snapkv").problem, "there is no command /polcy; did you mean '/policy'?; /help lists them");
+  EXPECT_EQ(read_chat_line("/polcy snapkv").problem,
+            "there is no command /polcy; did you mean '/policy'?; /help lists them");
   EXPECT_THAT(read_chat_line("/save").problem, HasSubstr("needs a word more"));
   EXPECT_THAT(read_chat_line("/reset now").problem, HasSubstr("fewer words"));
   EXPECT_THAT(read_chat_line("/").problem, HasSubstr("/help"));

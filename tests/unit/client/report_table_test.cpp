@@ -60,8 +60,9 @@ TEST(ReportTable, NothingSavedIsSaidInWords) {
   brief.cache.set_saved_bytes(-(337 << 10));
   const std::string table = report_table({brief});
   EXPECT_THAT(table, ContainsRegex("saved +nothing\nsaved share +-\n"));
-  EXPECT_THAT(table, HasSubstr("snapkv 64: nothing saved, the text is too short: every KV head holds whole pages, 360.0 "
-                               "KiB together, and its entries would fill 23.0 KiB\n"));
+  EXPECT_THAT(table,
+              HasSubstr("snapkv 64: nothing saved, the text is too short: every KV head holds whole pages, 360.0 "
+                        "KiB together, and its entries would fill 23.0 KiB\n"));
   ReportColumn full = column();
   full.cache.set_compressed(false);
   full.cache.set_allocated_bytes(1010 << 10);

@@ -37,10 +37,8 @@ TEST(BuildRequest, PassesOnWhatIsWrongWithThePolicy) {
 
 TEST(BuildRequest, IdsBiasAndStops) {
   v1::GenerateRequest request;
-  const RequestOptions options{.request_id = "mine",
-                               .prompt = "x",
-                               .stop_ids = {2, 7},
-                               .logit_bias = {"17:-5", "18=1.5", "19+2", "20-3"}};
+  const RequestOptions options{
+      .request_id = "mine", .prompt = "x", .stop_ids = {2, 7}, .logit_bias = {"17:-5", "18=1.5", "19+2", "20-3"}};
   ASSERT_EQ(build_request(options, request), "");
   EXPECT_EQ(request.request_id(), "mine");
   EXPECT_THAT(request.sampling().stop_token_ids(), testing::ElementsAre(2, 7));
@@ -65,7 +63,8 @@ TEST(GreedyUnlessAsked, AnyWordAboutSamplingAsks) {
   RequestOptions options;
   greedy_unless_asked(options);
   EXPECT_EQ(options.temperature, 0);
-  for (RequestOptions asked : {RequestOptions{.top_p = 0.9f}, RequestOptions{.min_p = 0.1f}, RequestOptions{.seed = 7}}) {
+  for (RequestOptions asked :
+       {RequestOptions{.top_p = 0.9f}, RequestOptions{.min_p = 0.1f}, RequestOptions{.seed = 7}}) {
     greedy_unless_asked(asked);
     EXPECT_FALSE(asked.temperature);
   }

@@ -10,11 +10,11 @@ constexpr uint64_t kMi = uint64_t{1} << 20;
 
 TEST(ParseBytes, UnitsInAnySpelling) {
   const std::pair<const char*, uint64_t> kCases[] = {
-      {"4096B", 4096},      {"4096b", 4096},       {"4k", 4096},         {"4K", 4096},           {"4KiB", 4096},
-      {"4kib", 4096},       {"4kB", 4000},         {"4KB", 4000},        {"4kb", 4000},          {"4M", 4 * kMi},
-      {"4m", 4 * kMi},      {"4MiB", 4 * kMi},     {"4mib", 4 * kMi},    {"4 MiB", 4 * kMi},     {" 4  mib ", 4 * kMi},
-      {"512mb", 512000000}, {"512MB", 512000000},  {"2G", 2048 * kMi},   {"2gib", 2048 * kMi},   {"1GB", 1000000000},
-      {"0.5M", kMi / 2},    {"1.5 kB", 1500},      {"1T", kMi * kMi},    {"1tb", 1000000000000}, {"0B", 0}};
+      {"4096B", 4096},      {"4096b", 4096},      {"4k", 4096},       {"4K", 4096},           {"4KiB", 4096},
+      {"4kib", 4096},       {"4kB", 4000},        {"4KB", 4000},      {"4kb", 4000},          {"4M", 4 * kMi},
+      {"4m", 4 * kMi},      {"4MiB", 4 * kMi},    {"4mib", 4 * kMi},  {"4 MiB", 4 * kMi},     {" 4  mib ", 4 * kMi},
+      {"512mb", 512000000}, {"512MB", 512000000}, {"2G", 2048 * kMi}, {"2gib", 2048 * kMi},   {"1GB", 1000000000},
+      {"0.5M", kMi / 2},    {"1.5 kB", 1500},     {"1T", kMi * kMi},  {"1tb", 1000000000000}, {"0B", 0}};
   for (const auto& [text, bytes] : kCases) EXPECT_EQ(parse_bytes(text, false), bytes) << text;
 }
 
@@ -24,8 +24,8 @@ TEST(ParseBytes, ABareNumberWhereItIsAllowed) {
 }
 
 TEST(ParseBytes, WhatIsNoSize) {
-  for (const char* text : {"", "M", "MiB", "4 apples", "4 bits", "4MM", "4Mi", "4iB", "-1MiB", "nanMiB", "infG", "1e300GiB", "1e15GiB",
-                           "12%", "four MiB", "4MiBs"})
+  for (const char* text : {"", "M", "MiB", "4 apples", "4 bits", "4MM", "4Mi", "4iB", "-1MiB", "nanMiB", "infG",
+                           "1e300GiB", "1e15GiB", "12%", "four MiB", "4MiBs"})
     EXPECT_EQ(parse_bytes(text, true), std::nullopt) << text;
 }
 

@@ -32,8 +32,9 @@ TEST(AnswerSummary, KeptSavedRecallAndSpeed) {
   cache.set_held_bytes(2 << 20);
   cache.set_saved_bytes(12 << 20);
   cache.mutable_recall()->set_mean(0.972);
-  EXPECT_EQ(answer_summary(answer),
-            "pyramidkv 256: kept 2.00 MiB of 16.00 MiB, saved 75.0 %; recall 97.2 %; first token 0.25 s, then 10.0 tok/s");
+  EXPECT_EQ(
+      answer_summary(answer),
+      "pyramidkv 256: kept 2.00 MiB of 16.00 MiB, saved 75.0 %; recall 97.2 %; first token 0.25 s, then 10.0 tok/s");
   cache.set_compressed(false);
   cache.set_saved_bytes(-5);
   EXPECT_EQ(answer_summary(answer), "pyramidkv: kept all 2.00 MiB, nothing saved; first token 0.25 s, then 10.0 tok/s");
@@ -47,7 +48,8 @@ TEST(AnswerSummary, WithoutAReportOnlyTheSpeed) {
 TEST(AnswerHint, WhyAnAnswerIsEmpty) {
   EXPECT_EQ(answer_hint(reply("yes", 2), true, true), "");
   EXPECT_THAT(answer_hint(reply("", 1), true, true), HasSubstr("\"<|im_end|>\", ended it; without --raw"));
-  EXPECT_THAT(answer_hint(reply(" \n", 3), true, false), HasSubstr("before any text came; the model has no chat format"));
+  EXPECT_THAT(answer_hint(reply(" \n", 3), true, false),
+              HasSubstr("before any text came; the model has no chat format"));
   EXPECT_THAT(answer_hint(reply("", 1), false, true), HasSubstr("--min-tokens"));
   v1::GenerateResponse cut = reply("and so", 256);
   cut.mutable_choices(0)->set_finish_reason(v1::FINISH_REASON_LENGTH);

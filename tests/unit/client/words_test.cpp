@@ -17,10 +17,19 @@ using testing::StartsWith;
 const std::vector<std::string> kNames = {"generate", "chat", "stats", "policies", "models", "report", "estimate"};
 
 TEST(ClosestWord, FewMistakesOrABeginning) {
-  const std::pair<const char*, const char*> kCases[] = {
-      {"generat", "generate"}, {"genrate", "generate"}, {"gen", "generate"},   {"chta", "chat"},       {"stat", "stats"},
-      {"polices", "policies"}, {"model", "models"},     {"estiamte", "estimate"}, {"xyz", ""},         {"", ""},
-      {"--", ""},              {"completely", ""},      {"generate", "generate"}};
+  const std::pair<const char*, const char*> kCases[] = {{"generat", "generate"},
+                                                        {"genrate", "generate"},
+                                                        {"gen", "generate"},
+                                                        {"chta", "chat"},
+                                                        {"stat", "stats"},
+                                                        {"polices", "policies"},
+                                                        {"model", "models"},
+                                                        {"estiamte", "estimate"},
+                                                        {"xyz", ""},
+                                                        {"", ""},
+                                                        {"--", ""},
+                                                        {"completely", ""},
+                                                        {"generate", "generate"}};
   for (const auto& [word, closest] : kCases) EXPECT_EQ(closest_word(word, kNames), closest) << word;
   EXPECT_EQ(closest_word("--temprature", {"--temperature", "--top-p", "--seed"}), "--temperature");
   EXPECT_EQ(closest_word("--t", {"-n", "-p", "-f"}), "");
@@ -30,22 +39,26 @@ class ExplainCommandLine : public testing::Test {
  protected:
   static std::string explain(const std::vector<std::string>& words) {
     const KnownCommand global{.name = "pyramidkv", .options = {"--server", "--help"}, .values = {"--server"}};
-    return explain_command_line(words, global,
-                                {{.name = "generate", .options = {"--budget", "--json", "-n"}, .values = {"--budget", "-n"}},
-                                 {.name = "chat"}});
+    return explain_command_line(
+        words, global,
+        {{.name = "generate", .options = {"--budget", "--json", "-n"}, .values = {"--budget", "-n"}},
+         {.name = "chat"}});
   }
 };
 
 TEST_F(ExplainCommandLine, AnUnknownCommand) {
   EXPECT_THAT(explain({"generat", "x"}), StartsWith("there is no command 'generat'; did you mean 'generate'?\n"));
-  EXPECT_THAT(explain({"--server", "chat", "talk"}), StartsWith("there is no command 'talk'\nCommands: generate, chat"));
+  EXPECT_THAT(explain({"--server", "chat", "talk"}),
+              StartsWith("there is no command 'talk'\nCommands: generate, chat"));
   EXPECT_THAT(explain({}), StartsWith("which command? generate, chat"));
   EXPECT_THAT(explain({"--sever", "h:1"}), StartsWith("there is no command 'h:1'"));
-  EXPECT_THAT(explain({"--sever=h:1"}), StartsWith("there is no option --sever before the command; did you mean '--server'?"));
+  EXPECT_THAT(explain({"--sever=h:1"}),
+              StartsWith("there is no option --sever before the command; did you mean '--server'?"));
 }
 
 TEST_F(ExplainCommandLine, AnUnknownOption) {
-  EXPECT_THAT(explain({"generate", "--budgte", "128", "x"}), StartsWith("'generate' has no option --budgte; did you mean '--budget'?"));
+  EXPECT_THAT(explain({"generate", "--budgte", "128", "x"}),
+              StartsWith("'generate' has no option --budgte; did you mean '--budget'?"));
   EXPECT_THAT(explain({"generate", "--frobnicate=3"}), StartsWith("'generate' has no option --frobnicate\n"));
   EXPECT_THAT(explain({"chat", "--serve", "h:1"}), HasSubstr("'--server'"));
 }
@@ -62,7 +75,8 @@ TEST(CompleteReportOption, AloneItMeansTheSummary) {
     complete_report_option(words);
     return words;
   };
-  EXPECT_THAT(completed({"generate", "--report", "the prompt"}), ElementsAre("generate", "--report=summary", "the prompt"));
+  EXPECT_THAT(completed({"generate", "--report", "the prompt"}),
+              ElementsAre("generate", "--report=summary", "the prompt"));
   EXPECT_THAT(completed({"generate", "x", "--report"}), ElementsAre("generate", "x", "--report=summary"));
   EXPECT_THAT(completed({"--report", "layers", "x"}), ElementsAre("--report", "layers", "x"));
   EXPECT_THAT(completed({"--report", "layer", "x"}), ElementsAre("--report", "layer", "x"));
@@ -78,9 +92,7 @@ TEST(FirstInvalidUtf8, NamesTheByte) {
   EXPECT_EQ(first_invalid_utf8("x\xc0\x80"), 1u);
 }
 
-TEST(ForTerminal, TakesControlCharactersOut) {
-  EXPECT_EQ(for_terminal("a\x1b[31mb\r\tc\n"), "a [31mb \tc\n");
-}
+TEST(ForTerminal, TakesControlCharactersOut) { EXPECT_EQ(for_terminal("a\x1b[31mb\r\tc\n"), "a [31mb \tc\n"); }
 
 }  // namespace
 }  // namespace pkv::client
