@@ -37,7 +37,9 @@ class Chat {
     std::string line;
     while (!over_) {
       (void)InterruptGuard::taken();  // of an answer that was just over
+      InterruptGuard::let_reads_return(true);
       const LineReader::Outcome outcome = reader_->read(line);
+      InterruptGuard::let_reads_return(false);
       if (outcome == LineReader::Outcome::kEnd) break;
       if (outcome == LineReader::Outcome::kLine) take(line);
     }

@@ -15,12 +15,18 @@ void remember(int) { interrupted.store(true); }
 }  // namespace
 
 InterruptGuard::InterruptGuard() {
-  struct sigaction action {};
-  action.sa_handler = remember;  // without SA_RESTART, so that a read returns
-  sigaction(SIGINT, &action, &before_);
+  sigaction(SIGINT, nullptr, &before_);
+  let_reads_return(false);  // a write that is interrupted would spoil its stream
 }
 
 InterruptGuard::~InterruptGuard() { sigaction(SIGINT, &before_, nullptr); }
+
+void InterruptGuard::let_reads_return(bool wanted) {
+  struct sigaction action {};
+  action.sa_handler = remember;
+  action.sa_flags = wanted ? 0 : SA_RESTART;
+  sigaction(SIGINT, &action, nullptr);
+}
 
 bool InterruptGuard::taken() { return interrupted.exchange(false); }
 

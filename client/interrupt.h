@@ -7,7 +7,7 @@
 
 namespace pkv::client {
 
-// While it lives SIGINT ends no process: it makes a blocking read return with EINTR, and is remembered.
+// While it lives SIGINT ends no process but is remembered.
 class InterruptGuard {
  public:
   InterruptGuard();
@@ -15,6 +15,8 @@ class InterruptGuard {
   InterruptGuard(const InterruptGuard&) = delete;
   InterruptGuard& operator=(const InterruptGuard&) = delete;
 
+  // Whether SIGINT makes a blocking read return with EINTR; at first it does not.
+  static void let_reads_return(bool wanted);
   // Whether SIGINT came since the last call.
   static bool taken();
 

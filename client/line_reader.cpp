@@ -72,7 +72,7 @@ class EditingReader final : public LineReader {
     line.clear();
     std::strcpy(prompt_, "> ");
     do {
-      el_resize(editor_);
+      el_set(editor_, EL_PREP_TERM, 1);  // before the prompt invites keys, not after
       int count = 0;
       errno = 0;
       const char* part = el_gets(editor_, &count);

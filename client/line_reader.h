@@ -12,7 +12,7 @@ class LineReader {
 
   virtual ~LineReader() = default;
   // `line` without its end; lines that end with a backslash are joined. kInterrupted: SIGINT came, what was typed is
-  // dropped (needs a handler without SA_RESTART).
+  // dropped (needs InterruptGuard::let_reads_return).
   virtual Outcome read(std::string& line) = 0;
   virtual bool terminal() const = 0;
 };
