@@ -7,6 +7,8 @@
 #include "client/compare_sides.h"
 #include "client/compare_table.h"
 #include "client/policy_pages.h"
+#include "client/progress.h"
+#include "client/prompt_input.h"
 #include "client/text_table.h"
 
 namespace pkv::client {
@@ -41,7 +43,6 @@ int run_policies(Client& client, const PoliciesOptions& options) {
 
 int run_compare(Client& client, CompareOptions options) {
   GenerateOptions& generate = options.generate;
-  if (std::string error = assemble_prompt(generate); !error.empty()) return usage_error(error);
   std::vector<NamedPolicy> policies;
   if (std::string error = parse_policies(options.policies, generate.request.cache, policies); !error.empty())
     return usage_error(error);
@@ -49,6 +50,8 @@ int run_compare(Client& client, CompareOptions options) {
     return usage_error("--policies: a baseline and at least one policy to compare with it, separated by commas");
   generate.request.cache = {};
   generate.request.temperature = 0;  // comparisons are greedy
+  client.set_deadline(generate.deadline);
+  if (const int code = assemble_prompt(client, generate); code != kGood) return code;
   v1::CompareRequest request;
   if (std::string error = build_request(generate.request, *request.mutable_request()); !error.empty())
     return usage_error(error);
@@ -60,7 +63,9 @@ int run_compare(Client& client, CompareOptions options) {
     *(names.size() == 1 ? request.mutable_request()->mutable_cache_policy() : request.add_policies()) = named.policy;
   }
   if (const int code = check_presets(client, chosen); code != kGood) return code;
+  Progress progress(!generate.quiet, "comparing");
   const auto result = client.compare(request);
+  progress.end();
   if (!result) return fail(client, result.error);
   if (generate.json) {
     std::cout << to_json(*result, false) << "\n";

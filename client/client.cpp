@@ -6,6 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "client/connection.h"
+#include "client/error_text.h"
 #include "pyramidkv/v1/error_details.pb.h"
 
 namespace pkv::client {
@@ -16,18 +18,25 @@ constexpr int kMaxMessageBytes = 64 << 20;  // echoed log-probabilities of a lon
 
 constexpr char kTypePrefix[] = "type.googleapis.com/google.rpc.";
 
+void apply_deadline(const std::optional<double>& seconds, grpc::ClientContext& context) {
+  if (seconds) context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(*seconds)));
+}
+
+// A connection that breaks is UNAVAILABLE without the reason that our server gives beside that code.
+void name_lost_connection(const std::string& when, Error& error) {
+  if (error.code != grpc::StatusCode::UNAVAILABLE || !error.reason.empty()) return;
+  error.reachable = false;
+  error.message = absl::StrCat("the server closed the connection ", when, " (", error.message, ")");
+}
+
+std::string after(uint64_t tokens) {
+  if (tokens == 0) return "before the first token";
+  return absl::StrCat("after ", tokens, tokens == 1 ? " token" : " tokens");
+}
+
 }  // namespace
 
-std::string Error::describe() const {
-  std::string text = message.empty() ? absl::StrCat("gRPC status ", static_cast<int>(code)) : message;
-  if (!reason.empty()) absl::StrAppend(&text, " [", reason, "]");
-  for (const auto& [field, description] : fields) {
-    const std::string line = absl::StrCat(field, ": ", description);
-    if (message.find(line) == std::string::npos) absl::StrAppend(&text, "\n  ", line);
-  }
-  for (const auto& [key, value] : metadata) absl::StrAppend(&text, "\n  ", key, " = ", value);
-  return text;
-}
+std::string Error::describe() const { return error_text(*this, {}); }
 
 Client::Client(const std::string& target) : target_(target) {
   grpc::ChannelArguments arguments;
@@ -40,6 +49,7 @@ Client::Client(const std::string& target) : target_(target) {
 
 // A refused connection is reported at once instead of being retried until the deadline.
 bool Client::connect() {
+  if (!target_problem(target_).empty()) return false;
   const absl::Time deadline = absl::Now() + kConnectTimeout;
   grpc_connectivity_state state = channel_->GetState(true);
   while (state != GRPC_CHANNEL_READY) {
@@ -52,7 +62,12 @@ bool Client::connect() {
 }
 
 Error Client::unreachable() const {
-  return {.code = grpc::StatusCode::UNAVAILABLE, .message = absl::StrCat("no server at ", target_), .reachable = false};
+  Error error{.code = grpc::StatusCode::UNAVAILABLE, .reachable = false};
+  const std::string wrong = target_problem(target_);
+  error.bad_target = !wrong.empty();
+  error.message = error.bad_target ? absl::StrCat("--server: ", wrong)
+                                   : absl::StrCat("no server at ", target_, ": ", connection_problem(target_));
+  return error;
 }
 
 Error Client::error_of(const grpc::Status& status) {
@@ -78,10 +93,13 @@ template <typename Reply, typename Call>
 Result<Reply> Client::call(Call&& invoke) {
   if (!connect()) return {.error = unreachable()};
   grpc::ClientContext context;
+  apply_deadline(deadline_seconds_, context);
   Reply reply;
   const grpc::Status status = invoke(&context, &reply);
-  if (!status.ok()) return {.error = error_of(status)};
-  return {.value = std::move(reply)};
+  if (status.ok()) return {.value = std::move(reply)};
+  Error error = error_of(status);
+  name_lost_connection("before it answered", error);
+  return {.error = std::move(error)};
 }
 
 Result<v1::GenerateResponse> Client::generate(const v1::GenerateRequest& request) {
@@ -90,18 +108,29 @@ Result<v1::GenerateResponse> Client::generate(const v1::GenerateRequest& request
 }
 
 Result<v1::StreamEnd> Client::generate_stream(const v1::GenerateRequest& request,
-                                              const std::function<bool(const v1::GenerateStreamResponse&)>& on_event) {
+                                              const std::function<bool(const v1::GenerateStreamResponse&)>& on_event,
+                                              std::stop_token stop) {
   if (!connect()) return {.error = unreachable()};
   grpc::ClientContext context;
+  apply_deadline(deadline_seconds_, context);
   auto reader = generation_->GenerateStream(&context, request);
+  const std::stop_callback cancel(stop, [&context] { context.TryCancel(); });
   std::optional<v1::StreamEnd> end;
+  uint64_t tokens = 0;
   v1::GenerateStreamResponse event;
   while (reader->Read(&event)) {
+    tokens += static_cast<uint64_t>(event.delta().token_ids_size());
     if (!on_event(event)) context.TryCancel();
     if (event.has_end()) end = event.end();
   }
   const grpc::Status status = reader->Finish();
-  if (!status.ok()) return {.error = error_of(status)};
+  if (!status.ok()) {
+    Error error = error_of(status);
+    name_lost_connection(after(tokens), error);
+    if (error.code == grpc::StatusCode::DEADLINE_EXCEEDED)
+      error.message = absl::StrCat("the deadline passed ", after(tokens));
+    return {.error = std::move(error)};
+  }
   if (!end) return {.error = {.message = "the stream closed without its end message: the answer is incomplete"}};
   return {.value = std::move(end)};
 }

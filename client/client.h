@@ -8,6 +8,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -19,7 +20,8 @@ namespace pkv::client {
 
 namespace v1 = ::pyramidkv::v1;
 
-// What went wrong with a call. `reachable` is false where no connection to the server could be made.
+// What went wrong with a call. `reachable` is false where no connection to the server could be made or it was lost,
+// `bad_target` is true where that is because the server's address is none.
 struct Error {
   grpc::StatusCode code = grpc::StatusCode::UNKNOWN;
   std::string message;
@@ -27,6 +29,7 @@ struct Error {
   std::map<std::string, std::string> metadata;              // ErrorInfo.metadata, e.g. smallest_budget_tokens
   std::vector<std::pair<std::string, std::string>> fields;  // field violations: path, description
   bool reachable = true;
+  bool bad_target = false;
 
   std::string describe() const;  // one or more lines for people
 };
@@ -49,10 +52,15 @@ class Client {
   // `target`: HOST:PORT, without TLS.
   explicit Client(const std::string& target);
 
+  // Deadline of every later call; unset: none.
+  void set_deadline(std::optional<double> seconds) { deadline_seconds_ = seconds; }
+
   Result<v1::GenerateResponse> generate(const v1::GenerateRequest& request);
-  // Calls `on_event` for every message; returning false cancels the call. The result is the closing message.
+  // Calls `on_event` for every message; returning false, or a request to stop, cancels the call. The result is the
+  // closing message.
   Result<v1::StreamEnd> generate_stream(const v1::GenerateRequest& request,
-                                        const std::function<bool(const v1::GenerateStreamResponse&)>& on_event);
+                                        const std::function<bool(const v1::GenerateStreamResponse&)>& on_event,
+                                        std::stop_token stop = {});
   Result<v1::TokenizeResponse> tokenize(const v1::TokenizeRequest& request);
   Result<v1::DetokenizeResponse> detokenize(const v1::DetokenizeRequest& request);
   Result<v1::EstimateCacheResponse> estimate_cache(const v1::EstimateCacheRequest& request);
@@ -79,6 +87,7 @@ class Client {
   Result<Reply> call(Call&& invoke);
 
   std::string target_;
+  std::optional<double> deadline_seconds_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
   std::unique_ptr<v1::ModelService::Stub> models_;

@@ -1,12 +1,16 @@
 // Files, messages and the assembly of prompts for the commands.
 #include "client/command_support.h"
 
+#include <fcntl.h>
 #include <google/protobuf/util/json_util.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdlib>
+#include <cstring>
+#include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
@@ -14,9 +18,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "client/utf8.h"
+#include "client/words.h"
 
 namespace pkv::client {
-
 std::string to_json(const google::protobuf::Message& message, bool pretty) {
   google::protobuf::util::JsonPrintOptions options;
   options.add_whitespace = pretty;
@@ -27,8 +32,9 @@ std::string to_json(const google::protobuf::Message& message, bool pretty) {
   return text;
 }
 
-int fail(const Client& client, const Error& error) {
-  std::cerr << "pyramidkv: " << error.describe() << "\n";
+int fail(const Client& client, const Error& error, const ErrorContext& context) {
+  std::cerr << "pyramidkv: " << for_terminal(error_text(error, context)) << "\n";
+  if (error.bad_target) return kUsage;
   if (error.reachable) return kRpcError;
   std::cerr << "Is it running? 'scripts/run --serve' starts one; --server HOST:PORT names another than "
             << client.target() << ".\n";
@@ -45,10 +51,21 @@ bool read_all(const std::string& path, std::string& text) {
     text.assign(std::istreambuf_iterator<char>(std::cin), {});
     return true;
   }
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) return false;  // a stream opens it, and throws when it reads
   std::ifstream file(path, std::ios::binary);
   if (!file) return false;
   text.assign(std::istreambuf_iterator<char>(file), {});
   return !file.bad();
+}
+
+std::string cannot_read(const std::string& path) {
+  const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  int error = descriptor < 0 ? errno : EIO;
+  if (descriptor >= 0) close(descriptor);
+  std::error_code ignored;
+  if (std::filesystem::is_directory(path, ignored)) error = EISDIR;
+  return absl::StrCat("cannot read ", path, ": ", std::strerror(error));
 }
 
 bool write_all(const std::string& path, const std::string& text) {
@@ -57,12 +74,25 @@ bool write_all(const std::string& path, const std::string& text) {
   return static_cast<bool>(file.flush());
 }
 
+std::string cannot_write(const std::string& path) {
+  namespace fs = std::filesystem;
+  const auto complaint = [&](int error) { return absl::StrCat("cannot write ", path, ": ", std::strerror(error)); };
+  std::error_code error;
+  if (fs::is_directory(path, error)) return complaint(EISDIR);
+  if (fs::exists(path, error)) return access(path.c_str(), W_OK) == 0 ? "" : complaint(errno);
+  const fs::path folder = fs::path(path).parent_path();
+  const std::string parent = folder.empty() ? "." : folder.string();
+  if (access(parent.c_str(), W_OK | X_OK) != 0) return complaint(errno);
+  return fs::is_directory(parent, error) ? "" : complaint(ENOTDIR);
+}
+
 std::string read_reply(const std::string& path, v1::GenerateResponse& reply) {
   std::string text;
-  if (!read_all(path, text)) return absl::StrCat("cannot read ", path);
+  if (!read_all(path, text)) return cannot_read(path);
   google::protobuf::util::JsonParseOptions options;
   options.ignore_unknown_fields = true;
-  if (google::protobuf::util::JsonStringToMessage(text, &reply, options).ok()) return "";
+  const bool read = google::protobuf::util::JsonStringToMessage(text, &reply, options).ok();
+  if (read && reply.choices_size() > 0) return "";
   return absl::StrCat(path, " is no reply saved by 'generate --save-reply' or '--json'");
 }
 
@@ -70,25 +100,6 @@ std::string reply_title(const v1::GenerateResponse& reply) {
   std::string title = reply.cache().policy_name();
   if (reply.cache().compressed()) absl::StrAppend(&title, " ", reply.cache().budget_tokens());
   return title;
-}
-
-std::string assemble_prompt(GenerateOptions& options) {
-  if (!options.prompt_file.empty()) {
-    if (options.request.prompt) return "a prompt and --prompt-file exclude each other";
-    std::string text;
-    if (!read_all(options.prompt_file, text)) return absl::StrCat("--prompt-file: cannot read ", options.prompt_file);
-    options.request.prompt = std::move(text);
-  }
-  const bool chat = options.chat || !options.question.empty() || !options.system.empty();
-  if (!options.request.prompt && options.question.empty())
-    return "no prompt: give it as an argument or with --prompt-file";
-  if (!chat) return "";
-  if (!options.system.empty()) options.request.chat.emplace_back("system", options.system);
-  std::string content = options.request.prompt.value_or("");
-  if (!options.question.empty()) absl::StrAppend(&content, content.empty() ? "" : "\n\n", options.question);
-  options.request.chat.emplace_back("user", std::move(content));
-  options.request.prompt.reset();
-  return "";
 }
 
 int check_presets(Client& client, const std::vector<const v1::CachePolicy*>& policies) {
@@ -101,9 +112,12 @@ int check_presets(Client& client, const std::vector<const v1::CachePolicy*>& pol
     std::vector<std::string> presets;
     for (const auto& preset : list->presets()) presets.push_back(preset.name());
     if (std::find(presets.begin(), presets.end(), policy->preset()) != presets.end()) continue;
+    std::vector<std::string> known = policy_names();
+    known.insert(known.end(), presets.begin(), presets.end());
     return usage_error(absl::StrCat("'", policy->preset(), "' is no policy (", absl::StrJoin(policy_names(), ", "),
                                     ") and no preset of the server (",
-                                    presets.empty() ? "it has none" : absl::StrJoin(presets, ", "), ")"));
+                                    presets.empty() ? "it has none" : absl::StrJoin(presets, ", "), ")",
+                                    did_you_mean(policy->preset(), known)));
   }
   return kGood;
 }

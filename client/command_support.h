@@ -1,4 +1,4 @@
-// What the commands of the program share: messages and exit codes, files, JSON, the prompt's parts.
+// What the commands of the program share: messages and exit codes, files, JSON.
 #pragma once
 
 #include <google/protobuf/message.h>
@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "client/commands.h"
+#include "client/error_text.h"
 
 namespace pkv::client {
 
@@ -14,22 +15,23 @@ namespace pkv::client {
 std::string to_json(const google::protobuf::Message& message, bool pretty);
 
 // Prints what went wrong with a call; returns its exit code.
-int fail(const Client& client, const Error& error);
+int fail(const Client& client, const Error& error, const ErrorContext& context = {});
 // Prints what is wrong with the command line; returns kUsage.
 int usage_error(const std::string& message);
 
 // "-" is standard input. False where the file cannot be read.
 bool read_all(const std::string& path, std::string& text);
+// Why read_all failed: "cannot read X: Is a directory".
+std::string cannot_read(const std::string& path);
 // False where the file cannot be written.
 bool write_all(const std::string& path, const std::string& text);
+// Why write_all would fail, asked before there is something to write; "" where nothing speaks against it.
+std::string cannot_write(const std::string& path);
 
 // A reply saved with `generate --save-reply` or printed with `--json`. Returns what is wrong, or "".
 std::string read_reply(const std::string& path, v1::GenerateResponse& reply);
 // "pyramidkv 128": policy and, where it cut something, budget.
 std::string reply_title(const v1::GenerateResponse& reply);
-
-// Puts document, question and system message together in `options.request`; returns what is wrong, or "".
-std::string assemble_prompt(GenerateOptions& options);
 
 // A policy named with --policy that is none of the contract's must be a preset: asks the server for its presets where
 // there is one in `policies`. Returns kGood, or the exit code of what was printed.

@@ -1,5 +1,5 @@
-// The commands of the `pyramidkv` program. Each returns the exit code: 0 good, 1 an RPC error, 2 wrong usage, 3 server
-// not reachable. Answers go to stdout, everything else to stderr.
+// The commands of the `pyramidkv` program. Each returns the exit code: 0 good, 1 the server refused or failed the call,
+// 2 wrong usage, 3 server not reachable or the connection lost. Answers go to stdout, everything else to stderr.
 #pragma once
 
 #include <optional>
@@ -17,12 +17,17 @@ enum ExitCode : int { kGood = 0, kRpcError = 1, kUsage = 2, kUnreachable = 3 };
 struct GenerateOptions {
   RequestOptions request;
   std::string prompt_file;  // "-": standard input
-  std::string question;     // appended to the document; makes the prompt a chat message
-  std::string system;       // system message; makes the prompt a chat message
-  bool chat = false;        // send the prompt as a chat message
-  bool stream = false;
-  bool json = false;
-  std::string save_reply;  // file that gets the reply as JSON, for `report`
+  std::string question;     // appended to the document
+  std::string system;       // system message; needs the model's chat template
+  // A prompt goes as a chat message where the model has a chat template, unless `raw`; `chat` insists on it.
+  bool chat = false, raw = false;
+  bool has_template = false;  // the model's, once it is known
+  bool stream = false, no_stream = false;
+  bool json = false, quiet = false;
+  std::string report;              // as request.report where it is to be printed
+  std::string seed;                // see parse_seed
+  std::optional<double> deadline;  // seconds
+  std::string save_reply;          // file that gets the reply as JSON, for `report`
 };
 
 struct TokenizeOptions {

@@ -8,13 +8,13 @@
 #include "client/command_support.h"
 #include "client/estimate_table.h"
 #include "client/policy_words.h"
+#include "client/prompt_input.h"
 #include "client/report_table.h"
 #include "client/token_texts.h"
 
 namespace pkv::client {
 namespace {
 
-constexpr uint32_t kUsualAnswer = 256;  // the contract's default of max_tokens
 constexpr char kUsualServer[] = "127.0.0.1:50051";
 
 // Lengths of prompt and answer, and where they come from.
@@ -27,18 +27,9 @@ bool has_prompt(const GenerateOptions& options) {
   return options.request.prompt || !options.prompt_file.empty() || !options.question.empty();
 }
 
-uint32_t model_length(Client& client, const std::string& model) {
-  const auto list = client.list_models();
-  if (!list) return 0;
-  for (const v1::Model& served : list->models()) {
-    if (model.empty() || served.id() == model) return served.max_model_len();
-  }
-  return 0;
-}
-
 // Counts the tokens of the prompt as `generate` would send it.
 int count_prompt(Client& client, GenerateOptions generate, Lengths& lengths) {
-  if (std::string error = assemble_prompt(generate); !error.empty()) return usage_error(error);
+  if (const int code = assemble_prompt(client, generate); code != kGood) return code;
   v1::GenerateRequest request;
   if (std::string error = build_request(generate.request, request); !error.empty()) return usage_error(error);
   const auto tokens = client.tokenize(tokenize_request(request));
@@ -60,9 +51,14 @@ int find_lengths(Client& client, const EstimateOptions& options, Lengths& length
     if (const int code = count_prompt(client, options.generate, lengths); code != kGood) return code;
   } else {
     lengths.prompt = *options.prompt_tokens;
-    if (!options.max_tokens) lengths.model = model_length(client, options.generate.request.model);
+    if (!options.max_tokens) {
+      int code = kGood;
+      const std::optional<v1::Model> model = find_model(client, options.generate.request.model, code);
+      if (code != kGood) return code;
+      if (model) lengths.model = model->max_model_len();
+    }
   }
-  lengths.answer = options.max_tokens.value_or(kUsualAnswer);
+  lengths.answer = options.max_tokens.value_or(kDefaultMaxTokens);
   // Where nothing is left the server's refusal says so.
   if (!options.max_tokens && lengths.model > lengths.prompt)
     lengths.answer = std::min(lengths.answer, lengths.model - lengths.prompt);
@@ -72,7 +68,7 @@ int find_lengths(Client& client, const EstimateOptions& options, Lengths& length
 std::string lengths_text(const EstimateOptions& options, const Lengths& lengths) {
   std::string text = absl::StrCat("prompt of ", lengths.prompt, " tokens, answer of up to ", lengths.answer);
   if (options.max_tokens) return text + "\n";
-  absl::StrAppend(&text, lengths.answer < kUsualAnswer && lengths.model > lengths.prompt
+  absl::StrAppend(&text, lengths.answer < kDefaultMaxTokens && lengths.model > lengths.prompt
                              ? absl::StrCat(" (what the model's ", lengths.model, " leave")
                              : " (the default");
   return text + "; --max-tokens sets another)\n";
@@ -89,6 +85,7 @@ std::vector<std::string> request_words(const GenerateOptions& options, bool prom
   add("--system", options.system);
   add("--model", options.request.model);
   if (options.chat) words.emplace_back("--chat");
+  if (options.raw) words.emplace_back("--raw");
   if (options.request.truncate_prompt_tokens)
     add("--truncate-prompt-tokens", absl::StrCat(*options.request.truncate_prompt_tokens));
   return words;
@@ -140,7 +137,7 @@ int estimate_rows(Client& client, const EstimateOptions& options, const Lengths&
     auto result = client.estimate_cache(request);
     if (!result) {
       if (!row.name.empty()) std::cerr << row.name << ":\n";
-      return fail(client, result.error);
+      return fail(client, result.error, {.max_tokens = lengths.answer});
     }
     row.estimate = *std::move(result.value);
   }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/policy_words.h"
 #include "client/report_table.h"
+#include "client/sizes.h"
 #include "client/text_table.h"
 
 namespace pkv::client {

@@ -3,8 +3,10 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
+#include "client/answer.h"
 #include "client/command_support.h"
 #include "client/inspect_page.h"
+#include "client/prompt_input.h"
 #include "client/token_texts.h"
 
 namespace pkv::client {
@@ -41,7 +43,6 @@ std::string chosen_policies(const InspectOptions& options, std::vector<NamedPoli
 
 int ask_views(Client& client, InspectOptions& options, InspectInput& input) {
   GenerateOptions& generate = options.generate;
-  if (std::string error = assemble_prompt(generate); !error.empty()) return usage_error(error);
   std::vector<NamedPolicy> policies;
   if (std::string error = chosen_policies(options, policies); !error.empty()) return usage_error(error);
   if (policies.size() > kMostViews)
@@ -53,13 +54,15 @@ int ask_views(Client& client, InspectOptions& options, InspectInput& input) {
   }
   generate.request.report = "positions";
   v1::GenerateRequest request;
-  if (std::string error = build_request(generate.request, request); !error.empty()) return usage_error(error);
+  if (const int code = prepare_request(client, generate, request); code != kGood) return code;
   for (const NamedPolicy& named : policies) {
     request.clear_cache_policy();
     if (named.policy.ByteSizeLong() > 0) *request.mutable_cache_policy() = named.policy;
-    auto result = client.generate(request);
-    if (!result) return fail(client, result.error);
-    input.views.push_back({policies.size() > 1 ? named.text : reply_title(*result), *std::move(result.value)});
+    v1::GenerateResponse reply;
+    const auto result = fetch_answer(client, request, {.silent = true, .quiet = generate.quiet}, reply);
+    if (!result)
+      return fail(client, result.error, {.max_tokens = generate.request.max_tokens.value_or(kDefaultMaxTokens)});
+    input.views.push_back({policies.size() > 1 ? named.text : reply_title(reply), std::move(reply)});
   }
   if (!options.tokens) return kGood;
   std::string why;
@@ -85,6 +88,8 @@ std::string check_views(const InspectInput& input) {
 }  // namespace
 
 int run_inspect(Client& client, InspectOptions options) {
+  if (std::string error = cannot_write(options.output); !error.empty())
+    return usage_error(absl::StrCat("--output: ", error));
   InspectInput input{.question = options.generate.question};
   const int code = options.from_replies.empty() ? ask_views(client, options, input) : read_views(options, input);
   if (code != kGood) return code;

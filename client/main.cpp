@@ -1,94 +1,17 @@
 // The `pyramidkv` command line: words to options, options to a command.
 #include <CLI/CLI.hpp>
 #include <functional>
+#include <iostream>
+#include <string>
+#include <vector>
 
 #include "client/commands.h"
+#include "client/library_log.h"
+#include "client/options.h"
+#include "client/words.h"
 
 namespace pkv::client {
 namespace {
-
-// Options whose value is one word each time they are given, so that a prompt behind them stays a prompt.
-void add_repeated(CLI::App& app, const char* name, std::vector<std::string>& words, const char* help) {
-  app.add_option(name, words, help)->allow_extra_args(false)->take_all();
-}
-
-// What a budget covers and spares; holds for every policy.
-void add_budget_options(CLI::App& app, PolicyOptions& cache) {
-  app.add_option("--budget", cache.budget,
-                 "Memory: 128 (entries per head), 12% (of the prompt), 4MiB or recall:0.95 (of the attention)");
-  app.add_option("--scope", cache.scope, "What the budget covers: prompt or total (prompt and answer)");
-  app.add_option("--interval", cache.interval_tokens, "With scope total: score anew every so many generated tokens");
-  app.add_option("--max-bytes", cache.max_bytes, "Ceiling of a budget by recall, e.g. 4MiB");
-  app.add_flag("--allow-shortfall", cache.allow_shortfall, "At that ceiling keep less attention instead of failing");
-  add_repeated(app, "--pin", cache.pins, "BEGIN:END, prompt positions that are never evicted; may be repeated");
-  app.add_option("--kv-dtype", cache.kv_dtype, "Cache entries: f16, f32, ...");
-}
-
-void add_policy_options(CLI::App& app, PolicyOptions& cache) {
-  app.add_option("--policy", cache.policy,
-                 "Cache policy or preset: full, snapkv, pyramidkv, ... (see 'pyramidkv policies')");
-  app.add_option("--preset", cache.preset, "Policy preset of the server's configuration");
-  add_budget_options(app, cache);
-  add_repeated(app, "--param", cache.params,
-               "KEY=VALUE, a parameter of the policy; may be repeated (see 'pyramidkv policies')");
-  struct ShortForm {
-    const char* option;
-    const char* parameter;
-  };
-  constexpr ShortForm kShortForms[] = {
-      {"--window", "window_tokens"},          {"--kernel", "kernel_size"}, {"--pooling", "pooling"},
-      {"--aggregation", "group_aggregation"}, {"--beta", "beta"},          {"--allocation", "allocation"}};
-  for (const auto& [option, parameter] : kShortForms) {
-    const std::string key = std::string(parameter) + "=";
-    app.add_option_function<std::string>(
-        option, [&cache, key](const std::string& value) { cache.params.push_back(key + value); },
-        "Short for --param " + key + "...");
-  }
-}
-
-void add_sampling_options(CLI::App& app, RequestOptions& request) {
-  app.add_option("--max-tokens", request.max_tokens, "Generate at most this many tokens");
-  app.add_option("--min-tokens", request.min_tokens, "No end of text before this many tokens");
-  app.add_option("--temperature", request.temperature, "0 is greedy");
-  app.add_option("--top-p", request.top_p, "Nucleus sampling, (0, 1]");
-  app.add_option("--top-k", request.top_k, "0 is all");
-  app.add_option("--min-p", request.min_p, "Relative to the best token, [0, 1)");
-  app.add_option("--repetition-penalty", request.repetition_penalty, "Over 0; 1 is none");
-  app.add_option("--frequency-penalty", request.frequency_penalty, "-2 to 2");
-  app.add_option("--presence-penalty", request.presence_penalty, "-2 to 2");
-  app.add_option("--seed", request.seed, "Seed of the sampler");
-  add_repeated(app, "--stop", request.stop, "Stop string; may be repeated");
-  app.add_flag("--ignore-eos", request.ignore_eos, "Go on behind the end token");
-}
-
-// Model, system message, output: of every command that generates.
-void add_common_options(CLI::App& app, GenerateOptions& options) {
-  app.add_option("--model", options.request.model, "Model id; the server's own where not given");
-  app.add_option("--system", options.system, "System message");
-  app.add_flag("--pin-system", options.request.cache.pin_system, "Never evict the system message");
-  app.add_flag("--json", options.json, "Print replies as proto3 JSON, streams one event a line");
-}
-
-void add_prompt_options(CLI::App& app, GenerateOptions& options) {
-  app.add_option("prompt", options.request.prompt, "The prompt");
-  app.add_option("--prompt-file", options.prompt_file, "File with the prompt; - is standard input");
-  app.add_option("--question", options.question, "Question about the prompt; both go as one chat message");
-  app.add_flag("--chat", options.chat, "Send the prompt as a chat message, in the model's own format");
-  app.add_option("--truncate-prompt-tokens", options.request.truncate_prompt_tokens,
-                 "Keep only the last so many prompt tokens");
-}
-
-void add_report_option(CLI::App& app, GenerateOptions& options) {
-  app.add_option("--report", options.request.report, "Print the cache report: summary, layers or positions")
-      ->expected(0, 1)
-      ->default_str("summary")
-      ->check(CLI::IsMember({"none", "summary", "layers", "positions"}));
-}
-
-// `--report` alone means the summary.
-void complete_report(const CLI::App& app, GenerateOptions& options) {
-  if (app.count("--report") > 0 && options.request.report.empty()) options.request.report = "summary";
-}
 
 // A command, and what runs it once the words are read.
 struct Command {
@@ -160,34 +83,38 @@ struct Options {
 Command add_generate(CLI::App& app, GenerateOptions& options) {
   CLI::App* command = app.add_subcommand("generate", "Answer one prompt");
   add_prompt_options(*command, options);
-  add_common_options(*command, options);
   add_policy_options(*command, options.request.cache);
-  add_sampling_options(*command, options.request);
+  add_sampling_options(*command, options);
+  add_common_options(*command, options);
   add_report_option(*command, options);
-  command->add_flag("--stream", options.stream, "Print tokens as they come");
-  command->add_flag("--logprobs", options.request.logprobs, "Ask for log-probabilities (with --json)");
-  command->add_option("--top-logprobs", options.request.top_logprobs,
-                      "... and those of the best so many tokens, at most 20");
-  command->add_flag("--echo", options.request.echo, "Repeat the prompt in front of the answer");
-  command->add_flag("--token-ids", options.request.token_ids, "Ask for token ids (with --json)");
-  command->add_option("--save-reply", options.save_reply,
-                      "Write the reply as JSON to this file, for 'pyramidkv report' and 'inspect'");
-  return {command, [command, &options](Client& client) {
-            complete_report(*command, options);
-            return run_generate(client, options);
-          }};
+  add_token_options(*command, options.request);
+  constexpr char kOutput[] = "Output";
+  command->add_flag("--stream", options.stream, "Print text as it comes, which is the default on a terminal")
+      ->group(kOutput);
+  command->add_flag("--no-stream", options.no_stream, "Print it when it is whole")->group(kOutput);
+  command
+      ->add_option("--save-reply", options.save_reply, "Write the reply as JSON, for 'pyramidkv report' and 'inspect'")
+      ->type_name("FILE")
+      ->group(kOutput);
+  command->add_option("--request-id", options.request.request_id, "Name of the request in logs and 'stats --requests'")
+      ->type_name("ID");
+  command->footer(
+      help_footer({"generate \"What is a KV cache?\"",
+                   "generate -f paper.txt --question \"What is new?\" --policy pyramidkv --budget 256",
+                   "generate -f paper.txt --question \"What is new?\" --policy snapkv --budget 4MiB --report",
+                   "generate --temp 0.7 -n 64 -p \"A haiku about memory\"", "generate --raw \"Once upon a time\""}));
+  return {command, [&options](Client& client) { return run_generate(client, options); }};
 }
 
 Command add_chat(CLI::App& app, GenerateOptions& options) {
-  CLI::App* command = app.add_subcommand("chat", "Talk, one message a line");
-  add_common_options(*command, options);
+  CLI::App* command = app.add_subcommand("chat", "Talk, one message a line; /help inside lists its commands");
   add_policy_options(*command, options.request.cache);
-  add_sampling_options(*command, options.request);
+  add_sampling_options(*command, options);
+  add_common_options(*command, options);
   add_report_option(*command, options);
-  return {command, [command, &options](Client& client) {
-            complete_report(*command, options);
-            return run_chat(client, options);
-          }};
+  command->footer(help_footer(
+      {"chat", "chat --system \"Answer in one sentence.\" --policy snapkv --budget 256", "chat < questions.txt"}));
+  return {command, [&options](Client& client) { return run_chat(client, options); }};
 }
 
 Command add_compare(CLI::App& app, CompareOptions& options) {
@@ -201,8 +128,9 @@ Command add_compare(CLI::App& app, CompareOptions& options) {
   add_prompt_options(*command, options.generate);
   add_common_options(*command, options.generate);
   add_budget_options(*command, options.generate.request.cache);
-  command->add_option("--max-tokens", options.generate.request.max_tokens, "Generate at most this many tokens");
-  command->add_flag("--ignore-eos", options.generate.request.ignore_eos, "Go on behind the end token");
+  add_length_options(*command, options.generate.request);
+  command->footer(
+      help_footer({"compare --policies full,snapkv:256,pyramidkv:256 -f paper.txt --question \"What is new?\""}));
   return {command, [&options](Client& client) { return run_compare(client, options); }};
 }
 
@@ -223,6 +151,9 @@ Command add_estimate(CLI::App& app, EstimateOptions& options) {
           "--report", [&options](const std::string& word) { options.layers = word == "layers"; },
           "summary, or layers: also the budget of every layer")
       ->check(CLI::IsMember({"summary", "layers"}));
+  command->footer(
+      help_footer({"estimate --policies full,snapkv:12%,pyramidkv:128 -f paper.txt --question \"What is new?\"",
+                   "estimate --prompt-tokens 8000 --policy snapkv --budget 4MiB --report layers"}));
   return {command, [&options](Client& client) { return run_estimate(client, options); }};
 }
 
@@ -241,7 +172,9 @@ Command add_inspect(CLI::App& app, InspectOptions& options) {
   add_common_options(*command, options.generate);
   add_policy_options(*command, options.generate.request.cache);
   for (const char* one : {"--policy", "--preset"}) policies->excludes(command->get_option(one));
-  add_sampling_options(*command, options.generate.request);
+  add_sampling_options(*command, options.generate);
+  command->footer(help_footer(
+      {"inspect --policies snapkv:256,pyramidkv:256 -f paper.txt --question \"What is new?\" --output kept.html"}));
   return {command, [&options](Client& client) { return run_inspect(client, options); }};
 }
 
@@ -314,19 +247,57 @@ std::vector<Command> add_commands(CLI::App& app, Options& options) {
           {version, [](Client& client) { return run_version(client); }}};
 }
 
+KnownCommand known_command(const CLI::App& app) {
+  KnownCommand known{.name = app.get_name()};
+  for (const CLI::Option* option : app.get_options()) {
+    for (const bool long_names : {true, false}) {
+      for (const std::string& name : long_names ? option->get_lnames() : option->get_snames()) {
+        known.options.push_back((long_names ? "--" : "-") + name);
+        if (option->get_items_expected_max() > 0) known.values.push_back(known.options.back());
+      }
+    }
+  }
+  return known;
+}
+
+// A command line that cannot be read: help that was asked for, or what is wrong with it.
+int end_parse(const CLI::App& app, const CLI::ParseError& error, const std::vector<std::string>& words) {
+  if (error.get_exit_code() == 0) return app.exit(error);
+  std::vector<KnownCommand> commands;
+  std::string chosen;
+  for (const CLI::App* command : app.get_subcommands({})) {
+    commands.push_back(known_command(*command));
+    if (*command) chosen = command->get_name();
+  }
+  std::string text = explain_command_line(words, known_command(app), commands);
+  if (text.empty()) {
+    text = error.what();
+    if (dynamic_cast<const CLI::ExtrasError*>(&error) != nullptr) text += "\nA prompt of several words goes in quotes.";
+    text += "\n'pyramidkv " + chosen + (chosen.empty() ? "--help'" : " --help'") + " shows how it is used.";
+  }
+  std::cerr << "pyramidkv: " << text << "\n";
+  return kUsage;
+}
+
 int run(int argc, char** argv) {
-  CLI::App app("Client of PyramidKV Server");
+  silence_libraries();
+  CLI::App app("Client of PyramidKV Server, a language model server in which every request has its own cache budget",
+               "pyramidkv");
   app.require_subcommand(1);
   app.fallthrough();
+  app.footer(help_footer({"generate \"What is a KV cache?\"", "chat --policy snapkv --budget 256", "policies"}) +
+             "\n'pyramidkv COMMAND --help' tells about a command.");
   std::string server = "127.0.0.1:50051";
   app.add_option("--server", server, "HOST:PORT")->envname("PYRAMIDKV_SERVER")->capture_default_str();
   app.set_version_flag("--version", program_version());
   Options options;
   const std::vector<Command> commands = add_commands(app, options);
+  std::vector<std::string> words(argv + 1, argv + argc);
+  complete_report_option(words);
   try {
-    app.parse(argc, argv);
+    app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back
   } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? kGood : kUsage;
+    return end_parse(app, error, words);
   }
   Client client(server);
   for (const Command& command : commands) {

@@ -1,11 +1,11 @@
 // Policy names, parameters and enum words come from the messages' descriptors, so a policy added to the contract needs
 // no line here. What the values mean is decided by the server alone.
+#include "client/sizes.h"
 #include "client/policy_options.h"
 
 #include <google/protobuf/descriptor.h>
 #include <google/protobuf/message.h>
 
-#include <array>
 #include <cmath>
 
 #include "absl/strings/ascii.h"
@@ -78,7 +78,7 @@ std::string set_budget(const PolicyOptions& options, v1::CachePolicy& policy) {
   }
   if (!options.max_bytes.empty()) {
     const auto bytes = parse_bytes(options.max_bytes, true);
-    if (!bytes) return absl::StrCat("--max-bytes: '", options.max_bytes, "' is no size (4MiB)");
+    if (!bytes) return absl::StrCat("--max-bytes: '", options.max_bytes, "' is no size (", kSizeForms, ")");
     policy.mutable_budget()->set_max_bytes(*bytes);
   }
   if (options.interval_tokens) policy.mutable_budget()->set_interval_tokens(*options.interval_tokens);
@@ -155,31 +155,12 @@ std::vector<std::string> policy_names() {
   return names;
 }
 
-std::optional<uint64_t> parse_bytes(const std::string& text, bool bare_number) {
-  struct Unit {
-    const char* word;
-    double bytes;
-  };
-  constexpr std::array<Unit, 7> kUnits{
-      {{"KiB", 1 << 10}, {"MiB", 1 << 20}, {"GiB", 1 << 30}, {"kB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"B", 1}}};
-  constexpr double kLargest = 9e18;  // below 2^63
-  absl::string_view rest = text;
-  double unit = bare_number ? 1 : 0;
-  for (const Unit& row : kUnits) {
-    if (!absl::ConsumeSuffix(&rest, row.word)) continue;
-    unit = row.bytes;
-    break;
-  }
-  double number = 0;
-  if (unit == 0 || !absl::SimpleAtod(absl::StripAsciiWhitespace(rest), &number)) return std::nullopt;
-  if (!(number >= 0) || !(number * unit <= kLargest)) return std::nullopt;
-  return static_cast<uint64_t>(number * unit);
-}
-
 std::string parse_budget(const std::string& text, v1::CacheBudget& budget) {
   const std::string complaint = absl::StrCat(
       "--budget: '", text,
-      "' is not a number of tokens (128), a share (12%), bytes (4MiB) or a share of attention (recall:0.95)");
+      "' is no number of entries per head (128), share of the prompt (12%), share of the attention (recall:0.95) or "
+      "size (",
+      kSizeForms, ")");
   absl::string_view rest = text;
   double number = 0;
   if (absl::ConsumePrefix(&rest, "recall:")) {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "client/sizes.h"
 #include "pyramidkv/v1/cache.pb.h"
 
 namespace pkv::client {
@@ -35,12 +36,9 @@ std::string build_policy(const PolicyOptions& options, v1::CachePolicy& policy);
 // Names of the policies in the contract, in the order of their field numbers.
 std::vector<std::string> policy_names();
 
-// "128" tokens; "12%" or "12.5%" of the prompt; "4MiB" bytes (B, kB, MB, GB, KiB, MiB, GiB); "recall:0.95" share of the
-// observed attention. Returns an empty string or what is wrong.
+// "128" tokens; "12%" or "12.5%" of the prompt; "4MiB" bytes (see parse_bytes); "recall:0.95" share of the observed
+// attention. Returns an empty string or what is wrong.
 std::string parse_budget(const std::string& text, v1::CacheBudget& budget);
-
-// "4MiB", "4096B" or, where `bare_number` allows it, "4096". Nothing where `text` is no size.
-std::optional<uint64_t> parse_bytes(const std::string& text, bool bare_number);
 
 // A policy of a list, with the words that named it.
 struct NamedPolicy {

@@ -13,6 +13,7 @@
 #include "client/policy_options.h"
 #include "client/policy_words.h"
 #include "client/proto_words.h"
+#include "client/sizes.h"
 #include "client/text_table.h"
 
 namespace pkv::client {

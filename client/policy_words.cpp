@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "client/proto_words.h"
+#include "client/sizes.h"
 
 namespace pkv::client {
 namespace {
@@ -57,17 +58,6 @@ std::string budget_word(const v1::CacheBudget& budget) {
   }
   return "";
 }
-
-std::string size_word(uint64_t bytes) {
-  constexpr std::pair<const char*, uint64_t> kUnits[] = {
-      {"GiB", uint64_t{1} << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}};
-  for (const auto& [unit, size] : kUnits) {
-    if (bytes > 0 && bytes % size == 0) return absl::StrCat(bytes / size, unit);
-  }
-  return absl::StrCat(bytes, "B");
-}
-
-std::string size_word_above(uint64_t bytes) { return absl::StrCat((bytes + 1023) / 1024, "KiB"); }
 
 std::vector<std::string> parameter_words(const v1::CachePolicy& policy) {
   const FieldDescriptor* field = chosen_field(policy);

@@ -15,10 +15,6 @@ namespace v1 = ::pyramidkv::v1;
 std::string policy_name(const v1::CachePolicy& policy);
 // "128", "12%", "4MiB", "recall:0.95"; "" where there is no amount.
 std::string budget_word(const v1::CacheBudget& budget);
-// A size as --budget takes it, exactly: "4MiB", "1211KiB", "4097B".
-std::string size_word(uint64_t bytes);
-// The least size in whole KiB that is not below `bytes`.
-std::string size_word_above(uint64_t bytes);
 // "window_tokens=8" for every parameter that is set; enums as words.
 std::vector<std::string> parameter_words(const v1::CachePolicy& policy);
 // --policy, --budget, --param ... : build_policy makes the same message of them.

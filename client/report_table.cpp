@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "client/policy_options.h"
 #include "client/policy_words.h"
+#include "client/sizes.h"
 
 namespace pkv::client {
 namespace {
@@ -30,6 +31,18 @@ const char* scope_text(const v1::CacheReport& report) {
   }
 }
 
+bool saves(const v1::CacheReport& report) { return report.saved_bytes() > 0; }
+
+// Why a reply saved nothing though it did cut, or hardly had anything to cut.
+std::string nothing_saved(const v1::CacheReport& report) {
+  const uint64_t allocated = report.allocated_bytes() + report.auxiliary_bytes();
+  // A full cache that fills its pages needs a few per cent more than its entries; twice as much is a matter of pages.
+  if (saves(report) || (!report.compressed() && allocated < 2 * report.full_bytes())) return "";
+  return absl::StrCat("nothing saved, the text is too short: every KV head holds whole pages, ",
+                      human_bytes(static_cast<double>(allocated)), " together, and its entries would fill ",
+                      human_bytes(static_cast<double>(report.full_bytes())));
+}
+
 struct Row {
   const char* label;
   std::function<std::string(const ReportColumn&)> text;
@@ -47,10 +60,15 @@ const std::vector<Row>& rows() {
       {"allocated (whole pages)", [](const ReportColumn& c) { return human_bytes(c.cache.allocated_bytes()); }},
       {"auxiliary (positions, sums)", [](const ReportColumn& c) { return human_bytes(c.cache.auxiliary_bytes()); }},
       {"peak, prefill included", [](const ReportColumn& c) { return human_bytes(c.cache.peak_bytes()); }},
-      {"saved", [](const ReportColumn& c) { return human_bytes(static_cast<double>(c.cache.saved_bytes())); }},
+      {"saved",
+       [](const ReportColumn& c) {
+         return saves(c.cache) ? human_bytes(static_cast<double>(c.cache.saved_bytes())) : "nothing";
+       }},
       {"saved share",
        [](const ReportColumn& c) {
-         return percent(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
+         return saves(c.cache)
+                    ? percent(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()))
+                    : "-";
        }},
       {"entries evicted", [](const ReportColumn& c) { return absl::StrCat(c.cache.evicted_entries()); }},
       {"attention kept, mean",
@@ -108,6 +126,8 @@ std::string report_table(const std::vector<ReportColumn>& columns) {
     if (!column.cache.compressed() && !column.cache.not_compressed_reason().empty()) {
       absl::StrAppend(&text, column.title, ": not compressed, ", column.cache.not_compressed_reason(), "\n");
     }
+    if (const std::string why = nothing_saved(column.cache); !why.empty())
+      absl::StrAppend(&text, column.title, ": ", why, "\n");
   }
   return text;
 }

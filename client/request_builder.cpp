@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 
 namespace pkv::client {
@@ -42,10 +43,41 @@ void set_sampling(const RequestOptions& options, v1::SamplingParams& sampling) {
   if (options.max_tokens) sampling.set_max_tokens(*options.max_tokens);
   if (options.min_tokens) sampling.set_min_tokens(*options.min_tokens);
   for (const std::string& stop : options.stop) sampling.add_stop(stop);
+  for (uint32_t id : options.stop_ids) sampling.add_stop_token_ids(id);
   if (options.ignore_eos) sampling.set_ignore_eos(true);
 }
 
 }  // namespace
+
+std::string parse_logit_bias(const std::string& text, v1::SamplingParams& sampling) {
+  const size_t mark = text.find_first_of(":+-=");
+  uint32_t id = 0;
+  float value = 0;
+  const bool sign = mark != std::string::npos && (text[mark] == '+' || text[mark] == '-');
+  if (mark == std::string::npos || !absl::SimpleAtoi(text.substr(0, mark), &id) ||
+      !absl::SimpleAtof(text.substr(sign ? mark : mark + 1), &value)) {
+    return absl::StrCat("--logit-bias: '", text,
+                        "' is not ID:VALUE, a token id and what is added to its logit (17:-5)");
+  }
+  (*sampling.mutable_logit_bias())[id] = value;
+  return "";
+}
+
+std::string parse_seed(const std::string& text, std::optional<uint64_t>& seed) {
+  uint64_t value = 0;
+  seed.reset();
+  if (text == "-1" || text == "random") return "";
+  if (!absl::SimpleAtoi(text, &value))
+    return absl::StrCat("--seed: '", text, "' is not a whole number from 0 to ", ~uint64_t{0},
+                        ", or -1 for a random one");
+  seed = value;
+  return "";
+}
+
+void greedy_unless_asked(RequestOptions& options) {
+  const bool asked = options.temperature || options.top_p || options.top_k || options.min_p || options.seed;
+  if (!asked) options.temperature = 0;
+}
 
 std::string build_request(const RequestOptions& options, v1::GenerateRequest& request) {
   request.set_model(options.model);
@@ -59,6 +91,10 @@ std::string build_request(const RequestOptions& options, v1::GenerateRequest& re
   if (std::string error = build_policy(options.cache, policy); !error.empty()) return error;
   if (policy.ByteSizeLong() > 0) *request.mutable_cache_policy() = std::move(policy);
   set_sampling(options, *request.mutable_sampling());
+  for (const std::string& text : options.logit_bias) {
+    if (std::string error = parse_logit_bias(text, *request.mutable_sampling()); !error.empty()) return error;
+  }
+  request.set_request_id(options.request_id);
   auto& output = *request.mutable_output();
   if (options.logprobs || options.top_logprobs) output.set_logprobs(true);
   if (options.top_logprobs) output.set_top_logprobs(*options.top_logprobs);

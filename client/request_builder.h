@@ -14,7 +14,7 @@ namespace pkv::client {
 
 // What a caller may say of one request. Unset: the server's default.
 struct RequestOptions {
-  std::string model;
+  std::string model, request_id;
   std::optional<std::string> prompt;
   std::vector<std::pair<std::string, std::string>> chat;  // role, content
 
@@ -24,9 +24,20 @@ struct RequestOptions {
   std::optional<float> temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;
+  std::vector<uint32_t> stop_ids;
+  std::vector<std::string> logit_bias;  // see parse_logit_bias
   bool ignore_eos = false, logprobs = false, echo = false, token_ids = false;
   std::string report;  // none | summary | layers | positions
 };
+
+// "ID:VALUE", or "ID+VALUE" and "ID-VALUE" as llama.cpp's users write it. Returns an empty string or what is wrong.
+std::string parse_logit_bias(const std::string& text, v1::SamplingParams& sampling);
+
+// "7"; "-1" is a random one, which is what an unset `seed` means. Returns an empty string or what is wrong.
+std::string parse_seed(const std::string& text, std::optional<uint64_t>& seed);
+
+// Temperature 0 where nothing says how to sample: neither a temperature nor top_p, top_k, min_p or a seed.
+void greedy_unless_asked(RequestOptions& options);
 
 // Fills `request`. Returns an empty string, or what is wrong with the options.
 std::string build_request(const RequestOptions& options, v1::GenerateRequest& request);

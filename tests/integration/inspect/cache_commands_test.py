@@ -41,18 +41,20 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
     def Detokenize(self, request, context):
         return generation_pb2.DetokenizeResponse(text=bytes(request.token_ids).decode(errors="replace"))
 
-    def Generate(self, request, context):
+    def GenerateStream(self, request, context):
         self.asked.append(request)
         prompt = len(self.text_of(request).encode())
         if request.truncate_prompt_tokens:
             prompt = min(prompt, request.truncate_prompt_tokens)
         kind = request.cache_policy.WhichOneof("policy") or "full"
-        reply = generation_pb2.GenerateResponse(model="bytes", choices=[generation_pb2.Choice(text=f"{kind} says so")])
+        yield generation_pb2.GenerateStreamResponse(start=generation_pb2.StreamStart(model="bytes", prompt_tokens=prompt))
+        yield generation_pb2.GenerateStreamResponse(delta=generation_pb2.StreamDelta(text=f"{kind} says so"))
+        reply = generation_pb2.StreamEnd(choices=[generation_pb2.Choice()])
         reply.usage.prompt_tokens = prompt
         reply.cache.policy_name, reply.cache.budget_tokens, reply.cache.compressed = kind, budget_of(request.cache_policy, prompt), kind != "full"
         layer = reply.cache.layers.add(layer=0)
         layer.heads.add(kv_head=0, positions=range(min(prompt, reply.cache.budget_tokens)))
-        return reply
+        yield generation_pb2.GenerateStreamResponse(end=reply)
 
     def EstimateCache(self, request, context):
         self.asked.append(request)
@@ -108,7 +110,7 @@ CASES = [
     ("estimate --prompt-tokens 9000", 1, [], "beyond the model's length"),
     ("estimate --prompt-tokens 1000 --policy snapkv --budget 128", 0, [r"peak, prefill included +384\.0 KiB", r"smallest budget in bytes +1210KiB", r"--policy snapkv --budget 128 --max-tokens 256\n$"], ""),
     ("estimate --prompt-file {doc}", 0, [r"prompt of 2000 tokens", r"generate --prompt-file \S+/doc --max-tokens 256\n"], ""),
-    ("estimate --prompt-file {doc} --question 'why?'", 0, [r"prompt of 2029 tokens", r"--question 'why\?'"], ""),
+    ("estimate --chat --prompt-file {doc} --question 'why?'", 0, [r"prompt of 2029 tokens", r"--question 'why\?'"], ""),
     ("estimate --prompt-file {doc} --system brief --truncate-prompt-tokens 500", 0, [r"prompt of 500 tokens", r"--system brief --truncate-prompt-tokens 500"], ""),
     ("estimate --prompt-file {doc} --prompt-tokens 5", 2, [], "exclude each other"),
     ("estimate \"it's short\"", 0, [r"prompt of 10 tokens", r"--max-tokens 256 'it'\\''s short'\n$"], ""),
@@ -206,7 +208,7 @@ class CacheCommandsTest(unittest.TestCase):
                           (2000, 256, cache_pb2.CachePolicy(h2o=cache_pb2.H2oPolicy(), budget=budget, pins=pins))])
 
     def test_the_command_at_the_end_sends_what_was_estimated(self):
-        estimate = self.run_client("estimate", "--prompt-file", self.names["doc"], "--question", "What's $HOME?", "--policies", "snapkv:12%,h2o:64:total")
+        estimate = self.run_client("estimate", "--prompt-file", self.names["doc"], "--question", "What's $HOME?", "--chat", "--policies", "snapkv:12%,h2o:64:total")
         command = estimate.stdout.splitlines()[-1].strip()
         self.generation.asked.clear()
         words = shlex.split(command)
@@ -239,7 +241,7 @@ class CacheCommandsTest(unittest.TestCase):
         self.assertEqual([view["layers"][0]["heads"][0]["runs"] for view in data["views"]], [[0, 9], [0, 7]])
 
     def test_inspect_shows_the_prompt_as_it_was_used(self):
-        for words, text in ((("--question", "why?", "doc"), TEMPLATE % "[user]doc\n\nwhy?"), (("--truncate-prompt-tokens", "3", "abcdef"), "def")):
+        for words, text in ((("--chat", "--question", "why?", "doc"), TEMPLATE % "[user]doc\n\nwhy?"), (("--truncate-prompt-tokens", "3", "abcdef"), "def")):
             self.run_client("inspect", "--output", self.names["out"], *words)
             self.assertEqual("".join(self.page_data()["tokens"]), text)
         self.run_client("inspect", "--output", self.names["out"], "--no-tokens", "abc")

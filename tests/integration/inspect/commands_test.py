@@ -16,14 +16,16 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
     def __init__(self):
         self.asked = []
 
-    def Generate(self, request, context):
+    def GenerateStream(self, request, context):
         self.asked.append(request)
         if request.prompt == "refuse":
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no")
-        reply = generation_pb2.GenerateResponse(choices=[generation_pb2.Choice(text="an answer")])
-        layer = reply.cache.layers.add(layer=0)
-        layer.heads.add(kv_head=0, positions=[0, 1])
-        return reply
+        yield generation_pb2.GenerateStreamResponse(start=generation_pb2.StreamStart(prompt_tokens=2))
+        for text in ("an ", "answer"):
+            yield generation_pb2.GenerateStreamResponse(delta=generation_pb2.StreamDelta(text=text))
+        end = generation_pb2.StreamEnd(choices=[generation_pb2.Choice()])
+        end.cache.layers.add(layer=0).heads.add(kv_head=0, positions=[0, 1])
+        yield generation_pb2.GenerateStreamResponse(end=end)
 
     def EstimateCache(self, request, context):
         self.asked.append(request)
@@ -58,7 +60,7 @@ class CommandsTest(unittest.TestCase):
 
     def run_client(self, *words):
         self.generation.asked.clear()
-        return subprocess.run([CLIENT, "--server", f"127.0.0.1:{self.port}", *words], capture_output=True, text=True)
+        return subprocess.run([CLIENT, "--server", f"127.0.0.1:{self.port}", *words], stdin=subprocess.DEVNULL, capture_output=True, text=True)
 
     def request_of(self, *words):
         done = self.run_client(*words)

@@ -19,16 +19,6 @@ v1::CachePolicy policy_of(const PolicyOptions& options) {
   return policy;
 }
 
-TEST(SizeWord, IsExactInTheLargestUnit) {
-  EXPECT_EQ(size_word(0), "0B");
-  EXPECT_EQ(size_word(1023), "1023B");
-  EXPECT_EQ(size_word(1211 << 10), "1211KiB");
-  EXPECT_EQ(size_word(4 << 20), "4MiB");
-  EXPECT_EQ(size_word(uint64_t{3} << 30), "3GiB");
-  EXPECT_EQ(size_word_above((5 << 10) + 1), "6KiB");
-  EXPECT_EQ(size_word_above(5 << 10), "5KiB");
-}
-
 TEST(PolicyFlags, SayEverythingThatIsSet) {
   EXPECT_THAT(policy_flags({}), IsEmpty());
   EXPECT_THAT(

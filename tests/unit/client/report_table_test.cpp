@@ -53,6 +53,23 @@ TEST(ReportTable, ScopeEvictedAndAuxiliary) {
   EXPECT_THAT(report_table({column()}), ContainsRegex("budget covers +-\n"));
 }
 
+TEST(ReportTable, NothingSavedIsSaidInWords) {
+  ReportColumn brief = column();
+  brief.cache.set_full_bytes(23 << 10);
+  brief.cache.set_allocated_bytes(360 << 10);
+  brief.cache.set_saved_bytes(-(337 << 10));
+  const std::string table = report_table({brief});
+  EXPECT_THAT(table, ContainsRegex("saved +nothing\nsaved share +-\n"));
+  EXPECT_THAT(table,
+              HasSubstr("snapkv 64: nothing saved, the text is too short: every KV head holds whole pages, 360.0 "
+                        "KiB together, and its entries would fill 23.0 KiB\n"));
+  ReportColumn full = column();
+  full.cache.set_compressed(false);
+  full.cache.set_allocated_bytes(1010 << 10);
+  full.cache.set_saved_bytes(-(10 << 10));
+  EXPECT_THAT(report_table({full}), Not(HasSubstr("too short")));
+}
+
 TEST(EstimateText, FiguresAndOnRequestTheLayers) {
   v1::EstimateCacheResponse estimate;
   estimate.mutable_effective_policy()->mutable_pyramidkv()->set_beta(20);
