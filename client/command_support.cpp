@@ -4,9 +4,9 @@
 #include <google/protobuf/util/json_util.h>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <iostream>
-#include <iterator>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -37,14 +37,19 @@ int usage_error(const std::string& message) {
 }
 
 bool read_all(const std::string& path, std::string& text) {
-  if (path == "-") {
-    text.assign(std::istreambuf_iterator<char>(std::cin), {});
-    return true;
+  std::ifstream file;
+  if (path != "-") {
+    file.open(path, std::ios::binary);
+    if (!file) return false;
   }
-  std::ifstream file(path, std::ios::binary);
-  if (!file) return false;
-  text.assign(std::istreambuf_iterator<char>(file), {});
-  return !file.bad();
+  std::istream& input = path == "-" ? std::cin : file;
+  text.clear();
+  // A folder opens and fails only here; read() notes that, where an iterator over the buffer would throw it.
+  std::array<char, 4096> part;
+  while (input.read(part.data(), part.size()) || input.gcount() > 0) {
+    text.append(part.data(), static_cast<size_t>(input.gcount()));
+  }
+  return !input.bad();
 }
 
 bool write_all(const std::string& path, const std::string& text) {
