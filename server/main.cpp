@@ -18,6 +18,7 @@
 #include "server/command_line.h"
 #include "server/config_check.h"
 #include "server/rpc/library_logs.h"
+#include "server/startup_warnings.h"
 
 namespace pkv {
 namespace {
@@ -157,6 +158,9 @@ int run(int argc, char** argv) {
   if (!policies.ok()) return refuse(policies.status());
   if (line->check_config) {
     if (const absl::Status status = check_on_this_machine(*config); !status.ok()) return refuse(status);
+    for (const std::string& warning : startup_warnings(*config, memory_limit())) {
+      std::fprintf(stderr, "pyramidkv-server: warning: %s\n", warning.c_str());
+    }
     std::printf("the configuration is good%s\n", config->model.path.empty() ? "; model.path is still to be set" : "");
     return 0;
   }

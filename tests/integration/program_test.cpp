@@ -72,6 +72,11 @@ TEST(Program, CheckConfigRefusesWhatTheServerCouldNotRun) {
   EXPECT_THAT(refusal({"model.path=" + model.path(), "cache.page_bytes=256"}), HasSubstr("--set: cache.page_bytes: "));
   const Outcome good = run({"--check-config", "--set", "model.path=" + model.path()});
   EXPECT_EQ(good.exit_code, 0) << good.output;
+  EXPECT_THAT(good.output, ::testing::Not(HasSubstr("warning")));
+  const Outcome risky = run({"--check-config", "--set", "server.listen=0.0.0.0:1", "--set", "cache.pool_bytes=7TiB"});
+  EXPECT_EQ(risky.exit_code, 0) << risky.output;
+  EXPECT_THAT(risky.output, AllOf(HasSubstr("warning: server.listen: 0.0.0.0:1 can be reached"),
+                                  HasSubstr("warning: cache.pool_bytes: ")));
   const Outcome directory = run({"--check-config", "--config", PKV_CONFIG_DIR});
   EXPECT_EQ(directory.exit_code, 2);
   EXPECT_THAT(directory.output, HasSubstr("is a directory"));
