@@ -268,7 +268,8 @@ Command add_stats(CLI::App& app, StatsOptions& options) {
 
 Command add_health(CLI::App& app, HealthOptions& options) {
   CLI::App* command = app.add_subcommand(
-      "health", "Ask as a probe does; ends with 0 where the server says SERVING, 1 where it does not, 3 where none answers");
+      "health",
+      "Ask as a probe does; ends with 0 where the server says SERVING, 1 where it does not, 3 where none answers");
   command->add_option("--service", options.service,
                       "pyramidkv.v1.GenerationService, live, ...; the whole server where not given");
   command->add_option("--timeout", options.timeout_seconds, "Seconds to wait for the answer")
