@@ -210,7 +210,7 @@ Command add_stats(CLI::App& app, StatsOptions& options) {
   command->add_option("--interval", options.interval, "Time between two, 50ms to 1h")
       ->capture_default_str()
       ->needs(watch);
-  command->add_option("--count", options.count, "End after so many")->check(CLI::PositiveNumber)->needs(watch);
+  command->add_option("--count", options.count, "End after so many")->check(CLI::Range(1, 1'000'000'000))->needs(watch);
   command->add_flag("--json", options.json, "Print replies as proto3 JSON, one a line");
   return {command, [&options](Client& client) {
             return options.watch ? run_watch(client, options) : run_stats(client, options);
@@ -219,7 +219,8 @@ Command add_stats(CLI::App& app, StatsOptions& options) {
 
 Command add_health(CLI::App& app, HealthOptions& options) {
   CLI::App* command = app.add_subcommand(
-      "health", "Ask as a probe does; ends with 0 where the server says SERVING, 3 where none answers");
+      "health",
+      "Ask as a probe does; ends with 0 where the server says SERVING, 1 where it does not, 3 where none answers");
   command->add_option("--service", options.service,
                       "pyramidkv.v1.GenerationService, live, ...; the whole server where not given");
   command->add_option("--timeout", options.timeout_seconds, "Seconds to wait for the answer")

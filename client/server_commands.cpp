@@ -144,7 +144,7 @@ std::optional<Error> watch_until_end(Client& client, const v1::WatchStatsRequest
         client.watch_stats(request, [&](const v1::WatchStatsResponse& message) { return watch.show(message); });
     if (error && was_closed(*error) && watch.shown() > before) continue;
     if (error && was_closed(*error) && before > 0) {
-      error->message = absl::StrCat("the server has gone: ", error->message);
+      error->message = "the server has gone";
       error->reachable = false;
     }
     return error;

@@ -7,7 +7,8 @@ install(TARGETS pyramidkv-server pyramidkv RUNTIME DESTINATION ${CMAKE_INSTALL_B
 install(DIRECTORY config DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv COMPONENT config FILES_MATCHING PATTERN "*.yaml")
 install(DIRECTORY proto/pyramidkv DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv/proto COMPONENT proto
         FILES_MATCHING PATTERN "*.proto")
-install(FILES README.md docs/life_of_a_request.md docs/policies.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT docs)
+install(FILES README.md docs/benchmarking.md docs/life_of_a_request.md docs/metrics.md docs/policies.md docs/runbook.md docs/scaling.md
+        DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT docs)
 install(FILES deploy/completion/pyramidkv.bash RENAME pyramidkv COMPONENT completion
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
 install(FILES deploy/completion/pyramidkv.bash RENAME pyramidkv-server COMPONENT completion
@@ -26,5 +27,6 @@ foreach(component config docs systemd)
     set(bindir \"${CMAKE_INSTALL_BINDIR}\")
     set(docdir \"${CMAKE_INSTALL_DOCDIR}\")
     set(component ${component})
+    set(boost_package libboost${Boost_VERSION_MAJOR}.${Boost_VERSION_MINOR}-dev)
     include(\"${PROJECT_SOURCE_DIR}/cmake/install_files.cmake\")" COMPONENT ${component})
 endforeach()

@@ -27,7 +27,8 @@ elseif(component STREQUAL "systemd")
 elseif(component STREQUAL "docs")
   # The licences of what is compiled into the programs: headers of these packages. Everything else is linked at run time and comes
   # with its own package.
-  foreach(package libcli11-dev libabsl-dev libgrpc++-dev libprotobuf-dev libspdlog-dev libfmt-dev libyaml-cpp-dev prometheus-cpp-dev)
+  foreach(package libcli11-dev libabsl-dev libgrpc++-dev libprotobuf-dev libspdlog-dev libfmt-dev libyaml-cpp-dev prometheus-cpp-dev
+                  ${boost_package} nlohmann-json3-dev)
     if(EXISTS /usr/share/doc/${package}/copyright)
       set(notice ${root}${CMAKE_INSTALL_PREFIX}/${docdir}/third_party/${package})
       message(STATUS "Installing: ${notice}")

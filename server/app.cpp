@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/rpc/library_logs.h"
 #include "server/startup_warnings.h"
 
 namespace pkv {
@@ -30,6 +31,8 @@ std::string_view state_name(EngineState state) {
 std::string with_port(const std::string& listen, int port) {
   return listen.substr(0, listen.rfind(':') + 1) + std::to_string(port);
 }
+
+absl::Status lost_port() { return absl::UnavailableError("the gRPC port takes no more connections"); }
 
 // Of the calling thread alone, as Linux has it: whatever else wants to run goes first.
 void lower_priority() {
@@ -114,6 +117,7 @@ absl::Status App::stop(absl::Time deadline) {
 }
 
 absl::Status App::ready() const {
+  if (grpc_has_lost_a_port()) return lost_port();
   if (draining_) return absl::UnavailableError("the server is draining");
   const ServedModel* served = state_.model();
   if (served == nullptr) return absl::UnavailableError("the model is being loaded");
@@ -123,6 +127,7 @@ absl::Status App::ready() const {
 }
 
 absl::Status App::live() const {
+  if (grpc_has_lost_a_port()) return lost_port();
   const ServedModel* served = state_.model();
   const absl::Duration stalled = served == nullptr ? absl::ZeroDuration() : served->engine->stalled_for();
   if (stalled <= options_.stall_limit) return absl::OkStatus();

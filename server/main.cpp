@@ -1,5 +1,6 @@
 // pyramidkv-server: configuration in, server out. Ends with 0, with 1 for a failure, with 2 for wrong usage or
 // configuration.
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -18,6 +19,7 @@
 #include "server/command_line.h"
 #include "server/config_check.h"
 #include "server/rpc/library_logs.h"
+#include "server/startup_warnings.h"
 
 namespace pkv {
 namespace {
@@ -47,7 +49,7 @@ sigset_t set_of(std::initializer_list<int> signals) {
   return set;
 }
 
-enum class End { kAsked, kLoadFailed, kEngineFailed };
+enum class End { kAsked, kLoadFailed, kEngineFailed, kPortLost };
 
 // The server's life after its start: the model loads on a thread of its own, this one takes the signals.
 class Life {
@@ -68,9 +70,14 @@ class Life {
     end_at_next_signal();
     if (!loaded()) abandon_load();
     const bool failed = end == End::kEngineFailed;
+    if (end == End::kPortLost) {
+      log_.error(
+          "the gRPC port takes no more connections, probably for want of file descriptors; raise the limit (ulimit -n, "
+          "LimitNOFILE). Ending, to be started again");
+    }
     log_.info(failed ? "the engine failed, ending" : "draining", {{"drain_seconds", config_.server.drain_seconds}});
     stop(failed ? absl::Now() : absl::Now() + absl::Seconds(config_.server.drain_seconds));
-    return failed ? kFailure : 0;
+    return end == End::kAsked ? 0 : kFailure;
   }
 
  private:
@@ -92,6 +99,7 @@ class Life {
       }
       if (loaded() && !load_status_.ok()) return End::kLoadFailed;
       if (app_.engine_failed()) return End::kEngineFailed;
+      if (grpc_has_lost_a_port()) return End::kPortLost;
     }
   }
 
@@ -130,9 +138,18 @@ class Life {
   absl::Status load_status_;  // once `loading_` was read
 };
 
+// The usual 1024 is a few hundred clients; whoever sets a limit on purpose sets the hard one.
+void raise_descriptor_limit() {
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 int serve(const Config& config) {
   const Log log(config.log.level, config.log.format);
   route_library_logs(log);
+  raise_descriptor_limit();
   // Blocked before any thread starts, so that all inherit it and the main thread alone takes them.
   const sigset_t signals = set_of({SIGTERM, SIGINT, SIGHUP});
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
@@ -157,6 +174,9 @@ int run(int argc, char** argv) {
   if (!policies.ok()) return refuse(policies.status());
   if (line->check_config) {
     if (const absl::Status status = check_on_this_machine(*config); !status.ok()) return refuse(status);
+    for (const std::string& warning : startup_warnings(*config, memory_limit())) {
+      std::fprintf(stderr, "pyramidkv-server: warning: %s\n", warning.c_str());
+    }
     std::printf("the configuration is good%s\n", config->model.path.empty() ? "; model.path is still to be set" : "");
     return 0;
   }

@@ -148,11 +148,23 @@ class InstallTest(unittest.TestCase):
             "bin/pyramidkv", "bin/pyramidkv-server", "etc/default/pyramidkv", "etc/pyramidkv/server.yaml",
             "lib/systemd/system/pyramidkv.service", "share/bash-completion/completions/pyramidkv",
             "share/bash-completion/completions/pyramidkv-server", "share/doc/pyramidkv/README.md",
-            "share/doc/pyramidkv/life_of_a_request.md", "share/doc/pyramidkv/policies.md",
+            *(f"share/doc/pyramidkv/{path.name}" for path in (SOURCE / "docs").glob("*.md")),
             "share/fish/vendor_completions.d/pyramidkv.fish", "share/fish/vendor_completions.d/pyramidkv-server.fish",
             "share/zsh/site-functions/_pyramidkv",
             *(f"share/pyramidkv/config/{path.name}" for path in (SOURCE / "config").glob("*.yaml")),
             *(f"share/pyramidkv/proto/{path.relative_to(SOURCE / 'proto')}" for path in (SOURCE / "proto").rglob("*.proto"))})
+
+    def test_has_the_licence_of_every_package_whose_headers_are_compiled_in(self):
+        included = set()
+        for folder in ("server", "client"):
+            for path in (*(SOURCE / folder).rglob("*.h"), *(SOURCE / folder).rglob("*.cpp")):
+                included.update(re.findall(r'^#include [<"]([^>"]+/[^>"]+)[>"]', path.read_text(), re.MULTILINE))
+        headers = sorted(str(path) for path in map(Path("/usr/include").joinpath, included) if path.is_file())
+        self.assertGreater(len(headers), 20)
+        owners = {line.split(":")[0] for line in output_of("dpkg-query", "--search", *headers).splitlines()}
+        # C: declarations alone, the code is in the shared library; libgrpc-dev is of the same source as libgrpc++-dev.
+        owners -= {"libc6-dev", "libgrpc-dev", "linux-libc-dev", "libssl-dev", "libpcre2-dev"}
+        self.assertLessEqual(owners, {path.name for path in (self.prefix / "share/doc/pyramidkv/third_party").iterdir()})
 
     def test_the_programs_run_from_there(self):
         self.assertEqual(output_of(self.prefix / "bin/pyramidkv-server", "--version").strip(), f"pyramidkv-server {project_version()}")

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <spawn.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -65,6 +66,11 @@ class Program {
     return all;
   }
   void send(int signal) const { kill(pid_, signal); }
+  // Lets it open no more files than so many at a time.
+  void limit_files(rlim_t count) const {
+    const rlimit limit = {.rlim_cur = count, .rlim_max = count};
+    EXPECT_EQ(prlimit(pid_, RLIMIT_NOFILE, &limit, nullptr), 0);
+  }
   // The exit code.
   int wait() {
     int status = 0;

@@ -2,6 +2,8 @@
 #include "tests/integration/program.h"
 
 #include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <filesystem>
 
@@ -72,6 +74,11 @@ TEST(Program, CheckConfigRefusesWhatTheServerCouldNotRun) {
   EXPECT_THAT(refusal({"model.path=" + model.path(), "cache.page_bytes=256"}), HasSubstr("--set: cache.page_bytes: "));
   const Outcome good = run({"--check-config", "--set", "model.path=" + model.path()});
   EXPECT_EQ(good.exit_code, 0) << good.output;
+  EXPECT_THAT(good.output, ::testing::Not(HasSubstr("warning")));
+  const Outcome risky = run({"--check-config", "--set", "server.listen=0.0.0.0:1", "--set", "cache.pool_bytes=7TiB"});
+  EXPECT_EQ(risky.exit_code, 0) << risky.output;
+  EXPECT_THAT(risky.output, AllOf(HasSubstr("warning: server.listen: 0.0.0.0:1 can be reached"),
+                                  HasSubstr("warning: cache.pool_bytes: ")));
   const Outcome directory = run({"--check-config", "--config", PKV_CONFIG_DIR});
   EXPECT_EQ(directory.exit_code, 2);
   EXPECT_THAT(directory.output, HasSubstr("is a directory"));
@@ -159,6 +166,33 @@ TEST_F(RunningProgram, ATakenPortIsExplained) {
       run({"--set", "model.path=" + model_.path(), "--set", "server.listen=" + address_, "--set", "metrics.listen="});
   EXPECT_EQ(second.exit_code, 1);
   EXPECT_THAT(second.output, HasSubstr("server.listen: " + address_ + ": already in use"));
+}
+
+// gRPC 1.51 never accepts again after that; a server that seems to be well and cannot be reached would stay so.
+TEST_F(RunningProgram, EndsInOrderWhereThePortIsLostForWantOfDescriptors) {
+  if (grpc::Version() >= "1.52") GTEST_SKIP() << "gRPC " << grpc::Version() << " goes on accepting";
+  pb::GenerateRequest request;
+  request.set_prompt("hello");
+  request.mutable_sampling()->set_max_tokens(200);
+  request.mutable_sampling()->set_ignore_eos(true);
+  grpc::ClientContext context;
+  const auto reader = stub_->GenerateStream(&context, request);
+  pb::GenerateStreamResponse event;
+  ASSERT_TRUE(reader->Read(&event));
+  program_.limit_files(3);
+  const int connection = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {.sin_family = AF_INET,
+                         .sin_port = htons(static_cast<uint16_t>(std::stoi(address_.substr(address_.rfind(':') + 1)))),
+                         .sin_addr = {htonl(INADDR_LOOPBACK)},
+                         .sin_zero = {}};
+  ASSERT_EQ(connect(connection, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);
+  EXPECT_THAT(program_.read_to("takes no more connections"), HasSubstr("raise the limit"));
+  while (reader->Read(&event)) {
+  }
+  EXPECT_TRUE(reader->Finish().ok());
+  stub_.reset();
+  EXPECT_EQ(program_.wait(), 1);
+  close(connection);
 }
 
 TEST_F(RunningProgram, ASecondSignalEndsAtOnce) {

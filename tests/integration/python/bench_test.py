@@ -137,6 +137,8 @@ class OneServer(FolderTest):
                             (good + ["--policies", "nosuch"], "no preset of the server"),
                             (good + ["--model", "nosuch"], "--model: the server has"),
                             (good + ["--prompt-file", self.path("none")], "--prompt-file: cannot read"),
+                            (good + ["--prompt-file", "/"], "--prompt-file: cannot read /"),
+                            (["--trace", "/"], "--trace: cannot read /"),
                             (good + ["--service-config", self.path("bad", "[]")], "is no JSON object"),
                             (good + ["--json", self.path("no/where")], "--json: cannot write"),
                             (["--trace", self.path("bad.jsonl", '{"at": 0}\n{"at": "x"}\n')], 'line 2: "at" is not')):
