@@ -1,6 +1,5 @@
 // Policy names, parameters and enum words come from the messages' descriptors, so a policy added to the contract needs
 // no line here. What the values mean is decided by the server alone.
-#include "client/sizes.h"
 #include "client/policy_options.h"
 
 #include <google/protobuf/descriptor.h>
@@ -17,6 +16,7 @@
 #include "absl/strings/strip.h"
 #include "client/policy_words.h"
 #include "client/proto_words.h"
+#include "client/sizes.h"
 
 namespace pkv::client {
 namespace {

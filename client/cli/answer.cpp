@@ -1,4 +1,4 @@
-#include "client/answer.h"
+#include "client/cli/answer.h"
 
 #include <unistd.h>
 
@@ -6,8 +6,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "client/command_support.h"
-#include "client/progress.h"
+#include "client/cli/command_support.h"
+#include "client/cli/progress.h"
 #include "client/report_table.h"
 #include "client/summary.h"
 #include "client/utf8.h"

@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-#include "client/commands.h"
+#include "client/cli/commands.h"
 
 namespace pkv::client {
 

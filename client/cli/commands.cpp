@@ -1,11 +1,11 @@
 // Runs commands against a server and prints what comes back.
-#include "client/commands.h"
+#include "client/cli/commands.h"
 
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "client/command_support.h"
+#include "client/cli/command_support.h"
 #include "client/report_table.h"
 #include "client/stats_view.h"
 

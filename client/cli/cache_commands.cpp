@@ -3,12 +3,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "client/command_support.h"
+#include "client/cli/command_support.h"
+#include "client/cli/progress.h"
+#include "client/cli/prompt_input.h"
 #include "client/compare_sides.h"
 #include "client/compare_table.h"
 #include "client/policy_pages.h"
-#include "client/progress.h"
-#include "client/prompt_input.h"
 #include "client/text_table.h"
 
 namespace pkv::client {

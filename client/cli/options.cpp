@@ -1,4 +1,4 @@
-#include "client/options.h"
+#include "client/cli/options.h"
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"

@@ -1,5 +1,5 @@
 // Model, policies, prompts and connections of a run.
-#include "client/bench/setup.h"
+#include "client/cli/bench_setup.h"
 
 #include <grpcpp/grpcpp.h>
 
@@ -8,7 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "client/bench/json_reader.h"
-#include "client/command_support.h"
+#include "client/cli/command_support.h"
 
 namespace pkv::client {
 namespace {

@@ -5,10 +5,10 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "client/command_support.h"
+#include "client/cli/command_support.h"
+#include "client/cli/prompt_input.h"
 #include "client/estimate_table.h"
 #include "client/policy_words.h"
-#include "client/prompt_input.h"
 #include "client/report_table.h"
 #include "client/token_texts.h"
 

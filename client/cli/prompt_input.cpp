@@ -1,12 +1,12 @@
 // Where a prompt comes from, and whether it goes as a chat message or as it is.
-#include "client/prompt_input.h"
+#include "client/cli/prompt_input.h"
 
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
-#include "client/command_support.h"
-#include "client/progress.h"
+#include "client/cli/command_support.h"
+#include "client/cli/progress.h"
 #include "client/utf8.h"
 
 namespace pkv::client {

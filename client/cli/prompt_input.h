@@ -4,7 +4,7 @@
 #include <optional>
 #include <string>
 
-#include "client/commands.h"
+#include "client/cli/commands.h"
 
 namespace pkv::client {
 

@@ -2,9 +2,9 @@
 #include <unistd.h>
 
 #include "absl/strings/str_cat.h"
-#include "client/answer.h"
-#include "client/command_support.h"
-#include "client/prompt_input.h"
+#include "client/cli/answer.h"
+#include "client/cli/command_support.h"
+#include "client/cli/prompt_input.h"
 
 namespace pkv::client {
 

@@ -5,9 +5,9 @@
 #include <string>
 #include <vector>
 
-#include "client/commands.h"
-#include "client/library_log.h"
-#include "client/options.h"
+#include "client/cli/commands.h"
+#include "client/cli/library_log.h"
+#include "client/cli/options.h"
 #include "client/words.h"
 
 namespace pkv::client {

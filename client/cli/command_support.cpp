@@ -1,5 +1,5 @@
 // Files, messages and the assembly of prompts for the commands.
-#include "client/command_support.h"
+#include "client/cli/command_support.h"
 
 #include <fcntl.h>
 #include <google/protobuf/util/json_util.h>

@@ -1,5 +1,5 @@
 // libedit on a terminal, std::getline elsewhere.
-#include "client/line_reader.h"
+#include "client/cli/line_reader.h"
 
 #include <histedit.h>
 #include <sys/stat.h>

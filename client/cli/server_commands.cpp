@@ -11,7 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
-#include "client/command_support.h"
+#include "client/cli/command_support.h"
 #include "client/stats_view.h"
 
 namespace pkv::client {

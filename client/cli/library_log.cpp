@@ -1,4 +1,4 @@
-#include "client/library_log.h"
+#include "client/cli/library_log.h"
 
 #include <google/protobuf/stubs/logging.h>
 #include <grpc/support/log.h>

@@ -1,4 +1,4 @@
-#include "client/interrupt.h"
+#include "client/cli/interrupt.h"
 
 #include <atomic>
 #include <chrono>

@@ -12,9 +12,9 @@
 #include "absl/time/time.h"
 #include "client/bench/progress.h"
 #include "client/bench/report.h"
-#include "client/bench/setup.h"
-#include "client/command_support.h"
-#include "client/commands.h"
+#include "client/cli/bench_setup.h"
+#include "client/cli/command_support.h"
+#include "client/cli/commands.h"
 
 namespace pkv::client {
 namespace {

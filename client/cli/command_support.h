@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "client/commands.h"
+#include "client/cli/commands.h"
 #include "client/error_text.h"
 
 namespace pkv::client {

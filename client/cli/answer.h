@@ -4,8 +4,8 @@
 
 #include <stop_token>
 
+#include "client/cli/commands.h"
 #include "client/client.h"
-#include "client/commands.h"
 
 namespace pkv::client {
 

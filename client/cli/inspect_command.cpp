@@ -3,10 +3,10 @@
 #include <iostream>
 
 #include "absl/strings/str_cat.h"
-#include "client/answer.h"
-#include "client/command_support.h"
+#include "client/cli/answer.h"
+#include "client/cli/command_support.h"
+#include "client/cli/prompt_input.h"
 #include "client/inspect_page.h"
-#include "client/prompt_input.h"
 #include "client/token_texts.h"
 
 namespace pkv::client {
