@@ -274,10 +274,11 @@ void EngineImpl::fail_unwanted(absl::Time now) {
     aborting = aborting_;
   }
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
-    if (sequence->cancelled) {
-      sequence->failure = absl::CancelledError("cancelled by the caller");
-    } else if (sequence->request->deadline && *sequence->request->deadline <= now) {
+    // gRPC also cancels a call whose deadline has passed; it ended for the deadline all the same.
+    if (sequence->request->deadline && *sequence->request->deadline <= now) {
       sequence->failure = absl::DeadlineExceededError("the deadline has passed");
+    } else if (sequence->cancelled) {
+      sequence->failure = absl::CancelledError("cancelled by the caller");
     } else if (aborting) {
       sequence->failure = absl::UnavailableError("the server is shutting down");
     }
