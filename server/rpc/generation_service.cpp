@@ -9,6 +9,7 @@
 #include "server/rpc/access_log.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/estimate_cache.h"
+#include "server/rpc/refused_stream.h"
 #include "server/rpc/stream_call.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/validation.h"
