@@ -147,7 +147,7 @@ void add_requests(const MetricsSnapshot& snapshot, const EngineView& view, Famil
   add_by_policy_and("state", {{"running", figure<&PolicyTotals::running>}, {"waiting", figure<&PolicyTotals::waiting>}},
                     view, out);
   out.begin("requests_total",
-            "Generation calls that ended, by gRPC status; policy none: refused before they reached the engine.",
+            "Generation calls that ended, by gRPC status; policy none: ended before they reached the engine.",
             Type::Counter);
   for (const auto& [labels, count] : snapshot.requests.requests) {
     out.sample({{"policy", labels.first}, {"code", labels.second}}, static_cast<double>(count));

@@ -56,6 +56,8 @@ std::string find_bad_text(const Message& message, const std::string& prefix) {
 }  // namespace
 
 absl::Status parse_message(const grpc::ByteBuffer& buffer, Message& message) {
+  // gRPC hands over a call that ended early as one without a message.
+  if (!buffer.Valid()) return absl::CancelledError("the call ended before its request had arrived");
   grpc::Slice slice;
   if (const grpc::Status status = buffer.DumpToSingleSlice(&slice); !status.ok()) {
     return make_error({.reason = kBadInput, .description = "the request could not be read"});
