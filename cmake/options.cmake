@@ -20,12 +20,20 @@ function(pkv_library name)
   target_link_libraries(${name} PUBLIC pkv_options ${ARG_LINK})
 endfunction()
 
-# A GoogleTest program: every file of a test folder, run as one ctest entry per test case. LABEL groups them: unit, kernels,
-# golden, integration.
+# What scripts/test builds with the presets of these names: the tests that say so below.
+add_custom_target(asan_tests)
+add_custom_target(tsan_tests)
+
+# A GoogleTest program and its ctest entry: the files of a test folder. LABEL groups them: unit, kernels, golden, integration.
+# SANITIZERS: asan, tsan, both or none; each is a label too.
 function(pkv_test name)
-  cmake_parse_arguments(ARG "" "LABEL" "SOURCES;LINK" ${ARGN})
+  cmake_parse_arguments(ARG "" "LABEL" "SOURCES;LINK;SANITIZERS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE pkv_options ${ARG_LINK} GTest::gmock GTest::gtest_main)
   add_test(NAME ${name} COMMAND ${name})
-  set_tests_properties(${name} PROPERTIES LABELS ${ARG_LABEL})
+  set(labels ${ARG_LABEL} ${ARG_SANITIZERS})
+  set_tests_properties(${name} PROPERTIES LABELS "${labels}")
+  foreach(sanitizer ${ARG_SANITIZERS})
+    add_dependencies(${sanitizer}_tests ${name})
+  endforeach()
 endfunction()

@@ -22,11 +22,6 @@ uint64_t random_seed() {
   return (uint64_t{device()} << 32) | device();
 }
 
-std::string_view state_name(EngineState state) {
-  if (state == EngineState::kServing) return "serving";
-  return state == EngineState::kFailed ? "failed" : "draining";
-}
-
 // "127.0.0.1:0" with the port that was taken.
 std::string with_port(const std::string& listen, int port) {
   return listen.substr(0, listen.rfind(':') + 1) + std::to_string(port);
@@ -144,8 +139,7 @@ MetricsSnapshot App::snapshot() {
   MetricsSnapshot snapshot{.layers = config_.metrics.layers, .requests = state_.metrics().snapshot()};
   const ServedModel* served = state_.model();
   if (served == nullptr) return snapshot;
-  snapshot.loaded = true;
-  snapshot.state = state_name(served->engine->state());
+  snapshot.state = served->engine->state();
   snapshot.model = served->id;
   snapshot.architecture = served->shape.architecture;
   snapshot.weights = served->shape.weights;

@@ -56,7 +56,7 @@ std::optional<uint64_t> memory_limit(const std::string& root) {
 
 bool is_local_address(const std::string& listen) {
   const std::string host = listen.substr(0, listen.rfind(':'));
-  return host == "unix" || host.starts_with("127.") || host == "localhost" || host == "[::1]" || host == "::1";
+  return host.starts_with("127.") || host == "localhost" || host == "[::1]";
 }
 
 std::vector<std::string> startup_warnings(const Config& config, std::optional<uint64_t> memory) {

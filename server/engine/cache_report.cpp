@@ -2,6 +2,7 @@
 #include "server/engine/cache_report.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -52,6 +53,16 @@ std::vector<double> lane_recall(const CacheReport& report) {
   }
   if (recall.empty() && !report.compressed) recall.push_back(1.0);
   return recall;
+}
+
+std::optional<double> mean_recall(const CacheReport& report) {
+  const std::vector<double> recall = lane_recall(report);
+  if (recall.empty()) return std::nullopt;
+  return std::accumulate(recall.begin(), recall.end(), 0.0) / static_cast<double>(recall.size());
+}
+
+double kept_share(const CacheReport& report) {
+  return static_cast<double>(report.bytes.held) / static_cast<double>(report.full_bytes);
 }
 
 CacheReport make_report(ReportInput input) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "server/engine/request.h"
@@ -31,5 +32,9 @@ uint64_t evicted_from_prompt(const std::vector<LayerOutcome>& layers, int32_t pr
 // was kept, and so its share is 1.
 std::vector<double> lane_recall(const LayerOutcome& layer, bool compressed);
 std::vector<double> lane_recall(const CacheReport& report);  // of all layers; never cut and without layers: 1
+
+// Of a whole report: the mean over its lanes, and what was held at the end as a share of a full cache.
+std::optional<double> mean_recall(const CacheReport& report);
+double kept_share(const CacheReport& report);
 
 }  // namespace pkv

@@ -2,7 +2,6 @@
 #include "server/engine/stats_recorder.h"
 
 #include <algorithm>
-#include <numeric>
 #include <string>
 #include <utility>
 
@@ -139,12 +138,9 @@ void StatsRecorder::count_result(const Sequence& sequence, const RequestResult& 
   totals.reported_auxiliary_bytes_total += report.bytes.auxiliary;
   PolicyHistograms& histograms = histograms_->policies[policy_index(sequence)];
   histograms.request_duration.observe(seconds(result.timings.total));
-  histograms.keep_ratio.observe(static_cast<double>(report.bytes.held) / static_cast<double>(report.full_bytes));
+  histograms.keep_ratio.observe(kept_share(report));
   histograms.peak_bytes.observe(static_cast<double>(report.bytes.peak));
-  if (const std::vector<double> recall = lane_recall(report); !recall.empty()) {
-    histograms.recall_ratio.observe(std::accumulate(recall.begin(), recall.end(), 0.0) /
-                                    static_cast<double>(recall.size()));
-  }
+  if (const std::optional<double> recall = mean_recall(report)) histograms.recall_ratio.observe(*recall);
 }
 
 // Of the entries written so far: layer by layer during the prefill, then all layers of every token.

@@ -19,6 +19,20 @@ using Type = FamilyBuilder::Type;
 
 constexpr std::array<std::string_view, 4> kStates = {"loading", "serving", "draining", "failed"};
 
+std::string_view state_name(std::optional<EngineState> state) {
+  if (!state) return kStates[0];
+  switch (*state) {
+    case EngineState::kServing:
+      return kStates[1];
+    case EngineState::kDraining:
+    case EngineState::kStopped:
+      return kStates[2];
+    case EngineState::kFailed:
+      return kStates[3];
+  }
+  return "";
+}
+
 // A figure that every policy has one of.
 struct PolicyFigure {
   const char* name;
@@ -133,7 +147,7 @@ void add_requests(const MetricsSnapshot& snapshot, const EngineView& view, Famil
   add_by_policy_and("state", {{"running", figure<&PolicyTotals::running>}, {"waiting", figure<&PolicyTotals::waiting>}},
                     view, out);
   out.begin("requests_total",
-            "Generation calls that ended, by gRPC status; policy none: refused before they reached the engine.",
+            "Generation calls that ended, by gRPC status; policy none: ended before they reached the engine.",
             Type::Counter);
   for (const auto& [labels, count] : snapshot.requests.requests) {
     out.sample({{"policy", labels.first}, {"code", labels.second}}, static_cast<double>(count));
@@ -201,7 +215,7 @@ void add_distributions(const EngineView& view, FamilyBuilder& out) {
 void add_server(const MetricsSnapshot& snapshot, const EngineView& view, FamilyBuilder& out) {
   out.begin("server_state", "1 for the state the server is in, 0 for the others.", Type::Gauge);
   for (const std::string_view state : kStates) {
-    out.sample({{"state", std::string(state)}}, state == snapshot.state ? 1 : 0);
+    out.sample({{"state", std::string(state)}}, state == state_name(snapshot.state) ? 1 : 0);
   }
   out.counter("engine_steps_total", "Steps of the engine.", static_cast<double>(view.engine.steps_total));
   out.begin("build_info", "Always 1; the label names the build.", Type::Gauge);
@@ -260,7 +274,7 @@ std::vector<prometheus::MetricFamily> metric_families(const MetricsSnapshot& sna
   add_memory(view, out);
   add_policies(view, out);
   add_distributions(view, out);
-  if (snapshot.loaded) add_model(snapshot, view, out);
+  if (snapshot.state) add_model(snapshot, view, out);
   add_process(out);
   return out.take();
 }

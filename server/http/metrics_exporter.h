@@ -6,12 +6,13 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/engine/engine.h"
 #include "server/engine/stats.h"
 #include "server/http/http_server.h"
 #include "server/telemetry/request_metrics.h"
@@ -20,8 +21,7 @@ namespace pkv {
 
 // What one scrape sees. Without a model (loading) the engine's figures are zero, and what names the model is left out.
 struct MetricsSnapshot {
-  std::string_view state = "loading";  // or serving, draining, failed
-  bool loaded = false;
+  std::optional<EngineState> state;  // none: loading
   std::string model;
   std::string architecture;
   std::string weights;

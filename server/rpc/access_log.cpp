@@ -1,10 +1,8 @@
 #include "server/rpc/access_log.h"
 
-#include <numeric>
 #include <vector>
 
 #include "absl/time/clock.h"
-#include "server/engine/cache_report.h"
 #include "server/rpc/errors.h"
 
 namespace pkv {
@@ -23,15 +21,6 @@ std::optional<TraceContext> trace_of(const grpc::CallbackServerContext& context)
 
 CallInfo describe_call(const grpc::CallbackServerContext& context, std::string_view method) {
   return {.method = method, .peer = context.peer(), .arrived = absl::Now(), .trace = trace_of(context)};
-}
-
-void set_report(const CacheReport& report, CallOutcome& outcome) {
-  if (report.full_bytes > 0) {
-    outcome.kept_share = static_cast<double>(report.bytes.held) / static_cast<double>(report.full_bytes);
-  }
-  if (const std::vector<double> recall = lane_recall(report); !recall.empty()) {
-    outcome.recall = std::accumulate(recall.begin(), recall.end(), 0.0) / static_cast<double>(recall.size());
-  }
 }
 
 void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome) {

@@ -10,7 +10,6 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "server/engine/request.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/trace_context.h"
 
@@ -38,9 +37,6 @@ struct CallOutcome {
   std::optional<double> recall;
   std::optional<absl::Time> first_token;
 };
-
-// Share and recall out of the report of an answer.
-void set_report(const CacheReport& report, CallOutcome& outcome);
 
 // Never on the engine thread: writing may block.
 void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome);

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/engine/cache_report.h"
 #include "server/policy/recall_shortfall.h"
 #include "server/rpc/errors.h"
 
@@ -128,7 +129,10 @@ void GenerationCall::log_end() {
     outcome.code = final_code_;
     outcome.generated_tokens = generated_;
     outcome.first_token = first_token_;
-    if (result_) set_report(result_->cache, outcome);
+    if (result_) {
+      outcome.kept_share = kept_share(result_->cache);
+      outcome.recall = mean_recall(result_->cache);
+    }
   }
   log_access(state_.log(), info_, outcome);
 }

@@ -9,6 +9,7 @@
 #include "server/rpc/access_log.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/estimate_cache.h"
+#include "server/rpc/refused_stream.h"
 #include "server/rpc/stream_call.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/validation.h"
@@ -62,11 +63,11 @@ absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer
   return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
 }
 
-// A generation that was refused before its policy was known to be one.
+// A generation that was refused before its policy was known to be one, or that nobody waits for any more.
 grpc::Status refuse(const absl::Status& status, ServerState& state, const CallInfo& info) {
   const grpc::Status result = to_grpc_status(status);
   const std::string_view code = status_code_name(result.error_code());
-  state.metrics().count_rejection(error_reason(status));
+  if (!absl::IsCancelled(status)) state.metrics().count_rejection(error_reason(status));
   state.metrics().count_end(kNoPolicy, code);
   log_access(state.log(), info, {.status = status, .code = code, .policy = kNoPolicy});
   return result;

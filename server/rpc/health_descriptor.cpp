@@ -66,14 +66,13 @@ std::string health_file() {
 }  // namespace
 
 void register_health_descriptor() {
-  // Reflection looks nowhere but in the pool of generated code, and this is how generated code gets there. The pool
-  // keeps a pointer to the bytes.
-  static const std::string* const file = [] {
-    const auto* bytes = new std::string(health_file());
-    DescriptorPool::InternalAddGeneratedFile(bytes->data(), static_cast<int>(bytes->size()));
-    return bytes;
+  // Reflection looks nowhere but in the pool of generated code, and this is how generated code gets there, once. The
+  // pool keeps a pointer to the bytes.
+  static const std::string file = health_file();
+  [[maybe_unused]] static const bool added = [] {
+    DescriptorPool::InternalAddGeneratedFile(file.data(), static_cast<int>(file.size()));
+    return true;
   }();
-  static_cast<void>(file);
 }
 
 }  // namespace pkv

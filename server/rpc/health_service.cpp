@@ -15,6 +15,7 @@
 #include <utility>
 
 #include "server/rpc/health_descriptor.h"
+#include "server/rpc/refused_stream.h"
 
 namespace pkv {
 namespace {
@@ -70,12 +71,6 @@ const grpc::Status& unreadable() {
   static const grpc::Status status(grpc::StatusCode::INVALID_ARGUMENT, "the request is no HealthCheckRequest");
   return status;
 }
-
-class RefusedWatch final : public grpc::ServerWriteReactor<ByteBuffer> {
- public:
-  explicit RefusedWatch(const grpc::Status& status) { Finish(status); }
-  void OnDone() override { delete this; }
-};
 
 }  // namespace
 
@@ -162,7 +157,7 @@ grpc::ServerWriteReactor<ByteBuffer>* HealthService::Watches::open(const std::sh
                                                                    Subject subject) {
   const std::lock_guard lock(watches->mutex_);
   if (watches->open_.size() >= kMaxWatches) {
-    return new RefusedWatch(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many health watches are open"));
+    return refuse_stream(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many health watches are open"));
   }
   auto* watch = new Watch(watches, subject);
   watches->open_.insert(watch);
@@ -211,7 +206,7 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
                             [watches = watches_](grpc::CallbackServerContext*,
                                                  const ByteBuffer* request) -> grpc::ServerWriteReactor<ByteBuffer>* {
                               const std::optional<Subject> subject = read_request(*request);
-                              if (!subject) return new RefusedWatch(unreadable());
+                              if (!subject) return refuse_stream(unreadable());
                               return Watches::open(watches, *subject);
                             }));
   // A stall is nobody's event: it has to be looked for.

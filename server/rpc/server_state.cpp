@@ -15,9 +15,10 @@ std::vector<std::string_view> names(std::span<const std::string_view> list) { re
 
 // How a generation call can end: refused by validation, whatever its policy, or submitted to the engine.
 bool can_occur(std::string_view policy, std::string_view code) {
-  // RESOURCE_EXHAUSTED: the tokeniser ran out of memory over a chat.
-  constexpr std::string_view kRefusals[] = {"INVALID_ARGUMENT",    "NOT_FOUND",     "RESOURCE_EXHAUSTED",
-                                            "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE"};
+  // RESOURCE_EXHAUSTED: the tokeniser ran out of memory over a chat; CANCELLED: the call ended before its request came.
+  constexpr std::string_view kRefusals[] = {
+      "INVALID_ARGUMENT", "NOT_FOUND",   "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "UNIMPLEMENTED",    "UNAVAILABLE", "CANCELLED"};
   constexpr std::string_view kEnds[] = {"OK",       "CANCELLED",  "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
                                         "INTERNAL", "UNAVAILABLE"};
   if (policy == kNoPolicy) return std::ranges::find(kRefusals, code) != std::end(kRefusals);

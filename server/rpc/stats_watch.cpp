@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "pyramidkv/v1/stats.pb.h"
 #include "server/rpc/errors.h"
+#include "server/rpc/refused_stream.h"
 #include "server/rpc/stats_service.h"
-#include "server/rpc/stream_call.h"
 #include "server/rpc/times.h"
 #include "server/rpc/wire.h"
 

@@ -103,15 +103,7 @@ class StreamReactor final : public WriteReactor {
   std::shared_ptr<StreamCall> call_;
 };
 
-class RefusedStream final : public WriteReactor {
- public:
-  explicit RefusedStream(const grpc::Status& status) { Finish(status); }
-  void OnDone() override { delete this; }
-};
-
 }  // namespace
-
-WriteReactor* refuse_stream(const grpc::Status& status) { return new RefusedStream(status); }
 
 WriteReactor* start_stream_call(const ServedModel& served, ServerState& state, ValidRequest valid, CallInfo info,
                                 grpc::CallbackServerContext& context) {

@@ -13,7 +13,4 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* start_stream_call(const ServedModel&
                                                               ValidRequest valid, CallInfo info,
                                                               grpc::CallbackServerContext& context);
 
-// A stream that only has a status.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* refuse_stream(const grpc::Status& status);
-
 }  // namespace pkv

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/rpc/errors.h"
+#include "server/telemetry/utf8.h"
 
 namespace pkv {
 namespace {
@@ -16,33 +17,6 @@ namespace {
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 using google::protobuf::Reflection;
-
-// Length of the UTF-8 sequence at `text[i]`; 0: there is none (RFC 3629: no overlong forms, no surrogates).
-size_t sequence_length(const std::string& text, size_t i) {
-  const auto at = [&](size_t k) { return k < text.size() ? static_cast<unsigned char>(text[k]) : 0u; };
-  const auto continues = [&](size_t k) { return (at(k) & 0xC0u) == 0x80u; };
-  const unsigned lead = at(i), second = at(i + 1);
-  if (lead < 0x80) return 1;
-  if (lead >= 0xC2 && lead <= 0xDF) return continues(i + 1) ? 2 : 0;
-  if (lead >= 0xE0 && lead <= 0xEF) {
-    const bool excluded = (lead == 0xE0 && second < 0xA0) || (lead == 0xED && second >= 0xA0);
-    return !excluded && continues(i + 1) && continues(i + 2) ? 3 : 0;
-  }
-  if (lead >= 0xF0 && lead <= 0xF4) {
-    const bool excluded = (lead == 0xF0 && second < 0x90) || (lead == 0xF4 && second >= 0x90);
-    return !excluded && continues(i + 1) && continues(i + 2) && continues(i + 3) ? 4 : 0;
-  }
-  return 0;
-}
-
-bool is_utf8(const std::string& text) {
-  for (size_t i = 0; i < text.size();) {
-    const size_t length = sequence_length(text, i);
-    if (length == 0) return false;
-    i += length;
-  }
-  return true;
-}
 
 std::string find_bad_text(const Message& message, const std::string& prefix);
 
@@ -57,7 +31,7 @@ std::string find_bad_text_in(const Message& message, const FieldDescriptor& fiel
   if (field.type() != FieldDescriptor::TYPE_STRING) return {};
   const std::string text =
       repeated ? reflection.GetRepeatedString(message, &field, index) : reflection.GetString(message, &field);
-  return is_utf8(text) ? std::string() : path;
+  return find_invalid_utf8(text) ? path : std::string();
 }
 
 // Path of the first text below `message` that is not valid UTF-8; empty: none.
@@ -82,6 +56,8 @@ std::string find_bad_text(const Message& message, const std::string& prefix) {
 }  // namespace
 
 absl::Status parse_message(const grpc::ByteBuffer& buffer, Message& message) {
+  // gRPC hands over a call that ended early as one without a message.
+  if (!buffer.Valid()) return absl::CancelledError("the call ended before its request had arrived");
   grpc::Slice slice;
   if (const grpc::Status status = buffer.DumpToSingleSlice(&slice); !status.ok()) {
     return make_error({.reason = kBadInput, .description = "the request could not be read"});

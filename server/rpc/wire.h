@@ -9,7 +9,8 @@
 
 namespace pkv {
 
-// BAD_INPUT where `buffer` is no such message, naming the field whose text is not valid UTF-8.
+// BAD_INPUT where `buffer` is no such message, naming the field whose text is not valid UTF-8. CANCELLED where it is
+// none at all.
 absl::Status parse_message(const grpc::ByteBuffer& buffer, google::protobuf::Message& message);
 
 grpc::ByteBuffer serialize_message(const google::protobuf::Message& message);

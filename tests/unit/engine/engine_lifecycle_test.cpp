@@ -131,6 +131,25 @@ TEST_F(EngineLifecycle, DeadlinesEndWaitingAndRunningRequests) {
   EXPECT_EQ(engine->stats()->live_bytes, 0u);
 }
 
+TEST_F(EngineLifecycle, WhoCancelsAtTheDeadlineEndedForTheDeadline) {
+  std::atomic<int64_t> seconds = 1000;
+  EngineOptions options = small_options();
+  options.clock = [&] { return absl::FromUnixSeconds(seconds); };
+  const auto engine = make_engine(*tiny_.model, options);
+  for (const int64_t now : {1009, 1010}) {
+    auto request = make_request(random_prompt(10, 1), 100);
+    request->deadline = absl::FromUnixSeconds(1010);
+    auto sink = std::make_shared<RecordingSink>();
+    sink->at_token = [&](int32_t) {
+      seconds = now;
+      engine->cancel(sink.get());
+      return true;
+    };
+    submit(*engine, request, sink)->wait();
+    EXPECT_EQ(sink->status.code(), now < 1010 ? absl::StatusCode::kCancelled : absl::StatusCode::kDeadlineExceeded);
+  }
+}
+
 TEST_F(EngineLifecycle, TheQueueHasAnEnd) {
   EngineOptions options = small_options();
   options.max_running = 1;

@@ -22,8 +22,7 @@ MetricsSnapshot empty_snapshot() { return {.requests = RequestMetrics(request_la
 
 MetricsSnapshot loaded_snapshot(const EngineStats& engine = {}) {
   MetricsSnapshot snapshot = empty_snapshot();
-  snapshot.state = "serving";
-  snapshot.loaded = true;
+  snapshot.state = EngineState::kServing;
   auto stats = std::make_shared<EngineStats>(engine);
   for (const PolicyRow& row : policy_table()) {
     stats->policies[std::string(row.name)].layer_held_bytes.resize(kLayers);
@@ -80,8 +79,9 @@ TEST(Metrics, OnlyStatusesThatCanOccurAreThereFromTheStart) {
     codes[label(metric, "policy")].insert(label(metric, "code"));
   }
   EXPECT_EQ(codes.size(), policy_table().size() + 1);
-  EXPECT_THAT(codes["none"], ::testing::UnorderedElementsAre("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED",
-                                                             "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE"));
+  EXPECT_THAT(codes["none"],
+              ::testing::UnorderedElementsAre("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED",
+                                              "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE", "CANCELLED"));
   EXPECT_THAT(codes["full"], ::testing::UnorderedElementsAre("OK", "CANCELLED", "DEADLINE_EXCEEDED",
                                                              "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE"));
   EXPECT_EQ(codes["snapkv"].count("FAILED_PRECONDITION"), 1u);  // a recall that is out of reach

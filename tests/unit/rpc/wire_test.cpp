@@ -31,6 +31,13 @@ TEST(Wire, RoundTrip) {
   EXPECT_EQ(back.prompt(), message.prompt());
 }
 
+TEST(Wire, NoRequestAtAllIsNobodysBadInput) {
+  EXPECT_EQ(refusal(grpc::ByteBuffer()).code, grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(refusal(grpc::ByteBuffer()).reason, "");
+  pb::GenerateRequest empty;
+  EXPECT_TRUE(parse_message(serialize_message(empty), empty).ok());
+}
+
 TEST(Wire, BadUtf8NamesTheField) {
   pb::GenerateRequest message;
   message.set_prompt("a@b");

@@ -1,0 +1,103 @@
+// The engine's own: what its threads share, and what only the engine thread touches. engine.cpp holds what others may
+// call, engine_loop.cpp the loop.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <variant>
+#include <vector>
+
+#include "server/engine/admission.h"
+#include "server/engine/engine.h"
+#include "server/engine/scheduler.h"
+#include "server/engine/sequence.h"
+#include "server/engine/stats_recorder.h"
+#include "server/engine/stepper.h"
+#include "server/telemetry/latest.h"
+
+namespace pkv {
+
+class EngineImpl final : public Engine {
+ public:
+  EngineImpl(const Model& model, const EngineOptions& options, std::unique_ptr<Stepper> stepper);
+  ~EngineImpl() override { drain(absl::InfinitePast()); }
+
+  absl::Status submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) override;
+  void cancel(const TokenSink* sink) override;
+  absl::StatusOr<Admission> check(const Query& query) const override;
+  bool drain(absl::Time deadline) override;
+  EngineState state() const override { return state_.load(); }
+  absl::Duration stalled_for() const override;
+  std::shared_ptr<const EngineStats> stats() const override;
+  const EngineOptions& options() const override { return options_; }
+
+ private:
+  struct Ending {
+    std::shared_ptr<Sequence> sequence;
+    std::variant<absl::Status, RequestResult> outcome;
+  };
+  // What others may know of the engine thread's own, as it was at one instant.
+  struct Snapshot {
+    EngineStats stats;
+    AdmissionRoom room;
+  };
+
+  SchedulerLimits limits() const;
+  absl::StatusOr<std::shared_ptr<Sequence>> make_sequence(std::shared_ptr<const Request> request,
+                                                          std::shared_ptr<TokenSink> sink) const;
+  absl::Status enqueue(std::shared_ptr<Sequence> sequence);
+
+  // On the engine thread.
+  void run();
+  bool take_incoming();
+  static int64_t steady_nanoseconds();
+  void beat() { heartbeat_ = steady_nanoseconds(); }
+  void step();
+  void fail_unwanted(absl::Time now);
+  void admit();
+  void decode_step();
+  void prefill_step();
+  void report_progress(Sequence& sequence);
+  void collect_done();
+  void publish(absl::Time now);
+  void deliver();
+  Sequence& sequence_of(JobId job);
+
+  const Model& model_;
+  EngineOptions options_;
+
+  // The engine thread's own.
+  std::unique_ptr<Stepper> stepper_;
+  Scheduler scheduler_;
+  StatsRecorder recorder_;
+  std::vector<std::shared_ptr<Sequence>> sequences_;  // waiting and running, in order of submission
+  std::vector<Sequence*> decoding_;                   // of one step
+  size_t decoded_ = 0;                                // of one step, comparisons included
+  std::vector<Ending> endings_;                       // told at the end of the step, when their pages are back
+  bool changed_ = true;  // since the last snapshot: a request came, started, had its prompt read or ended
+  absl::Time snapshot_at_;
+
+  // Shared.
+  const AdmissionRules rules_;
+  std::atomic<EngineState> state_ = EngineState::kServing;
+  // When there was last a sign of life, on the steady clock. 0: idle; that begins and ends under the mutex.
+  std::atomic<int64_t> heartbeat_ = 0;
+  mutable std::mutex mutex_;
+  std::condition_variable wake_;  // the engine: there is something to do
+  std::condition_variable idle_;  // drain: a request has ended
+  std::vector<std::shared_ptr<Sequence>> incoming_;
+  std::unordered_map<const TokenSink*, std::shared_ptr<Sequence>> live_;  // until its end was told
+  size_t waiting_ = 0;                                                    // not admitted yet, incoming_ included
+  JobId next_job_ = 1;
+  bool aborting_ = false;  // everything still there fails with UNAVAILABLE
+  bool stopping_ = false;  // the thread ends when nothing is left
+  Latest<Snapshot> latest_;
+
+  std::jthread thread_;
+};
+
+}  // namespace pkv

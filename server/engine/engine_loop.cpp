@@ -1,0 +1,194 @@
+// The loop of the one thread that owns scheduler, cache and model.
+#include <algorithm>
+#include <chrono>
+#include <optional>
+#include <utility>
+
+#include "kernels/check.h"
+#include "server/engine/engine_impl.h"
+
+namespace pkv {
+namespace {
+
+constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
+constexpr absl::Duration kSnapshotInterval = absl::Milliseconds(50);  // at most, while there is something to do
+
+}  // namespace
+
+int64_t EngineImpl::steady_nanoseconds() {
+  return std::chrono::nanoseconds(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
+
+void EngineImpl::run() {
+  while (take_incoming()) step();
+}
+
+// Sleeps while there is nothing to do. False: the thread is to end.
+bool EngineImpl::take_incoming() {
+  std::unique_lock lock(mutex_);
+  if (incoming_.empty() && sequences_.empty()) heartbeat_ = 0;
+  // Where anything waits, something runs: whatever was let in fits when it is alone. So there is no deadline to wake
+  // for.
+  wake_.wait(lock, [&] { return !incoming_.empty() || !sequences_.empty() || stopping_; });
+  for (std::shared_ptr<Sequence>& sequence : incoming_) {
+    scheduler_.enqueue(sequence->job,
+                       rules_.cost(sequence->contract, sequence->prompt_tokens(), sequence->request->prompt_logprobs));
+    sequences_.push_back(std::move(sequence));
+  }
+  changed_ = changed_ || !incoming_.empty();
+  incoming_.clear();
+  if (sequences_.empty()) return false;
+  beat();
+  return true;
+}
+
+void EngineImpl::step() {
+  fail_unwanted(options_.clock());
+  collect_done();
+  admit();
+  decode_step();
+  beat();
+  prefill_step();
+  collect_done();
+  const absl::Time now = options_.clock();
+  recorder_.count_step(stepper_->take_rows_run(), decoded_);
+  recorder_.count_progress(sequences_, now);
+  if (changed_ || options_.at_step || absl::AbsDuration(now - snapshot_at_) >= kSnapshotInterval) publish(now);
+  deliver();
+}
+
+void EngineImpl::fail_unwanted(absl::Time now) {
+  bool aborting;
+  {
+    std::lock_guard lock(mutex_);
+    aborting = aborting_;
+  }
+  for (const std::shared_ptr<Sequence>& sequence : sequences_) {
+    // gRPC also cancels a call whose deadline has passed; it ended for the deadline all the same.
+    if (sequence->request->deadline && *sequence->request->deadline <= now) {
+      sequence->failure = absl::DeadlineExceededError("the deadline has passed");
+    } else if (sequence->cancelled) {
+      sequence->failure = absl::CancelledError("cancelled by the caller");
+    } else if (aborting) {
+      sequence->failure = absl::UnavailableError("the server is shutting down");
+    }
+  }
+}
+
+void EngineImpl::admit() {
+  const std::vector<JobId> jobs = scheduler_.admit();
+  {
+    std::lock_guard lock(mutex_);
+    waiting_ = incoming_.size() + scheduler_.waiting();
+  }
+  changed_ = changed_ || !jobs.empty();
+  for (const JobId job : jobs) {
+    Sequence& sequence = sequence_of(job);
+    sequence.phase = SequencePhase::kPrefill;
+    sequence.sink->on_start();
+  }
+}
+
+void EngineImpl::decode_step() {
+  decoding_.clear();
+  decoded_ = 0;
+  for (const std::shared_ptr<Sequence>& sequence : sequences_) {
+    if (sequence->phase != SequencePhase::kDecode || sequence->done()) continue;
+    ++decoded_;
+    if (sequence->comparison) {
+      stepper_->decode_comparison(*sequence);
+    } else {
+      decoding_.push_back(sequence.get());
+    }
+  }
+  if (!decoding_.empty()) stepper_->decode(decoding_);
+}
+
+void EngineImpl::prefill_step() {
+  const std::optional<JobId> job = scheduler_.next_prefill();
+  if (!job) return;
+  Sequence& sequence = sequence_of(*job);
+  if (!sequence.prefill_started()) {
+    sequence.failure = stepper_->start_prefill(sequence);
+    if (!sequence.failure.ok()) return;
+  }
+  const absl::StatusOr<int64_t> work = stepper_->prefill_unit(sequence);
+  if (!work.ok()) {
+    sequence.failure = work.status();
+    return;
+  }
+  scheduler_.prefill_progress(*job, *work);
+  if (sequence.phase == SequencePhase::kDecode) {
+    scheduler_.prefill_done(*job);
+    changed_ = true;
+  } else {
+    report_progress(sequence);
+  }
+}
+
+void EngineImpl::report_progress(Sequence& sequence) {
+  const absl::Time now = options_.clock();
+  if (now - sequence.progress_at < kProgressInterval) return;
+  sequence.progress_at = now;
+  const double stages = model_.shape().layers + (sequence.request->prompt_logprobs ? 1 : 0);
+  const double row_share = static_cast<double>(sequence.row) / sequence.prompt_tokens();
+  sequence.sink->on_progress((sequence.layer + row_share) / stages);
+}
+
+// Takes the ended sequences out and gives back what they hold; their sinks are told at the end of the step.
+void EngineImpl::collect_done() {
+  const uint64_t token_bytes = model_.shape().kv_bytes_per_token(KvDtype::kF16);
+  for (const std::shared_ptr<Sequence>& sequence : sequences_) {
+    if (!sequence->done()) continue;
+    sequence->ended_at = options_.clock();
+    recorder_.count_end(*sequence);
+    Ending ending{.sequence = sequence, .outcome = sequence->failure};
+    if (sequence->failure.ok()) {
+      RequestResult result = sequence->take_result(token_bytes, stepper_->shared_workspace_bytes());
+      recorder_.count_result(*sequence, result);
+      ending.outcome = std::move(result);
+    }
+    stepper_->release(*sequence);
+    scheduler_.remove(sequence->job);
+    endings_.push_back(std::move(ending));
+    changed_ = true;
+  }
+  std::erase_if(sequences_, [](const std::shared_ptr<Sequence>& sequence) { return sequence->done(); });
+}
+
+void EngineImpl::publish(absl::Time now) {
+  auto snapshot = std::make_shared<Snapshot>(
+      Snapshot{.stats = recorder_.snapshot(sequences_, stepper_->cache(), now), .room = scheduler_.room()});
+  EngineStats& stats = snapshot->stats;
+  stats.reserved_bytes = snapshot->room.reserved_pages * static_cast<uint64_t>(options_.page_bytes);
+  stats.workspace_bytes = stepper_->shared_workspace_bytes() + scheduler_.workspace_bytes();
+  if (options_.at_step) options_.at_step(stats);
+  latest_.set(std::move(snapshot));
+  snapshot_at_ = now;
+  changed_ = false;
+}
+
+void EngineImpl::deliver() {
+  if (endings_.empty()) return;
+  for (const Ending& ending : endings_) {
+    if (const auto* result = std::get_if<RequestResult>(&ending.outcome)) {
+      ending.sequence->sink->on_end(*result);
+    } else {
+      ending.sequence->sink->on_error(std::get<absl::Status>(ending.outcome));
+    }
+  }
+  {
+    std::lock_guard lock(mutex_);
+    for (const Ending& ending : endings_) live_.erase(ending.sequence->sink.get());
+    idle_.notify_all();
+  }
+  endings_.clear();
+}
+
+Sequence& EngineImpl::sequence_of(JobId job) {
+  const auto found = std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& s) { return s->job == job; });
+  PKV_CHECK(found != sequences_.end(), "a job without a sequence");
+  return **found;
+}
+
+}  // namespace pkv
