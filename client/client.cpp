@@ -182,7 +182,7 @@ std::optional<Error> Client::watch_stats(const v1::WatchStatsRequest& request,
   if (!wanted) context.TryCancel();
   const grpc::Status status = reader->Finish();
   if (!wanted) return std::nullopt;
-  if (status.ok()) return Error{.message = "the server closed the stream"};
+  if (status.ok()) return Error{.code = grpc::StatusCode::UNAVAILABLE, .message = "the server closed the stream"};
   return error_of(status);
 }
 

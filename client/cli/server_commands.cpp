@@ -144,7 +144,8 @@ std::optional<Error> watch_until_end(Client& client, const v1::WatchStatsRequest
         client.watch_stats(request, [&](const v1::WatchStatsResponse& message) { return watch.show(message); });
     if (error && was_closed(*error) && watch.shown() > before) continue;
     if (error && was_closed(*error) && before > 0) {
-      error->message = "the server has gone";
+      const bool said_why = error->code == grpc::StatusCode::UNAVAILABLE && !error->message.empty();
+      error->message = absl::StrCat("the server has gone", said_why ? ": " + error->message : "");
       error->reachable = false;
     }
     return error;

@@ -145,8 +145,9 @@ class ServerCommandsTest(unittest.TestCase):
         process = self.start_client("stats", "--watch")
         process.stdout.readline()
         self.server.stop()
-        self.assertEqual(process.wait(60), 3)
-        self.assertIn("the server has gone", process.stderr.read())
+        said = process.stderr.read()
+        self.assertEqual(process.wait(60), 3, said)
+        self.assertIn("the server has gone", said)
 
     def test_a_closed_connection_is_made_anew_once(self):
         self.server.stats.ending = grpc.StatusCode.UNAVAILABLE
