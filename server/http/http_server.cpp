@@ -1,6 +1,8 @@
 // Boost.Beast with the limits that a port on a network needs. The one file that includes it: it compiles slowly.
 #include "server/http/http_server.h"
 
+#include <sys/resource.h>
+
 #include <array>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/ip/tcp.hpp>
@@ -29,6 +31,8 @@ constexpr std::chrono::seconds kMaxLife{10};
 constexpr std::chrono::seconds kMaxFarewell{1};  // once the answer is written
 // When the system has no more descriptors for us.
 constexpr std::chrono::milliseconds kAcceptPause{100};
+// Whoever computes goes first: a scrape may take a few milliseconds longer, a token may not.
+constexpr int kNice = 10;
 
 // Reads a request's head, then writes the answer, then waits for the client to close: closing first would make the
 // system take back what the client has not read yet.
@@ -131,7 +135,10 @@ class HttpServer::Listener {
 
   void run() {
     accept();
-    thread_ = std::thread([this] { context_.run(); });
+    thread_ = std::thread([this] {
+      setpriority(PRIO_PROCESS, 0, kNice);  // of this thread alone, as Linux has it
+      context_.run();
+    });
   }
 
   int port() const { return acceptor_.local_endpoint().port(); }
