@@ -123,7 +123,8 @@ std::string way_out(const Error& error, const ErrorContext& context) {
   if (error.reason == "NOT_FOUND" && field_of(error) == "model") fix = "'pyramidkv models', which lists what is served";
   if (error.reason == "QUEUE_FULL") fix = "again in a moment; 'pyramidkv stats' shows the queue";
   if (error.reason == "LOADING") fix = "again in a moment, when the model is loaded";
-  if (error.reason == "DRAINING") fix = "again when the server has been started anew, or --server with another";
+  if (error.reason == "DRAINING" || error.reason == "ENGINE_FAILED")
+    fix = "again when the server has been started anew, or --server with another";
   if (error.code == grpc::StatusCode::DEADLINE_EXCEEDED) fix = "a longer --deadline, or a smaller --max-tokens";
   return fix.empty() ? "" : absl::StrCat("Try ", fix);
 }

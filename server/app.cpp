@@ -130,9 +130,9 @@ absl::Status App::live() const {
       absl::StrCat("the engine has work and has not moved for ", absl::ToInt64Seconds(stalled), " s"));
 }
 
-bool App::engine_failed() const {
+absl::Status App::engine_failure() const {
   const ServedModel* served = state_.model();
-  return served != nullptr && served->engine->state() == EngineState::kFailed;
+  return served == nullptr ? absl::OkStatus() : served->engine->failure();
 }
 
 MetricsSnapshot App::snapshot() {

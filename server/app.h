@@ -46,7 +46,7 @@ class App {
   // The process answers, and its engine moves while it has work.
   absl::Status live() const;
 
-  bool engine_failed() const;
+  absl::Status engine_failure() const;  // OK, or what its engine came to
   int port() const { return rpc_->port(); }
   int metrics_port() const { return metrics_ == nullptr ? 0 : metrics_->port(); }
 

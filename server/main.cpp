@@ -77,7 +77,9 @@ class Life {
     }
     log_.info(failed ? "the engine failed, ending" : "draining", {{"drain_seconds", config_.server.drain_seconds}});
     stop(failed ? absl::Now() : absl::Now() + absl::Seconds(config_.server.drain_seconds));
-    return end == End::kAsked ? 0 : kFailure;
+    const absl::Status failure = app_.engine_failure();  // while draining, too
+    if (!failure.ok()) log_.error(std::string(failure.message()));
+    return end == End::kAsked && failure.ok() ? 0 : kFailure;
   }
 
  private:
@@ -98,7 +100,7 @@ class Life {
         log_.warn("SIGHUP is ignored: the configuration is read at the start only; restart the server to change it");
       }
       if (loaded() && !load_status_.ok()) return End::kLoadFailed;
-      if (app_.engine_failed()) return End::kEngineFailed;
+      if (!app_.engine_failure().ok()) return End::kEngineFailed;
       if (grpc_has_lost_a_port()) return End::kPortLost;
     }
   }

@@ -63,6 +63,7 @@ absl::StatusOr<std::shared_ptr<Sequence>> EngineImpl::make_sequence(std::shared_
 
 absl::Status EngineImpl::enqueue(std::shared_ptr<Sequence> sequence) {
   std::lock_guard lock(mutex_);
+  if (state_ == EngineState::kFailed) return absl::UnavailableError("the engine has failed");
   if (state_ != EngineState::kServing) return absl::UnavailableError("the server is shutting down");
   if (waiting_ >= static_cast<size_t>(options_.max_waiting)) {
     return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting"));
@@ -110,10 +111,15 @@ bool EngineImpl::drain(absl::Time deadline) {
   aborting_ = true;
   const bool ended =
       idle_.wait_for(lock, absl::ToChronoNanoseconds(options_.abort_time), [&] { return live_.empty(); });
-  if (ended) state_ = EngineState::kStopped;
+  if (ended && state_ != EngineState::kFailed) state_ = EngineState::kStopped;
   stopping_ = true;
   wake_.notify_one();
   return ended;
+}
+
+absl::Status EngineImpl::failure() const {
+  std::lock_guard lock(mutex_);
+  return failure_;
 }
 
 absl::Duration EngineImpl::stalled_for() const {

@@ -73,7 +73,7 @@ class Engine {
   //                        the model's length
   //   FAILED_PRECONDITION  can never fit the pool, the workspace limit or its own budget in bytes: see check()
   //   RESOURCE_EXHAUSTED   the queue is full
-  //   UNAVAILABLE          draining or stopped
+  //   UNAVAILABLE          draining, stopped or failed
   // An admitted request may still end with FAILED_PRECONDITION where its min_recall is out of reach
   // (recall_shortfall()).
   virtual absl::Status submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) = 0;
@@ -95,6 +95,9 @@ class Engine {
   // and its destructor would too.
   virtual bool drain(absl::Time deadline) = 0;
   virtual EngineState state() const = 0;
+  // INTERNAL with the cause where the state is kFailed: a step threw an exception, a lack of memory for one. Whoever
+  // was admitted then got this, whoever waited UNAVAILABLE, and nothing is computed any more. OK otherwise.
+  virtual absl::Status failure() const = 0;
   // How long the engine has had work without a sign of life: it gives one before and in every step. Zero: it is idle.
   virtual absl::Duration stalled_for() const = 0;
   virtual std::shared_ptr<const EngineStats> stats() const = 0;  // thread-safe; the latest snapshot

@@ -1,5 +1,5 @@
 // The engine's own: what its threads share, and what only the engine thread touches. engine.cpp holds what others may
-// call, engine_loop.cpp the loop.
+// call, engine_loop.cpp the loop, engine_failure.cpp its end by an exception.
 #pragma once
 
 #include <atomic>
@@ -31,6 +31,7 @@ class EngineImpl final : public Engine {
   absl::StatusOr<Admission> check(const Query& query) const override;
   bool drain(absl::Time deadline) override;
   EngineState state() const override { return state_.load(); }
+  absl::Status failure() const override;
   absl::Duration stalled_for() const override;
   std::shared_ptr<const EngineStats> stats() const override;
   const EngineOptions& options() const override { return options_; }
@@ -39,6 +40,7 @@ class EngineImpl final : public Engine {
   struct Ending {
     std::shared_ptr<Sequence> sequence;
     std::variant<absl::Status, RequestResult> outcome;
+    bool begun = false;  // its sink was called; one that throws is not called again with the same
   };
   // What others may know of the engine thread's own, as it was at one instant.
   struct Snapshot {
@@ -53,6 +55,7 @@ class EngineImpl final : public Engine {
 
   // On the engine thread.
   void run();
+  void loop();
   bool take_incoming();
   static int64_t steady_nanoseconds();
   void beat() { heartbeat_ = steady_nanoseconds(); }
@@ -63,8 +66,10 @@ class EngineImpl final : public Engine {
   void prefill_step();
   void report_progress(Sequence& sequence);
   void collect_done();
+  std::shared_ptr<Snapshot> make_snapshot(absl::Time now);
   void publish(absl::Time now);
   void deliver();
+  void fail(const char* cause);
   Sequence& sequence_of(JobId job);
 
   const Model& model_;
@@ -95,6 +100,7 @@ class EngineImpl final : public Engine {
   JobId next_job_ = 1;
   bool aborting_ = false;  // everything still there fails with UNAVAILABLE
   bool stopping_ = false;  // the thread ends when nothing is left
+  absl::Status failure_;   // set once, with kFailed
   Latest<Snapshot> latest_;
 
   std::jthread thread_;

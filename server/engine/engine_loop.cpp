@@ -1,6 +1,7 @@
 // The loop of the one thread that owns scheduler, cache and model.
 #include <algorithm>
 #include <chrono>
+#include <exception>
 #include <optional>
 #include <utility>
 
@@ -20,6 +21,17 @@ int64_t EngineImpl::steady_nanoseconds() {
 }
 
 void EngineImpl::run() {
+  // What an exception leaves half done cannot be trusted any more; the callers can still be told.
+  try {
+    loop();
+  } catch (const std::exception& exception) {
+    fail(exception.what());
+  } catch (...) {
+    fail("an exception of unknown kind");
+  }
+}
+
+void EngineImpl::loop() {
   while (take_incoming()) step();
 }
 
@@ -156,13 +168,18 @@ void EngineImpl::collect_done() {
   std::erase_if(sequences_, [](const std::shared_ptr<Sequence>& sequence) { return sequence->done(); });
 }
 
-void EngineImpl::publish(absl::Time now) {
+std::shared_ptr<EngineImpl::Snapshot> EngineImpl::make_snapshot(absl::Time now) {
   auto snapshot = std::make_shared<Snapshot>(
       Snapshot{.stats = recorder_.snapshot(sequences_, stepper_->cache(), now), .room = scheduler_.room()});
   EngineStats& stats = snapshot->stats;
   stats.reserved_bytes = snapshot->room.reserved_pages * static_cast<uint64_t>(options_.page_bytes);
   stats.workspace_bytes = stepper_->shared_workspace_bytes() + scheduler_.workspace_bytes();
-  if (options_.at_step) options_.at_step(stats);
+  return snapshot;
+}
+
+void EngineImpl::publish(absl::Time now) {
+  std::shared_ptr<Snapshot> snapshot = make_snapshot(now);
+  if (options_.at_step) options_.at_step(snapshot->stats);
   latest_.set(std::move(snapshot));
   snapshot_at_ = now;
   changed_ = false;
@@ -170,16 +187,20 @@ void EngineImpl::publish(absl::Time now) {
 
 void EngineImpl::deliver() {
   if (endings_.empty()) return;
-  for (const Ending& ending : endings_) {
+  for (Ending& ending : endings_) {
+    if (std::exchange(ending.begun, true)) continue;
     if (const auto* result = std::get_if<RequestResult>(&ending.outcome)) {
       ending.sequence->sink->on_end(*result);
     } else {
       ending.sequence->sink->on_error(std::get<absl::Status>(ending.outcome));
     }
+    ending.sequence->told = true;
   }
   {
     std::lock_guard lock(mutex_);
-    for (const Ending& ending : endings_) live_.erase(ending.sequence->sink.get());
+    for (const Ending& ending : endings_) {
+      if (ending.sequence->told) live_.erase(ending.sequence->sink.get());
+    }
     idle_.notify_all();
   }
   endings_.clear();

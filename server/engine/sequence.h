@@ -60,6 +60,7 @@ class Sequence {
   std::optional<FinishReason> finish_reason;
   std::optional<TokenId> matched_stop_token;
   absl::Status failure;
+  bool told = false;  // its sink knows the end
   std::vector<TokenId> generated;
   std::mt19937_64 rng;
   absl::Time prefill_started_at, first_token_at, last_token_at, ended_at, progress_at;

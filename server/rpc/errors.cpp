@@ -18,9 +18,9 @@ constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
 
-constexpr std::array kReasons = {kBadInput,       kBadSampling,      kBadCachePolicy, kContextTooLong,
-                                 kCacheNeverFits, kRecallNotReached, kNotImplemented, kNotFound,
-                                 kNoChatTemplate, kQueueFull,        kModelLoading,   kServerDraining};
+constexpr std::array kReasons = {kBadInput,         kBadSampling,    kBadCachePolicy, kContextTooLong, kCacheNeverFits,
+                                 kRecallNotReached, kNotImplemented, kNotFound,       kNoChatTemplate, kQueueFull,
+                                 kModelLoading,     kServerDraining, kEngineFailed};
 
 constexpr std::array<std::string_view, 17> kCodeNames = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",

@@ -28,6 +28,7 @@ inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";
 inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
 inline constexpr std::string_view kModelLoading = "LOADING";
 inline constexpr std::string_view kServerDraining = "DRAINING";
+inline constexpr std::string_view kEngineFailed = "ENGINE_FAILED";  // of calls that were running, too
 
 std::span<const std::string_view> rejection_reasons();  // all of the above: those of generation calls
 inline constexpr std::string_view kTooManyWatchers = "TOO_MANY_WATCHERS";  // of WatchStats

@@ -16,7 +16,7 @@ namespace pb = ::pyramidkv::v1;
 constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
 
 // What Engine::submit refused, as the contract has it.
-absl::Status submit_error(const absl::Status& status) {
+absl::Status submit_error(const absl::Status& status, EngineState state) {
   ErrorDetail detail{.code = status.code(), .description = std::string(status.message())};
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
@@ -24,7 +24,7 @@ absl::Status submit_error(const absl::Status& status) {
       detail.retry_delay = kQueueRetryDelay;
       return make_error(detail);
     case absl::StatusCode::kUnavailable:
-      detail.reason = kServerDraining;
+      detail.reason = state == EngineState::kFailed ? kEngineFailed : kServerDraining;
       return make_error(detail);
     case absl::StatusCode::kFailedPrecondition:
       return with_reason(status, kCacheNeverFits);
@@ -35,8 +35,11 @@ absl::Status submit_error(const absl::Status& status) {
   }
 }
 
-// What ended an admitted request, as the contract has it.
-absl::Status running_error(const absl::Status& status) {
+// What ended a submitted request, as the contract has it.
+absl::Status running_error(const absl::Status& status, EngineState state) {
+  if (state == EngineState::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
+    return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
+  }
   const std::optional<RecallShortfall> shortfall = recall_shortfall(status);
   if (!shortfall) return status;
   return make_error(
@@ -60,7 +63,7 @@ void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& 
 void GenerationCall::submit(const std::shared_ptr<GenerationCall>& call, grpc::CallbackServerContext& context) {
   const absl::Status submitted = call->served_.engine->submit(call->valid_.request, call);
   if (submitted.ok()) return;
-  const absl::Status error = submit_error(submitted);
+  const absl::Status error = submit_error(submitted, call->served_.engine->state());
   add_retry_trailer(error, context);
   call->refuse(error);
 }
@@ -105,7 +108,7 @@ void GenerationCall::on_end(const RequestResult& result) {
 }
 
 void GenerationCall::on_error(const absl::Status& status) {
-  const absl::Status error = running_error(status);
+  const absl::Status error = running_error(status, served_.engine->state());
   if (error_reason(error) == kRecallNotReached) return refuse(error);
   const std::lock_guard lock(mutex_);
   error_ = error;

@@ -1,0 +1,53 @@
+// The end of the engine by an exception: nobody is left without an answer, nothing more is computed.
+#include "absl/strings/str_cat.h"
+#include "server/engine/engine_impl.h"
+
+namespace pkv {
+namespace {
+
+// Memory may be what is missing, so anything may throw again; the rest is to be done all the same.
+template <typename Work>
+void attempt(const Work& work) {
+  try {
+    work();
+  } catch (...) {  // NOLINT(bugprone-empty-catch): the failure that counts is known already
+  }
+}
+
+}  // namespace
+
+void EngineImpl::fail(const char* cause) {
+  absl::Status failure(absl::StatusCode::kInternal, ""), refusal(absl::StatusCode::kUnavailable, "");  // take no memory
+  attempt([&] {
+    failure = absl::InternalError(absl::StrCat("the engine failed: ", cause));
+    refusal = absl::UnavailableError("the engine has failed");
+  });
+  {
+    std::lock_guard lock(mutex_);
+    failure_ = failure;
+    state_ = EngineState::kFailed;
+    waiting_ = 0;
+  }
+  // From here on nothing is added to live_, and others only look into it: it may be read without the mutex. It holds
+  // everyone who was not told, wherever the exception left them. Nobody is counted: the accounts may be half made.
+  for (const auto& [sink, sequence] : live_) {
+    if (sequence->failure.ok()) sequence->failure = sequence->phase == SequencePhase::kWaiting ? refusal : failure;
+    attempt([&] { stepper_->release(*sequence); });
+  }
+  sequences_.clear();
+  scheduler_ = Scheduler(limits());
+  attempt([&] { latest_.set(make_snapshot(options_.clock())); });
+  attempt([&] { deliver(); });  // what had ended before and was not told yet
+  for (const auto& [sink, sequence] : live_) {
+    if (!sequence->told) attempt([&] { sequence->sink->on_error(sequence->failure); });
+  }
+  endings_.clear();
+  decltype(live_) told;  // outlives the lock: what a sink does when it is destroyed is its own
+  std::lock_guard lock(mutex_);
+  told.swap(live_);
+  incoming_.clear();
+  heartbeat_ = 0;
+  idle_.notify_all();
+}
+
+}  // namespace pkv
