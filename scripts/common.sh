@@ -42,3 +42,23 @@ as_root() {
     die "installing packages needs root: run this as root or install sudo"
   fi
 }
+
+address_of() {  # LINE: the address in a log line that says the server is ready; nothing for any other line
+  local line=$1
+  [[ $line =~ \ ready\ address=([^ ]+) || $line =~ \"message\":\"ready\",\"address\":\"([^\"]+)\" ]] || return 0
+  local address=${BASH_REMATCH[1]}
+  address=${address/#0.0.0.0:/127.0.0.1:}
+  printf '%s' "${address/#\[::\]:/127.0.0.1:}"
+}
+
+# address_when_ready LOG PID: waits for a server that writes this log, and prints its address.
+address_when_ready() {
+  local address
+  for _ in $(seq 600); do
+    address=$(address_of "$(grep -s -m 1 ' ready ' "$1" || :)")
+    [[ ! $address ]] || { printf '%s' "$address"; return; }
+    kill -0 "$2" 2>/dev/null || { cat "$1" >&2; die "the server did not start (its log is above)"; }
+    sleep 0.1
+  done
+  die "the server was not ready within a minute"
+}
