@@ -34,15 +34,20 @@ absl::Status check_query(const Contract::Query& query, const ModelShape& shape) 
 }
 
 absl::Status check_tokens(const Request& request, int32_t vocab_size) {
-  const auto check = [&](const char* field, TokenId id) {
-    if (id >= 0 && id < vocab_size) return absl::OkStatus();
+  const auto outside = [&](TokenId id) { return id < 0 || id >= vocab_size; };
+  const auto refuse = [&](const char* field, TokenId id) {
     return field_error(field, absl::StrCat("token id ", id, " is not in the vocabulary of ", vocab_size));
   };
-  absl::Status status;
-  for (const TokenId id : request.prompt) status.Update(check("prompt_token_ids", id));
-  for (const auto& [id, bias] : request.sampling.logit_bias) status.Update(check("sampling.logit_bias", id));
-  for (const TokenId id : request.sampling.stop_token_ids) status.Update(check("sampling.stop_token_ids", id));
-  return status;
+  for (const TokenId id : request.prompt) {
+    if (outside(id)) return refuse("prompt_token_ids", id);
+  }
+  for (const auto& [id, bias] : request.sampling.logit_bias) {
+    if (outside(id)) return refuse("sampling.logit_bias", id);
+  }
+  for (const TokenId id : request.sampling.stop_token_ids) {
+    if (outside(id)) return refuse("sampling.stop_token_ids", id);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace

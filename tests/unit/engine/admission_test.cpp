@@ -68,6 +68,33 @@ TEST_F(AdmissionCheck, RefusesLengthsAndPolicies) {
   EXPECT_EQ(estimate(policy(PolicyKind::kSnapKv, 8), 100, 5).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(Refusals, TravelInStatuses) {
+  const Refusal refusal{.reason = Refusal::Reason::kWorkspace,
+                        .peak_bytes = uint64_t{1} << 40,
+                        .pool_bytes = 2,
+                        .workspace_bytes = 3,
+                        .state_bytes = 4,
+                        .workspace_limit_bytes = 5,
+                        .smallest_budget_tokens = 6,
+                        .smallest_budget_bytes = 7,
+                        .largest_budget_tokens = 8};
+  const absl::Status status = refused(refusal);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  const std::optional<Refusal> read = refusal_of(status);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->reason, refusal.reason);
+  EXPECT_EQ(read->peak_bytes, refusal.peak_bytes);
+  EXPECT_EQ(read->pool_bytes, 2u);
+  EXPECT_EQ(read->workspace_bytes, 3u);
+  EXPECT_EQ(read->state_bytes, 4u);
+  EXPECT_EQ(read->workspace_limit_bytes, 5u);
+  EXPECT_EQ(read->smallest_budget_tokens, 6u);
+  EXPECT_EQ(read->smallest_budget_bytes, 7u);
+  EXPECT_EQ(read->largest_budget_tokens, 8u);
+  EXPECT_EQ(refused({.reason = Refusal::Reason::kLength}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(refusal_of(absl::FailedPreconditionError("refused: pool")));
+}
+
 TEST(EngineOptionsCheck, NamesWhatIsOutOfRange) {
   const TinyModel tiny = make_tiny_model();
   EngineOptions options = small_options();
