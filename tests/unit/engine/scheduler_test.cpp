@@ -279,8 +279,7 @@ TEST(Scheduler, StateAndWorkspaceStayWithinTheirLimitAndEveryoneIsServed) {
   constexpr uint64_t kLimit = 100;
   std::mt19937 rng(7);
   for (int round = 0; round < 50; ++round) {
-    Scheduler scheduler(
-        {.pool_pages = 1000, .workspace_bytes = kLimit, .max_running = 1000, .concurrent_prefills = 2});
+    Scheduler scheduler({.pool_pages = 1000, .workspace_bytes = kLimit, .max_running = 1000, .concurrent_prefills = 2});
     std::map<JobId, JobCost> jobs;
     std::map<JobId, int64_t> left;
     for (JobId id = 1; id <= 60; ++id) {

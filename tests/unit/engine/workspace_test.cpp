@@ -101,7 +101,8 @@ TEST_F(WorkspaceTest, OfEveryPolicyIsWhatIsAllocated) {
 
 TEST_F(WorkspaceTest, OfAComparisonIsWhatIsAllocated) {
   auto request = make_request(random_prompt(100, 3), 5, total(PolicyKind::kTova, 40));
-  request->compare_with = {policy(PolicyKind::kSnapKv, 20), total(PolicyKind::kH2o, 24), total(PolicyKind::kKeyDiff, 30)};
+  request->compare_with = {policy(PolicyKind::kSnapKv, 20), total(PolicyKind::kH2o, 24),
+                           total(PolicyKind::kKeyDiff, 30)};
   expect_exact(request);
 }
 
