@@ -207,6 +207,7 @@ TEST_F(RunningProgram, ASecondSignalEndsAtOnce) {
   program_.send(SIGINT);
   ASSERT_FALSE(program_.read_to("draining").empty());
   program_.send(SIGTERM);
+  EXPECT_THAT(program_.read_all(), HasSubstr("second SIGTERM: ending at once, 1 request cut off"));
   EXPECT_EQ(program_.wait(), 1);
   context.TryCancel();
 }
