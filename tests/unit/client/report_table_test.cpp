@@ -18,6 +18,15 @@ TEST(HumanBytes, UnitsAndSigns) {
   EXPECT_EQ(human_bytes(1024.0 * 1024 * 1024), "1.00 GiB");
 }
 
+TEST(Saved, NothingIsSaidInWordsAndNeverBelowZero) {
+  EXPECT_EQ(saved_size(2048), "2.0 KiB");
+  EXPECT_EQ(saved_share(1, 8), "12.5 %");
+  for (const double saved : {0.0, -2048.0}) {
+    EXPECT_EQ(saved_size(saved), "nothing");
+    EXPECT_EQ(saved_share(saved, 8), "-");
+  }
+}
+
 ReportColumn column() {
   ReportColumn result{.title = "snapkv 64"};
   result.usage.set_prompt_tokens(1000);
