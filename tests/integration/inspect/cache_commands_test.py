@@ -25,6 +25,13 @@ def budget_of(policy, prompt):
     return {"tokens": budget.tokens, "bytes": budget.bytes >> 14, "keep_ratio": int(budget.keep_ratio * prompt)}.get(budget.WhichOneof("amount"), 100)
 
 
+def smallest_bytes(request):
+    """As the server: a budget that covers the prompt alone leaves the answer to come on top, and one in bytes covers both where it says no scope."""
+    budget = request.cache_policy.budget
+    total = budget.scope == cache_pb2.BUDGET_SCOPE_TOTAL or (not budget.scope and budget.HasField("bytes"))
+    return 700_000 if total else 700_000 + (request.max_tokens << 11)
+
+
 class Generation(generation_pb2_grpc.GenerationServiceServicer):
     def __init__(self):
         self.asked = []
@@ -68,7 +75,9 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
             effective_policy=request.cache_policy, budget_tokens=entries, full_bytes=(request.prompt_tokens + request.max_tokens) << 10, peak_bytes=peak,
             steady_bytes=peak, admissible_now=peak <= POOL / 2, admissible_ever=peak <= POOL)
         if request.cache_policy.WhichOneof("policy") not in (None, "full"):
-            reply.smallest_budget_bytes, reply.smallest_budget_tokens, reply.largest_budget_tokens = 1_239_001, 9, 6000
+            reply.smallest_budget_bytes, reply.smallest_budget_tokens, reply.largest_budget_tokens = smallest_bytes(request), 9, 6000
+            if request.cache_policy.budget.HasField("bytes"):
+                reply.admissible_now = reply.admissible_ever = smallest_bytes(request) <= request.cache_policy.budget.bytes <= POOL
         reply.layers.add(layer=0, budget_tokens=entries)
         return reply
 
@@ -108,7 +117,7 @@ CASES = [
     ("estimate --prompt-tokens 8000", 0, [r"answer of up to 192 \(what the model's 8192 leave; --max-tokens sets another\)", r"wait until .* memory back|never fits"], ""),
     ("estimate --prompt-tokens 8000 --max-tokens 256", 1, [], "beyond the model's length"),
     ("estimate --prompt-tokens 9000", 1, [], "beyond the model's length"),
-    ("estimate --prompt-tokens 1000 --policy snapkv --budget 128", 0, [r"peak, prefill included +384\.0 KiB", r"smallest budget in bytes +1210KiB", r"--policy snapkv --budget 128 --max-tokens 256\n$"], ""),
+    ("estimate --prompt-tokens 1000 --policy snapkv --budget 128", 0, [r"peak, prefill included +384\.0 KiB", r"smallest budget in bytes +684KiB", r"--policy snapkv --budget 128 --max-tokens 256\n$"], ""),
     ("estimate --prompt-file {doc}", 0, [r"prompt of 2000 tokens", r"generate --prompt-file \S+/doc --max-tokens 256\n"], ""),
     ("estimate --chat --prompt-file {doc} --question 'why?'", 0, [r"prompt of 2029 tokens", r"--question 'why\?'"], ""),
     ("estimate --prompt-file {doc} --system brief --truncate-prompt-tokens 500", 0, [r"prompt of 500 tokens", r"--system brief --truncate-prompt-tokens 500"], ""),
@@ -118,9 +127,13 @@ CASES = [
     ("estimate --chat short", 0, [r"prompt of 28 tokens", r"--chat .*short\n"], ""),
     ("estimate", 2, [], "--prompt-tokens"),
     ("estimate --prompt-file {nowhere} --policies full,tova", 2, [], "cannot read"),
-    ("estimate --prompt-tokens 7000 --policies full,snapkv:128,snapkv:50%,small", 0, [r"policy +entries +peak +steady +full cache +saved +fits +smallest budget\n", r"full +7000 +7\.09 MiB .* never +-\n", r"snapkv:128 .* now +9 or 1210KiB\n", r"snapkv:50% +3500 .* 48\.2 % +later", r"small ", r"\n\nsnapkv:128 keeps most of what fits\. It would start now:\n  pyramidkv .*generate --prompt-file FILE --policy snapkv --budget 128 --max-tokens 256\n$"], ""),
+    ("estimate --prompt-tokens 7000 --policies full,snapkv:128,snapkv:50%,small", 0, [r"policy +entries +peak +steady +full cache +saved +fits +smallest budget\n", r"full +7000 +7\.09 MiB +7\.09 MiB +7\.09 MiB +- +never +-\n", r"snapkv:128 .* now +9 or 684KiB\n", r"snapkv:50% +3500 .* 48\.2 % +later", r"small ", r"\n\nsnapkv:128 keeps most of what fits\. It would start now:\n  pyramidkv .*generate --prompt-file FILE --policy snapkv --budget 128 --max-tokens 256\n$"], ""),
     ("estimate --prompt-tokens 5000 --policies full,snapkv:4000", 0, [r"would wait until other requests give memory back:\n.*--prompt-file FILE --policy full"], ""),
-    ("estimate --prompt-tokens 7900 --policies full,snapkv:7000", 0, [r"None of them ever fits\. The smallest cache for this prompt is 1210KiB, of snapkv: --budget 9 to 6000 would fit\.\n$"], ""),
+    ("estimate --prompt-tokens 7900 --policies full,snapkv:7000", 0, [r"None of them ever fits\. The smallest cache for this prompt is 684KiB, of snapkv: --budget 9 to 6000 would fit\.\n$"], ""),
+    # The smallest budget is the one that can be typed: in bytes it covers prompt and answer unless a scope is named.
+    ("estimate --prompt-tokens 1000 --policies snapkv:128,snapkv:128:prompt,snapkv:4MiB,snapkv:recall:0.9 --max-bytes 5MiB --allow-shortfall", 0, [r"\nsnapkv:128 .* 9 or 684KiB\n", r"\nsnapkv:128:prompt .* 9 or 1196KiB\n", r"\nsnapkv:4MiB .* 9 or 684KiB\n", r"\nsnapkv:recall:0\.9 .* 9 or 684KiB\n"], ""),
+    ("estimate --prompt-tokens 1000 --policy snapkv --budget 600KiB", 0, [r"smallest budget in bytes +684KiB", r"It never fits\. The smallest cache for this prompt is 684KiB, of snapkv: --budget 684KiB would fit\.\n$"], ""),
+    ("estimate --prompt-tokens 1000 --policy snapkv --budget 684KiB", 0, [r"It would start now:\n"], ""),
     ("estimate --prompt-tokens 50 --policies snapkv:32,snapkv:4", 1, [], "snapkv:4:\n.*4 is too few"),
     ("estimate --prompt-tokens 50 --policies full,huge", 2, [], "'huge' is no policy"),
     ("estimate --prompt-tokens 50 --policies full --policy snapkv", 2, [], "--polic"),
@@ -130,6 +143,9 @@ CASES = [
     ("compare --policies full,snapkv:9 x", 0, [r"^policy ", r"\nfull and, alike, snapkv:9:\n  the whole answer\n", r"\nsnapkv:9 gives full's answer with 5\.1 % of its memory\.\n$"], ""),
     ("compare --policies full,tova,snapkv x", 0, [r"tova departs at token 2:\n", r">>answer +\| the whole >> \[31mtruth\n", r"snapkv gives full's answer with 5\.1 % of its memory; tova departs at token 2 \(5\.1 %\)\.\n$"], ""),
     ("compare --policies full,tova --prompt-file {doc}", 0, [r"tova does not give full's answer: it departs at token 2, with 5\.1 % of its memory\.\n$"], ""),
+    ("compare --policies full,snapkv:9 --logit-bias 5:1 x", 2, [], "'compare' has no option --logit-bias"),
+    ("compare --policies full,snapkv:9 --stop-id x y", 2, [], "--stop-id: 'x' is no token id"),
+    ("compare --help", 0, [r"greedy and end with tokens", r"--stop-id ID"], ""),
     ("compare --policies full x", 2, [], "at least one policy"),
     ("compare --policies full,tova", 2, [], "no prompt"),
     ("inspect --output {out} hello", 0, [r"^full says so\n$"], r"^wrote \S+\n$"),
@@ -204,7 +220,7 @@ class CacheCommandsTest(unittest.TestCase):
         pins = [cache_pb2.TokenSpan(begin=0, end=4)]
         budget = cache_pb2.CacheBudget(bytes=4 << 20, scope=cache_pb2.BUDGET_SCOPE_TOTAL)
         self.assertEqual([(asked.prompt_tokens, asked.max_tokens, asked.cache_policy) for asked in self.generation.asked],
-                         [(2000, 256, cache_pb2.CachePolicy(full=cache_pb2.FullPolicy())),
+                         [(2000, 256, cache_pb2.CachePolicy(full=cache_pb2.FullPolicy())),  # which has no smallest budget to ask for
                           (2000, 256, cache_pb2.CachePolicy(h2o=cache_pb2.H2oPolicy(), budget=budget, pins=pins))])
 
     def test_the_command_at_the_end_sends_what_was_estimated(self):
