@@ -70,7 +70,11 @@ const std::vector<Row>& rows() {
        [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().min(), 1) : "-"; }},
       {"workspace beside the cache", [](const ReportColumn& c) { return human_bytes(c.cache.workspace_bytes()); }},
       {"time to first token",
-       [](const ReportColumn& c) { return absl::StrFormat("%.2f s", seconds(c.timings.time_to_first_token())); }},
+       [](const ReportColumn& c) {
+         const v1::Timings& timings = c.timings;
+         return timings.has_time_to_first_token() ? absl::StrFormat("%.2f s", seconds(timings.time_to_first_token()))
+                                                  : "-";
+       }},
       {"prefill", [](const ReportColumn& c) { return rate(c.usage.prompt_tokens(), seconds(c.timings.prefill())); }},
       {"decode",
        [](const ReportColumn& c) {

@@ -54,14 +54,20 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
         if request.truncate_prompt_tokens:
             prompt = min(prompt, request.truncate_prompt_tokens)
         kind = request.cache_policy.WhichOneof("policy") or "full"
+        if request.cache_policy.budget.tokens == 4:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cache_policy.budget.tokens: 4 is too few")
         yield generation_pb2.GenerateStreamResponse(start=generation_pb2.StreamStart(model="bytes", prompt_tokens=prompt))
         yield generation_pb2.GenerateStreamResponse(delta=generation_pb2.StreamDelta(text=f"{kind} says so"))
         reply = generation_pb2.StreamEnd(choices=[generation_pb2.Choice()])
         reply.usage.prompt_tokens = prompt
-        reply.cache.policy_name, reply.cache.budget_tokens, reply.cache.compressed = kind, budget_of(request.cache_policy, prompt), kind != "full"
-        layer = reply.cache.layers.add(layer=0)
-        layer.heads.add(kv_head=0, positions=range(min(prompt, reply.cache.budget_tokens)))
+        self.report(request.cache_policy, prompt, reply.cache)
         yield generation_pb2.GenerateStreamResponse(end=reply)
+
+    @staticmethod
+    def report(policy, prompt, cache):
+        cache.policy_name = policy.WhichOneof("policy") or "full"
+        cache.budget_tokens, cache.compressed = budget_of(policy, prompt), cache.policy_name != "full"
+        cache.layers.add(layer=0).heads.add(kv_head=0, positions=range(min(prompt, cache.budget_tokens)))
 
     def EstimateCache(self, request, context):
         self.asked.append(request)
@@ -84,12 +90,32 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
     def Compare(self, request, context):
         self.asked.append(request)
         reply = generation_pb2.CompareResponse()
+        if request.request.cache_report == cache_pb2.CACHE_REPORT_DETAIL_POSITIONS:
+            return self.compare_positions(request, context, reply)
         reply.baseline.choices.add(text="the whole answer")
         reply.baseline.cache.allocated_bytes = 1000
         for policy in request.policies:
             same = policy.WhichOneof("policy") == "snapkv"
             comparison = reply.comparisons.add(first_divergence=-1 if same else 2, text="the whole answer" if same else "the whole \x1b[31mtruth")
             comparison.cache.allocated_bytes = 51
+        return reply
+
+
+    def compare_positions(self, request, context, reply):
+        if request.request.sampling.stop:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request.sampling.stop: answers of a comparison end with tokens only")
+        for policy in (request.request.cache_policy, *request.policies):
+            if policy.budget.tokens == 4:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "policies[0].budget.tokens: 4 is too few")
+            if policy.budget.tokens == 5:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
+        prompt = len(self.text_of(request.request).encode())
+        reply.baseline.choices.add(text=request.request.cache_policy.WhichOneof("policy") + " says so")
+        reply.baseline.usage.prompt_tokens = prompt
+        reply.baseline.timings.time_to_first_token.seconds = 77
+        self.report(request.request.cache_policy, prompt, reply.baseline.cache)
+        for policy in request.policies:
+            self.report(policy, prompt, reply.comparisons.add(text=policy.WhichOneof("policy") + " says so").cache)
         return reply
 
 
@@ -247,14 +273,34 @@ class CacheCommandsTest(unittest.TestCase):
         prompt = "Grüße \U0001f389 日本 </script>\u202e\x1e."
         done = self.run_client("inspect", "--output", self.names["out"], "--policies", "snapkv:9,tova:7", "--max-tokens", "3", prompt)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual([asked.cache_policy.WhichOneof("policy") for asked in self.generation.asked], ["snapkv", "tova"])
-        self.assertEqual({(asked.prompt, asked.sampling.max_tokens, asked.cache_report) for asked in self.generation.asked},
-                         {(prompt, 3, cache_pb2.CACHE_REPORT_DETAIL_POSITIONS)})
+        asked, = self.generation.asked
+        self.assertEqual([policy.WhichOneof("policy") for policy in (asked.request.cache_policy, *asked.policies)], ["snapkv", "tova"])
+        self.assertEqual((asked.request.prompt, asked.request.sampling.max_tokens, asked.request.cache_report),
+                         (prompt, 3, cache_pb2.CACHE_REPORT_DETAIL_POSITIONS))
         data = self.page_data()
+        for view in data["views"]:  # how long it took tells nothing of either
+            self.assertEqual([text for label, text in view["figures"] if label == "time to first token"], ["-"])
         self.assertEqual("".join(data["tokens"]), prompt)
         self.assertEqual(len(data["tokens"]), len(prompt.encode()))
         self.assertEqual(data["tokens"][2:4], ["ü", ""])
         self.assertEqual([view["layers"][0]["heads"][0]["runs"] for view in data["views"]], [[0, 9], [0, 7]])
+
+    def test_inspect_asks_one_by_one_what_cannot_be_compared(self):
+        def asked_for(*words):
+            self.generation.asked.clear()
+            done = self.run_client("inspect", "--output", self.names["out"], "--no-tokens", *words, "a prompt")
+            return done, [type(asked).__name__ for asked in self.generation.asked]
+        for words in (("--temp", "1"), ("--top-p", "0.9"), ("--policies", "small,tova:7")):  # of these the server would think otherwise
+            done, kinds = asked_for("--policies", "snapkv:9,tova:7", *words) if words[0] != "--policies" else asked_for(*words)
+            self.assertEqual((done.returncode, kinds), (0, ["GenerateRequest"] * 2), done.stderr)
+        done, kinds = asked_for("--policies", "snapkv:9,tova:7", "--stop", "x")  # this it refuses
+        self.assertEqual((done.returncode, kinds), (0, ["CompareRequest"] + ["GenerateRequest"] * 2), done.stderr)
+        self.assertEqual([view["layers"][0]["heads"][0]["runs"] for view in self.page_data()["views"]], [[0, 8], [0, 7]])
+        done, kinds = asked_for("--policies", "snapkv:9,tova:4")  # and whoever is wrong alone says so in Generate's words
+        self.assertEqual((done.returncode, kinds), (1, ["CompareRequest"] + ["GenerateRequest"] * 2))
+        self.assertIn("cache_policy.budget.tokens: 4 is too few", done.stderr)
+        done, kinds = asked_for("--policies", "snapkv:9,tova:5")  # anything else would go wrong again
+        self.assertEqual((done.returncode, kinds), (1, ["CompareRequest"]))
 
     def test_inspect_shows_the_prompt_as_it_was_used(self):
         for words, text in ((("--chat", "--question", "why?", "doc"), TEMPLATE % "[user]doc\n\nwhy?"), (("--truncate-prompt-tokens", "3", "abcdef"), "def")):

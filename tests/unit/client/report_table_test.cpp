@@ -43,6 +43,13 @@ TEST(ReportTable, OneColumnAReply) {
   EXPECT_THAT(table, HasSubstr("           snapkv 64            snapkv 64\n"));
 }
 
+TEST(ReportTable, TimesThatAReplyDoesNotHave) {
+  ReportColumn timed = column();
+  EXPECT_THAT(report_table({timed}), ContainsRegex("time to first token +-\nprefill +-\ndecode +-\n"));
+  timed.timings.mutable_time_to_first_token()->set_seconds(2);
+  EXPECT_THAT(report_table({timed}), ContainsRegex("time to first token +2\\.00 s\n"));
+}
+
 TEST(ReportTable, SaysWhyNothingWasCompressed) {
   ReportColumn full = column();
   full.cache.set_compressed(false);
