@@ -10,7 +10,8 @@ namespace pkv::client {
 namespace v1 = ::pyramidkv::v1;
 
 // What Generate would have answered under the baseline and under every policy, in their order, without what a
-// comparison does not tell: how long each took, for they run together, and why the policies' own answers ended.
+// comparison does not tell: times and workspace of each, for they run together, and why the policies' own answers
+// ended.
 std::vector<v1::GenerateResponse> compared_replies(const v1::CompareResponse& comparison);
 
 }  // namespace pkv::client

@@ -58,7 +58,10 @@ const std::vector<Row>& rows() {
       {"allocated (whole pages)", [](const ReportColumn& c) { return human_bytes(c.cache.allocated_bytes()); }},
       {"auxiliary (positions, sums)", [](const ReportColumn& c) { return human_bytes(c.cache.auxiliary_bytes()); }},
       {"peak, prefill included", [](const ReportColumn& c) { return human_bytes(c.cache.peak_bytes()); }},
-      {"saved", [](const ReportColumn& c) { return saved_size(static_cast<double>(c.cache.saved_bytes())); }},
+      {"saved",
+       [](const ReportColumn& c) {
+         return saved_size(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
+       }},
       {"saved share",
        [](const ReportColumn& c) {
          return saved_share(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
@@ -68,7 +71,10 @@ const std::vector<Row>& rows() {
        [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().mean(), 1) : "-"; }},
       {"attention kept, worst head",
        [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().min(), 1) : "-"; }},
-      {"workspace beside the cache", [](const ReportColumn& c) { return human_bytes(c.cache.workspace_bytes()); }},
+      {"workspace beside the cache",
+       [](const ReportColumn& c) {
+         return c.cache.workspace_bytes() > 0 ? human_bytes(static_cast<double>(c.cache.workspace_bytes())) : "-";
+       }},
       {"time to first token",
        [](const ReportColumn& c) {
          const v1::Timings& timings = c.timings;
@@ -104,7 +110,10 @@ std::string percent(double part, double whole) {
   return whole > 0 ? absl::StrFormat("%.1f %%", 100 * part / whole) : "-";
 }
 
-std::string saved_size(double saved) { return saved > 0 ? human_bytes(saved) : "nothing"; }
+std::string saved_size(double saved, double full) {
+  if (full <= 0) return "-";
+  return saved > 0 ? human_bytes(saved) : "nothing";
+}
 
 std::string saved_share(double saved, double full) { return saved > 0 ? percent(saved, full) : "-"; }
 

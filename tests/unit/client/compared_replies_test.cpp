@@ -15,6 +15,7 @@ TEST(ComparedReplies, TheBaselineThenEveryPolicy) {
   baseline.mutable_usage()->set_prompt_tokens(10);
   baseline.mutable_usage()->set_completion_tokens(4);
   baseline.mutable_cache()->set_policy_name("full");
+  baseline.mutable_cache()->set_workspace_bytes(99);
   baseline.mutable_timings()->mutable_decode()->set_seconds(9);
   v1::Comparison& rival = *comparison.add_comparisons();
   rival.set_text("another");
@@ -25,6 +26,7 @@ TEST(ComparedReplies, TheBaselineThenEveryPolicy) {
   EXPECT_EQ(replies[0].choices(0).text(), "the answer");
   EXPECT_EQ(replies[0].usage().completion_tokens(), 4);
   EXPECT_FALSE(replies[0].has_timings());  // they are of all policies together
+  EXPECT_EQ(replies[0].cache().workspace_bytes(), 0);
   EXPECT_EQ(replies[1].request_id(), "mine");
   EXPECT_EQ(replies[1].model(), "tiny");
   EXPECT_EQ(replies[1].choices(0).text(), "another");

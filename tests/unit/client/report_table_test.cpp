@@ -19,12 +19,13 @@ TEST(HumanBytes, UnitsAndSigns) {
 }
 
 TEST(Saved, NothingIsSaidInWordsAndNeverBelowZero) {
-  EXPECT_EQ(saved_size(2048), "2.0 KiB");
+  EXPECT_EQ(saved_size(2048, 4096), "2.0 KiB");
   EXPECT_EQ(saved_share(1, 8), "12.5 %");
   for (const double saved : {0.0, -2048.0}) {
-    EXPECT_EQ(saved_size(saved), "nothing");
+    EXPECT_EQ(saved_size(saved, 8), "nothing");
     EXPECT_EQ(saved_share(saved, 8), "-");
   }
+  EXPECT_EQ(saved_size(0, 0), "-");
 }
 
 ReportColumn column() {
@@ -45,7 +46,7 @@ TEST(ReportTable, OneColumnAReply) {
 
 TEST(ReportTable, TimesThatAReplyDoesNotHave) {
   ReportColumn timed = column();
-  EXPECT_THAT(report_table({timed}), ContainsRegex("time to first token +-\nprefill +-\ndecode +-\n"));
+  EXPECT_THAT(report_table({timed}), ContainsRegex("workspace .* -\ntime to first token +-\nprefill +-\ndecode +-\n"));
   timed.timings.mutable_time_to_first_token()->set_seconds(2);
   EXPECT_THAT(report_table({timed}), ContainsRegex("time to first token +2\\.00 s\n"));
 }

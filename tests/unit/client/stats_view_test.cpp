@@ -130,7 +130,7 @@ TEST(StatsView, BeforeAnythingHappened) {
   loading.set_state(v1::SERVER_STATE_LOADING);
   const std::string text = text_of(stats_view(nullptr, loading, {.width = 80}));
   EXPECT_THAT(text, HasSubstr("LOADING"));
-  EXPECT_THAT(text, HasSubstr(" - tok/s, - prompt tok/s, - requests/s\n"));
+  EXPECT_THAT(text, HasSubstr(" - tok/s, - prompt tok/s, - requests/s\nsaved     -\n"));
   EXPECT_THAT(text, HasSubstr("(no request yet)\n"));
 }
 
