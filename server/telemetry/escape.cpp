@@ -25,8 +25,8 @@ constexpr std::array kUnseen = {
 };
 
 bool is_unseen(uint32_t code) {
-  const auto* range =
-      std::lower_bound(kUnseen.begin(), kUnseen.end(), code, [](Range row, uint32_t value) { return row.last < value; });
+  const auto* range = std::lower_bound(kUnseen.begin(), kUnseen.end(), code,
+                                       [](Range row, uint32_t value) { return row.last < value; });
   return range != kUnseen.end() && range->first <= code;
 }
 
