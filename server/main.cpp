@@ -53,10 +53,14 @@ sigset_t set_of(std::initializer_list<int> signals) {
   return set;
 }
 
-// From its making on the next SIGTERM or SIGINT ends the process at once. While this lives, the log says so.
+enum class End { kAsked, kLoadFailed, kEngineFailed, kPortLost };
+
+// From its making on the next SIGTERM or SIGINT ends the process at once. While this lives, the log says so. `ending`:
+// what the server is ending for already.
 class EndAtNextSignal {
  public:
-  EndAtNextSignal(const App& app, const Log& log) : last_words_(std::make_shared<LastWords>(&app, &log)) {
+  EndAtNextSignal(const App& app, const Log& log, End ending)
+      : last_words_(std::make_shared<LastWords>(&app, &log, ending)) {
     std::thread([last_words = last_words_] {
       const sigset_t signals = set_of({SIGTERM, SIGINT});
       int signal = 0;
@@ -73,13 +77,13 @@ class EndAtNextSignal {
  private:
   class LastWords {
    public:
-    LastWords(const App* app, const Log* log) : app_(app), log_(log) {}
+    LastWords(const App* app, const Log* log, End ending) : app_(app), log_(log), ending_(ending) {}
     void say(int signal) {
       const std::lock_guard lock(mutex_);
       if (app_ == nullptr) return;
       const uint32_t requests = app_->open_requests();
-      log_->warn(absl::StrCat("second ", signal == SIGINT ? "SIGINT" : "SIGTERM", ": ending at once, ", requests,
-                              requests == 1 ? " request" : " requests", " cut off"));
+      log_->warn(absl::StrCat(ending_ == End::kAsked ? "second " : "", signal == SIGINT ? "SIGINT" : "SIGTERM",
+                              ": ending at once, ", requests, requests == 1 ? " request" : " requests", " cut off"));
     }
     void forget() {
       const std::lock_guard lock(mutex_);
@@ -90,11 +94,10 @@ class EndAtNextSignal {
     std::mutex mutex_;
     const App* app_;  // null: it is being taken down
     const Log* log_;
+    const End ending_;
   };
   std::shared_ptr<LastWords> last_words_;  // the thread's too, which nothing ends
 };
-
-enum class End { kAsked, kLoadFailed, kEngineFailed, kPortLost };
 
 // The server's life after its start: the model loads on a thread of its own, this one takes the signals.
 class Life {
@@ -112,7 +115,7 @@ class Life {
       log_.error(std::string(load_status_.message()));
       _exit(kFailure);  // as in abandon_load()
     }
-    const EndAtNextSignal impatient(app_, log_);
+    const EndAtNextSignal impatient(app_, log_, end);
     if (!loaded()) abandon_load();
     const bool failed = end == End::kEngineFailed;
     if (end == End::kPortLost) {
