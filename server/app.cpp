@@ -129,6 +129,13 @@ absl::Status App::engine_failure() const {
   return served == nullptr ? absl::OkStatus() : served->engine->failure();
 }
 
+uint32_t App::open_requests() const {
+  const ServedModel* served = state_.model();
+  if (served == nullptr) return 0;
+  const std::shared_ptr<const EngineStats> stats = served->engine->stats();
+  return stats->running + stats->waiting;
+}
+
 MetricsSnapshot App::snapshot() {
   MetricsSnapshot snapshot{.layers = config_.metrics.layers, .requests = state_.metrics().snapshot()};
   const ServedModel* served = state_.model();
