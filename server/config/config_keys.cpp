@@ -129,9 +129,12 @@ struct Reader {
     return true;
   }
   bool operator()(const KvDtypeKey& key) const {
-    if (text != "f16" && text != "f32") return false;
-    key.field(config) = text == "f16" ? KvDtype::kF16 : KvDtype::kF32;
-    return true;
+    for (const EntryFormat& format : kEntryFormats.rows) {
+      if (text != format.name) continue;
+      key.field(config) = format.id;
+      return true;
+    }
+    return false;
   }
   bool operator()(const PresetsKey&) const { return false; }
 };
@@ -151,7 +154,11 @@ struct Ranger {
   }
   std::string operator()(const BooleanKey&) const { return "true, false"; }
   std::string operator()(const TextKey& key) const { return std::string(key.range); }
-  std::string operator()(const KvDtypeKey&) const { return "f16, f32"; }
+  std::string operator()(const KvDtypeKey&) const {
+    std::string names;
+    for (const EntryFormat& format : kEntryFormats.rows) absl::StrAppend(&names, names.empty() ? "" : ", ", format.name);
+    return names;
+  }
   std::string operator()(const PresetsKey&) const { return "a mapping of names to policies"; }
 };
 
@@ -162,7 +169,7 @@ struct Shower {
   std::string operator()(const BytesKey& key) const { return show_bytes(key.field(config)); }
   std::string operator()(const BooleanKey& key) const { return key.field(config) ? "true" : "false"; }
   std::string operator()(const TextKey& key) const { return key.field(config).empty() ? "\"\"" : key.field(config); }
-  std::string operator()(const KvDtypeKey& key) const { return key.field(config) == KvDtype::kF16 ? "f16" : "f32"; }
+  std::string operator()(const KvDtypeKey& key) const { return entry_format(key.field(config)).name; }
   std::string operator()(const PresetsKey&) const {
     std::string names;
     for (const PolicyPreset& preset : config.policies.presets)
