@@ -75,7 +75,8 @@ absl::Status CpuAttention::supports(const AttentionShape& shape) {
 }
 
 void CpuAttention::attend(const AttendArgs& args) {
-  PKV_CHECK(supports({args.q_heads, args.kv_heads, args.kv.head_dim}).ok(), "a model is loaded only if it is supported");
+  PKV_CHECK(supports({args.q_heads, args.kv_heads, args.kv.head_dim}).ok(),
+            "a model is loaded only if it is supported");
   if (args.phase == Phase::kDecode) {
     decode(args);
   } else {

@@ -17,7 +17,8 @@ struct Entry {
   int32_t position = 0;
 };
 
-// Calls copy(bytes in the page, bytes of the entry, count) for every part of the entry at `slot` that lies in one piece.
+// Calls copy(bytes in the page, bytes of the entry, count) for every part of the entry at `slot` that lies in one
+// piece.
 template <typename Copy>
 void for_each_piece(const KvView& kv, const Lane& lane, int32_t slot, Entry& entry, Copy copy) {
   const PageLayout layout = kv.layout(lane);

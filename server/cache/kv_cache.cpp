@@ -33,9 +33,7 @@ absl::Status check_geometry(const CacheGeometry& geometry) {
 }
 
 // The stride of the side array of positions.
-int32_t position_stride(const CacheGeometry& geometry) {
-  return densest_slots(geometry.head_dim, geometry.page_bytes);
-}
+int32_t position_stride(const CacheGeometry& geometry) { return densest_slots(geometry.head_dim, geometry.page_bytes); }
 
 void add(CacheBytes& bytes, int64_t held, int64_t allocated, int64_t auxiliary) {
   bytes.held += static_cast<uint64_t>(held);  // modulo 2^64, so negative changes subtract

@@ -54,8 +54,9 @@ const std::array kKeys = std::to_array<ConfigKey>({
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.cache.pool_bytes; }}},
     {"cache.dtype", "Format of cache entries where a request names none.",
      KvDtypeKey{[](Config& c) -> KvDtype& { return c.cache.dtype; }}},
-    {"cache.page_bytes", "Bytes of one cache page, which holds entries of one KV head of one layer of one request.",
-     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }, 64}},
+    {"cache.page_bytes",
+     "Bytes of one cache page, which holds entries of one KV head of one layer of one request. 0: the device's choice.",
+     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }, 64, /*or_zero=*/true}},
     {"runtime.device", "What computes: auto is cpu; reference is slow, plain code to compare with.",
      TextKey{"auto, cpu, reference, cuda:N", is_device, [](Config& c) -> std::string& { return c.runtime.device; }}},
     {"runtime.compute",
@@ -102,7 +103,9 @@ struct Reader {
 
   bool operator()(const IntegerKey& key) const {
     const std::optional<int64_t> value = parse_integer(text);
-    if (!value || *value < key.min || *value > key.max || *value % key.multiple_of != 0) return false;
+    if (!value) return false;
+    const bool in_range = *value >= key.min && *value <= key.max && *value % key.multiple_of == 0;
+    if (!in_range && !(key.or_zero && *value == 0)) return false;
     key.field(config) = static_cast<int32_t>(*value);
     return true;
   }
@@ -141,7 +144,7 @@ struct Reader {
 
 struct Ranger {
   std::string operator()(const IntegerKey& key) const {
-    return absl::StrCat("a whole number from ", key.min, " to ", key.max,
+    return absl::StrCat(key.or_zero ? "0 or " : "", "a whole number from ", key.min, " to ", key.max,
                         key.multiple_of == 1 ? "" : absl::StrCat(", a multiple of ", key.multiple_of));
   }
   std::string operator()(const RealKey& key) const {
@@ -156,7 +159,8 @@ struct Ranger {
   std::string operator()(const TextKey& key) const { return std::string(key.range); }
   std::string operator()(const KvDtypeKey&) const {
     std::string names;
-    for (const EntryFormat& format : kEntryFormats.rows) absl::StrAppend(&names, names.empty() ? "" : ", ", format.name);
+    for (const EntryFormat& format : kEntryFormats.rows)
+      absl::StrAppend(&names, names.empty() ? "" : ", ", format.name);
     return names;
   }
   std::string operator()(const PresetsKey&) const { return "a mapping of names to policies"; }

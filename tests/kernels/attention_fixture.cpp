@@ -32,9 +32,7 @@ TensorView matrix(std::vector<float>& data, int64_t rows) {
 
 PagedLanes::PagedLanes(int32_t head_dim, int32_t page_bytes, const std::vector<LaneShape>& shapes, int32_t spare,
                        uint32_t seed)
-    : head_dim_(head_dim),
-      page_bytes_(page_bytes),
-      position_stride_(densest_slots(head_dim, page_bytes)) {
+    : head_dim_(head_dim), page_bytes_(page_bytes), position_stride_(densest_slots(head_dim, page_bytes)) {
   int32_t pages = 0;
   for (const LaneShape& shape : shapes) {
     const PageLayout layout{shape.dtype, head_dim, page_bytes};

@@ -80,7 +80,8 @@ TEST(EntryFormat, PartsOfAPageDoNotMeet) {
         ASSERT_TRUE(is_aligned(layout, page_bytes));
         const std::vector<int> counts = uses(layout, page_bytes);
         ASSERT_LE(*std::max_element(counts.begin(), counts.end()), 1);
-        ASSERT_EQ(std::accumulate(counts.begin(), counts.end(), int64_t{0}), int64_t{2} * layout.slots() * layout.entry_bytes());
+        ASSERT_EQ(std::accumulate(counts.begin(), counts.end(), int64_t{0}),
+                  int64_t{2} * layout.slots() * layout.entry_bytes());
         ASSERT_GT((layout.slots() + format.slot_multiple) * layout.entry_bytes(), page_bytes);
       }
     }
