@@ -19,6 +19,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/entry_format.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
 #include "kernels/tensor.h"

@@ -12,10 +12,9 @@
 #include <algorithm>
 #include <cstdint>
 
-namespace pkv {
+#include "kernels/kv_view.h"
 
-// A format's number, and its row's in the table.
-enum class KvDtype : uint8_t { kF16, kF32 };
+namespace pkv {
 
 // How one number of a key or a value is written.
 enum class ElementType : uint8_t { kF16, kF32 };
@@ -105,6 +104,11 @@ class PageLayout {
   int32_t head_dim_ = 0;
   int32_t slots_ = 0;
 };
+
+// How a lane's pages are laid out.
+constexpr PageLayout page_layout(const KvView& kv, const Lane& lane) {
+  return {lane.dtype, kv.head_dim, kv.page_bytes};
+}
 
 // Slots of a page in the format that has most of them.
 constexpr int32_t densest_slots(int32_t head_dim, int32_t page_bytes) {

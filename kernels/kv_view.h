@@ -9,9 +9,10 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/entry_format.h"
-
 namespace pkv {
+
+// A format of cache entries: the number of its row in entry_format.h.
+enum class KvDtype : uint8_t { kF16, kF32 };
 
 // One lane as one step sees it. Slot s lies in page page_ids[first_page + s / slots], place s % slots.
 //
@@ -37,7 +38,6 @@ struct KvView {
   int32_t position_stride = 0;         // slots of the densest entry format
   int32_t head_dim = 0;
 
-  PageLayout layout(const Lane& lane) const { return {lane.dtype, head_dim, page_bytes}; }
   std::byte* page(const Lane& lane, int32_t page_index) const {
     return pool + static_cast<int64_t>(page_ids[lane.first_page + page_index]) * page_bytes;
   }

@@ -47,7 +47,7 @@ CpuAttention::CpuAttention(const IsaFeatures& features, bool exact, ThreadPool& 
 
 LanePages lane_pages(const KvView& kv, int32_t lane) {
   const Lane& view = kv.lanes[lane];
-  const PageLayout layout = kv.layout(view);
+  const PageLayout layout = page_layout(kv, view);
   return {.pool = kv.pool,
           .page_ids = kv.page_ids + view.first_page,
           .page_bytes = kv.page_bytes,

@@ -35,7 +35,7 @@ struct EntryPlace {
 template <typename Elements>
 class LanePlaces {
  public:
-  LanePlaces(const KvView& kv, const Lane& lane) : kv_(kv), lane_(lane), layout_(kv.layout(lane)) {}
+  LanePlaces(const KvView& kv, const Lane& lane) : kv_(kv), lane_(lane), layout_(page_layout(kv, lane)) {}
   EntryPlace<Elements> at(int32_t slot) const {
     std::byte* page = kv_.page(lane_, slot / layout_.slots());
     const int32_t place = slot % layout_.slots();
@@ -56,7 +56,7 @@ void gather_dims(const GatherJob& job, int32_t begin, int32_t end) {
   using Value = typename Elements::Value;
   const LanePlaces<Elements> from(job.kv, job.from);
   const LanePlaces<Elements> to(job.kv, job.to);
-  const PageLayout layout = job.kv.layout(job.from);
+  const PageLayout layout = page_layout(job.kv, job.from);
   const int64_t entry_bytes = layout.entry_bytes(), key_bytes = layout.format().key.bytes(job.kv.head_dim);
   const auto staged = [&](size_t i) {
     std::byte* entry = reinterpret_cast<std::byte*>(job.staging) + static_cast<int64_t>(i) * entry_bytes;
@@ -78,7 +78,7 @@ void gather_dims(const GatherJob& job, int32_t begin, int32_t end) {
 }
 
 void gather_positions(const GatherJob& job, int32_t* staging) {
-  const int32_t slots = job.kv.layout(job.from).slots();
+  const int32_t slots = page_layout(job.kv, job.from).slots();
   for (size_t i = 0; i < job.kept.size(); ++i) {
     staging[i] = job.kv.page_positions(job.from, job.kept[i] / slots)[job.kept[i] % slots];
   }
@@ -105,7 +105,7 @@ void CpuAttention::gather(const KvView& kv, int32_t from, const TensorView& kept
     streams = streams && (!job.in_place || job.kept[i] >= static_cast<int32_t>(i));
   }
   const int64_t elements = static_cast<int64_t>(count) * 2 * kv.head_dim;
-  const int64_t entry_bytes = kv.layout(job.from).entry_bytes();
+  const int64_t entry_bytes = page_layout(kv, job.from).entry_bytes();
   constexpr int64_t kFloat = sizeof(float);
   if (!streams) job.staging = shared_.reserve((count * entry_bytes + kFloat - 1) / kFloat);
   auto* positions = reinterpret_cast<int32_t*>(partials_.reserve(count));

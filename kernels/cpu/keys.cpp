@@ -108,14 +108,14 @@ int32_t CpuAttention::for_each_key_tile(const KvView& kv, int32_t first_lane, in
   for (FloatScratch& scratch : per_thread_) scratch.reserve(3 * page_keys);
   int32_t tiles = 0;
   for (int32_t row = 0; row < lanes; ++row) {
-    const int32_t each = tile_slots(kv.layout(kv.lanes[first_lane + row]));
+    const int32_t each = tile_slots(page_layout(kv, kv.lanes[first_lane + row]));
     tiles = std::max(tiles, (slots + each - 1) / each);
   }
   const bool parallel = static_cast<int64_t>(lanes) * slots * kv.head_dim >= kMinParallelElements;
   for_tasks(static_cast<int64_t>(lanes) * tiles, parallel, [&](int64_t task, int32_t thread) {
     const auto row = static_cast<int32_t>(task / tiles), index = static_cast<int32_t>(task % tiles);
     const Lane& lane = kv.lanes[first_lane + row];
-    const PageLayout layout = kv.layout(lane);
+    const PageLayout layout = page_layout(kv, lane);
     float* scratch = per_thread_[thread].reserve(0);
     body(KeyTile{.lane = lane,
                  .layout = layout,

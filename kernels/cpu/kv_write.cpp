@@ -36,7 +36,7 @@ void write_lane(const LaneRows& rows, const KvView& kv, ToHalf to_half, float* s
   using Key = typename Elements::Key;
   using Value = typename Elements::Value;
   const Lane& lane = *rows.lane;
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   const int32_t d = kv.head_dim;
   const int32_t slots = layout.slots();
   auto* keys = reinterpret_cast<Key*>(scratch);

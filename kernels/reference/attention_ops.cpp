@@ -14,7 +14,7 @@ namespace {
 void write_slot(const KvView& kv, const Lane& lane, int32_t slot, const float* key, const float* value,
                 int32_t position) {
   PKV_CHECK(slot >= 0 && slot < lane.length, "write outside the lane");
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   const int32_t page_index = slot / layout.slots(), place = slot % layout.slots();
   std::byte* page = kv.page(lane, page_index);
   for (int32_t i = 0; i < kv.head_dim; ++i) {

@@ -21,7 +21,7 @@ struct Entry {
 // piece.
 template <typename Copy>
 void for_each_piece(const KvView& kv, const Lane& lane, int32_t slot, Entry& entry, Copy copy) {
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   const EntryFormat& format = layout.format();
   std::byte* page = kv.page(lane, slot / layout.slots());
   const int32_t place = slot % layout.slots();
@@ -39,7 +39,7 @@ Entry read_entry(const KvView& kv, const Lane& lane, int32_t slot) {
   Entry entry;
   for_each_piece(kv, lane, slot, entry,
                  [](const std::byte* stored, std::byte* read, size_t count) { std::memcpy(read, stored, count); });
-  const int32_t slots = kv.layout(lane).slots();
+  const int32_t slots = page_layout(kv, lane).slots();
   entry.position = kv.page_positions(lane, slot / slots)[slot % slots];
   return entry;
 }
@@ -47,7 +47,7 @@ Entry read_entry(const KvView& kv, const Lane& lane, int32_t slot) {
 void write_entry(const KvView& kv, const Lane& lane, int32_t slot, Entry& entry) {
   for_each_piece(kv, lane, slot, entry,
                  [](std::byte* stored, const std::byte* read, size_t count) { std::memcpy(stored, read, count); });
-  const int32_t slots = kv.layout(lane).slots();
+  const int32_t slots = page_layout(kv, lane).slots();
   kv.page_positions(lane, slot / slots)[slot % slots] = entry.position;
 }
 
@@ -105,7 +105,7 @@ void ReferenceBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t l
   turn.magnitude = 1;  // it was multiplied in when the keys were rotated first
   for (int32_t index = first_lane; index < first_lane + lanes; ++index) {
     const Lane& lane = kv.lanes[index];
-    const PageLayout layout = kv.layout(lane);
+    const PageLayout layout = page_layout(kv, lane);
     UnpackedLane unpacked(kv, lane, lane.length);
     for (int32_t slot = first_slot; slot < lane.length; ++slot) {
       float* key = unpacked.keys.data() + static_cast<int64_t>(slot) * kv.head_dim;

@@ -30,7 +30,7 @@ void store_element(std::byte* at, ElementType type, float value) {
 
 UnpackedLane::UnpackedLane(const KvView& kv, const Lane& lane, int32_t count) : head_dim(kv.head_dim) {
   PKV_CHECK(count <= lane.length, "more slots are seen than the lane has");
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   keys.resize(static_cast<size_t>(count) * static_cast<size_t>(head_dim));
   values.resize(keys.size());
   for (int32_t slot = 0; slot < count; ++slot) {

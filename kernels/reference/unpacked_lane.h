@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/kv_view.h"
+#include "kernels/entry_format.h"
 
 namespace pkv {
 

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kernels/kv_view.h"
+#include "kernels/entry_format.h"
 
 namespace pkv {
 

@@ -79,7 +79,7 @@ void PagedLanes::show(int32_t rows) {
 
 std::byte* PagedLanes::address(int32_t lane, int32_t slot, int32_t dim, bool is_value) const {
   const KvView kv = view();
-  const PageLayout layout = kv.layout(lanes[lane]);
+  const PageLayout layout = page_layout(kv, lanes[lane]);
   const int32_t place = slot % layout.slots();
   return kv.page(lanes[lane], slot / layout.slots()) +
          (is_value ? layout.value_at(place, dim) : layout.key_at(place, dim));
@@ -99,7 +99,7 @@ double PagedLanes::element(int32_t lane, int32_t slot, int32_t dim, bool is_valu
 
 int32_t& PagedLanes::position(int32_t lane, int32_t slot) const {
   const KvView kv = view();
-  const int32_t slots = kv.layout(lanes[lane]).slots();
+  const int32_t slots = page_layout(kv, lanes[lane]).slots();
   return kv.page_positions(lanes[lane], slot / slots)[slot % slots];
 }
 

@@ -35,7 +35,7 @@ const EntryPart& part_of(const EntryFormat& format, Part part) {
 
 // The element's bits, f16 zero-extended.
 int32_t entry_bits(const KvView& kv, const Lane& lane, int32_t slot, Part part, int32_t dimension) {
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   const int32_t place = slot % layout.slots();
   const int32_t offset = part == Part::kKey ? layout.key_at(place, dimension) : layout.value_at(place, dimension);
   uint32_t bits = 0;
@@ -59,7 +59,7 @@ Matrix entries_of(const CacheContent& content, int32_t lane_index, int32_t count
 
 void fill_slot(const KvView& kv, const Lane& lane, int32_t slot, std::mt19937& rng) {
   std::normal_distribution<float> normal;
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   std::byte* page = kv.page(lane, slot / layout.slots());
   const int32_t place = slot % layout.slots();
   for (int32_t i = 0; i < kv.head_dim; ++i) {
@@ -89,7 +89,7 @@ CacheContent::CacheContent(std::mt19937& rng, CacheSpec cache_spec) : spec(std::
     int32_t position = static_cast<int32_t>(rng() % 5);
     for (int32_t slot = 0; slot < spec.lanes[i].filled; ++slot) {
       fill_slot(kv, lanes[i], slot, rng);
-      const int32_t slots = kv.layout(lanes[i]).slots();
+      const int32_t slots = page_layout(kv, lanes[i]).slots();
       kv.page_positions(lanes[i], slot / slots)[slot % slots] = position;
       position += 1 + static_cast<int32_t>(rng() % 3);
     }
@@ -157,7 +157,7 @@ Output CaseCache::entries(int32_t lane_index, int32_t count) const {
   download_words(backend_, now.positions.data(), positions_.get(), now.positions.size() * 4);
   const KvView kv = now.view();
   const Lane& lane = now.lanes[static_cast<size_t>(lane_index)];
-  const int32_t slots = kv.layout(lane).slots();
+  const int32_t slots = page_layout(kv, lane).slots();
   Output output{.name = "lane " + std::to_string(lane_index)};
   for (int32_t slot = 0; slot < count; ++slot) {
     output.exact.push_back(kv.page_positions(lane, slot / slots)[slot % slots]);

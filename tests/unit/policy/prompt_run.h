@@ -59,7 +59,7 @@ class PromptRun {
     std::vector<int32_t> page_ids;
     const KvView kv = view(layer, 0, lanes, page_ids);
     const Lane& lane = lanes[static_cast<size_t>(kv_head)];
-    const PageLayout layout = kv.layout(lane);
+    const PageLayout layout = page_layout(kv, lane);
     std::vector<float> result;
     for (int32_t slot = 0; slot < lane.length; ++slot) {
       const std::byte* page = kv.page(lane, slot / layout.slots());
