@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/cache/kv_cache.h"
 #include "server/loaded_model.h"
 #include "server/model/gguf.h"
@@ -31,9 +32,8 @@ absl::Status check_cache(const Config& config, const ModelShape& shape, Backend&
 }
 
 absl::StatusOr<ModelShape> read_model_shape(const GgufFile& file) {
-  const absl::StatusOr<std::string> architecture = file.string("general.architecture");
-  if (!architecture.ok()) return architecture.status();
-  return read_shape(file, *architecture);
+  PKV_ASSIGN_OR_RETURN(const std::string architecture, file.string("general.architecture"));
+  return read_shape(file, architecture);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 
 namespace pkv {
 namespace {
@@ -47,9 +48,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   const std::string& path = config.model.path;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel());
 
-  absl::StatusOr<std::unique_ptr<Backend>> backend = make_backend(backend_options(config.runtime));
-  if (!backend.ok()) return backend.status();
-  loaded->backend_ = *std::move(backend);
+  PKV_ASSIGN_OR_RETURN(loaded->backend_, make_backend(backend_options(config.runtime)));
 
   absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::open(path);
   if (!file.ok()) return about_file(file.status(), path);
@@ -66,11 +65,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, stop);
   if (!model.ok()) return about_file(model.status(), path);
   loaded->model_ = *std::move(model);
-  const int32_t page_bytes = cache_page_bytes(config.cache, *loaded->backend_);
-  if (absl::Status status = check_pool(config, page_bytes); !status.ok()) return status;
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::create(*loaded->model_, engine_options(config));
-  if (!engine.ok()) return engine.status();
-  loaded->engine_ = *std::move(engine);
+  PKV_RETURN_IF_ERROR(check_pool(config, cache_page_bytes(config.cache, *loaded->backend_)));
+  PKV_ASSIGN_OR_RETURN(loaded->engine_, Engine::create(*loaded->model_, engine_options(config)));
   if (stop.stop_requested()) return given_up();
   loaded->served_ = {.id = model_id(config.model),
                      .device = loaded->backend_->description(),

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 #include "server/text/utf8.h"
 
@@ -251,7 +252,7 @@ absl::StatusOr<RenderedChat> ChatTemplate::render(const Messages& messages, bool
               "send a prompt instead of messages"
             : "tokenizer.chat_template: the model has no chat template; send a prompt instead of messages");
   }
-  if (absl::Status status = check_messages(messages); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(check_messages(messages));
   PromptWriter out(tokenizer_);
   const std::optional<TokenId> bos = begin_of_text(tokenizer_);
   if (format_->bos_first && bos.has_value()) out.write_token(*bos);
@@ -260,7 +261,7 @@ absl::StatusOr<RenderedChat> ChatTemplate::render(const Messages& messages, bool
       render_headers(*format_, messages, add_generation_prompt, out);
       break;
     case ChatFormat::Shape::kAlternating:
-      if (absl::Status status = check_alternation(*format_, messages); !status.ok()) return status;
+      PKV_RETURN_IF_ERROR(check_alternation(*format_, messages));
       render_alternating(*format_, messages, tokenizer_, out);
       break;
   }
