@@ -97,17 +97,7 @@ absl::Status check_together(const Config& config) {
         config.about("metrics.listen", absl::StrCat("is \"", config.metrics.listen, "\", which server.listen (",
                                                     config.server.listen, ") takes; set another port")));
   }
-  if (config.cache.pool_bytes < static_cast<uint64_t>(config.cache.page_bytes)) {
-    return absl::InvalidArgumentError(
-        config.about("cache.pool_bytes", absl::StrCat("must hold a page of cache.page_bytes (", config.cache.page_bytes,
-                                                      "), not ", config.cache.pool_bytes)));
-  }
-  if (config.cache.pool_bytes / static_cast<uint64_t>(config.cache.page_bytes) > kMaxPages) {
-    return absl::InvalidArgumentError(config.about(
-        "cache.pool_bytes", absl::StrCat("must be at most ", kMaxPages, " pages of cache.page_bytes (",
-                                         config.cache.page_bytes, "), not ", show_bytes(config.cache.pool_bytes))));
-  }
-  return absl::OkStatus();
+  return config.cache.page_bytes == 0 ? absl::OkStatus() : check_pool(config, config.cache.page_bytes);
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path) {
@@ -127,6 +117,21 @@ absl::StatusOr<std::string> read_file(const std::string& path) {
 }
 
 }  // namespace
+
+absl::Status check_pool(const Config& config, int32_t page_bytes) {
+  const auto refuse = [&](const std::string& description) {
+    return absl::InvalidArgumentError(config.about("cache.pool_bytes", description));
+  };
+  if (config.cache.pool_bytes < static_cast<uint64_t>(page_bytes)) {
+    return refuse(
+        absl::StrCat("must hold a page of cache.page_bytes (", page_bytes, "), not ", config.cache.pool_bytes));
+  }
+  if (config.cache.pool_bytes / static_cast<uint64_t>(page_bytes) > kMaxPages) {
+    return refuse(absl::StrCat("must be at most ", kMaxPages, " pages of cache.page_bytes (", page_bytes, "), not ",
+                               show_bytes(config.cache.pool_bytes)));
+  }
+  return absl::OkStatus();
+}
 
 std::string Config::about(std::string_view key, std::string_view description) const {
   const auto place = places.find(key);

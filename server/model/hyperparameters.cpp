@@ -182,6 +182,17 @@ absl::StatusOr<ModelShape> read_shape(const GgufFile& file, const std::string& a
   return shape;
 }
 
+absl::Status check_attention(const ModelShape& shape, const Backend& backend) {
+  const absl::Status status =
+      backend.supports({.q_heads = shape.q_heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim});
+  if (status.ok()) return status;
+  const std::string keys = shape.architecture + ".attention.";
+  return unimplemented("keys '", keys, "head_count' (", shape.q_heads, "), '", keys, "head_count_kv' (", shape.kv_heads,
+                       "), '", keys, "key_length' (", shape.head_dim, "): the ", backend.name(),
+                       " device does not support this model: ", std::string(status.message()),
+                       "; runtime.device=reference may, slowly");
+}
+
 absl::StatusOr<RopeParameters> read_rope(const GgufFile& file, const ModelShape& shape) {
   KeyReader keys(file, shape.architecture);
   const int32_t rotary_dims = keys.integer("rope.dimension_count", 2, shape.head_dim, shape.head_dim);

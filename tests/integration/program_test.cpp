@@ -72,6 +72,9 @@ TEST(Program, CheckConfigRefusesWhatTheServerCouldNotRun) {
   EXPECT_THAT(refusal({"runtime.device=cuda:0"}), HasSubstr("--set: runtime.device: "));
   const test::TempFile model = test::make_tiny_llama({.head_dim = 64, .width = 256});
   EXPECT_THAT(refusal({"model.path=" + model.path(), "cache.page_bytes=256"}), HasSubstr("--set: cache.page_bytes: "));
+  const test::TempFile odd = test::make_tiny_llama({.head_dim = 12});
+  EXPECT_THAT(refusal({"model.path=" + odd.path(), "runtime.device=cpu"}),
+              AllOf(HasSubstr("--set: model.path: "), HasSubstr("'llama.attention.key_length' (12)")));
   const Outcome good = run({"--check-config", "--set", "model.path=" + model.path()});
   EXPECT_EQ(good.exit_code, 0) << good.output;
   EXPECT_THAT(good.output, ::testing::Not(HasSubstr("warning")));
