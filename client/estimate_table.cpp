@@ -16,10 +16,10 @@ const char* fits_word(const v1::EstimateCacheResponse& estimate) {
   return estimate.admissible_now() ? "now" : estimate.admissible_ever() ? "later" : "never";
 }
 
-// Of the bytes of a full cache at the end; pages can make a short prompt's cache larger than its entries.
-std::string saved_share(const v1::EstimateCacheResponse& estimate) {
+// Of the bytes of a full cache at the end.
+std::string share_saved(const v1::EstimateCacheResponse& estimate) {
   const auto full = static_cast<double>(estimate.full_bytes()), steady = static_cast<double>(estimate.steady_bytes());
-  return steady < full ? percent(full - steady, full) : "none";
+  return saved_share(full - steady, full);
 }
 
 std::string smallest_budget(const v1::EstimateCacheResponse& estimate) {
@@ -43,7 +43,7 @@ std::string estimate_table(const std::vector<EstimateRow>& rows) {
     table.rows.push_back({row.name, estimate.budget_tokens() ? absl::StrCat(estimate.budget_tokens()) : "all",
                           human_bytes(static_cast<double>(estimate.peak_bytes())),
                           human_bytes(static_cast<double>(estimate.steady_bytes())),
-                          human_bytes(static_cast<double>(estimate.full_bytes())), saved_share(estimate),
+                          human_bytes(static_cast<double>(estimate.full_bytes())), share_saved(estimate),
                           fits_word(estimate), smallest_budget(estimate)});
   }
   return text_table(table);
@@ -79,6 +79,9 @@ std::string estimate_verdict(const std::vector<EstimateRow>& rows, std::optional
   absl::StrAppend(&text, " The smallest cache for this prompt is ",
                   size_word_above(least->estimate.smallest_budget_bytes()), ", of ", policy_name(least->policy), ": ");
   const uint32_t largest = least->estimate.largest_budget_tokens();
+  if (least->smallest_bytes_fit && (largest == 0 || least->policy.budget().has_bytes())) {
+    return absl::StrCat(text, "--budget ", size_word_above(least->estimate.smallest_budget_bytes()), " would fit.");
+  }
   if (largest > 0) {
     return absl::StrCat(text, "--budget ", least->estimate.smallest_budget_tokens(), " to ", largest, " would fit.");
   }

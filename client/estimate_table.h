@@ -15,6 +15,8 @@ struct EstimateRow {
   std::string name;  // what the caller wrote: "pyramidkv:128"
   v1::CachePolicy policy;
   v1::EstimateCacheResponse estimate;
+  // Whether estimate.smallest_budget_bytes would fit where the policy as it is does not.
+  bool smallest_bytes_fit = false;
 };
 
 std::string estimate_table(const std::vector<EstimateRow>& rows);

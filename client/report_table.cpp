@@ -31,13 +31,11 @@ const char* scope_text(const v1::CacheReport& report) {
   }
 }
 
-bool saves(const v1::CacheReport& report) { return report.saved_bytes() > 0; }
-
 // Why a reply saved nothing though it did cut, or hardly had anything to cut.
 std::string nothing_saved(const v1::CacheReport& report) {
   const uint64_t allocated = report.allocated_bytes() + report.auxiliary_bytes();
   // A full cache that fills its pages needs a few per cent more than its entries; twice as much is a matter of pages.
-  if (saves(report) || (!report.compressed() && allocated < 2 * report.full_bytes())) return "";
+  if (report.saved_bytes() > 0 || (!report.compressed() && allocated < 2 * report.full_bytes())) return "";
   return absl::StrCat("nothing saved, the text is too short: every KV head holds whole pages, ",
                       human_bytes(static_cast<double>(allocated)), " together, and its entries would fill ",
                       human_bytes(static_cast<double>(report.full_bytes())));
@@ -62,22 +60,27 @@ const std::vector<Row>& rows() {
       {"peak, prefill included", [](const ReportColumn& c) { return human_bytes(c.cache.peak_bytes()); }},
       {"saved",
        [](const ReportColumn& c) {
-         return saves(c.cache) ? human_bytes(static_cast<double>(c.cache.saved_bytes())) : "nothing";
+         return saved_size(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
        }},
       {"saved share",
        [](const ReportColumn& c) {
-         return saves(c.cache)
-                    ? percent(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()))
-                    : "-";
+         return saved_share(static_cast<double>(c.cache.saved_bytes()), static_cast<double>(c.cache.full_bytes()));
        }},
       {"entries evicted", [](const ReportColumn& c) { return absl::StrCat(c.cache.evicted_entries()); }},
       {"attention kept, mean",
        [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().mean(), 1) : "-"; }},
       {"attention kept, worst head",
        [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().min(), 1) : "-"; }},
-      {"workspace beside the cache", [](const ReportColumn& c) { return human_bytes(c.cache.workspace_bytes()); }},
+      {"workspace beside the cache",
+       [](const ReportColumn& c) {
+         return c.cache.workspace_bytes() > 0 ? human_bytes(static_cast<double>(c.cache.workspace_bytes())) : "-";
+       }},
       {"time to first token",
-       [](const ReportColumn& c) { return absl::StrFormat("%.2f s", seconds(c.timings.time_to_first_token())); }},
+       [](const ReportColumn& c) {
+         const v1::Timings& timings = c.timings;
+         return timings.has_time_to_first_token() ? absl::StrFormat("%.2f s", seconds(timings.time_to_first_token()))
+                                                  : "-";
+       }},
       {"prefill", [](const ReportColumn& c) { return rate(c.usage.prompt_tokens(), seconds(c.timings.prefill())); }},
       {"decode",
        [](const ReportColumn& c) {
@@ -106,6 +109,13 @@ std::string human_bytes(double bytes) {
 std::string percent(double part, double whole) {
   return whole > 0 ? absl::StrFormat("%.1f %%", 100 * part / whole) : "-";
 }
+
+std::string saved_size(double saved, double full) {
+  if (full <= 0) return "-";
+  return saved > 0 ? human_bytes(saved) : "nothing";
+}
+
+std::string saved_share(double saved, double full) { return saved > 0 ? percent(saved, full) : "-"; }
 
 std::vector<std::pair<std::string, std::string>> report_figures(const ReportColumn& column) {
   std::vector<std::pair<std::string, std::string>> figures;

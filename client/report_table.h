@@ -22,6 +22,11 @@ struct ReportColumn {
 std::string human_bytes(double bytes);
 // "12.5 %" of `whole`, "-" where that is nothing.
 std::string percent(double part, double whole);
+// Bytes that were saved of those of a `full` cache, and their share: "nothing" and "-" where the cache is larger than
+// the entries of a full one, which is a matter of pages, "-" and "-" where there is no cache. What people read says it
+// like that everywhere; programs get the number.
+std::string saved_size(double saved, double full);
+std::string saved_share(double saved, double full);
 // The figures of one reply: label, text.
 std::vector<std::pair<std::string, std::string>> report_figures(const ReportColumn& column);
 // Side by side, one row per figure.

@@ -129,10 +129,10 @@ std::string policy_header(const Columns& columns) {
 std::string policy_row(const v1::PolicyStats& policy, const Columns& columns) {
   const auto saved = static_cast<double>(policy.saved_bytes());
   const auto full = static_cast<double>(policy.full_equivalent_bytes());
-  std::string text =
-      absl::StrFormat("%-13s %7u %12s %12s %12s", printable(policy.policy()), policy.running(),
-                      human_bytes(static_cast<double>(policy.held_bytes())), human_bytes(full), human_bytes(saved));
-  if (columns.share) absl::StrAppendFormat(&text, " %8s", percent(saved, full));
+  std::string text = absl::StrFormat("%-13s %7u %12s %12s %12s", printable(policy.policy()), policy.running(),
+                                     human_bytes(static_cast<double>(policy.held_bytes())), human_bytes(full),
+                                     saved_size(saved, full));
+  if (columns.share) absl::StrAppendFormat(&text, " %8s", saved_share(saved, full));
   if (columns.done) absl::StrAppendFormat(&text, " %9u", policy.requests_total());
   if (columns.evicted) absl::StrAppendFormat(&text, " %14u", policy.evicted_entries_total());
   return text;
@@ -191,8 +191,9 @@ std::vector<std::string> stats_view(const v1::Stats* previous, const v1::Stats& 
                                              rate_text(rate, &Rates::requests, "requests/s"))));
   const auto saved = static_cast<double>(memory.kv_saved_bytes());
   const auto full = static_cast<double>(memory.kv_full_equivalent_bytes());
-  lines.push_back(line(
-      "saved", absl::StrCat(human_bytes(saved), " of ", human_bytes(full), " in full caches: ", percent(saved, full))));
+  const std::string whole = full > 0 ? absl::StrCat(" of ", human_bytes(full), " in full caches") : "";
+  const std::string share = saved > 0 ? absl::StrCat(": ", saved_share(saved, full)) : "";
+  lines.push_back(line("saved", absl::StrCat(saved_size(saved, full), whole, share)));
   add_policies(now, style, lines);
   add_requests(now, style, lines);
   return lines;

@@ -26,7 +26,7 @@ std::string cache_part(const v1::CacheReport& cache) {
   } else {
     absl::StrAppend(&text, ": kept all ", human_bytes(static_cast<double>(cache.held_bytes())));
   }
-  absl::StrAppend(&text, saved > 0 ? absl::StrCat(", saved ", percent(saved, full)) : ", nothing saved");
+  absl::StrAppend(&text, saved > 0 ? absl::StrCat(", saved ", saved_share(saved, full)) : ", nothing saved");
   if (cache.has_recall() && cache.compressed()) absl::StrAppend(&text, "; recall ", percent(cache.recall().mean(), 1));
   return text + "; ";
 }

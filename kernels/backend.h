@@ -17,7 +17,9 @@
 #include <string>
 #include <string_view>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/entry_format.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
 #include "kernels/tensor.h"
@@ -89,12 +91,28 @@ struct ObserveArgs {
 enum class PoolKind : uint8_t { kNone, kMax, kAvg };          // Max pads with -inf, Avg with zeros that count
 enum class GroupReduce : uint8_t { kMean, kMax, kSum };       // over the G query heads of a KV head
 
+// What a backend wants where nobody asks for something else.
+struct BackendTraits {
+  int32_t page_bytes = 4096;   // of a cache page
+  int32_t prefill_rows = 256;  // of a prompt, computed together
+};
+
+// What a model wants of attention.
+struct AttentionShape {
+  int32_t q_heads = 0;
+  int32_t kv_heads = 0;
+  int32_t head_dim = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
 
   virtual std::string_view name() const = 0;     // reference, cpu, cuda
   virtual std::string description() const = 0;   // for people: device, instruction-set paths, threads
+  virtual BackendTraits traits() const { return {}; }
+  // UNIMPLEMENTED saying what it cannot compute. Asked when a model is loaded; the operations then rely on it.
+  virtual absl::Status supports(const AttentionShape&) const { return absl::OkStatus(); }
 
   // ---- memory -------------------------------------------------------------------------------------------------------------
   // Uninitialised [rows, cols]. RESOURCE_EXHAUSTED when the machine has no such memory.

@@ -1,13 +1,9 @@
 // What a kernel may know of the key/value cache. Plain data, the same structs on every backend.
 //
 // The unit of the cache is a LANE: one KV head of one layer of one sequence. A lane's entries lie in pages of a fixed number of
-// BYTES; a page belongs to one lane and holds `slots` entries, keys first and values after them:
-//
-//   keys    [head_dim][slots]   dimension-major: one dimension of all the page's slots is contiguous
-//   values  [slots][head_dim]   slot-major
-//
-// Entries are f16 or f32. How many slots a page has follows from the lane's entry format and is never assumed to be a power of
-// two. The original position of every slot lies in a side array indexed by page and slot.
+// BYTES; a page belongs to one lane. What an entry is and how a page is laid out is the entry format's (entry_format.h): how many
+// slots a page has follows from it and is never assumed to be a power of two. The original position of every slot lies in a side
+// array indexed by page and slot.
 #pragma once
 
 #include <cstddef>
@@ -15,21 +11,8 @@
 
 namespace pkv {
 
+// A format of cache entries: the number of its row in entry_format.h.
 enum class KvDtype : uint8_t { kF16, kF32 };
-
-constexpr int32_t kv_element_bytes(KvDtype dtype) { return dtype == KvDtype::kF16 ? 2 : 4; }
-
-// How one page of a lane is laid out.
-struct PageLayout {
-  KvDtype dtype = KvDtype::kF16;
-  int32_t head_dim = 0;
-  int32_t page_bytes = 0;
-
-  constexpr int32_t entry_bytes() const { return 2 * head_dim * kv_element_bytes(dtype); }  // key and value
-  constexpr int32_t slots() const { return page_bytes / entry_bytes(); }
-  constexpr int32_t value_offset() const { return slots() * head_dim * kv_element_bytes(dtype); }  // bytes from page start
-  constexpr int32_t pages_for(int32_t entries) const { return (entries + slots() - 1) / slots(); }
-};
 
 // One lane as one step sees it. Slot s lies in page page_ids[first_page + s / slots], place s % slots.
 //
@@ -55,7 +38,6 @@ struct KvView {
   int32_t position_stride = 0;         // slots of the densest entry format
   int32_t head_dim = 0;
 
-  PageLayout layout(const Lane& lane) const { return {lane.dtype, head_dim, page_bytes}; }
   std::byte* page(const Lane& lane, int32_t page_index) const {
     return pool + static_cast<int64_t>(page_ids[lane.first_page + page_index]) * page_bytes;
   }

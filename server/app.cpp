@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/status_macros.h"
 #include "server/rpc/library_logs.h"
 #include "server/startup_warnings.h"
 
@@ -45,24 +46,19 @@ App::~App() {
 }
 
 absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log& log, const AppOptions& options) {
-  absl::StatusOr<PolicyCatalog> policies = PolicyCatalog::create(config.policies, config.cache.dtype);
-  if (!policies.ok()) return policies.status();
-  std::unique_ptr<App> app(new App(config, log, options, *std::move(policies)));
-  absl::StatusOr<std::unique_ptr<RpcServer>> rpc =
-      RpcServer::start({.listen = config.server.listen,
-                        .reflection = config.server.reflection,
-                        .health = {.ready = [self = app.get()] { return self->ready(); },
-                                   .live = [self = app.get()] { return self->live(); }}},
-                       app->state_);
-  if (!rpc.ok()) return rpc.status();
-  app->rpc_ = *std::move(rpc);
+  PKV_ASSIGN_OR_RETURN(PolicyCatalog policies, PolicyCatalog::create(config.policies, config.cache.dtype));
+  std::unique_ptr<App> app(new App(config, log, options, std::move(policies)));
+  PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.listen = config.server.listen,
+                                                    .reflection = config.server.reflection,
+                                                    .health = {.ready = [self = app.get()] { return self->ready(); },
+                                                               .live = [self = app.get()] { return self->live(); }}},
+                                                   app->state_));
   if (!config.metrics.listen.empty()) {
-    absl::StatusOr<std::unique_ptr<MetricsExporter>> metrics =
+    PKV_ASSIGN_OR_RETURN(
+        app->metrics_,
         MetricsExporter::start(config.metrics.listen, {.snapshot = [self = app.get()] { return self->snapshot(); },
                                                        .live = [self = app.get()] { return self->live(); },
-                                                       .ready = [self = app.get()] { return self->ready(); }});
-    if (!metrics.ok()) return metrics.status();
-    app->metrics_ = *std::move(metrics);
+                                                       .ready = [self = app.get()] { return self->ready(); }}));
   }
   for (const std::string& warning : startup_warnings(config, memory_limit())) log.warn(warning);
   log.info("listening, loading the model",
@@ -72,9 +68,7 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
 
 absl::Status App::load() {
   const absl::Time begin = absl::Now();
-  absl::StatusOr<std::unique_ptr<LoadedModel>> loaded = LoadedModel::load(config_, abandon_.get_token());
-  if (!loaded.ok()) return loaded.status();
-  model_ = *std::move(loaded);
+  PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config_, abandon_.get_token()));
   const ServedModel& served = model_->served();
   state_.publish(&served);
   rpc_->refresh_health();
@@ -133,6 +127,13 @@ absl::Status App::live() const {
 absl::Status App::engine_failure() const {
   const ServedModel* served = state_.model();
   return served == nullptr ? absl::OkStatus() : served->engine->failure();
+}
+
+uint32_t App::open_requests() const {
+  const ServedModel* served = state_.model();
+  if (served == nullptr) return 0;
+  const std::shared_ptr<const EngineStats> stats = served->engine->stats();
+  return stats->running + stats->waiting;
 }
 
 MetricsSnapshot App::snapshot() {

@@ -47,6 +47,8 @@ class App {
   absl::Status live() const;
 
   absl::Status engine_failure() const;  // OK, or what its engine came to
+  // Running and waiting, as the engine last said; thread-safe, and it does not block.
+  uint32_t open_requests() const;
   int port() const { return rpc_->port(); }
   int metrics_port() const { return metrics_ == nullptr ? 0 : metrics_->port(); }
 

@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/cache/kv_cache.h"
 #include "server/loaded_model.h"
 #include "server/model/gguf.h"
@@ -23,7 +24,7 @@ absl::Status check_cache(const Config& config, const ModelShape& shape, Backend&
   const CacheGeometry geometry{.layers = shape.layers,
                                .kv_heads = shape.kv_heads,
                                .head_dim = shape.head_dim,
-                               .page_bytes = config.cache.page_bytes};
+                               .page_bytes = cache_page_bytes(config.cache, backend)};
   const absl::Status made = KvCache::create(backend, geometry, config.cache.pool_bytes).status();
   if (made.ok()) return made;
   return absl::IsInvalidArgument(made) ? refuse(config, "cache.page_bytes", made, "set larger pages")
@@ -31,9 +32,8 @@ absl::Status check_cache(const Config& config, const ModelShape& shape, Backend&
 }
 
 absl::StatusOr<ModelShape> read_model_shape(const GgufFile& file) {
-  const absl::StatusOr<std::string> architecture = file.string("general.architecture");
-  if (!architecture.ok()) return architecture.status();
-  return read_shape(file, *architecture);
+  PKV_ASSIGN_OR_RETURN(const std::string architecture, file.string("general.architecture"));
+  return read_shape(file, architecture);
 }
 
 }  // namespace
@@ -41,12 +41,16 @@ absl::StatusOr<ModelShape> read_model_shape(const GgufFile& file) {
 absl::Status check_on_this_machine(const Config& config) {
   const absl::StatusOr<std::unique_ptr<Backend>> backend = make_backend(backend_options(config.runtime));
   if (!backend.ok()) return refuse(config, "runtime.device", backend.status(), "auto takes what there is");
+  if (absl::Status status = check_pool(config, cache_page_bytes(config.cache, **backend)); !status.ok()) return status;
   if (config.model.path.empty()) return absl::OkStatus();
   constexpr std::string_view kWayOut = "name a GGUF file that this user can read";
   const absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::open(config.model.path);
   if (!file.ok()) return refuse(config, "model.path", file.status(), kWayOut);
   const absl::StatusOr<ModelShape> shape = read_model_shape(**file);
   if (!shape.ok()) return refuse(config, "model.path", shape.status(), kWayOut);
+  if (const absl::Status fits = check_attention(*shape, **backend); !fits.ok()) {
+    return absl::InvalidArgumentError(config.about("model.path", std::string(fits.message())));
+  }
   return check_cache(config, *shape, **backend);
 }
 

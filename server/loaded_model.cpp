@@ -1,24 +1,20 @@
 #include "server/loaded_model.h"
 
-#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 
 namespace pkv {
 namespace {
-
-// Rows of a prompt that are computed together, unless a step may have fewer.
-constexpr int32_t kPrefillChunkRows = 256;
 
 EngineOptions engine_options(const Config& config) {
   return {.pool_bytes = config.cache.pool_bytes,
           .page_bytes = config.cache.page_bytes,
           .max_running = config.scheduler.max_running,
           .max_waiting = config.scheduler.max_waiting,
-          .prefill_chunk_rows = std::min(kPrefillChunkRows, config.scheduler.step_tokens),
           .step_tokens = config.scheduler.step_tokens,
           .workspace_bytes = config.runtime.workspace_bytes};
 }
@@ -44,13 +40,15 @@ BackendOptions backend_options(const RuntimeConfig& config) {
           .isa = config.isa == "auto" ? "" : config.isa};
 }
 
+int32_t cache_page_bytes(const CacheConfig& config, const Backend& backend) {
+  return config.page_bytes == 0 ? backend.traits().page_bytes : config.page_bytes;
+}
+
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config, const std::stop_token& stop) {
   const std::string& path = config.model.path;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel());
 
-  absl::StatusOr<std::unique_ptr<Backend>> backend = make_backend(backend_options(config.runtime));
-  if (!backend.ok()) return backend.status();
-  loaded->backend_ = *std::move(backend);
+  PKV_ASSIGN_OR_RETURN(loaded->backend_, make_backend(backend_options(config.runtime)));
 
   absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::open(path);
   if (!file.ok()) return about_file(file.status(), path);
@@ -67,9 +65,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, stop);
   if (!model.ok()) return about_file(model.status(), path);
   loaded->model_ = *std::move(model);
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::create(*loaded->model_, engine_options(config));
-  if (!engine.ok()) return engine.status();
-  loaded->engine_ = *std::move(engine);
+  PKV_RETURN_IF_ERROR(check_pool(config, cache_page_bytes(config.cache, *loaded->backend_)));
+  PKV_ASSIGN_OR_RETURN(loaded->engine_, Engine::create(*loaded->model_, engine_options(config)));
   if (stop.stop_requested()) return given_up();
   loaded->served_ = {.id = model_id(config.model),
                      .device = loaded->backend_->description(),

@@ -41,6 +41,8 @@ class LoadedModel {
 
 // How the backend of a configuration is made.
 BackendOptions backend_options(const RuntimeConfig& config);
+// Bytes of a page: the configuration's, or the backend's choice.
+int32_t cache_page_bytes(const CacheConfig& config, const Backend& backend);
 
 // SHA-256 of a file, lower-case hexadecimal. NOT_FOUND where it cannot be read, CANCELLED soon after `stop` is
 // requested.

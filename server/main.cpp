@@ -10,10 +10,12 @@
 #include <future>
 #include <initializer_list>
 #include <memory>
+#include <mutex>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/app.h"
 #include "server/command_line.h"
@@ -30,6 +32,8 @@ constexpr int kWrongUsage = 2;
 constexpr long kCheckNanoseconds = 100'000'000;
 // What a load that is given up may take to notice it.
 constexpr std::chrono::seconds kAbandonTime(1);
+// What the last line of the log may take.
+constexpr unsigned kLastWordsSeconds = 1;
 
 int refuse(const absl::Status& status) {
   std::fprintf(stderr, "pyramidkv-server: %s\n", std::string(status.message()).c_str());
@@ -51,6 +55,50 @@ sigset_t set_of(std::initializer_list<int> signals) {
 
 enum class End { kAsked, kLoadFailed, kEngineFailed, kPortLost };
 
+// From its making on the next SIGTERM or SIGINT ends the process at once. While this lives, the log says so. `ending`:
+// what the server is ending for already.
+class EndAtNextSignal {
+ public:
+  EndAtNextSignal(const App& app, const Log& log, End ending)
+      : last_words_(std::make_shared<LastWords>(&app, &log, ending)) {
+    std::thread([last_words = last_words_] {
+      const sigset_t signals = set_of({SIGTERM, SIGINT});
+      int signal = 0;
+      sigwait(&signals, &signal);
+      alarm(kLastWordsSeconds);  // ends the process where writing to the log blocks
+      last_words->say(signal);
+      _exit(kFailure);
+    }).detach();
+  }
+  ~EndAtNextSignal() { last_words_->forget(); }
+  EndAtNextSignal(const EndAtNextSignal&) = delete;
+  EndAtNextSignal& operator=(const EndAtNextSignal&) = delete;
+
+ private:
+  class LastWords {
+   public:
+    LastWords(const App* app, const Log* log, End ending) : app_(app), log_(log), ending_(ending) {}
+    void say(int signal) {
+      const std::lock_guard lock(mutex_);
+      if (app_ == nullptr) return;
+      const uint32_t requests = app_->open_requests();
+      log_->warn(absl::StrCat(ending_ == End::kAsked ? "second " : "", signal == SIGINT ? "SIGINT" : "SIGTERM",
+                              ": ending at once, ", requests, requests == 1 ? " request" : " requests", " cut off"));
+    }
+    void forget() {
+      const std::lock_guard lock(mutex_);
+      app_ = nullptr;
+    }
+
+   private:
+    std::mutex mutex_;
+    const App* app_;  // null: it is being taken down
+    const Log* log_;
+    const End ending_;
+  };
+  std::shared_ptr<LastWords> last_words_;  // the thread's too, which nothing ends
+};
+
 // The server's life after its start: the model loads on a thread of its own, this one takes the signals.
 class Life {
  public:
@@ -67,7 +115,7 @@ class Life {
       log_.error(std::string(load_status_.message()));
       _exit(kFailure);  // as in abandon_load()
     }
-    end_at_next_signal();
+    const EndAtNextSignal impatient(app_, log_, end);
     if (!loaded()) abandon_load();
     const bool failed = end == End::kEngineFailed;
     if (end == End::kPortLost) {
@@ -103,16 +151,6 @@ class Life {
       if (!app_.engine_failure().ok()) return End::kEngineFailed;
       if (grpc_has_lost_a_port()) return End::kPortLost;
     }
-  }
-
-  // From now on SIGTERM or SIGINT ends the process at once.
-  static void end_at_next_signal() {
-    std::thread([] {
-      const sigset_t signals = set_of({SIGTERM, SIGINT});
-      int signal = 0;
-      sigwait(&signals, &signal);
-      _exit(kFailure);
-    }).detach();
   }
 
   // Ends the process, unless the load turns out to be done. One that notices in time gives back what it holds, of a

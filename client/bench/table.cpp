@@ -58,10 +58,11 @@ void add_rates(std::vector<Row>& rows, const BenchReport& report) {
 }
 
 void add_memory(std::vector<Row>& rows) {
-  rows.push_back(
-      {"saved, sum", [](const BenchFigures& f) { return human_bytes(static_cast<double>(f.sums.saved_bytes)); }});
+  rows.push_back({"saved, sum", [](const BenchFigures& f) {
+                    return saved_size(static_cast<double>(f.sums.saved_bytes), static_cast<double>(f.sums.full_bytes));
+                  }});
   rows.push_back({"saved share", [](const BenchFigures& f) {
-                    return percent(static_cast<double>(f.sums.saved_bytes), static_cast<double>(f.sums.full_bytes));
+                    return saved_share(static_cast<double>(f.sums.saved_bytes), static_cast<double>(f.sums.full_bytes));
                   }});
   rows.push_back({"kept at the end, mean",
                   [](const BenchFigures& f) { return percent(f.keep_ratio_sum, static_cast<double>(f.keep_ratios)); }});

@@ -17,6 +17,7 @@ namespace pkv::client {
 namespace {
 
 constexpr int kInterrupted = 130;  // as shells say it of SIGINT
+constexpr char kNoAnswerYet[] = "no answer yet";
 
 class Chat {
  public:
@@ -80,7 +81,7 @@ class Chat {
       print_details(options_, reply);
       last_ = std::move(reply);
     } else if (interrupt.token().stop_requested()) {
-      keep_part(reply.choices(0).text());
+      keep_part(reply.choices(0));
     } else {
       code_ = fail(client_, result.error,
                    {.surface = Surface::kChat, .max_tokens = options_.request.max_tokens.value_or(kDefaultMaxTokens)});
@@ -89,9 +90,12 @@ class Chat {
   }
 
   // An answer that was stopped: what came of it belongs to the conversation.
-  void keep_part(const std::string& text) {
+  void keep_part(const v1::Choice& part) {
+    const std::string& text = part.text();
     std::cerr << (text.empty() ? "stopped before it began; /retry asks again\n" : "stopped; what came is kept\n");
     if (!text.empty()) conversation_.answered(text);
+    forget_report(absl::StrCat("the last answer was stopped after ", part.token_ids_size(),
+                               " tokens, so there is no report of it"));
     if (reader_->terminal()) return;
     over_ = true;  // nobody is there to go on
     code_ = kInterrupted;
@@ -110,6 +114,7 @@ class Chat {
     if (command == "forget") forget(words);
     if (command == "reset") {
       conversation_.reset();
+      forget_report(kNoAnswerYet);
       std::cerr << "forgotten; the next message begins a new conversation\n";
     }
   }
@@ -129,6 +134,7 @@ class Chat {
       return;
     }
     const size_t forgotten = conversation_.forget(count);
+    if (forgotten > 0) forget_report("no answer since /forget");
     std::cerr << "dropped " << forgotten << ", " << conversation_.exchanges() << " exchanges left\n";
   }
 
@@ -179,7 +185,7 @@ class Chat {
                 << report_table({{reply_title(*last_), last_->cache(), last_->usage(), last_->timings()}})
                 << layer_bars(last_->cache());
     } else {
-      std::cerr << ", no answer yet\n";
+      std::cerr << ", " << why_no_report_ << "\n";
     }
   }
 
@@ -201,7 +207,14 @@ class Chat {
       code_ = usage_error(absl::StrCat("/load: ", path, " ", error));
       return;
     }
+    forget_report("no answer since /load");
     std::cerr << "loaded " << conversation_.exchanges() << " exchanges\n";
+  }
+
+  // There is no report any more of the conversation as it stands.
+  void forget_report(std::string why) {
+    last_.reset();
+    why_no_report_ = std::move(why);
   }
 
   Client& client_;
@@ -209,7 +222,8 @@ class Chat {
   const v1::Model model_;
   Conversation conversation_;
   std::unique_ptr<LineReader> reader_;
-  std::optional<v1::GenerateResponse> last_;
+  std::optional<v1::GenerateResponse> last_;  // the answer that ends the conversation
+  std::string why_no_report_ = kNoAnswerYet;  // where there is none
   bool over_ = false;
   int code_ = kGood;
 };

@@ -73,9 +73,10 @@ int run_stats(Client& client, const StatsOptions& options) {
             << human_bytes(memory.kv_full_equivalent_bytes()) << "; weights " << human_bytes(memory.weights_bytes())
             << "\n";
   for (const auto& policy : stats.policies()) {
-    std::cout << absl::StrFormat("%-14s %4u running %8u done  held %-12s saved %s\n", policy.policy(), policy.running(),
-                                 policy.requests_total(), human_bytes(policy.held_bytes()),
-                                 human_bytes(static_cast<double>(policy.saved_bytes())));
+    std::cout << absl::StrFormat(
+        "%-14s %4u running %8u done  held %-12s saved %s\n", policy.policy(), policy.running(), policy.requests_total(),
+        human_bytes(policy.held_bytes()),
+        saved_size(static_cast<double>(policy.saved_bytes()), static_cast<double>(policy.full_equivalent_bytes())));
   }
   for (const auto& request : stats.requests()) {
     std::cout << absl::StrFormat("%s  %s  %s  prompt %u  generated %u  held %s\n", printable(request.request_id()),

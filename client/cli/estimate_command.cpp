@@ -123,6 +123,27 @@ std::string chosen_policies(const EstimateOptions& options, std::vector<Estimate
   return "";
 }
 
+// Puts the smallest size that `--budget` can have in the place of the server's figure, which is of the scope that the
+// row's own budget has: a budget in bytes has another one where none is named.
+void correct_smallest_budget(Client& client, v1::EstimateCacheRequest request, EstimateRow& row) {
+  v1::EstimateCacheResponse& estimate = row.estimate;
+  if (estimate.smallest_budget_tokens() == 0) return;
+  v1::CacheBudget& budget = *request.mutable_cache_policy()->mutable_budget();
+  budget.clear_max_bytes();
+  budget.clear_allow_shortfall();
+  const auto ask = [&](uint64_t bytes) {
+    budget.set_bytes(bytes);
+    return client.estimate_cache(request);
+  };
+  if (!row.policy.budget().has_bytes()) {
+    const auto least = ask(1);
+    estimate.set_smallest_budget_bytes(least ? least->smallest_budget_bytes() : 0);  // 0: it takes none in bytes
+  }
+  if (estimate.admissible_ever() || estimate.smallest_budget_bytes() == 0) return;
+  const auto smallest = ask(estimate.smallest_budget_bytes());
+  row.smallest_bytes_fit = smallest && smallest->admissible_ever();
+}
+
 int estimate_rows(Client& client, const EstimateOptions& options, const Lengths& lengths,
                   std::vector<EstimateRow>& rows) {
   for (EstimateRow& row : rows) {
@@ -140,6 +161,7 @@ int estimate_rows(Client& client, const EstimateOptions& options, const Lengths&
       return fail(client, result.error, {.max_tokens = lengths.answer});
     }
     row.estimate = *std::move(result.value);
+    if (!options.generate.json) correct_smallest_budget(client, request, row);
   }
   return kGood;
 }

@@ -5,7 +5,9 @@
 #include "absl/strings/str_cat.h"
 #include "client/cli/answer.h"
 #include "client/cli/command_support.h"
+#include "client/cli/progress.h"
 #include "client/cli/prompt_input.h"
+#include "client/compared_replies.h"
 #include "client/inspect_page.h"
 #include "client/token_texts.h"
 
@@ -41,6 +43,49 @@ std::string chosen_policies(const InspectOptions& options, std::vector<NamedPoli
   return build_policy(cache, policies.emplace_back().policy);
 }
 
+int failed(const Client& client, const Error& error, const GenerateOptions& generate) {
+  return fail(client, error, {.max_tokens = generate.request.max_tokens.value_or(kDefaultMaxTokens)});
+}
+
+// All policies in one call, which reads the prompt once. Adds no views where that is not possible: comparisons are
+// greedy, take no stop texts and one entry format, and hold the caches of all policies at the same time. Whether a
+// request is so the server says, before it does any work; only of a temperature or an entry format that the request
+// leaves open it would make its own.
+int compare_policies(Client& client, const GenerateOptions& generate, const std::vector<NamedPolicy>& policies,
+                     const v1::GenerateRequest& request, InspectInput& input) {
+  const bool greedy = request.sampling().has_temperature() && request.sampling().temperature() == 0;
+  if (policies.size() < 2 || !greedy || policies[0].policy.has_preset()) return kGood;
+  v1::CompareRequest comparison;
+  *comparison.mutable_request() = request;
+  *comparison.mutable_request()->mutable_cache_policy() = policies[0].policy;
+  for (size_t i = 1; i < policies.size(); ++i) *comparison.add_policies() = policies[i].policy;
+  Progress progress(!generate.quiet, "comparing");
+  const auto result = client.compare(comparison);
+  progress.end();
+  if (!result) {
+    const grpc::StatusCode code = result.error.code;
+    const bool alone = code == grpc::StatusCode::INVALID_ARGUMENT || code == grpc::StatusCode::FAILED_PRECONDITION;
+    return alone ? int{kGood} : failed(client, result.error, generate);
+  }
+  std::vector<v1::GenerateResponse> replies = compared_replies(*result);
+  for (size_t i = 0; i < std::min(replies.size(), policies.size()); ++i)
+    input.views.push_back({policies[i].text, std::move(replies[i])});
+  return kGood;
+}
+
+int ask_one_by_one(Client& client, const GenerateOptions& generate, const std::vector<NamedPolicy>& policies,
+                   v1::GenerateRequest request, InspectInput& input) {
+  for (const NamedPolicy& named : policies) {
+    request.clear_cache_policy();
+    if (named.policy.ByteSizeLong() > 0) *request.mutable_cache_policy() = named.policy;
+    v1::GenerateResponse reply;
+    const auto result = fetch_answer(client, request, {.silent = true, .quiet = generate.quiet}, reply);
+    if (!result) return failed(client, result.error, generate);
+    input.views.push_back({policies.size() > 1 ? named.text : reply_title(reply), std::move(reply)});
+  }
+  return kGood;
+}
+
 int ask_views(Client& client, InspectOptions& options, InspectInput& input) {
   GenerateOptions& generate = options.generate;
   std::vector<NamedPolicy> policies;
@@ -55,14 +100,9 @@ int ask_views(Client& client, InspectOptions& options, InspectInput& input) {
   generate.request.report = "positions";
   v1::GenerateRequest request;
   if (const int code = prepare_request(client, generate, request); code != kGood) return code;
-  for (const NamedPolicy& named : policies) {
-    request.clear_cache_policy();
-    if (named.policy.ByteSizeLong() > 0) *request.mutable_cache_policy() = named.policy;
-    v1::GenerateResponse reply;
-    const auto result = fetch_answer(client, request, {.silent = true, .quiet = generate.quiet}, reply);
-    if (!result)
-      return fail(client, result.error, {.max_tokens = generate.request.max_tokens.value_or(kDefaultMaxTokens)});
-    input.views.push_back({policies.size() > 1 ? named.text : reply_title(reply), std::move(reply)});
+  if (const int code = compare_policies(client, generate, policies, request, input); code != kGood) return code;
+  if (input.views.empty()) {
+    if (const int code = ask_one_by_one(client, generate, policies, request, input); code != kGood) return code;
   }
   if (!options.tokens) return kGood;
   std::string why;

@@ -119,7 +119,9 @@ Command add_chat(CLI::App& app, GenerateOptions& options) {
 
 Command add_compare(CLI::App& app, CompareOptions& options) {
   CLI::App* command =
-      app.add_subcommand("compare", "One prompt under several policies: what each keeps, and what it costs the answer");
+      app.add_subcommand("compare",
+                         "One prompt under several policies: what each keeps, and what it costs the answer. Answers "
+                         "are greedy and end with tokens: no sampling options, --logit-bias or --stop");
   command
       ->add_option(
           "--policies", options.policies,

@@ -100,6 +100,21 @@ void add_length_options(CLI::App& app, RequestOptions& request) {
   add_count(app, "-n,--max-tokens", request.max_tokens, "Length of the answer at most, in tokens [256]")
       ->group(kSampling);
   app.add_flag("--ignore-eos", request.ignore_eos, "Go on behind the end token")->group(kSampling);
+  app.add_option_function<std::vector<std::string>>(
+         "--stop-id",
+         [&request](const std::vector<std::string>& words) {
+           for (const std::string& word : words) {
+             uint32_t id = 0;
+             if (!absl::SimpleAtoi(word, &id))
+               throw CLI::ValidationError("--stop-id", absl::StrCat("'", word, "' is no token id"));
+             request.stop_ids.push_back(id);
+           }
+         },
+         "Token id that ends the answer; may be repeated")
+      ->type_name("ID")
+      ->allow_extra_args(false)
+      ->take_all()
+      ->group(kSampling);
 }
 
 void add_sampling_options(CLI::App& app, GenerateOptions& options) {
@@ -120,21 +135,6 @@ void add_sampling_options(CLI::App& app, GenerateOptions& options) {
       ->type_name("N")
       ->group(kSampling);
   add_repeated(app, "--stop", request.stop, "Text that ends the answer; may be repeated")->group(kSampling);
-  app.add_option_function<std::vector<std::string>>(
-         "--stop-id",
-         [&request](const std::vector<std::string>& words) {
-           for (const std::string& word : words) {
-             uint32_t id = 0;
-             if (!absl::SimpleAtoi(word, &id))
-               throw CLI::ValidationError("--stop-id", absl::StrCat("'", word, "' is no token id"));
-             request.stop_ids.push_back(id);
-           }
-         },
-         "Token id that ends the answer; may be repeated")
-      ->type_name("ID")
-      ->allow_extra_args(false)
-      ->take_all()
-      ->group(kSampling);
   add_repeated(app, "--logit-bias", request.logit_bias, "-100 to 100, added to a token's logit; may be repeated")
       ->type_name("ID:VALUE")
       ->group(kSampling);

@@ -18,7 +18,7 @@ void add_budget_options(CLI::App& app, PolicyOptions& cache);
 // The policy and its parameters, budget options included.
 void add_policy_options(CLI::App& app, PolicyOptions& cache);
 void add_sampling_options(CLI::App& app, GenerateOptions& options);
-// The length of an answer, which add_sampling_options has too.
+// What ends an answer by tokens, which add_sampling_options has too.
 void add_length_options(CLI::App& app, RequestOptions& request);
 void add_report_option(CLI::App& app, GenerateOptions& options);
 void add_token_options(CLI::App& app, RequestOptions& request);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 
 namespace pkv {
@@ -46,14 +47,14 @@ CpuAttention::CpuAttention(const IsaFeatures& features, bool exact, ThreadPool& 
 
 LanePages lane_pages(const KvView& kv, int32_t lane) {
   const Lane& view = kv.lanes[lane];
-  const PageLayout layout = kv.layout(view);
+  const PageLayout layout = page_layout(kv, view);
   return {.pool = kv.pool,
           .page_ids = kv.page_ids + view.first_page,
           .page_bytes = kv.page_bytes,
           .value_offset = layout.value_offset(),
           .slots = layout.slots(),
           .head_dim = kv.head_dim,
-          .half = view.dtype == KvDtype::kF16};
+          .format = view.dtype};
 }
 
 void CpuAttention::for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body) {
@@ -61,9 +62,21 @@ void CpuAttention::for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body
   for (int64_t task = 0; task < tasks; ++task) body(task, 0);
 }
 
+absl::Status CpuAttention::supports(const AttentionShape& shape) {
+  if (shape.head_dim % kHeadDimMultiple != 0) {
+    return absl::UnimplementedError(
+        absl::StrCat("head sizes are multiples of ", kHeadDimMultiple, ", not ", shape.head_dim));
+  }
+  if (shape.q_heads % shape.kv_heads != 0 || shape.q_heads / shape.kv_heads > kMaxQueryGroup) {
+    return absl::UnimplementedError(absl::StrCat("up to ", kMaxQueryGroup, " query heads share a KV head, not ",
+                                                 shape.q_heads, " heads ", shape.kv_heads));
+  }
+  return absl::OkStatus();
+}
+
 void CpuAttention::attend(const AttendArgs& args) {
-  PKV_CHECK(args.q_heads % args.kv_heads == 0, "query heads are a multiple of KV heads");
-  PKV_CHECK(args.kv.head_dim % 8 == 0, "head size is a multiple of 8");
+  PKV_CHECK(supports({args.q_heads, args.kv_heads, args.kv.head_dim}).ok(),
+            "a model is loaded only if it is supported");
   if (args.phase == Phase::kDecode) {
     decode(args);
   } else {

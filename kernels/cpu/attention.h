@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/attention_kernels.h"
 #include "kernels/cpu/isa.h"
@@ -30,6 +31,10 @@ class FloatScratch {
   int64_t capacity_ = 0;
 };
 
+// What the kernels can compute.
+constexpr int32_t kHeadDimMultiple = 8;
+constexpr int32_t kMaxQueryGroup = 64;  // query heads of a KV head
+
 // Elements to move or to pass over, below which one thread does it all.
 constexpr int64_t kMinParallelElements = 32 * 1024;
 
@@ -41,6 +46,7 @@ class CpuAttention {
 
   void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
                 std::span<const RowSpan> spans, int32_t kv_heads);
+  static absl::Status supports(const AttentionShape& shape);  // as Backend's
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
@@ -87,7 +93,7 @@ class CpuAttention {
   void for_each_panel(const ObserveArgs& args, const ObserveChunk& chunk, Visit visit);
   template <typename Body>
   int32_t for_each_key_tile(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t slots, Body body);
-  const float* float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const;
+  float* float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const;
   // Calls body(task, thread) for every task, by other threads too where `parallel` says that it is worth waking them.
   void for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body);
 

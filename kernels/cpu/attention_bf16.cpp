@@ -108,13 +108,15 @@ void pack_values_of(const LanePages& pages, int32_t first, int32_t count, uint32
 }
 
 void pack_keys(const LanePages& pages, int32_t first, int32_t count, void* out) {
-  pages.half ? pack_keys_of<uint16_t>(pages, first, count, static_cast<uint32_t*>(out))
-             : pack_keys_of<float>(pages, first, count, static_cast<uint32_t*>(out));
+  with_elements(pages.format, [&](auto elements) {
+    pack_keys_of<typename decltype(elements)::Key>(pages, first, count, static_cast<uint32_t*>(out));
+  });
 }
 
 void pack_values(const LanePages& pages, int32_t first, int32_t count, void* out) {
-  pages.half ? pack_values_of<uint16_t>(pages, first, count, static_cast<uint32_t*>(out))
-             : pack_values_of<float>(pages, first, count, static_cast<uint32_t*>(out));
+  with_elements(pages.format, [&](auto elements) {
+    pack_values_of<typename decltype(elements)::Value>(pages, first, count, static_cast<uint32_t*>(out));
+  });
 }
 
 // sum[r][v] += a[r * a_stride] . b[v], `depth` pairs deep; a steps by a_step and b by kPanelCols.

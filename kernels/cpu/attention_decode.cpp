@@ -105,10 +105,8 @@ void CpuAttention::run_decode_tiles(const AttendArgs& args, int64_t begin, int64
 
 void CpuAttention::finish_decode_unit(const AttendArgs& args, const DecodeUnit& unit, const float* partials) {
   const int32_t group = args.q_heads / args.kv_heads;
-  constexpr int32_t kMaxGroup = 64;
-  PKV_CHECK(group <= kMaxGroup, "at most 64 query heads share a KV head");
-  float max[kMaxGroup];
-  float sum[kMaxGroup];
+  float max[kMaxQueryGroup];
+  float sum[kMaxQueryGroup];
   kernels_.combine_tiles(
       {.partials = partials,
        .tiles = unit.tiles,

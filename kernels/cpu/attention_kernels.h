@@ -6,6 +6,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/entry_elements.h"
+
 namespace pkv {
 
 // Prompt attention and observation walk a lane in tiles of this many slots, counted from the lane's start.
@@ -32,7 +34,7 @@ struct LanePages {
   int32_t value_offset = 0;  // bytes from a page's start to its values
   int32_t slots = 0;         // per page
   int32_t head_dim = 0;
-  bool half = false;  // entries are f16, otherwise f32
+  KvDtype format = KvDtype::kF32;
 };
 
 // One query row's G heads over whole pages of one lane, from the first slot of pages.page_ids[0] on. Scores are in log2

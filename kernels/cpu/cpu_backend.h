@@ -25,6 +25,7 @@ class CpuBackend final : public Backend {
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override;
+  absl::Status supports(const AttentionShape& shape) const override { return CpuAttention::supports(shape); }
 
   absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
   absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;

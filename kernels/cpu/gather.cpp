@@ -1,10 +1,10 @@
 // Moves entries between slots, within a lane or from one to another. Where nothing is overwritten before it is read the
 // entries stream to their places; otherwise all of them go through scratch memory.
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/entry_elements.h"
 
 namespace pkv {
 namespace {
@@ -25,45 +25,47 @@ struct GatherJob {
 };
 
 // Where an entry lies: dimension k of the key at key[k * key_stride], of the value at value[k].
-template <typename T>
+template <typename Elements>
 struct EntryPlace {
-  T* key;
+  typename Elements::Key* key;
   int64_t key_stride;
-  T* value;
+  typename Elements::Value* value;
 };
 
-template <typename T>
+template <typename Elements>
 class LanePlaces {
  public:
-  LanePlaces(const KvView& kv, const Lane& lane)
-      : kv_(kv), lane_(lane), slots_(kv.layout(lane).slots()), value_offset_(kv.layout(lane).value_offset()) {}
-  EntryPlace<T> at(int32_t slot) const {
-    std::byte* page = kv_.page(lane_, slot / slots_);
-    const int32_t place = slot % slots_;
-    return {.key = reinterpret_cast<T*>(page) + place,
-            .key_stride = slots_,
-            .value = reinterpret_cast<T*>(page + value_offset_) + static_cast<int64_t>(place) * kv_.head_dim};
+  LanePlaces(const KvView& kv, const Lane& lane) : kv_(kv), lane_(lane), layout_(page_layout(kv, lane)) {}
+  EntryPlace<Elements> at(int32_t slot) const {
+    std::byte* page = kv_.page(lane_, slot / layout_.slots());
+    const int32_t place = slot % layout_.slots();
+    return {.key = reinterpret_cast<typename Elements::Key*>(page + layout_.key_at(place, 0)),
+            .key_stride = layout_.slots(),
+            .value = reinterpret_cast<typename Elements::Value*>(page + layout_.value_at(place, 0))};
   }
 
  private:
   const KvView& kv_;
   const Lane& lane_;
-  int32_t slots_;
-  int32_t value_offset_;
+  PageLayout layout_;
 };
 
-template <typename T>
+template <typename Elements>
 void gather_dims(const GatherJob& job, int32_t begin, int32_t end) {
-  const LanePlaces<T> from(job.kv, job.from);
-  const LanePlaces<T> to(job.kv, job.to);
-  const int32_t d = job.kv.head_dim;
+  using Key = typename Elements::Key;
+  using Value = typename Elements::Value;
+  const LanePlaces<Elements> from(job.kv, job.from);
+  const LanePlaces<Elements> to(job.kv, job.to);
+  const PageLayout layout = page_layout(job.kv, job.from);
+  const int64_t entry_bytes = layout.entry_bytes(), key_bytes = layout.format().key.bytes(job.kv.head_dim);
   const auto staged = [&](size_t i) {
-    T* entry = reinterpret_cast<T*>(job.staging) + static_cast<int64_t>(i) * 2 * d;
-    return EntryPlace<T>{.key = entry, .key_stride = 1, .value = entry + d};
+    std::byte* entry = reinterpret_cast<std::byte*>(job.staging) + static_cast<int64_t>(i) * entry_bytes;
+    return EntryPlace<Elements>{
+        .key = reinterpret_cast<Key*>(entry), .key_stride = 1, .value = reinterpret_cast<Value*>(entry + key_bytes)};
   };
-  const auto move = [&](const EntryPlace<T>& source, const EntryPlace<T>& target) {
+  const auto move = [&](const EntryPlace<Elements>& source, const EntryPlace<Elements>& target) {
     for (int32_t k = begin; k < end; ++k) target.key[k * target.key_stride] = source.key[k * source.key_stride];
-    std::memcpy(target.value + begin, source.value + begin, (end - begin) * sizeof(T));
+    std::copy(source.value + begin, source.value + end, target.value + begin);
   };
   for (size_t i = 0; i < job.kept.size(); ++i) {
     if (job.stays(i)) continue;
@@ -76,7 +78,7 @@ void gather_dims(const GatherJob& job, int32_t begin, int32_t end) {
 }
 
 void gather_positions(const GatherJob& job, int32_t* staging) {
-  const int32_t slots = job.kv.layout(job.from).slots();
+  const int32_t slots = page_layout(job.kv, job.from).slots();
   for (size_t i = 0; i < job.kept.size(); ++i) {
     staging[i] = job.kv.page_positions(job.from, job.kept[i] / slots)[job.kept[i] % slots];
   }
@@ -103,17 +105,15 @@ void CpuAttention::gather(const KvView& kv, int32_t from, const TensorView& kept
     streams = streams && (!job.in_place || job.kept[i] >= static_cast<int32_t>(i));
   }
   const int64_t elements = static_cast<int64_t>(count) * 2 * kv.head_dim;
-  if (!streams) job.staging = shared_.reserve(elements * kv_element_bytes(job.from.dtype) / sizeof(float));
+  const int64_t entry_bytes = page_layout(kv, job.from).entry_bytes();
+  constexpr int64_t kFloat = sizeof(float);
+  if (!streams) job.staging = shared_.reserve((count * entry_bytes + kFloat - 1) / kFloat);
   auto* positions = reinterpret_cast<int32_t*>(partials_.reserve(count));
   const int64_t tasks = (kv.head_dim + kDimsPerTask - 1) / kDimsPerTask;
   for_tasks(tasks, elements >= kMinParallelElements, [&](int64_t task, int32_t) {
     const int32_t begin = static_cast<int32_t>(task) * kDimsPerTask;
     const int32_t end = std::min(kv.head_dim, begin + kDimsPerTask);
-    if (job.from.dtype == KvDtype::kF16) {
-      gather_dims<uint16_t>(job, begin, end);
-    } else {
-      gather_dims<float>(job, begin, end);
-    }
+    with_elements(job.from.dtype, [&](auto elements) { gather_dims<decltype(elements)>(job, begin, end); });
     if (task == 0) gather_positions(job, positions);
   });
 }

@@ -6,6 +6,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/entry_elements.h"
 
 namespace pkv {
 namespace {
@@ -38,7 +39,7 @@ void for_each_page(int32_t slots, int32_t begin, int32_t end, Visit visit) {
 void norms_of(const float* __restrict keys, const PageLayout& layout, int32_t count, float* __restrict norms) {
   const int32_t slots = layout.slots();
   std::fill_n(norms, count, 0.0f);
-  for (int32_t k = 0; k < layout.head_dim; ++k, keys += slots) {
+  for (int32_t k = 0; k < layout.head_dim(); ++k, keys += slots) {
     for (int32_t j = 0; j < count; ++j) norms[j] += keys[j] * keys[j];
   }
   for (int32_t j = 0; j < count; ++j) norms[j] = std::sqrt(norms[j]);
@@ -48,7 +49,7 @@ void norms_of(const float* __restrict keys, const PageLayout& layout, int32_t co
 void add_scaled(const float* __restrict keys, const float* __restrict factors, const PageLayout& layout, int32_t count,
                 float* __restrict sums) {
   const int32_t slots = layout.slots();
-  for (int32_t k = 0; k < layout.head_dim; ++k, keys += slots, sums += slots) {
+  for (int32_t k = 0; k < layout.head_dim(); ++k, keys += slots, sums += slots) {
     for (int32_t j = 0; j < count; ++j) sums[j] += keys[j] * factors[j];
   }
 }
@@ -58,7 +59,7 @@ void products_of(const float* __restrict keys, const float* __restrict vector, c
                  float* __restrict products) {
   const int32_t slots = layout.slots();
   std::fill_n(products, count, 0.0f);
-  for (int32_t k = 0; k < layout.head_dim; ++k, keys += slots) {
+  for (int32_t k = 0; k < layout.head_dim(); ++k, keys += slots) {
     for (int32_t j = 0; j < count; ++j) products[j] += keys[j] * vector[k];
   }
 }
@@ -70,6 +71,17 @@ void turn_pairs(float* __restrict a, float* __restrict b, int32_t count, float c
     a[j] = x * cosine - y * sine;
     b[j] = x * sine + y * cosine;
   }
+}
+
+// `count` elements as floats: float32 where they lie, others in `room`; and from there back to where they lie.
+float* as_floats(const AttentionKernels&, float* keys, int64_t, float*) { return keys; }
+float* as_floats(const AttentionKernels& kernels, uint16_t* keys, int64_t count, float* room) {
+  kernels.to_float(keys, room, count);
+  return room;
+}
+void put_back(const AttentionKernels&, const float*, float*, int64_t) {}
+void put_back(const AttentionKernels& kernels, const float* room, uint16_t* keys, int64_t count) {
+  kernels.to_half(room, keys, count);
 }
 
 float inverse(float x) { return x > 0 ? 1.0f / x : 0.0f; }
@@ -92,19 +104,18 @@ struct CpuAttention::KeyTile {
 // Calls body(tile) for the tiles of slots [0, slots) of every lane, as many for each. Returns how many that are.
 template <typename Body>
 int32_t CpuAttention::for_each_key_tile(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t slots, Body body) {
-  // A page holds as many key elements as values: at most page_bytes / 4 of 2 bytes each.
-  const int64_t page_keys = kv.page_bytes / 4;
+  const int64_t page_keys = int64_t{kv.head_dim} * densest_slots(kv.head_dim, kv.page_bytes);
   for (FloatScratch& scratch : per_thread_) scratch.reserve(3 * page_keys);
   int32_t tiles = 0;
   for (int32_t row = 0; row < lanes; ++row) {
-    const int32_t each = tile_slots(kv.layout(kv.lanes[first_lane + row]));
+    const int32_t each = tile_slots(page_layout(kv, kv.lanes[first_lane + row]));
     tiles = std::max(tiles, (slots + each - 1) / each);
   }
   const bool parallel = static_cast<int64_t>(lanes) * slots * kv.head_dim >= kMinParallelElements;
   for_tasks(static_cast<int64_t>(lanes) * tiles, parallel, [&](int64_t task, int32_t thread) {
     const auto row = static_cast<int32_t>(task / tiles), index = static_cast<int32_t>(task % tiles);
     const Lane& lane = kv.lanes[first_lane + row];
-    const PageLayout layout = kv.layout(lane);
+    const PageLayout layout = page_layout(kv, lane);
     float* scratch = per_thread_[thread].reserve(0);
     body(KeyTile{.lane = lane,
                  .layout = layout,
@@ -120,12 +131,12 @@ int32_t CpuAttention::for_each_key_tile(const KvView& kv, int32_t first_lane, in
 }
 
 // The keys of one page, in place or converted into the tile's room.
-const float* CpuAttention::float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const {
-  const std::byte* keys = kv.page(tile.lane, page);
-  if (tile.lane.dtype == KvDtype::kF32) return reinterpret_cast<const float*>(keys);
+float* CpuAttention::float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const {
   const int64_t count = static_cast<int64_t>(tile.layout.slots()) * kv.head_dim;
-  kernels_.to_float(reinterpret_cast<const uint16_t*>(keys), tile.keys, count);
-  return tile.keys;
+  return with_elements(tile.lane.dtype, [&](auto elements) {
+    auto* keys = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, page));
+    return as_floats(kernels_, keys, count, tile.keys);
+  });
 }
 
 void CpuAttention::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
@@ -197,15 +208,15 @@ void CpuAttention::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes
     const int64_t slots = tile.layout.slots();
     const int32_t begin = std::max(tile.begin, first_slot), end = std::min(tile.end, tile.lane.length);
     for_each_page(tile.layout.slots(), begin, end, [&](const PagePart& part) {
-      const bool half = tile.lane.dtype == KvDtype::kF16;
-      std::byte* page = kv.page(tile.lane, part.page);
-      float* keys = half ? tile.keys : reinterpret_cast<float*>(page);
-      if (half) float_keys(kv, tile, part.page);
+      float* keys = float_keys(kv, tile, part.page);
       for (int32_t i = 0; i < pairs; ++i) {
         float* first = keys + i * step * slots + part.begin;
         turn_pairs(first, first + distance * slots, part.end - part.begin, cosines[i], sines[i]);
       }
-      if (half) kernels_.to_half(keys, reinterpret_cast<uint16_t*>(page), 2 * pairs * slots);
+      with_elements(tile.lane.dtype, [&](auto elements) {
+        auto* stored = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, part.page));
+        put_back(kernels_, keys, stored, 2 * pairs * slots);
+      });
     });
   });
 }

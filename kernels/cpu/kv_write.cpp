@@ -1,9 +1,9 @@
 // Writes new keys and values to their pages: values row by row, keys transposed to [head_dim][slots].
 #include <algorithm>
-#include <cstring>
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/entry_elements.h"
 
 namespace pkv {
 namespace {
@@ -26,36 +26,30 @@ void scatter_keys(const T* rows, int32_t count, int32_t head_dim, int32_t slots,
   }
 }
 
-void write_lane(const LaneRows& rows, const KvView& kv, void (*to_half)(const float*, uint16_t*, int64_t),
-                float* scratch) {
+using ToHalf = void (*)(const float*, uint16_t*, int64_t);
+
+void convert(const float* from, uint16_t* to, int32_t count, ToHalf to_half) { to_half(from, to, count); }
+void convert(const float* from, float* to, int32_t count, ToHalf) { std::copy_n(from, count, to); }
+
+template <typename Elements>
+void write_lane(const LaneRows& rows, const KvView& kv, ToHalf to_half, float* scratch) {
+  using Key = typename Elements::Key;
+  using Value = typename Elements::Value;
   const Lane& lane = *rows.lane;
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   const int32_t d = kv.head_dim;
   const int32_t slots = layout.slots();
-  const bool half = lane.dtype == KvDtype::kF16;
-  auto* halves = reinterpret_cast<uint16_t*>(scratch);
+  auto* keys = reinterpret_cast<Key*>(scratch);
   for (int32_t row = 0; row < rows.k.rows;) {
     const int32_t slot = lane.write_slot + row;
     const int32_t place = slot % slots;
     const int32_t count = std::min({kBlockRows, slots - place, static_cast<int32_t>(rows.k.rows) - row});
     std::byte* page = kv.page(lane, slot / slots);
-    std::byte* values = page + layout.value_offset();
     for (int32_t i = 0; i < count; ++i) {
-      const float* key = rows.k.f32_row(row + i);
-      const float* value = rows.v.f32_row(row + i);
-      if (half) {
-        to_half(key, halves + static_cast<int64_t>(i) * d, d);
-        to_half(value, reinterpret_cast<uint16_t*>(values) + static_cast<int64_t>(place + i) * d, d);
-      } else {
-        std::memcpy(scratch + static_cast<int64_t>(i) * d, key, d * sizeof(float));
-        std::memcpy(reinterpret_cast<float*>(values) + static_cast<int64_t>(place + i) * d, value, d * sizeof(float));
-      }
+      convert(rows.k.f32_row(row + i), keys + static_cast<int64_t>(i) * d, d, to_half);
+      convert(rows.v.f32_row(row + i), reinterpret_cast<Value*>(page + layout.value_at(place + i, 0)), d, to_half);
     }
-    if (half) {
-      scatter_keys(halves, count, d, slots, reinterpret_cast<uint16_t*>(page) + place);
-    } else {
-      scatter_keys(scratch, count, d, slots, reinterpret_cast<float*>(page) + place);
-    }
+    scatter_keys(keys, count, d, slots, reinterpret_cast<Key*>(page) + place);
     std::copy_n(rows.positions + row, count, kv.page_positions(lane, slot / slots) + place);
     row += count;
   }
@@ -75,7 +69,9 @@ void CpuAttention::write_kv(const TensorView& k, const TensorView& v, std::span<
                         .k = k.slice_rows(span.first_row, span.rows).slice_cols(head * kv.head_dim, kv.head_dim),
                         .v = v.slice_rows(span.first_row, span.rows).slice_cols(head * kv.head_dim, kv.head_dim),
                         .positions = positions.data() + span.first_row};
-    write_lane(rows, kv, kernels_.to_half, per_thread_[thread].reserve(0));
+    with_elements(rows.lane->dtype, [&](auto elements) {
+      write_lane<decltype(elements)>(rows, kv, kernels_.to_half, per_thread_[thread].reserve(0));
+    });
   };
   for_tasks(lanes, k.rows * k.cols >= kMinParallelElements, write);
 }

@@ -14,12 +14,12 @@ namespace {
 void write_slot(const KvView& kv, const Lane& lane, int32_t slot, const float* key, const float* value,
                 int32_t position) {
   PKV_CHECK(slot >= 0 && slot < lane.length, "write outside the lane");
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   const int32_t page_index = slot / layout.slots(), place = slot % layout.slots();
   std::byte* page = kv.page(lane, page_index);
-  for (int64_t i = 0; i < kv.head_dim; ++i) {
-    store_element(page, i * layout.slots() + place, lane.dtype, key[i]);
-    store_element(page + layout.value_offset(), static_cast<int64_t>(place) * kv.head_dim + i, lane.dtype, value[i]);
+  for (int32_t i = 0; i < kv.head_dim; ++i) {
+    store_element(page + layout.key_at(place, i), layout.format().key.element, key[i]);
+    store_element(page + layout.value_at(place, i), layout.format().value.element, value[i]);
   }
   kv.page_positions(lane, page_index)[place] = position;
 }

@@ -17,33 +17,38 @@ struct Entry {
   int32_t position = 0;
 };
 
+// Calls copy(bytes in the page, bytes of the entry, count) for every part of the entry at `slot` that lies in one
+// piece.
+template <typename Copy>
+void for_each_piece(const KvView& kv, const Lane& lane, int32_t slot, Entry& entry, Copy copy) {
+  const PageLayout layout = page_layout(kv, lane);
+  const EntryFormat& format = layout.format();
+  std::byte* page = kv.page(lane, slot / layout.slots());
+  const int32_t place = slot % layout.slots();
+  const auto element = static_cast<size_t>(format.key.bytes(1));
+  entry.key.resize(static_cast<size_t>(format.key.bytes(kv.head_dim)));
+  entry.value.resize(static_cast<size_t>(format.value.bytes(kv.head_dim)));
+  for (int32_t i = 0; i < kv.head_dim; ++i) {
+    copy(page + layout.key_at(place, i), entry.key.data() + static_cast<size_t>(i) * element, element);
+  }
+  copy(page + layout.value_at(place, 0), entry.value.data(), entry.value.size());
+}
+
 Entry read_entry(const KvView& kv, const Lane& lane, int32_t slot) {
   PKV_CHECK(slot >= 0 && slot < lane.length, "an entry outside the lane");
-  const PageLayout layout = kv.layout(lane);
-  const auto element = static_cast<size_t>(kv_element_bytes(lane.dtype));
-  const auto slots = static_cast<size_t>(layout.slots()), place = static_cast<size_t>(slot) % slots;
-  const std::byte* page = kv.page(lane, slot / layout.slots());
   Entry entry;
-  entry.key.resize(static_cast<size_t>(kv.head_dim) * element);
-  for (size_t i = 0; i < static_cast<size_t>(kv.head_dim); ++i) {
-    std::memcpy(entry.key.data() + i * element, page + (i * slots + place) * element, element);
-  }
-  const std::byte* value = page + layout.value_offset() + place * entry.key.size();
-  entry.value.assign(value, value + entry.key.size());
-  entry.position = kv.page_positions(lane, slot / layout.slots())[place];
+  for_each_piece(kv, lane, slot, entry,
+                 [](const std::byte* stored, std::byte* read, size_t count) { std::memcpy(read, stored, count); });
+  const int32_t slots = page_layout(kv, lane).slots();
+  entry.position = kv.page_positions(lane, slot / slots)[slot % slots];
   return entry;
 }
 
-void write_entry(const KvView& kv, const Lane& lane, int32_t slot, const Entry& entry) {
-  const PageLayout layout = kv.layout(lane);
-  const auto element = static_cast<size_t>(kv_element_bytes(lane.dtype));
-  const auto slots = static_cast<size_t>(layout.slots()), place = static_cast<size_t>(slot) % slots;
-  std::byte* page = kv.page(lane, slot / layout.slots());
-  for (size_t i = 0; i < static_cast<size_t>(kv.head_dim); ++i) {
-    std::memcpy(page + (i * slots + place) * element, entry.key.data() + i * element, element);
-  }
-  std::memcpy(page + layout.value_offset() + place * entry.value.size(), entry.value.data(), entry.value.size());
-  kv.page_positions(lane, slot / layout.slots())[place] = entry.position;
+void write_entry(const KvView& kv, const Lane& lane, int32_t slot, Entry& entry) {
+  for_each_piece(kv, lane, slot, entry,
+                 [](std::byte* stored, const std::byte* read, size_t count) { std::memcpy(stored, read, count); });
+  const int32_t slots = page_layout(kv, lane).slots();
+  kv.page_positions(lane, slot / slots)[slot % slots] = entry.position;
 }
 
 double length_of(const float* vector, int64_t count) { return std::sqrt(reference_dot(vector, vector, count)); }
@@ -100,14 +105,14 @@ void ReferenceBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t l
   turn.magnitude = 1;  // it was multiplied in when the keys were rotated first
   for (int32_t index = first_lane; index < first_lane + lanes; ++index) {
     const Lane& lane = kv.lanes[index];
-    const PageLayout layout = kv.layout(lane);
+    const PageLayout layout = page_layout(kv, lane);
     UnpackedLane unpacked(kv, lane, lane.length);
     for (int32_t slot = first_slot; slot < lane.length; ++slot) {
       float* key = unpacked.keys.data() + static_cast<int64_t>(slot) * kv.head_dim;
       rope({key, DType::kF32, 1, kv.head_dim, kv.head_dim}, std::span(&delta, 1), turn);
       std::byte* page = kv.page(lane, slot / layout.slots());
-      for (int64_t i = 0; i < kv.head_dim; ++i) {
-        store_element(page, i * layout.slots() + slot % layout.slots(), lane.dtype, key[i]);
+      for (int32_t i = 0; i < kv.head_dim; ++i) {
+        store_element(page + layout.key_at(slot % layout.slots(), i), layout.format().key.element, key[i]);
       }
     }
   }

@@ -8,9 +8,8 @@
 
 namespace pkv {
 
-float load_element(const std::byte* base, int64_t index, KvDtype dtype) {
-  const std::byte* at = base + index * kv_element_bytes(dtype);
-  if (dtype == KvDtype::kF32) {
+float load_element(const std::byte* at, ElementType type) {
+  if (type == ElementType::kF32) {
     float value;
     std::memcpy(&value, at, sizeof(value));
     return value;
@@ -20,9 +19,8 @@ float load_element(const std::byte* base, int64_t index, KvDtype dtype) {
   return half_to_float(half);
 }
 
-void store_element(std::byte* base, int64_t index, KvDtype dtype, float value) {
-  std::byte* at = base + index * kv_element_bytes(dtype);
-  if (dtype == KvDtype::kF32) {
+void store_element(std::byte* at, ElementType type, float value) {
+  if (type == ElementType::kF32) {
     std::memcpy(at, &value, sizeof(value));
     return;
   }
@@ -32,17 +30,16 @@ void store_element(std::byte* base, int64_t index, KvDtype dtype, float value) {
 
 UnpackedLane::UnpackedLane(const KvView& kv, const Lane& lane, int32_t count) : head_dim(kv.head_dim) {
   PKV_CHECK(count <= lane.length, "more slots are seen than the lane has");
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   keys.resize(static_cast<size_t>(count) * static_cast<size_t>(head_dim));
   values.resize(keys.size());
-  for (int64_t slot = 0; slot < count; ++slot) {
-    const auto page_index = static_cast<int32_t>(slot / layout.slots());
-    const int64_t place = slot % layout.slots();
-    const std::byte* page = kv.page(lane, page_index);
-    for (int64_t i = 0; i < head_dim; ++i) {
-      const auto to = static_cast<size_t>(slot * head_dim + i);
-      keys[to] = load_element(page, i * layout.slots() + place, lane.dtype);
-      values[to] = load_element(page + layout.value_offset(), place * head_dim + i, lane.dtype);
+  for (int32_t slot = 0; slot < count; ++slot) {
+    const int32_t place = slot % layout.slots();
+    const std::byte* page = kv.page(lane, slot / layout.slots());
+    for (int32_t i = 0; i < head_dim; ++i) {
+      const auto to = static_cast<size_t>(int64_t{slot} * head_dim + i);
+      keys[to] = load_element(page + layout.key_at(place, i), layout.format().key.element);
+      values[to] = load_element(page + layout.value_at(place, i), layout.format().value.element);
     }
   }
 }

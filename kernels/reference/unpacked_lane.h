@@ -5,13 +5,12 @@
 #include <cstdint>
 #include <vector>
 
-#include "kernels/kv_view.h"
+#include "kernels/entry_format.h"
 
 namespace pkv {
 
-// Element `index` of an array of the given format.
-float load_element(const std::byte* base, int64_t index, KvDtype dtype);
-void store_element(std::byte* base, int64_t index, KvDtype dtype, float value);
+float load_element(const std::byte* at, ElementType type);
+void store_element(std::byte* at, ElementType type, float value);
 
 // The first slots of a lane: keys and values [count, head_dim].
 struct UnpackedLane {

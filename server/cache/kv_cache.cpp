@@ -22,19 +22,18 @@ absl::Status check_geometry(const CacheGeometry& geometry) {
     return absl::InvalidArgumentError(
         absl::StrCat("pages of ", geometry.page_bytes, " bytes: must be a multiple of ", kPageAlignment));
   }
-  const int64_t largest_entry = int64_t{2} * geometry.head_dim * kv_element_bytes(KvDtype::kF32);
-  if (geometry.page_bytes < largest_entry) {
-    return absl::InvalidArgumentError(absl::StrCat("a page of ", geometry.page_bytes,
-                                                   " bytes holds no entry: one of f32 at head size ", geometry.head_dim,
-                                                   " has ", largest_entry, " bytes"));
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const PageLayout layout(format, geometry.head_dim, geometry.page_bytes);
+    if (layout.slots() >= 1) continue;
+    return absl::InvalidArgumentError(absl::StrCat("a page of ", geometry.page_bytes, " bytes holds no entry: one of ",
+                                                   format.name, " at head size ", geometry.head_dim, " has ",
+                                                   layout.entry_bytes(), " bytes"));
   }
   return absl::OkStatus();
 }
 
-// Slots per page of the densest entry format: the stride of the side array of positions.
-int32_t position_stride(const CacheGeometry& geometry) {
-  return std::max(geometry.layout(KvDtype::kF16).slots(), geometry.layout(KvDtype::kF32).slots());
-}
+// The stride of the side array of positions.
+int32_t position_stride(const CacheGeometry& geometry) { return densest_slots(geometry.head_dim, geometry.page_bytes); }
 
 void add(CacheBytes& bytes, int64_t held, int64_t allocated, int64_t auxiliary) {
   bytes.held += static_cast<uint64_t>(held);  // modulo 2^64, so negative changes subtract

@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/config/config_keys.h"
 #include "server/config/config_node.h"
 #include "server/config/config_values.h"
@@ -31,7 +32,7 @@ absl::Status unknown_key(const std::string& where, const std::string& name) {
 }
 
 absl::Status set(const ConfigKey& key, const ConfigNode& node, Config& config) {
-  if (absl::Status status = key.parse(node, config); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(key.parse(node, config));
   config.places[std::string(key.name)] = node.where;
   return absl::OkStatus();
 }
@@ -46,7 +47,7 @@ absl::Status apply(const ConfigNode& node, const std::string& path, Config& conf
   }
   for (const auto& [name, child] : node.entries) {
     const std::string full = path.empty() ? name : absl::StrCat(path, ".", name);
-    if (absl::Status status = apply(child, full, config); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(apply(child, full, config));
   }
   return absl::OkStatus();
 }
@@ -56,19 +57,16 @@ absl::Status assign(const ConfigKey& key, const std::string& value, const std::s
   ConfigNode node;
   node.scalar = value;
   if (std::holds_alternative<PresetsKey>(key.type)) {
-    absl::StatusOr<ConfigNode> mapping = parse_yaml(value, where);
-    if (!mapping.ok()) return mapping.status();
-    node = *std::move(mapping);
+    PKV_ASSIGN_OR_RETURN(node, parse_yaml(value, where));
   }
   node.where = where;
   return set(key, node, config);
 }
 
 absl::Status apply_environment(const std::vector<std::string>& environment, Config& config) {
-  const absl::StatusOr<std::vector<Variable>> variables = config_variables(environment);
-  if (!variables.ok()) return variables.status();
-  for (const Variable& variable : *variables) {
-    if (absl::Status status = assign(*variable.key, variable.value, variable.name, config); !status.ok()) return status;
+  PKV_ASSIGN_OR_RETURN(const std::vector<Variable> variables, config_variables(environment));
+  for (const Variable& variable : variables) {
+    PKV_RETURN_IF_ERROR(assign(*variable.key, variable.value, variable.name, config));
   }
   return absl::OkStatus();
 }
@@ -99,17 +97,7 @@ absl::Status check_together(const Config& config) {
         config.about("metrics.listen", absl::StrCat("is \"", config.metrics.listen, "\", which server.listen (",
                                                     config.server.listen, ") takes; set another port")));
   }
-  if (config.cache.pool_bytes < static_cast<uint64_t>(config.cache.page_bytes)) {
-    return absl::InvalidArgumentError(
-        config.about("cache.pool_bytes", absl::StrCat("must hold a page of cache.page_bytes (", config.cache.page_bytes,
-                                                      "), not ", config.cache.pool_bytes)));
-  }
-  if (config.cache.pool_bytes / static_cast<uint64_t>(config.cache.page_bytes) > kMaxPages) {
-    return absl::InvalidArgumentError(config.about(
-        "cache.pool_bytes", absl::StrCat("must be at most ", kMaxPages, " pages of cache.page_bytes (",
-                                         config.cache.page_bytes, "), not ", show_bytes(config.cache.pool_bytes))));
-  }
-  return absl::OkStatus();
+  return config.cache.page_bytes == 0 ? absl::OkStatus() : check_pool(config, config.cache.page_bytes);
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path) {
@@ -130,6 +118,21 @@ absl::StatusOr<std::string> read_file(const std::string& path) {
 
 }  // namespace
 
+absl::Status check_pool(const Config& config, int32_t page_bytes) {
+  const auto refuse = [&](const std::string& description) {
+    return absl::InvalidArgumentError(config.about("cache.pool_bytes", description));
+  };
+  if (config.cache.pool_bytes < static_cast<uint64_t>(page_bytes)) {
+    return refuse(
+        absl::StrCat("must hold a page of cache.page_bytes (", page_bytes, "), not ", config.cache.pool_bytes));
+  }
+  if (config.cache.pool_bytes / static_cast<uint64_t>(page_bytes) > kMaxPages) {
+    return refuse(absl::StrCat("must be at most ", kMaxPages, " pages of cache.page_bytes (", page_bytes, "), not ",
+                               show_bytes(config.cache.pool_bytes)));
+  }
+  return absl::OkStatus();
+}
+
 std::string Config::about(std::string_view key, std::string_view description) const {
   const auto place = places.find(key);
   return absl::StrCat(place == places.end() ? "" : place->second + ": ", std::string(key), ": ",
@@ -137,23 +140,21 @@ std::string Config::about(std::string_view key, std::string_view description) co
 }
 
 absl::StatusOr<Config> parse_config(const std::string& text, const ConfigSources& sources) {
-  absl::StatusOr<ConfigNode> root = parse_yaml(text, sources.path);
-  if (!root.ok()) return root.status();
+  PKV_ASSIGN_OR_RETURN(ConfigNode root, parse_yaml(text, sources.path));
   Config config;
-  if (absl::Status status = apply(*root, "", config); !status.ok()) return status;
-  if (absl::Status status = apply_environment(sources.environment, config); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(apply(root, "", config));
+  PKV_RETURN_IF_ERROR(apply_environment(sources.environment, config));
   for (const std::string& assignment : sources.assignments) {
-    if (absl::Status status = apply_option(assignment, config); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(apply_option(assignment, config));
   }
-  if (absl::Status status = check_together(config); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(check_together(config));
   return config;
 }
 
 absl::StatusOr<Config> load_config(const ConfigSources& sources) {
   if (sources.path.empty()) return parse_config("", sources);
-  absl::StatusOr<std::string> text = read_file(sources.path);
-  if (!text.ok()) return text.status();
-  return parse_config(*text, sources);
+  PKV_ASSIGN_OR_RETURN(std::string text, read_file(sources.path));
+  return parse_config(text, sources);
 }
 
 }  // namespace pkv

@@ -8,8 +8,9 @@
 #include <utility>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "kernels/kv_view.h"
+#include "kernels/entry_format.h"
 
 namespace pkv {
 
@@ -27,7 +28,7 @@ struct ModelConfig {
 struct CacheConfig {
   uint64_t pool_bytes = uint64_t{512} << 20;
   KvDtype dtype = KvDtype::kF16;
-  int32_t page_bytes = 4096;
+  int32_t page_bytes = 0;  // 0: the backend's choice
 };
 
 struct RuntimeConfig {
@@ -87,6 +88,9 @@ struct Config {
   // "server.yaml:12: model.path: `description`", for refusals that need more than the value.
   std::string about(std::string_view key, std::string_view description) const;
 };
+
+// Whether cache.pool_bytes has a possible number of pages, once their size is known; INVALID_ARGUMENT naming the key.
+absl::Status check_pool(const Config& config, int32_t page_bytes);
 
 // Where a configuration comes from; later ones win.
 struct ConfigSources {

@@ -54,8 +54,9 @@ const std::array kKeys = std::to_array<ConfigKey>({
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.cache.pool_bytes; }}},
     {"cache.dtype", "Format of cache entries where a request names none.",
      KvDtypeKey{[](Config& c) -> KvDtype& { return c.cache.dtype; }}},
-    {"cache.page_bytes", "Bytes of one cache page, which holds entries of one KV head of one layer of one request.",
-     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }, 64}},
+    {"cache.page_bytes",
+     "Bytes of one cache page, which holds entries of one KV head of one layer of one request. 0: the device's choice.",
+     IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }, 64, /*or_zero=*/true}},
     {"runtime.device", "What computes: auto is cpu; reference is slow, plain code to compare with.",
      TextKey{"auto, cpu, reference, cuda:N", is_device, [](Config& c) -> std::string& { return c.runtime.device; }}},
     {"runtime.compute",
@@ -104,7 +105,9 @@ struct Reader {
 
   bool operator()(const IntegerKey& key) const {
     const std::optional<int64_t> value = parse_integer(text);
-    if (!value || *value < key.min || *value > key.max || *value % key.multiple_of != 0) return false;
+    if (!value) return false;
+    const bool in_range = *value >= key.min && *value <= key.max && *value % key.multiple_of == 0;
+    if (!in_range && !(key.or_zero && *value == 0)) return false;
     key.field(config) = static_cast<int32_t>(*value);
     return true;
   }
@@ -131,16 +134,19 @@ struct Reader {
     return true;
   }
   bool operator()(const KvDtypeKey& key) const {
-    if (text != "f16" && text != "f32") return false;
-    key.field(config) = text == "f16" ? KvDtype::kF16 : KvDtype::kF32;
-    return true;
+    for (const EntryFormat& format : kEntryFormats.rows) {
+      if (text != format.name) continue;
+      key.field(config) = format.id;
+      return true;
+    }
+    return false;
   }
   bool operator()(const PresetsKey&) const { return false; }
 };
 
 struct Ranger {
   std::string operator()(const IntegerKey& key) const {
-    return absl::StrCat("a whole number from ", key.min, " to ", key.max,
+    return absl::StrCat(key.or_zero ? "0 or " : "", "a whole number from ", key.min, " to ", key.max,
                         key.multiple_of == 1 ? "" : absl::StrCat(", a multiple of ", key.multiple_of));
   }
   std::string operator()(const RealKey& key) const {
@@ -153,7 +159,12 @@ struct Ranger {
   }
   std::string operator()(const BooleanKey&) const { return "true, false"; }
   std::string operator()(const TextKey& key) const { return std::string(key.range); }
-  std::string operator()(const KvDtypeKey&) const { return "f16, f32"; }
+  std::string operator()(const KvDtypeKey&) const {
+    std::string names;
+    for (const EntryFormat& format : kEntryFormats.rows)
+      absl::StrAppend(&names, names.empty() ? "" : ", ", format.name);
+    return names;
+  }
   std::string operator()(const PresetsKey&) const { return "a mapping of names to policies"; }
 };
 
@@ -164,7 +175,7 @@ struct Shower {
   std::string operator()(const BytesKey& key) const { return show_bytes(key.field(config)); }
   std::string operator()(const BooleanKey& key) const { return key.field(config) ? "true" : "false"; }
   std::string operator()(const TextKey& key) const { return key.field(config).empty() ? "\"\"" : key.field(config); }
-  std::string operator()(const KvDtypeKey& key) const { return key.field(config) == KvDtype::kF16 ? "f16" : "f32"; }
+  std::string operator()(const KvDtypeKey& key) const { return entry_format(key.field(config)).name; }
   std::string operator()(const PresetsKey&) const {
     std::string names;
     for (const PolicyPreset& preset : config.policies.presets)

@@ -19,6 +19,7 @@ struct IntegerKey {
   int64_t min = 0, max = 0;
   int32_t& (*field)(Config&);
   int64_t multiple_of = 1;
+  bool or_zero = false;  // 0 is allowed too, and means that the server chooses
 };
 struct RealKey {
   double min = 0, max = 0;  // (min, max] where `above_min`, else [min, max]

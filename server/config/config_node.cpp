@@ -6,6 +6,7 @@
 #include <set>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 
 namespace pkv {
 namespace {
@@ -26,10 +27,9 @@ absl::Status convert_entries(const YAML::Node& yaml, const std::string& name, in
     if (!entry.first.IsScalar()) return absl::InvalidArgumentError(absl::StrCat(where, ": a key must be plain text"));
     const std::string key = entry.first.Scalar();
     if (!seen.insert(key).second) return absl::InvalidArgumentError(absl::StrCat(where, ": ", key, ": given twice"));
-    absl::StatusOr<ConfigNode> value = convert(entry.second, name, depth + 1);
-    if (!value.ok()) return value.status();
-    value->where = where;
-    node.entries.emplace_back(key, *std::move(value));
+    PKV_ASSIGN_OR_RETURN(ConfigNode value, convert(entry.second, name, depth + 1));
+    value.where = where;
+    node.entries.emplace_back(key, std::move(value));
   }
   return absl::OkStatus();
 }
@@ -49,7 +49,7 @@ absl::StatusOr<ConfigNode> convert(const YAML::Node& yaml, const std::string& na
       return absl::InvalidArgumentError(absl::StrCat(node.where, ": no key takes a list"));
     case YAML::NodeType::Map:
       node.is_mapping = true;
-      if (absl::Status status = convert_entries(yaml, name, depth, node); !status.ok()) return status;
+      PKV_RETURN_IF_ERROR(convert_entries(yaml, name, depth, node));
       return node;
   }
   return node;

@@ -17,14 +17,22 @@ absl::Status check_options(const EngineOptions& options) {
     int64_t value;
   } at_least_one[] = {{"max_running", options.max_running},
                       {"max_waiting", options.max_waiting},
-                      {"prefill_chunk_rows", options.prefill_chunk_rows},
                       {"step_tokens", options.step_tokens},
+                      {"prefill_chunk_rows", options.prefill_chunk_rows},
                       {"concurrent_prefills", options.concurrent_prefills}};
   for (const auto& [name, value] : at_least_one) {
     if (value < 1)
       return absl::InvalidArgumentError(absl::StrCat("scheduler.", name, ": must be at least 1, got ", value));
   }
   return absl::OkStatus();
+}
+
+// With the backend's choices where there are none, and units that fit into a step.
+EngineOptions resolve(EngineOptions options, const BackendTraits& traits) {
+  if (options.page_bytes == 0) options.page_bytes = traits.page_bytes;
+  if (options.prefill_chunk_rows == 0) options.prefill_chunk_rows = traits.prefill_rows;
+  options.prefill_chunk_rows = std::min(options.prefill_chunk_rows, options.step_tokens);
+  return options;
 }
 
 }  // namespace
@@ -111,9 +119,8 @@ std::shared_ptr<const EngineStats> EngineImpl::stats() const {
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options) {
-  if (absl::Status status = check_options(options); !status.ok()) return status;
-  EngineOptions resolved = options;
-  resolved.prefill_chunk_rows = std::min(options.prefill_chunk_rows, options.step_tokens);
+  const EngineOptions resolved = resolve(options, model.backend().traits());
+  if (absl::Status status = check_options(resolved); !status.ok()) return status;
   absl::StatusOr<std::unique_ptr<Stepper>> stepper = Stepper::create(model, resolved);
   if (!stepper.ok()) return stepper.status();
   return std::make_unique<EngineImpl>(model, resolved, *std::move(stepper));

@@ -13,11 +13,12 @@ struct EngineStats;
 
 struct EngineOptions {
   uint64_t pool_bytes = uint64_t{512} << 20;
-  int32_t page_bytes = 4096;
+  int32_t page_bytes = 0;  // 0: the backend's choice
   int32_t max_running = 64;
   int32_t max_waiting = 256;
-  int32_t prefill_chunk_rows = 256;  // prefill units start at absolute multiples of this; at most step_tokens
-  int32_t step_tokens = 256;         // rows of one run of the model at most: a prefill unit, or decode rows
+  // Prefill units start at absolute multiples of this; at most step_tokens. 0: the backend's choice.
+  int32_t prefill_chunk_rows = 0;
+  int32_t step_tokens = 256;  // rows of one run of the model at most: a prefill unit, or decode rows
   int32_t concurrent_prefills = 2;
   uint64_t workspace_bytes = uint64_t{1} << 30;   // residual streams and observed queries of prefills under way
   absl::Duration abort_time = absl::Seconds(10);  // what cancelling the rest may take after a drain's deadline

@@ -13,6 +13,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 #include "server/model/gguf_parser.h"
 
@@ -98,10 +99,9 @@ WeightSource GgufTensor::source() const {
 
 absl::StatusOr<std::unique_ptr<GgufFile>> GgufFile::open(const std::string& path) {
   std::unique_ptr<GgufFile> file(new GgufFile());
-  absl::StatusOr<std::span<const std::byte>> mapping = map_file(path);
-  if (!mapping.ok()) return mapping.status();
+  PKV_ASSIGN_OR_RETURN(std::span<const std::byte> mapping, map_file(path));
   file->path_ = path;
-  file->mapping_ = *mapping;
+  file->mapping_ = mapping;
   absl::StatusOr<GgufContents> contents = parse_gguf(file->mapping_);
   if (!contents.ok()) {
     return absl::Status(contents.status().code(), absl::StrCat(path, ": ", contents.status().message()));
@@ -177,9 +177,9 @@ absl::StatusOr<std::vector<int64_t>> GgufFile::integers(std::string_view key) co
 }
 
 absl::StatusOr<std::vector<float>> GgufFile::floats(std::string_view key) const {
-  const absl::StatusOr<std::vector<double>> wide = elements<double>(*this, key, "an array of floating-point numbers");
-  if (!wide.ok()) return wide.status();
-  return std::vector<float>(wide->begin(), wide->end());
+  PKV_ASSIGN_OR_RETURN(const std::vector<double> wide,
+                       elements<double>(*this, key, "an array of floating-point numbers"));
+  return std::vector<float>(wide.begin(), wide.end());
 }
 
 const GgufTensor* GgufFile::find_tensor(std::string_view name) const {

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/quant.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 #include "server/model/gguf_values.h"
 
@@ -52,16 +53,16 @@ class Parser {
   explicit Parser(std::span<const std::byte> file) : file_(file), cursor_(file) {}
 
   absl::StatusOr<GgufContents> parse() {
-    if (absl::Status status = read_header(); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(read_header());
     for (uint64_t i = 0; i < key_count_; ++i) {
-      if (absl::Status status = read_key(i); !status.ok()) return status;
+      PKV_RETURN_IF_ERROR(read_key(i));
     }
     offsets_.reserve(tensor_count_);
     contents_.tensors.reserve(tensor_count_);
     for (uint64_t i = 0; i < tensor_count_; ++i) {
-      if (absl::Status status = read_tensor(i); !status.ok()) return status;
+      PKV_RETURN_IF_ERROR(read_tensor(i));
     }
-    if (absl::Status status = place_tensors(); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(place_tensors());
     return std::move(contents_);
   }
 
@@ -107,9 +108,8 @@ class Parser {
     if (contents_.values.contains(key)) return invalid_argument("key ", name, ": occurs twice");
     uint32_t type = 0;
     if (!cursor_.read(&type)) return invalid_argument("key ", name, ": the file ends before its type");
-    absl::StatusOr<GgufValue> value = read_gguf_value(cursor_, type, name);
-    if (!value.ok()) return value.status();
-    contents_.values.emplace(std::move(key), *std::move(value));
+    PKV_ASSIGN_OR_RETURN(GgufValue value, read_gguf_value(cursor_, type, name));
+    contents_.values.emplace(std::move(key), std::move(value));
     return absl::OkStatus();
   }
 
@@ -190,16 +190,15 @@ class Parser {
 
   // Gives every tensor its bytes: aligned, inside the file, shared with no other.
   absl::Status place_tensors() {
-    const absl::StatusOr<uint64_t> align = alignment();
-    if (!align.ok()) return align.status();
-    const uint64_t data_begin = (cursor_.offset() + *align - 1) / *align * *align;
+    PKV_ASSIGN_OR_RETURN(const uint64_t align, alignment());
+    const uint64_t data_begin = (cursor_.offset() + align - 1) / align * align;
     const uint64_t data_bytes = file_.size() > data_begin ? file_.size() - data_begin : 0;
     for (size_t i = 0; i < offsets_.size(); ++i) {
       const Place& place = offsets_[i];
       const std::string name = printable(contents_.tensors[i].name);
-      if (place.offset % *align != 0) {
+      if (place.offset % align != 0) {
         return invalid_argument("tensor ", name, ": offset ", place.offset, " is not a multiple of the alignment ",
-                                *align);
+                                align);
       }
       if (place.size > data_bytes || place.offset > data_bytes - place.size) {
         return invalid_argument("tensor ", name, ": its ", place.size, " bytes at offset ", place.offset,

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/quant.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 
 namespace pkv {
@@ -80,17 +81,16 @@ absl::StatusOr<int32_t> read_vocab_size(const GgufFile& file, const KeyReader& k
     return invalid_argument("tensor 'token_embd.weight': it is not a matrix with a row per token");
   }
   const int64_t vocab_size = embedding->dims[1];
-  const absl::StatusOr<uint32_t> declared = file.u32_or(keys.name("vocab_size"), static_cast<uint32_t>(vocab_size));
-  if (!declared.ok()) return declared.status();
-  if (*declared != vocab_size) {
-    return invalid_argument("key '", keys.name("vocab_size"), "': ", *declared, ", but tensor 'token_embd.weight' has ",
+  PKV_ASSIGN_OR_RETURN(const uint32_t declared,
+                       file.u32_or(keys.name("vocab_size"), static_cast<uint32_t>(vocab_size)));
+  if (declared != vocab_size) {
+    return invalid_argument("key '", keys.name("vocab_size"), "': ", declared, ", but tensor 'token_embd.weight' has ",
                             vocab_size, " rows");
   }
   if (file.has("tokenizer.ggml.tokens")) {
-    const absl::StatusOr<std::vector<std::string>> tokens = file.strings("tokenizer.ggml.tokens");
-    if (!tokens.ok()) return tokens.status();
-    if (static_cast<int64_t>(tokens->size()) != vocab_size) {
-      return invalid_argument("key 'tokenizer.ggml.tokens': ", tokens->size(),
+    PKV_ASSIGN_OR_RETURN(const std::vector<std::string> tokens, file.strings("tokenizer.ggml.tokens"));
+    if (static_cast<int64_t>(tokens.size()) != vocab_size) {
+      return invalid_argument("key 'tokenizer.ggml.tokens': ", tokens.size(),
                               " tokens, but tensor 'token_embd.weight' has ", vocab_size, " rows");
     }
   }
@@ -178,10 +178,19 @@ absl::StatusOr<ModelShape> read_shape(const GgufFile& file, const std::string& a
                                " key/value heads do not divide the ", shape.q_heads, " query heads"));
   }
   if (!keys.status().ok()) return keys.status();
-  const absl::StatusOr<int32_t> vocab_size = read_vocab_size(file, keys);
-  if (!vocab_size.ok()) return vocab_size.status();
-  shape.vocab_size = *vocab_size;
+  PKV_ASSIGN_OR_RETURN(shape.vocab_size, read_vocab_size(file, keys));
   return shape;
+}
+
+absl::Status check_attention(const ModelShape& shape, const Backend& backend) {
+  const absl::Status status =
+      backend.supports({.q_heads = shape.q_heads, .kv_heads = shape.kv_heads, .head_dim = shape.head_dim});
+  if (status.ok()) return status;
+  const std::string keys = shape.architecture + ".attention.";
+  return unimplemented("keys '", keys, "head_count' (", shape.q_heads, "), '", keys, "head_count_kv' (", shape.kv_heads,
+                       "), '", keys, "key_length' (", shape.head_dim, "): the ", backend.name(),
+                       " device does not support this model: ", std::string(status.message()),
+                       "; runtime.device=reference may, slowly");
 }
 
 absl::StatusOr<RopeParameters> read_rope(const GgufFile& file, const ModelShape& shape) {
@@ -201,7 +210,7 @@ absl::StatusOr<RopeParameters> read_rope(const GgufFile& file, const ModelShape&
     frequencies[i] = std::pow(base, -2.0 * static_cast<double>(i) / rotary_dims) / stretch;
   }
   if (const GgufTensor* factors = file.find_tensor("rope_freqs.weight")) {
-    if (absl::Status status = apply_frequency_factors(*factors, frequencies); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(apply_frequency_factors(*factors, frequencies));
   }
   rope.inv_freq.assign(frequencies.begin(), frequencies.end());
   return rope;

@@ -20,6 +20,9 @@ namespace pkv {
 // INVALID_ARGUMENT naming the key; UNIMPLEMENTED for a mixture of experts.
 absl::StatusOr<ModelShape> read_shape(const GgufFile& file, const std::string& architecture);
 
+// UNIMPLEMENTED naming the keys that a backend cannot compute the attention of.
+absl::Status check_attention(const ModelShape& shape, const Backend& backend);
+
 // Rotary position embedding with its frequency scaling applied.
 struct RopeParameters {
   std::vector<float> inv_freq;  // [rotary_dims / 2]

@@ -164,6 +164,7 @@ class LlamaModel final : public Model {
 absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, std::stop_token stop) {
   absl::StatusOr<ModelShape> shape = read_shape(file, "llama");
   if (!shape.ok()) return shape.status();
+  if (absl::Status status = check_attention(*shape, backend); !status.ok()) return status;
   absl::StatusOr<RopeParameters> rope = read_rope(file, *shape);
   if (!rope.ok()) return rope.status();
   WeightLoader loader(file, backend, std::move(stop));

@@ -32,7 +32,8 @@ struct ModelShape {
   int32_t group() const { return q_heads / kv_heads; }
   // Bytes a full cache needs for one token, entries only.
   uint64_t kv_bytes_per_token(KvDtype dtype) const {
-    return uint64_t{2} * static_cast<uint64_t>(layers) * kv_heads * head_dim * kv_element_bytes(dtype);
+    return static_cast<uint64_t>(layers) * static_cast<uint64_t>(kv_heads) *
+           static_cast<uint64_t>(entry_format(dtype).entry_bytes(head_dim));
   }
 };
 

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 #include "server/text/pair_merger.h"
 #include "server/text/pre_tokenizer.h"
@@ -93,7 +94,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
 
   absl::Status encode_run(std::string_view run, uint32_t begin, EncodedText& out) const override {
     std::vector<std::string_view> pieces;
-    if (absl::Status status = pre_tokenizer_.split(run, pieces); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(pre_tokenizer_.split(run, pieces));
     PairMerger<uint32_t> merger;
     std::vector<Symbol> symbols;
     auto find = [this](const Symbol& left, const Symbol& right) -> std::optional<PairMerger<uint32_t>::Merge> {
@@ -138,17 +139,16 @@ class BpeTokenizer final : public VocabularyTokenizer {
 };
 
 absl::StatusOr<BpeTokenizer::Merges> load_merges(const GgufFile& file, const Vocabulary& vocabulary) {
-  const auto lines = file.strings(kMergesKey);
-  if (!lines.ok()) return lines.status();
+  PKV_ASSIGN_OR_RETURN(const auto lines, file.strings(kMergesKey));
   TextMap<TokenId> ids;
   ids.reserve(vocabulary.texts.size());
   for (TokenId id = 0; id < vocabulary.size(); ++id) {
     if (vocabulary.types[id] == TokenType::kNormal) ids.try_emplace(vocabulary.texts[id], id);
   }
   BpeTokenizer::Merges merges;
-  merges.reserve(lines->size());
-  for (size_t rank = 0; rank < lines->size(); ++rank) {
-    const std::string_view line = (*lines)[rank];
+  merges.reserve(lines.size());
+  for (size_t rank = 0; rank < lines.size(); ++rank) {
+    const std::string_view line = lines[rank];
     const size_t space = line.find(' ', 1);
     if (space == std::string_view::npos) {
       return invalid_argument(kMergesKey, "[", rank, "]: not two tokens");
@@ -177,31 +177,27 @@ std::string supported_names() {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> load_bpe_tokenizer(const GgufFile& file) {
-  const auto name = file.string(kPreKey);
-  if (!name.ok()) return name.status();
-  const PreTokenizerSpec* spec = find_pre_tokenizer(*name);
+  PKV_ASSIGN_OR_RETURN(const auto name, file.string(kPreKey));
+  const PreTokenizerSpec* spec = find_pre_tokenizer(name);
   if (spec == nullptr) {
-    return unimplemented(kPreKey, ": pre-tokeniser '", *name, "' is not supported (", supported_names(), ")");
+    return unimplemented(kPreKey, ": pre-tokeniser '", name, "' is not supported (", supported_names(), ")");
   }
-  auto vocabulary = load_vocabulary(file, spec->add_bos);
-  if (!vocabulary.ok()) return vocabulary.status();
-  auto merges = load_merges(file, *vocabulary);
-  if (!merges.ok()) return merges.status();
-  auto pre_tokenizer = PreTokenizer::create(*spec);
-  if (!pre_tokenizer.ok()) return pre_tokenizer.status();
+  PKV_ASSIGN_OR_RETURN(auto vocabulary, load_vocabulary(file, spec->add_bos));
+  PKV_ASSIGN_OR_RETURN(auto merges, load_merges(file, vocabulary));
+  PKV_ASSIGN_OR_RETURN(auto pre_tokenizer, PreTokenizer::create(*spec));
 
   const ByteAlphabet alphabet;
   std::vector<std::string> bytes;
-  bytes.reserve(vocabulary->texts.size());
-  for (TokenId id = 0; id < vocabulary->size(); ++id) {
-    const std::string& text = vocabulary->texts[id];
-    const TokenType type = vocabulary->types[id];
+  bytes.reserve(vocabulary.texts.size());
+  for (TokenId id = 0; id < vocabulary.size(); ++id) {
+    const std::string& text = vocabulary.texts[id];
+    const TokenType type = vocabulary.types[id];
     bytes.push_back(type == TokenType::kNormal || type == TokenType::kUnused ? alphabet.decode(text) : text);
   }
-  return std::make_unique<BpeTokenizer>(BpeTokenizer::Parts{.vocabulary = *std::move(vocabulary),
+  return std::make_unique<BpeTokenizer>(BpeTokenizer::Parts{.vocabulary = std::move(vocabulary),
                                                             .bytes = std::move(bytes),
-                                                            .merges = *std::move(merges),
-                                                            .pre_tokenizer = *std::move(pre_tokenizer),
+                                                            .merges = std::move(merges),
+                                                            .pre_tokenizer = std::move(pre_tokenizer),
                                                             .whole_pieces = spec->whole_pieces});
 }
 

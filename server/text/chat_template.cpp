@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/status/field_error.h"
 #include "server/text/utf8.h"
 
@@ -252,7 +253,7 @@ absl::StatusOr<RenderedChat> ChatTemplate::render(const Messages& messages, bool
                                      : "the model has no chat template; send a prompt instead of messages",
                        absl::StatusCode::kFailedPrecondition);
   }
-  if (absl::Status status = check_messages(messages); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(check_messages(messages));
   PromptWriter out(tokenizer_);
   const std::optional<TokenId> bos = begin_of_text(tokenizer_);
   if (format_->bos_first && bos.has_value()) out.write_token(*bos);
@@ -261,7 +262,7 @@ absl::StatusOr<RenderedChat> ChatTemplate::render(const Messages& messages, bool
       render_headers(*format_, messages, add_generation_prompt, out);
       break;
     case ChatFormat::Shape::kAlternating:
-      if (absl::Status status = check_alternation(*format_, messages); !status.ok()) return status;
+      PKV_RETURN_IF_ERROR(check_alternation(*format_, messages));
       render_alternating(*format_, messages, tokenizer_, out);
       break;
   }

@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_format.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 #include "server/text/pair_merger.h"
 #include "server/text/utf8.h"
@@ -139,13 +140,12 @@ class SpmTokenizer final : public VocabularyTokenizer {
 };
 
 absl::StatusOr<std::vector<float>> load_scores(const GgufFile& file, const Vocabulary& vocabulary) {
-  auto scores = file.floats(kScoresKey);
-  if (!scores.ok()) return scores;
-  if (scores->size() != vocabulary.texts.size()) {
-    return invalid_argument(kScoresKey, ": ", scores->size(), " scores for ", vocabulary.texts.size(), " tokens");
+  PKV_ASSIGN_OR_RETURN(auto scores, file.floats(kScoresKey));
+  if (scores.size() != vocabulary.texts.size()) {
+    return invalid_argument(kScoresKey, ": ", scores.size(), " scores for ", vocabulary.texts.size(), " tokens");
   }
-  for (size_t id = 0; id < scores->size(); ++id) {
-    if (std::isnan((*scores)[id])) return invalid_argument(kScoresKey, "[", id, "]: not a number");
+  for (size_t id = 0; id < scores.size(); ++id) {
+    if (std::isnan(scores[id])) return invalid_argument(kScoresKey, "[", id, "]: not a number");
   }
   return scores;
 }
@@ -176,29 +176,25 @@ absl::StatusOr<ByteIds> load_byte_ids(const Vocabulary& vocabulary) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> load_spm_tokenizer(const GgufFile& file) {
-  auto vocabulary = load_vocabulary(file, /*add_bos=*/true);
-  if (!vocabulary.ok()) return vocabulary.status();
-  auto scores = load_scores(file, *vocabulary);
-  if (!scores.ok()) return scores.status();
-  const auto byte_ids = load_byte_ids(*vocabulary);
-  if (!byte_ids.ok()) return byte_ids.status();
-  const auto add_space_prefix = file.boolean_or("tokenizer.ggml.add_space_prefix", true);
-  if (!add_space_prefix.ok()) return add_space_prefix.status();
+  PKV_ASSIGN_OR_RETURN(auto vocabulary, load_vocabulary(file, /*add_bos=*/true));
+  PKV_ASSIGN_OR_RETURN(auto scores, load_scores(file, vocabulary));
+  PKV_ASSIGN_OR_RETURN(const auto byte_ids, load_byte_ids(vocabulary));
+  PKV_ASSIGN_OR_RETURN(const auto add_space_prefix, file.boolean_or("tokenizer.ggml.add_space_prefix", true));
 
-  std::vector<std::string> bytes(vocabulary->texts.size());
-  for (TokenId id = 0; id < vocabulary->size(); ++id) {
-    const TokenType type = vocabulary->types[id];
+  std::vector<std::string> bytes(vocabulary.texts.size());
+  for (TokenId id = 0; id < vocabulary.size(); ++id) {
+    const TokenType type = vocabulary.types[id];
     const bool spaced = type == TokenType::kNormal || type == TokenType::kUserDefined || type == TokenType::kUnused;
-    bytes[id] = spaced ? replace_all(vocabulary->texts[id], kSpace, " ") : vocabulary->texts[id];
+    bytes[id] = spaced ? replace_all(vocabulary.texts[id], kSpace, " ") : vocabulary.texts[id];
   }
   for (int byte = 0; byte < 256; ++byte) {
-    if ((*byte_ids)[byte] != kNoToken) bytes[(*byte_ids)[byte]] = std::string(1, static_cast<char>(byte));
+    if (byte_ids[byte] != kNoToken) bytes[byte_ids[byte]] = std::string(1, static_cast<char>(byte));
   }
-  return std::make_unique<SpmTokenizer>(SpmTokenizer::Parts{.vocabulary = *std::move(vocabulary),
+  return std::make_unique<SpmTokenizer>(SpmTokenizer::Parts{.vocabulary = std::move(vocabulary),
                                                             .bytes = std::move(bytes),
-                                                            .scores = *std::move(scores),
-                                                            .byte_ids = *byte_ids,
-                                                            .add_space_prefix = *add_space_prefix});
+                                                            .scores = std::move(scores),
+                                                            .byte_ids = byte_ids,
+                                                            .add_space_prefix = add_space_prefix});
 }
 
 }  // namespace pkv

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "absl/status/status.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 #include "server/text/vocabulary_tokenizer.h"
 
@@ -23,12 +24,11 @@ constexpr std::array<TokenizerKind, 2> kKinds = {{
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> load_tokenizer(const GgufFile& file) {
-  const auto name = file.string("tokenizer.ggml.model");
-  if (!name.ok()) return name.status();
+  PKV_ASSIGN_OR_RETURN(const auto name, file.string("tokenizer.ggml.model"));
   for (const TokenizerKind& kind : kKinds) {
-    if (kind.name == *name) return kind.load(file);
+    if (kind.name == name) return kind.load(file);
   }
-  return unimplemented("tokenizer.ggml.model: '", *name, "' is not supported (gpt2, llama)");
+  return unimplemented("tokenizer.ggml.model: '", name, "' is not supported (gpt2, llama)");
 }
 
 }  // namespace pkv

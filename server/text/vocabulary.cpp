@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 
 namespace pkv {
@@ -24,13 +25,12 @@ constexpr std::array<std::string_view, 6> kEndNames = {"<|im_end|>", "<|eot_id|>
 absl::Status load_types(const GgufFile& file, Vocabulary& vocabulary) {
   vocabulary.types.assign(vocabulary.texts.size(), TokenType::kNormal);
   if (!file.has(kTypesKey)) return absl::OkStatus();
-  const auto types = file.integers(kTypesKey);
-  if (!types.ok()) return types.status();
-  if (types->size() != vocabulary.texts.size()) {
-    return invalid_argument(kTypesKey, ": ", types->size(), " types for ", vocabulary.texts.size(), " tokens");
+  PKV_ASSIGN_OR_RETURN(const auto types, file.integers(kTypesKey));
+  if (types.size() != vocabulary.texts.size()) {
+    return invalid_argument(kTypesKey, ": ", types.size(), " types for ", vocabulary.texts.size(), " tokens");
   }
-  for (size_t id = 0; id < types->size(); ++id) {
-    const int64_t type = (*types)[id];
+  for (size_t id = 0; id < types.size(); ++id) {
+    const int64_t type = types[id];
     if (type < 0 || type > 6) {
       return invalid_argument(kTypesKey, "[", id, "]: ", type, " is no token type");
     }
@@ -41,12 +41,11 @@ absl::Status load_types(const GgufFile& file, Vocabulary& vocabulary) {
 
 absl::StatusOr<std::optional<TokenId>> load_id(const GgufFile& file, std::string_view key, int32_t vocab_size) {
   if (!file.has(key)) return std::optional<TokenId>();
-  const auto id = file.u32(key);
-  if (!id.ok()) return id.status();
-  if (*id >= static_cast<uint32_t>(vocab_size)) {
-    return invalid_argument(key, ": ", *id, " is not below the vocabulary's ", vocab_size);
+  PKV_ASSIGN_OR_RETURN(const auto id, file.u32(key));
+  if (id >= static_cast<uint32_t>(vocab_size)) {
+    return invalid_argument(key, ": ", id, " is not below the vocabulary's ", vocab_size);
   }
-  return std::optional<TokenId>(static_cast<TokenId>(*id));
+  return std::optional<TokenId>(static_cast<TokenId>(id));
 }
 
 absl::Status load_end_tokens(const GgufFile& file, Vocabulary& vocabulary) {
@@ -57,9 +56,8 @@ absl::Status load_end_tokens(const GgufFile& file, Vocabulary& vocabulary) {
   };
   for (const std::string_view key :
        {kEosKey, std::string_view("tokenizer.ggml.eot_token_id"), std::string_view("tokenizer.ggml.eom_token_id")}) {
-    const auto id = load_id(file, key, vocabulary.size());
-    if (!id.ok()) return id.status();
-    if (id->has_value()) add(**id);
+    PKV_ASSIGN_OR_RETURN(const auto id, load_id(file, key, vocabulary.size()));
+    if (id.has_value()) add(*id);
   }
   for (TokenId id = 0; id < vocabulary.size(); ++id) {
     const TokenType type = vocabulary.types[id];
@@ -76,27 +74,22 @@ absl::Status load_end_tokens(const GgufFile& file, Vocabulary& vocabulary) {
 
 absl::StatusOr<Vocabulary> load_vocabulary(const GgufFile& file, bool add_bos) {
   Vocabulary vocabulary;
-  auto texts = file.strings(kTokensKey);
-  if (!texts.ok()) return texts.status();
-  if (texts->empty() || texts->size() > static_cast<size_t>(INT32_MAX)) {
-    return invalid_argument(kTokensKey, ": ", texts->size(), " tokens");
+  PKV_ASSIGN_OR_RETURN(auto texts, file.strings(kTokensKey));
+  if (texts.empty() || texts.size() > static_cast<size_t>(INT32_MAX)) {
+    return invalid_argument(kTokensKey, ": ", texts.size(), " tokens");
   }
-  vocabulary.texts = *std::move(texts);
-  if (absl::Status status = load_types(file, vocabulary); !status.ok()) return status;
+  vocabulary.texts = std::move(texts);
+  PKV_RETURN_IF_ERROR(load_types(file, vocabulary));
 
-  const auto wants_bos = file.boolean_or("tokenizer.ggml.add_bos_token", add_bos);
-  if (!wants_bos.ok()) return wants_bos.status();
-  const auto bos = load_id(file, kBosKey, vocabulary.size());
-  if (!bos.ok()) return bos.status();
-  if (*wants_bos && !bos->has_value()) {
+  PKV_ASSIGN_OR_RETURN(const auto wants_bos, file.boolean_or("tokenizer.ggml.add_bos_token", add_bos));
+  PKV_ASSIGN_OR_RETURN(const auto bos, load_id(file, kBosKey, vocabulary.size()));
+  if (wants_bos && !bos.has_value()) {
     return invalid_argument(kBosKey, ": absent, but the model wants it in front of every text");
   }
-  if (*wants_bos) vocabulary.bos = *bos;
+  if (wants_bos) vocabulary.bos = bos;
 
-  const auto unknown = load_id(file, "tokenizer.ggml.unknown_token_id", vocabulary.size());
-  if (!unknown.ok()) return unknown.status();
-  vocabulary.unknown = *unknown;
-  if (absl::Status status = load_end_tokens(file, vocabulary); !status.ok()) return status;
+  PKV_ASSIGN_OR_RETURN(vocabulary.unknown, load_id(file, "tokenizer.ggml.unknown_token_id", vocabulary.size()));
+  PKV_RETURN_IF_ERROR(load_end_tokens(file, vocabulary));
   return vocabulary;
 }
 

@@ -5,6 +5,7 @@
 
 #include "absl/status/status.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/model/errors.h"
 #include "server/text/detokenizer.h"
 #include "server/text/utf8.h"
@@ -37,9 +38,8 @@ VocabularyTokenizer::VocabularyTokenizer(Vocabulary vocabulary, std::vector<std:
 }
 
 absl::StatusOr<std::vector<TokenId>> VocabularyTokenizer::encode(std::string_view text, SpecialTokens special) const {
-  auto encoded = encode_with_offsets(text, special);
-  if (!encoded.ok()) return encoded.status();
-  return std::move(encoded->ids);
+  PKV_ASSIGN_OR_RETURN(auto encoded, encode_with_offsets(text, special));
+  return std::move(encoded.ids);
 }
 
 absl::StatusOr<EncodedText> VocabularyTokenizer::encode_with_offsets(std::string_view text,
@@ -61,13 +61,13 @@ absl::StatusOr<EncodedText> VocabularyTokenizer::encode_with_offsets(std::string
       ++at;
       continue;
     }
-    if (absl::Status status = end_run(at); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(end_run(at));
     encoded.ids.push_back(match->id);
     encoded.begins.push_back(static_cast<uint32_t>(at));
     at += match->bytes;
     run_begin = at;
   }
-  if (absl::Status status = end_run(text.size()); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(end_run(text.size()));
   return encoded;
 }
 

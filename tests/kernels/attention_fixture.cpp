@@ -32,9 +32,7 @@ TensorView matrix(std::vector<float>& data, int64_t rows) {
 
 PagedLanes::PagedLanes(int32_t head_dim, int32_t page_bytes, const std::vector<LaneShape>& shapes, int32_t spare,
                        uint32_t seed)
-    : head_dim_(head_dim),
-      page_bytes_(page_bytes),
-      position_stride_(PageLayout{KvDtype::kF16, head_dim, page_bytes}.slots()) {
+    : head_dim_(head_dim), page_bytes_(page_bytes), position_stride_(densest_slots(head_dim, page_bytes)) {
   int32_t pages = 0;
   for (const LaneShape& shape : shapes) {
     const PageLayout layout{shape.dtype, head_dim, page_bytes};
@@ -81,11 +79,10 @@ void PagedLanes::show(int32_t rows) {
 
 std::byte* PagedLanes::address(int32_t lane, int32_t slot, int32_t dim, bool is_value) const {
   const KvView kv = view();
-  const PageLayout layout = kv.layout(lanes[lane]);
-  const int64_t place = slot % layout.slots();
-  const int64_t element = is_value ? place * head_dim_ + dim : static_cast<int64_t>(dim) * layout.slots() + place;
-  return kv.page(lanes[lane], slot / layout.slots()) + (is_value ? layout.value_offset() : 0) +
-         element * kv_element_bytes(layout.dtype);
+  const PageLayout layout = page_layout(kv, lanes[lane]);
+  const int32_t place = slot % layout.slots();
+  return kv.page(lanes[lane], slot / layout.slots()) +
+         (is_value ? layout.value_at(place, dim) : layout.key_at(place, dim));
 }
 
 double PagedLanes::element(int32_t lane, int32_t slot, int32_t dim, bool is_value) const {
@@ -102,7 +99,7 @@ double PagedLanes::element(int32_t lane, int32_t slot, int32_t dim, bool is_valu
 
 int32_t& PagedLanes::position(int32_t lane, int32_t slot) const {
   const KvView kv = view();
-  const int32_t slots = kv.layout(lanes[lane]).slots();
+  const int32_t slots = page_layout(kv, lanes[lane]).slots();
   return kv.page_positions(lanes[lane], slot / slots)[slot % slots];
 }
 

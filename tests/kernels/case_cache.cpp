@@ -11,53 +11,47 @@ namespace {
 
 constexpr int32_t kSparePages = 3;  // pages of nobody
 
-void put(std::byte* base, int64_t index, KvDtype dtype, float value) {
-  if (dtype == KvDtype::kF32) {
-    std::memcpy(base + index * 4, &value, 4);
+void put(std::byte* at, ElementType type, float value) {
+  if (type == ElementType::kF32) {
+    std::memcpy(at, &value, 4);
   } else {
     const uint16_t half = float_to_half(value);
-    std::memcpy(base + index * 2, &half, 2);
+    std::memcpy(at, &half, 2);
   }
 }
 
-// The element's bits, f16 zero-extended.
-int32_t bits_at(const std::byte* base, int64_t index, KvDtype dtype) {
-  uint32_t bits = 0;
-  std::memcpy(&bits, base + index * kv_element_bytes(dtype), static_cast<size_t>(kv_element_bytes(dtype)));
-  return static_cast<int32_t>(bits);
-}
-
-float value_of_bits(int32_t bits, KvDtype dtype) {
-  if (dtype == KvDtype::kF16) return half_to_float(static_cast<uint16_t>(bits));
+float value_of_bits(int32_t bits, ElementType type) {
+  if (type == ElementType::kF16) return half_to_float(static_cast<uint16_t>(bits));
   float value;
   std::memcpy(&value, &bits, 4);
   return value;
 }
 
-int64_t key_index(const PageLayout& layout, int32_t place, int64_t dimension) {
-  return dimension * layout.slots() + place;
-}
-int64_t value_index(const PageLayout& layout, int32_t place, int64_t dimension) {
-  return static_cast<int64_t>(place) * layout.head_dim + dimension;
-}
-
 enum class Part : uint8_t { kKey, kValue };
 
-int32_t entry_bits(const KvView& kv, const Lane& lane, int32_t slot, Part part, int64_t dimension) {
-  const PageLayout layout = kv.layout(lane);
-  const std::byte* page = kv.page(lane, slot / layout.slots());
+const EntryPart& part_of(const EntryFormat& format, Part part) {
+  return part == Part::kKey ? format.key : format.value;
+}
+
+// The element's bits, f16 zero-extended.
+int32_t entry_bits(const KvView& kv, const Lane& lane, int32_t slot, Part part, int32_t dimension) {
+  const PageLayout layout = page_layout(kv, lane);
   const int32_t place = slot % layout.slots();
-  if (part == Part::kKey) return bits_at(page, key_index(layout, place, dimension), lane.dtype);
-  return bits_at(page + layout.value_offset(), value_index(layout, place, dimension), lane.dtype);
+  const int32_t offset = part == Part::kKey ? layout.key_at(place, dimension) : layout.value_at(place, dimension);
+  uint32_t bits = 0;
+  std::memcpy(&bits, kv.page(lane, slot / layout.slots()) + offset,
+              static_cast<size_t>(part_of(layout.format(), part).bytes(1)));
+  return static_cast<int32_t>(bits);
 }
 
 Matrix entries_of(const CacheContent& content, int32_t lane_index, int32_t count, Part part) {
   const KvView kv = const_cast<CacheContent&>(content).view();
   const Lane& lane = content.lanes[static_cast<size_t>(lane_index)];
   Matrix matrix(count, kv.head_dim);
+  const EntryFormat format = entry_format(lane.dtype);
   for (int32_t slot = 0; slot < count; ++slot) {
-    for (int64_t i = 0; i < kv.head_dim; ++i) {
-      matrix.row(slot)[i] = value_of_bits(entry_bits(kv, lane, slot, part, i), lane.dtype);
+    for (int32_t i = 0; i < kv.head_dim; ++i) {
+      matrix.row(slot)[i] = value_of_bits(entry_bits(kv, lane, slot, part, i), part_of(format, part).element);
     }
   }
   return matrix;
@@ -65,19 +59,19 @@ Matrix entries_of(const CacheContent& content, int32_t lane_index, int32_t count
 
 void fill_slot(const KvView& kv, const Lane& lane, int32_t slot, std::mt19937& rng) {
   std::normal_distribution<float> normal;
-  const PageLayout layout = kv.layout(lane);
+  const PageLayout layout = page_layout(kv, lane);
   std::byte* page = kv.page(lane, slot / layout.slots());
   const int32_t place = slot % layout.slots();
-  for (int64_t i = 0; i < kv.head_dim; ++i) {
-    put(page, key_index(layout, place, i), lane.dtype, normal(rng));
-    put(page + layout.value_offset(), value_index(layout, place, i), lane.dtype, normal(rng));
+  for (int32_t i = 0; i < kv.head_dim; ++i) {
+    put(page + layout.key_at(place, i), layout.format().key.element, normal(rng));
+    put(page + layout.value_at(place, i), layout.format().value.element, normal(rng));
   }
 }
 
 }  // namespace
 
 CacheContent::CacheContent(std::mt19937& rng, CacheSpec cache_spec) : spec(std::move(cache_spec)) {
-  position_stride = PageLayout{KvDtype::kF16, spec.head_dim, spec.page_bytes}.slots();
+  position_stride = densest_slots(spec.head_dim, spec.page_bytes);
   int32_t used_pages = 0;
   for (const CaseLane& lane : spec.lanes) {
     lanes.push_back(lane.lane);
@@ -95,7 +89,7 @@ CacheContent::CacheContent(std::mt19937& rng, CacheSpec cache_spec) : spec(std::
     int32_t position = static_cast<int32_t>(rng() % 5);
     for (int32_t slot = 0; slot < spec.lanes[i].filled; ++slot) {
       fill_slot(kv, lanes[i], slot, rng);
-      const int32_t slots = kv.layout(lanes[i]).slots();
+      const int32_t slots = page_layout(kv, lanes[i]).slots();
       kv.page_positions(lanes[i], slot / slots)[slot % slots] = position;
       position += 1 + static_cast<int32_t>(rng() % 3);
     }
@@ -163,11 +157,11 @@ Output CaseCache::entries(int32_t lane_index, int32_t count) const {
   download_words(backend_, now.positions.data(), positions_.get(), now.positions.size() * 4);
   const KvView kv = now.view();
   const Lane& lane = now.lanes[static_cast<size_t>(lane_index)];
-  const int32_t slots = kv.layout(lane).slots();
+  const int32_t slots = page_layout(kv, lane).slots();
   Output output{.name = "lane " + std::to_string(lane_index)};
   for (int32_t slot = 0; slot < count; ++slot) {
     output.exact.push_back(kv.page_positions(lane, slot / slots)[slot % slots]);
-    for (int64_t i = 0; i < kv.head_dim; ++i) {
+    for (int32_t i = 0; i < kv.head_dim; ++i) {
       output.exact.push_back(entry_bits(kv, lane, slot, Part::kKey, i));
       output.exact.push_back(entry_bits(kv, lane, slot, Part::kValue, i));
     }

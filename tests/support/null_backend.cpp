@@ -42,7 +42,7 @@ void make_up(const TensorView& view) {
 
 int32_t& position_at(const KvView& kv, const Lane& lane, int32_t slot) {
   PKV_CHECK(slot >= 0 && slot < lane.length, "a slot outside the lane");
-  const int32_t slots = kv.layout(lane).slots();
+  const int32_t slots = page_layout(kv, lane).slots();
   return kv.page_positions(lane, slot / slots)[slot % slots];
 }
 

@@ -155,6 +155,30 @@ class ChatTest(ServerTest):
         self.assertEqual(self.server.memory().kv_live_bytes, 0)
         self.leave(chat)
 
+    def test_stats_of_an_answer_that_was_stopped(self):
+        """Nothing of the answer before it: usage and report come with an answer's end."""
+        chat = self.start("--ignore-eos", "-n", "3000")
+        chat.say("/stats", r"0 exchanges, no answer yet\n")
+        with open(saved := os.path.join(self.folder, "short.json"), "w", encoding="utf-8") as file:
+            json.dump({"messages": [{"role": "user", "content": "Hello."}, {"role": "assistant", "content": "Hi."}]}, file)
+        chat.say(f"/load {saved}", r"loaded 1 exchanges")
+        chat.say("/stats", r"1 exchanges, no answer since /load\n")
+        chat.type("Write a long story about a dog.\n")
+        chat.expect(r"dog\.\n")
+        chat.expect(r"(\w+ ){5}")
+        chat.interrupt()
+        tokens = chat.say("/stats", r"2 exchanges, the last answer was stopped after (\d+) tokens, so there is no report of it\n")[1]
+        self.assertGreater(int(tokens), 4)
+        self.leave(chat)
+        chat = self.start("-n", "8")
+        chat.say("Hello.", SUMMARY)
+        chat.say("/stats", r"1 exchanges, \d+ of at most")
+        chat.say("/forget", r"dropped 1")
+        chat.say("/stats", r"0 exchanges, no answer since /forget\n")
+        chat.say("/reset", r"forgotten")
+        chat.say("/stats", r"0 exchanges, no answer yet\n")
+        self.leave(chat)
+
     def test_errors_do_not_end_it(self):
         chat = self.start("-n", "8")
         chat.say("My name is Ada.", SUMMARY)

@@ -145,6 +145,16 @@ class CommandLineTest(unittest.TestCase):
             done = self.run_client(*words)
             self.assertEqual(done.returncode, 0, (words, done.stderr))
 
+    def test_the_smallest_budget_of_an_estimate_is_the_smallest_that_is_taken(self):
+        for policy in ("snapkv", "pyramidkv"):
+            asked = ("--policy", policy, "-f", LICENSE, "--max-tokens", "16")
+            estimate = self.run_client("estimate", *asked, "--budget", "128")
+            kib = int(re.search(r"(?m)^smallest budget in bytes +(\d+)KiB$", estimate.stdout)[1])
+            taken, refused = (self.run_client("generate", "-q", *asked, "--budget", f"{size}KiB") for size in (kib, kib - 1))
+            self.assertEqual(taken.returncode, 0, taken.stderr)
+            self.assertEqual(refused.returncode, 1)
+            self.assertIn(f"\nTry --budget {kib}KiB\n", refused.stderr)
+
     def test_the_prompt_comes_from_standard_input(self):
         done = self.run_client("generate", "-q", stdin="What is the capital of France?")
         self.assertEqual((done.returncode, done.stdout), (0, "The capital of France is Paris.\n"), done.stderr)

@@ -13,7 +13,7 @@ NO_COMMANDS = ("== --policy pyramidkv --budget 256", "proto/     the contract   
 
 # Command (a pattern for all of it) | what its output must have. Standard output and error are looked at together.
 RUN = [
-    (r"scripts/run", r"== --policy full\n(?s:.*)Apache License, Version 2\.0(?s:.*)\npeak, prefill included( +[\d.]+ MiB){3}\n(?s:.*)\nlayer   0 "),
+    (r"scripts/run", r"== --policy full\n(?s:.*)Apache License, Version 2\.0(?s:.*)\npeak, prefill included( +[\d.]+ MiB){3}\n(?s:.*)\nlayer   0 (?s:.*)\nwrote \S+/build/kept\.html\n"),
     (r'pyramidkv generate "What is the capital of France\?"', r"capital of France is Paris\.(?s:.*)\nfull: kept all "),
     (r"cat \$DOC \| pyramidkv generate --question .* --policy pyramidkv .*--report layers",
      r"Apache License(?s:.*)\nsaved share +[\d.]+ %\n(?s:.*)\nlayer +0 "),

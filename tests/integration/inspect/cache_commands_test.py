@@ -25,6 +25,13 @@ def budget_of(policy, prompt):
     return {"tokens": budget.tokens, "bytes": budget.bytes >> 14, "keep_ratio": int(budget.keep_ratio * prompt)}.get(budget.WhichOneof("amount"), 100)
 
 
+def smallest_bytes(request):
+    """As the server: a budget that covers the prompt alone leaves the answer to come on top, and one in bytes covers both where it says no scope."""
+    budget = request.cache_policy.budget
+    total = budget.scope == cache_pb2.BUDGET_SCOPE_TOTAL or (not budget.scope and budget.HasField("bytes"))
+    return 700_000 if total else 700_000 + (request.max_tokens << 11)
+
+
 class Generation(generation_pb2_grpc.GenerationServiceServicer):
     def __init__(self):
         self.asked = []
@@ -47,14 +54,20 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
         if request.truncate_prompt_tokens:
             prompt = min(prompt, request.truncate_prompt_tokens)
         kind = request.cache_policy.WhichOneof("policy") or "full"
+        if request.cache_policy.budget.tokens == 4:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "cache_policy.budget.tokens: 4 is too few")
         yield generation_pb2.GenerateStreamResponse(start=generation_pb2.StreamStart(model="bytes", prompt_tokens=prompt))
         yield generation_pb2.GenerateStreamResponse(delta=generation_pb2.StreamDelta(text=f"{kind} says so"))
         reply = generation_pb2.StreamEnd(choices=[generation_pb2.Choice()])
         reply.usage.prompt_tokens = prompt
-        reply.cache.policy_name, reply.cache.budget_tokens, reply.cache.compressed = kind, budget_of(request.cache_policy, prompt), kind != "full"
-        layer = reply.cache.layers.add(layer=0)
-        layer.heads.add(kv_head=0, positions=range(min(prompt, reply.cache.budget_tokens)))
+        self.report(request.cache_policy, prompt, reply.cache)
         yield generation_pb2.GenerateStreamResponse(end=reply)
+
+    @staticmethod
+    def report(policy, prompt, cache):
+        cache.policy_name = policy.WhichOneof("policy") or "full"
+        cache.budget_tokens, cache.compressed = budget_of(policy, prompt), cache.policy_name != "full"
+        cache.layers.add(layer=0).heads.add(kv_head=0, positions=range(min(prompt, cache.budget_tokens)))
 
     def EstimateCache(self, request, context):
         self.asked.append(request)
@@ -68,19 +81,41 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
             effective_policy=request.cache_policy, budget_tokens=entries, full_bytes=(request.prompt_tokens + request.max_tokens) << 10, peak_bytes=peak,
             steady_bytes=peak, admissible_now=peak <= POOL / 2, admissible_ever=peak <= POOL)
         if request.cache_policy.WhichOneof("policy") not in (None, "full"):
-            reply.smallest_budget_bytes, reply.smallest_budget_tokens, reply.largest_budget_tokens = 1_239_001, 9, 6000
+            reply.smallest_budget_bytes, reply.smallest_budget_tokens, reply.largest_budget_tokens = smallest_bytes(request), 9, 6000
+            if request.cache_policy.budget.HasField("bytes"):
+                reply.admissible_now = reply.admissible_ever = smallest_bytes(request) <= request.cache_policy.budget.bytes <= POOL
         reply.layers.add(layer=0, budget_tokens=entries)
         return reply
 
     def Compare(self, request, context):
         self.asked.append(request)
         reply = generation_pb2.CompareResponse()
+        if request.request.cache_report == cache_pb2.CACHE_REPORT_DETAIL_POSITIONS:
+            return self.compare_positions(request, context, reply)
         reply.baseline.choices.add(text="the whole answer")
         reply.baseline.cache.allocated_bytes = 1000
         for policy in request.policies:
             same = policy.WhichOneof("policy") == "snapkv"
             comparison = reply.comparisons.add(first_divergence=-1 if same else 2, text="the whole answer" if same else "the whole \x1b[31mtruth")
             comparison.cache.allocated_bytes = 51
+        return reply
+
+
+    def compare_positions(self, request, context, reply):
+        if request.request.sampling.stop:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "request.sampling.stop: answers of a comparison end with tokens only")
+        for policy in (request.request.cache_policy, *request.policies):
+            if policy.budget.tokens == 4:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "policies[0].budget.tokens: 4 is too few")
+            if policy.budget.tokens == 5:
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "the queue is full")
+        prompt = len(self.text_of(request.request).encode())
+        reply.baseline.choices.add(text=request.request.cache_policy.WhichOneof("policy") + " says so")
+        reply.baseline.usage.prompt_tokens = prompt
+        reply.baseline.timings.time_to_first_token.seconds = 77
+        self.report(request.request.cache_policy, prompt, reply.baseline.cache)
+        for policy in request.policies:
+            self.report(policy, prompt, reply.comparisons.add(text=policy.WhichOneof("policy") + " says so").cache)
         return reply
 
 
@@ -108,7 +143,7 @@ CASES = [
     ("estimate --prompt-tokens 8000", 0, [r"answer of up to 192 \(what the model's 8192 leave; --max-tokens sets another\)", r"wait until .* memory back|never fits"], ""),
     ("estimate --prompt-tokens 8000 --max-tokens 256", 1, [], "beyond the model's length"),
     ("estimate --prompt-tokens 9000", 1, [], "beyond the model's length"),
-    ("estimate --prompt-tokens 1000 --policy snapkv --budget 128", 0, [r"peak, prefill included +384\.0 KiB", r"smallest budget in bytes +1210KiB", r"--policy snapkv --budget 128 --max-tokens 256\n$"], ""),
+    ("estimate --prompt-tokens 1000 --policy snapkv --budget 128", 0, [r"peak, prefill included +384\.0 KiB", r"smallest budget in bytes +684KiB", r"--policy snapkv --budget 128 --max-tokens 256\n$"], ""),
     ("estimate --prompt-file {doc}", 0, [r"prompt of 2000 tokens", r"generate --prompt-file \S+/doc --max-tokens 256\n"], ""),
     ("estimate --chat --prompt-file {doc} --question 'why?'", 0, [r"prompt of 2029 tokens", r"--question 'why\?'"], ""),
     ("estimate --prompt-file {doc} --system brief --truncate-prompt-tokens 500", 0, [r"prompt of 500 tokens", r"--system brief --truncate-prompt-tokens 500"], ""),
@@ -118,9 +153,13 @@ CASES = [
     ("estimate --chat short", 0, [r"prompt of 28 tokens", r"--chat .*short\n"], ""),
     ("estimate", 2, [], "--prompt-tokens"),
     ("estimate --prompt-file {nowhere} --policies full,tova", 2, [], "cannot read"),
-    ("estimate --prompt-tokens 7000 --policies full,snapkv:128,snapkv:50%,small", 0, [r"policy +entries +peak +steady +full cache +saved +fits +smallest budget\n", r"full +7000 +7\.09 MiB .* never +-\n", r"snapkv:128 .* now +9 or 1210KiB\n", r"snapkv:50% +3500 .* 48\.2 % +later", r"small ", r"\n\nsnapkv:128 keeps most of what fits\. It would start now:\n  pyramidkv .*generate --prompt-file FILE --policy snapkv --budget 128 --max-tokens 256\n$"], ""),
+    ("estimate --prompt-tokens 7000 --policies full,snapkv:128,snapkv:50%,small", 0, [r"policy +entries +peak +steady +full cache +saved +fits +smallest budget\n", r"full +7000 +7\.09 MiB +7\.09 MiB +7\.09 MiB +- +never +-\n", r"snapkv:128 .* now +9 or 684KiB\n", r"snapkv:50% +3500 .* 48\.2 % +later", r"small ", r"\n\nsnapkv:128 keeps most of what fits\. It would start now:\n  pyramidkv .*generate --prompt-file FILE --policy snapkv --budget 128 --max-tokens 256\n$"], ""),
     ("estimate --prompt-tokens 5000 --policies full,snapkv:4000", 0, [r"would wait until other requests give memory back:\n.*--prompt-file FILE --policy full"], ""),
-    ("estimate --prompt-tokens 7900 --policies full,snapkv:7000", 0, [r"None of them ever fits\. The smallest cache for this prompt is 1210KiB, of snapkv: --budget 9 to 6000 would fit\.\n$"], ""),
+    ("estimate --prompt-tokens 7900 --policies full,snapkv:7000", 0, [r"None of them ever fits\. The smallest cache for this prompt is 684KiB, of snapkv: --budget 9 to 6000 would fit\.\n$"], ""),
+    # The smallest budget is the one that can be typed: in bytes it covers prompt and answer unless a scope is named.
+    ("estimate --prompt-tokens 1000 --policies snapkv:128,snapkv:128:prompt,snapkv:4MiB,snapkv:recall:0.9 --max-bytes 5MiB --allow-shortfall", 0, [r"\nsnapkv:128 .* 9 or 684KiB\n", r"\nsnapkv:128:prompt .* 9 or 1196KiB\n", r"\nsnapkv:4MiB .* 9 or 684KiB\n", r"\nsnapkv:recall:0\.9 .* 9 or 684KiB\n"], ""),
+    ("estimate --prompt-tokens 1000 --policy snapkv --budget 600KiB", 0, [r"smallest budget in bytes +684KiB", r"It never fits\. The smallest cache for this prompt is 684KiB, of snapkv: --budget 684KiB would fit\.\n$"], ""),
+    ("estimate --prompt-tokens 1000 --policy snapkv --budget 684KiB", 0, [r"It would start now:\n"], ""),
     ("estimate --prompt-tokens 50 --policies snapkv:32,snapkv:4", 1, [], "snapkv:4:\n.*4 is too few"),
     ("estimate --prompt-tokens 50 --policies full,huge", 2, [], "'huge' is no policy"),
     ("estimate --prompt-tokens 50 --policies full --policy snapkv", 2, [], "--polic"),
@@ -130,6 +169,9 @@ CASES = [
     ("compare --policies full,snapkv:9 x", 0, [r"^policy ", r"\nfull and, alike, snapkv:9:\n  the whole answer\n", r"\nsnapkv:9 gives full's answer with 5\.1 % of its memory\.\n$"], ""),
     ("compare --policies full,tova,snapkv x", 0, [r"tova departs at token 2:\n", r">>answer +\| the whole >> \[31mtruth\n", r"snapkv gives full's answer with 5\.1 % of its memory; tova departs at token 2 \(5\.1 %\)\.\n$"], ""),
     ("compare --policies full,tova --prompt-file {doc}", 0, [r"tova does not give full's answer: it departs at token 2, with 5\.1 % of its memory\.\n$"], ""),
+    ("compare --policies full,snapkv:9 --logit-bias 5:1 x", 2, [], "'compare' has no option --logit-bias"),
+    ("compare --policies full,snapkv:9 --stop-id x y", 2, [], "--stop-id: 'x' is no token id"),
+    ("compare --help", 0, [r"greedy and end with tokens", r"--stop-id ID"], ""),
     ("compare --policies full x", 2, [], "at least one policy"),
     ("compare --policies full,tova", 2, [], "no prompt"),
     ("inspect --output {out} hello", 0, [r"^full says so\n$"], r"^wrote \S+\n$"),
@@ -204,7 +246,7 @@ class CacheCommandsTest(unittest.TestCase):
         pins = [cache_pb2.TokenSpan(begin=0, end=4)]
         budget = cache_pb2.CacheBudget(bytes=4 << 20, scope=cache_pb2.BUDGET_SCOPE_TOTAL)
         self.assertEqual([(asked.prompt_tokens, asked.max_tokens, asked.cache_policy) for asked in self.generation.asked],
-                         [(2000, 256, cache_pb2.CachePolicy(full=cache_pb2.FullPolicy())),
+                         [(2000, 256, cache_pb2.CachePolicy(full=cache_pb2.FullPolicy())),  # which has no smallest budget to ask for
                           (2000, 256, cache_pb2.CachePolicy(h2o=cache_pb2.H2oPolicy(), budget=budget, pins=pins))])
 
     def test_the_command_at_the_end_sends_what_was_estimated(self):
@@ -231,14 +273,34 @@ class CacheCommandsTest(unittest.TestCase):
         prompt = "Grüße \U0001f389 日本 </script>\u202e\x1e."
         done = self.run_client("inspect", "--output", self.names["out"], "--policies", "snapkv:9,tova:7", "--max-tokens", "3", prompt)
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual([asked.cache_policy.WhichOneof("policy") for asked in self.generation.asked], ["snapkv", "tova"])
-        self.assertEqual({(asked.prompt, asked.sampling.max_tokens, asked.cache_report) for asked in self.generation.asked},
-                         {(prompt, 3, cache_pb2.CACHE_REPORT_DETAIL_POSITIONS)})
+        asked, = self.generation.asked
+        self.assertEqual([policy.WhichOneof("policy") for policy in (asked.request.cache_policy, *asked.policies)], ["snapkv", "tova"])
+        self.assertEqual((asked.request.prompt, asked.request.sampling.max_tokens, asked.request.cache_report),
+                         (prompt, 3, cache_pb2.CACHE_REPORT_DETAIL_POSITIONS))
         data = self.page_data()
+        for view in data["views"]:  # how long it took tells nothing of either
+            self.assertEqual([text for label, text in view["figures"] if label == "time to first token"], ["-"])
         self.assertEqual("".join(data["tokens"]), prompt)
         self.assertEqual(len(data["tokens"]), len(prompt.encode()))
         self.assertEqual(data["tokens"][2:4], ["ü", ""])
         self.assertEqual([view["layers"][0]["heads"][0]["runs"] for view in data["views"]], [[0, 9], [0, 7]])
+
+    def test_inspect_asks_one_by_one_what_cannot_be_compared(self):
+        def asked_for(*words):
+            self.generation.asked.clear()
+            done = self.run_client("inspect", "--output", self.names["out"], "--no-tokens", *words, "a prompt")
+            return done, [type(asked).__name__ for asked in self.generation.asked]
+        for words in (("--temp", "1"), ("--top-p", "0.9"), ("--policies", "small,tova:7")):  # of these the server would think otherwise
+            done, kinds = asked_for("--policies", "snapkv:9,tova:7", *words) if words[0] != "--policies" else asked_for(*words)
+            self.assertEqual((done.returncode, kinds), (0, ["GenerateRequest"] * 2), done.stderr)
+        done, kinds = asked_for("--policies", "snapkv:9,tova:7", "--stop", "x")  # this it refuses
+        self.assertEqual((done.returncode, kinds), (0, ["CompareRequest"] + ["GenerateRequest"] * 2), done.stderr)
+        self.assertEqual([view["layers"][0]["heads"][0]["runs"] for view in self.page_data()["views"]], [[0, 8], [0, 7]])
+        done, kinds = asked_for("--policies", "snapkv:9,tova:4")  # and whoever is wrong alone says so in Generate's words
+        self.assertEqual((done.returncode, kinds), (1, ["CompareRequest"] + ["GenerateRequest"] * 2))
+        self.assertIn("cache_policy.budget.tokens: 4 is too few", done.stderr)
+        done, kinds = asked_for("--policies", "snapkv:9,tova:5")  # anything else would go wrong again
+        self.assertEqual((done.returncode, kinds), (1, ["CompareRequest"]))
 
     def test_inspect_shows_the_prompt_as_it_was_used(self):
         for words, text in ((("--chat", "--question", "why?", "doc"), TEMPLATE % "[user]doc\n\nwhy?"), (("--truncate-prompt-tokens", "3", "abcdef"), "def")):

@@ -98,10 +98,10 @@ class CommandsTest(unittest.TestCase):
             self.assertIn("(small)", message)
 
     def test_compare_sends_the_first_policy_as_the_baseline(self):
-        request, printed = self.request_of("compare", "--policies", "full,pyramidkv:128,h2o:4MiB:total,small", "--max-tokens", "9", "--system", "be brief",
-                                           "--question", "why?", "--pin", "0:4", "a document")
+        request, printed = self.request_of("compare", "--policies", "full,pyramidkv:128,h2o:4MiB:total,small", "--max-tokens", "9", "--stop-id", "7", "--stop-id", "8",
+                                           "--system", "be brief", "--question", "why?", "--pin", "0:4", "a document")
         self.assertEqual([(m.role, m.content) for m in request.request.chat.messages], [("system", "be brief"), ("user", "a document\n\nwhy?")])
-        self.assertEqual(request.request.sampling, generation_pb2.SamplingParams(temperature=0, max_tokens=9))
+        self.assertEqual(request.request.sampling, generation_pb2.SamplingParams(temperature=0, max_tokens=9, stop_token_ids=[7, 8]))
         self.assertEqual(request.request.cache_policy, cache_pb2.CachePolicy(full=cache_pb2.FullPolicy()))
         pins = [cache_pb2.TokenSpan(begin=0, end=4)]
         self.assertEqual(list(request.policies), [

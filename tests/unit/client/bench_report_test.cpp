@@ -143,6 +143,8 @@ TEST(BenchTable, ShowsAllAndEveryPolicy) {
   EXPECT_THAT(table, ContainsRegex("first token max, ms +750\\.0 +250\\.0 +750\\.0\n"));
   EXPECT_THAT(table, ContainsRegex("generated tokens/s +1\\.80 +0\\.60 +1\\.20\n"));
   EXPECT_THAT(table, ContainsRegex("attention kept, mean +90\\.0 % +- +90\\.0 %\n"));
+  EXPECT_THAT(table, ContainsRegex("saved, sum +1\\.3 KiB +nothing +1\\.4 KiB\n"));
+  EXPECT_THAT(table, ContainsRegex("saved share +45\\.9 % +- +70\\.0 %\n"));
   EXPECT_THAT(table, HasSubstr("refused with QUEUE_FULL: 1\n"));
   EXPECT_THAT(table, HasSubstr("failed with UNAVAILABLE: 1\n"));
 }

@@ -38,7 +38,7 @@ TEST(EstimateTable, OneRowAPolicyInWordsOfPeople) {
   EXPECT_EQ(estimate_table({full(true), row("snapkv:128", 128, 2 << 20, false, true),
                             row("snapkv:64", 64, 1 << 20, false, false)}),
             "policy      entries      peak     steady  full cache   saved  fits   smallest budget\n"
-            "full           1000  9.00 MiB   9.00 MiB    8.00 MiB    none  now                  -\n"
+            "full           1000  9.00 MiB   9.00 MiB    8.00 MiB       -  now                  -\n"
             "snapkv:128      128  2.00 MiB   1.00 MiB    8.00 MiB  87.5 %  later     9 or 1211KiB\n"
             "snapkv:64        64  1.00 MiB  512.0 KiB    8.00 MiB  93.8 %  never     9 or 1211KiB\n");
 }
@@ -64,6 +64,12 @@ TEST(EstimateVerdict, SaysWhyThisOneOrWhatWouldFit) {
   rows[0].estimate.set_largest_budget_tokens(0);
   EXPECT_THAT(estimate_verdict({rows[0]}, std::nullopt), HasSubstr("It never fits."));
   EXPECT_THAT(estimate_verdict({rows[0]}, std::nullopt), HasSubstr("cache.pool_bytes has to be larger"));
+  rows[0].smallest_bytes_fit = true;  // which covers prompt and answer, unlike the same in entries
+  EXPECT_THAT(estimate_verdict({rows[0]}, std::nullopt), HasSubstr("of snapkv: --budget 1211KiB would fit."));
+  rows[1].smallest_bytes_fit = true;
+  EXPECT_THAT(estimate_verdict({rows[1]}, std::nullopt), HasSubstr("--budget 9 to 700 would fit."));
+  rows[1].policy.mutable_budget()->set_bytes(4096);
+  EXPECT_THAT(estimate_verdict({rows[1]}, std::nullopt), HasSubstr("--budget 1211KiB would fit."));
   EXPECT_THAT(estimate_verdict({full(false)}, std::nullopt), HasSubstr("Try a policy with a budget"));
 }
 

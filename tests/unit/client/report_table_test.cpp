@@ -18,6 +18,16 @@ TEST(HumanBytes, UnitsAndSigns) {
   EXPECT_EQ(human_bytes(1024.0 * 1024 * 1024), "1.00 GiB");
 }
 
+TEST(Saved, NothingIsSaidInWordsAndNeverBelowZero) {
+  EXPECT_EQ(saved_size(2048, 4096), "2.0 KiB");
+  EXPECT_EQ(saved_share(1, 8), "12.5 %");
+  for (const double saved : {0.0, -2048.0}) {
+    EXPECT_EQ(saved_size(saved, 8), "nothing");
+    EXPECT_EQ(saved_share(saved, 8), "-");
+  }
+  EXPECT_EQ(saved_size(0, 0), "-");
+}
+
 ReportColumn column() {
   ReportColumn result{.title = "snapkv 64"};
   result.usage.set_prompt_tokens(1000);
@@ -32,6 +42,13 @@ TEST(ReportTable, OneColumnAReply) {
   EXPECT_THAT(table, HasSubstr("90.0 %"));
   EXPECT_THAT(table, HasSubstr("900.0 KiB"));
   EXPECT_THAT(table, HasSubstr("           snapkv 64            snapkv 64\n"));
+}
+
+TEST(ReportTable, TimesThatAReplyDoesNotHave) {
+  ReportColumn timed = column();
+  EXPECT_THAT(report_table({timed}), ContainsRegex("workspace .* -\ntime to first token +-\nprefill +-\ndecode +-\n"));
+  timed.timings.mutable_time_to_first_token()->set_seconds(2);
+  EXPECT_THAT(report_table({timed}), ContainsRegex("time to first token +2\\.00 s\n"));
 }
 
 TEST(ReportTable, SaysWhyNothingWasCompressed) {

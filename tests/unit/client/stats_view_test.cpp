@@ -79,6 +79,19 @@ TEST(StatsView, SaysItAllInEightyColumns) {
                                  "snapkv              3    24.00 MiB   200.00 MiB   175.00 MiB   87.5 %         7"));
 }
 
+TEST(StatsView, AFullCacheSavesNothing) {
+  v1::Stats stats = state();
+  stats.mutable_memory()->set_kv_saved_bytes(-2048);
+  v1::PolicyStats& full = *stats.mutable_policies(0);
+  full.set_running(1);
+  full.set_full_equivalent_bytes(kMiB);
+  full.set_saved_bytes(-1024);
+  const std::string text = text_of(stats_view(nullptr, stats, {.width = 80}));
+  EXPECT_THAT(text, HasSubstr("saved     nothing of 200.00 MiB in full caches\n"));
+  EXPECT_THAT(text, HasSubstr("full                1          0 B     1.00 MiB      nothing        -         0\n"));
+  EXPECT_THAT(stats_line(nullptr, stats), HasSubstr(" saved_bytes=-2048 "));  // for programs
+}
+
 TEST(StatsView, NoLineIsLongerThanTheTerminalAndColumnsLeaveWhole) {
   v1::Stats stats = state();
   v1::RequestStats& request = *stats.add_requests();
@@ -117,7 +130,7 @@ TEST(StatsView, BeforeAnythingHappened) {
   loading.set_state(v1::SERVER_STATE_LOADING);
   const std::string text = text_of(stats_view(nullptr, loading, {.width = 80}));
   EXPECT_THAT(text, HasSubstr("LOADING"));
-  EXPECT_THAT(text, HasSubstr(" - tok/s, - prompt tok/s, - requests/s\n"));
+  EXPECT_THAT(text, HasSubstr(" - tok/s, - prompt tok/s, - requests/s\nsaved     -\n"));
   EXPECT_THAT(text, HasSubstr("(no request yet)\n"));
 }
 

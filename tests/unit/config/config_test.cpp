@@ -28,7 +28,7 @@ TEST(Config, DefaultsWithoutAFile) {
   EXPECT_EQ(config->server.listen, "127.0.0.1:50051");
   EXPECT_EQ(config->metrics.listen, "127.0.0.1:9464");
   EXPECT_EQ(config->cache.dtype, KvDtype::kF16);
-  EXPECT_EQ(config->cache.page_bytes, 4096);
+  EXPECT_EQ(config->cache.page_bytes, 0);  // the device's choice
   EXPECT_EQ(config->policies.default_name, "full");
   EXPECT_EQ(config->policies.default_keep_ratio, 0.125);
 }
@@ -89,7 +89,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadValue{"server.listen", "::1:5"}, BadValue{"server.reflection", "maybe"},
         BadValue{"server.drain_seconds", "-1"}, BadValue{"server.drain_seconds", "nan"}, BadValue{"model.id", "a\nb"},
         BadValue{"cache.pool_bytes", "12 parsecs"}, BadValue{"cache.pool_bytes", "-1MiB"},
-        BadValue{"cache.pool_bytes", "1"}, BadValue{"cache.dtype", "f8"}, BadValue{"cache.page_bytes", "0"},
+        BadValue{"cache.pool_bytes", "1"}, BadValue{"cache.dtype", "f8"}, BadValue{"cache.page_bytes", "64"},
         BadValue{"cache.page_bytes", "4096.5"}, BadValue{"runtime.device", "gpu"}, BadValue{"runtime.device", "cuda:"},
         BadValue{"runtime.device", "cuda:-1"}, BadValue{"runtime.compute", "float16"}, BadValue{"runtime.isa", "avx"},
         BadValue{"runtime.threads", "-1"}, BadValue{"runtime.workspace_bytes", ""},
@@ -175,6 +175,16 @@ TEST(Config, APoolOfNoPageOrOfTooManyIsRefused) {
               HasSubstr("--set: cache.pool_bytes: must hold a page"));
   EXPECT_THAT(refusal("", {"cache.pool_bytes=1024TiB", "cache.page_bytes=256"}),
               HasSubstr("cache.pool_bytes: must be at most"));
+}
+
+// Without a page size of its own the configuration is checked when the device has chosen one.
+TEST(Config, ThePoolIsCheckedAgainstTheDevicesPages) {
+  const absl::StatusOr<Config> config =
+      parse_config("", {.assignments = {"cache.page_bytes=0", "cache.pool_bytes=1MiB"}});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_TRUE(check_pool(*config, 1 << 20).ok());
+  EXPECT_THAT(std::string(check_pool(*config, 1 << 21).message()),
+              HasSubstr("--set: cache.pool_bytes: must hold a page"));
 }
 
 TEST(Config, KnowsWhereAKeyWasSet) {

@@ -10,7 +10,7 @@ constexpr int32_t kSlotsPerPage = 5;
 
 FakeCache::FakeCache(const ModelShape& shape, int32_t sequences, int32_t capacity)
     : shape_(shape),
-      page_bytes_(kSlotsPerPage * PageLayout{KvDtype::kF32, shape.head_dim, 0}.entry_bytes()),
+      page_bytes_(kSlotsPerPage * entry_format(KvDtype::kF32).entry_bytes(shape.head_dim)),
       pages_per_lane_((capacity + kSlotsPerPage - 1) / kSlotsPerPage),
       total_pages_(sequences * shape.layers * shape.kv_heads * pages_per_lane_),
       pool_(static_cast<size_t>(total_pages_) * static_cast<size_t>(page_bytes_)),

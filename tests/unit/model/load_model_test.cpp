@@ -110,6 +110,23 @@ TEST_F(LoadModelTest, NamesWhatItRefuses) {
   }
 }
 
+TEST_F(LoadModelTest, RefusesAttentionThatTheBackendCannotCompute) {
+  const GgufWriter models[] = {test::tiny_llama({.head_dim = 12}),
+                               test::tiny_llama({.q_heads = 65, .kv_heads = 1, .head_dim = 8})};
+  for (const GgufWriter& model : models) EXPECT_TRUE(load(model).ok());  // the reference computes any
+  backend_ = *make_backend({.device = "cpu", .threads = 1});
+  EXPECT_TRUE(load(test::tiny_llama({.q_heads = 64, .kv_heads = 1, .head_dim = 8})).ok());
+  const char* reasons[] = {"multiples of 8, not 12", "up to 64 query heads share a KV head, not 65 heads 1"};
+  for (size_t i = 0; i < std::size(models); ++i) {
+    const absl::Status status = load(models[i]).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+    for (const char* part : {"keys 'llama.attention.head_count' (", "'llama.attention.head_count_kv' (",
+                             "'llama.attention.key_length' (", "the cpu device", reasons[i]}) {
+      EXPECT_THAT(std::string(status.message()), HasSubstr(part));
+    }
+  }
+}
+
 // Every byte of the keys and tensor descriptions damaged: hyperparameters that lie must not lead outside of the
 // weights.
 TEST_F(LoadModelTest, SurvivesDamagedMetadata) {

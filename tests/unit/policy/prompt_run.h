@@ -59,12 +59,13 @@ class PromptRun {
     std::vector<int32_t> page_ids;
     const KvView kv = view(layer, 0, lanes, page_ids);
     const Lane& lane = lanes[static_cast<size_t>(kv_head)];
-    const PageLayout layout = kv.layout(lane);
+    const PageLayout layout = page_layout(kv, lane);
     std::vector<float> result;
     for (int32_t slot = 0; slot < lane.length; ++slot) {
-      const auto* page = reinterpret_cast<const float*>(kv.page(lane, slot / layout.slots()));
+      const std::byte* page = kv.page(lane, slot / layout.slots());
       const int32_t place = slot % layout.slots();
-      result.push_back(values ? page[layout.slots() * layout.head_dim + place * layout.head_dim] : page[place]);
+      const int32_t offset = values ? layout.value_at(place, 0) : layout.key_at(place, 0);
+      result.push_back(*reinterpret_cast<const float*>(page + offset));
     }
     return result;
   }

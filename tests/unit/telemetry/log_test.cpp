@@ -60,6 +60,22 @@ TEST(Escape, ControlCharacters) {
   EXPECT_EQ(json_escape("\xC2\xA0"), "\xC2\xA0");
 }
 
+// An id that reads in another order than it is written, or has more in it than anybody sees.
+TEST(Escape, WhatReordersOrHidesText) {
+  EXPECT_EQ(json_escape("a\u202Ecba\u202C"), R"(a\u202ecba\u202c)");
+  EXPECT_EQ(json_escape("\u202A\u2066\u2069"), R"(\u202a\u2066\u2069)");
+  EXPECT_EQ(json_escape("\u200E\u200F\u061C"), R"(\u200e\u200f\u061c)");
+  EXPECT_EQ(json_escape("\u200B\u200D\u2060\uFEFF\u00AD\u3164"), R"(\u200b\u200d\u2060\ufeff\u00ad\u3164)");
+  EXPECT_EQ(json_escape("\u2028\u2029\uFFF9"), R"(\u2028\u2029\ufff9)");
+  EXPECT_EQ(json_escape("\U000E0041\U000E0FFF"), R"(\udb40\udc41\udb43\udfff)");  // tags: invisible ASCII
+  EXPECT_EQ(escape_controls("\u202E\"x\""), R"(\u202e"x")");
+  EXPECT_EQ(parsed("x", {{"request_id", "\U000E0041"}})["request_id"], "\U000E0041");
+  EXPECT_EQ(text("\u202Ex"), R"("\u202ex")");
+  // Their neighbours, and text that is written from right to left.
+  for (const char* plain : {"\u2010", "\u202F", "\u2070", "\u05E9\u05DC", "\u0645", "\uFF9F", "\U000E1000"})
+    EXPECT_EQ(json_escape(plain), plain);
+}
+
 TEST(Escape, WhatIsNotUtf8) {
   EXPECT_EQ(json_escape("a\xFFz"), R"(a\ufffdz)");
   EXPECT_EQ(json_escape("\x9B"), R"(\ufffd)");

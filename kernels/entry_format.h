@@ -1,0 +1,152 @@
+// The formats that cache entries can have, one table row each, and where the parts of an entry lie in a page. Whoever
+// counts bytes of entries or looks for one asks here. Plain data and constexpr: host and device code share it.
+//
+// A page belongs to one lane and holds `slots` entries, part after part:
+//
+//   keys          [head_dim][slots]   dimension-major: one dimension of all the page's slots is contiguous
+//   values        [slots][head_dim]   slot-major
+//   key scales    [slots][scales of a key]       where the format has scales
+//   value scales  [slots][scales of a value]
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/kv_view.h"
+
+namespace pkv {
+
+// How one number of a key or a value is written.
+enum class ElementType : uint8_t { kF16, kF32 };
+
+// The keys of a format, or its values.
+struct EntryPart {
+  ElementType element = ElementType::kF32;
+  int32_t element_bits = 0;
+  int32_t scale_bytes = 0;  // of one scale; 0: the elements have none
+  int32_t scale_group = 0;  // elements that share a scale; 0: all of an entry's
+
+  constexpr int32_t bytes(int32_t head_dim) const { return head_dim * element_bits / 8; }
+  constexpr int32_t scales_bytes(int32_t head_dim) const {
+    return scale_group == 0 ? scale_bytes : (head_dim + scale_group - 1) / scale_group * scale_bytes;
+  }
+};
+
+struct EntryFormat {
+  KvDtype id = KvDtype::kF32;
+  const char* name = "";  // as the configuration has it
+  EntryPart key, value;
+  int32_t slot_multiple = 1;  // slots of a page are a multiple of this
+
+  // Of one entry: key and value with their scales.
+  constexpr int32_t entry_bytes(int32_t head_dim) const {
+    return key.bytes(head_dim) + value.bytes(head_dim) + key.scales_bytes(head_dim) + value.scales_bytes(head_dim);
+  }
+};
+
+struct EntryFormatTable {
+  EntryFormat rows[2];
+};
+
+// A function, for device code cannot reach a table in host memory.
+constexpr EntryFormatTable entry_format_table() {
+  constexpr EntryPart kHalf{.element = ElementType::kF16, .element_bits = 16};
+  constexpr EntryPart kFloat{.element = ElementType::kF32, .element_bits = 32};
+  return {{{.id = KvDtype::kF16, .name = "f16", .key = kHalf, .value = kHalf},
+           {.id = KvDtype::kF32, .name = "f32", .key = kFloat, .value = kFloat}}};
+}
+
+constexpr EntryFormat entry_format(KvDtype id) { return entry_format_table().rows[static_cast<int32_t>(id)]; }
+
+// All of them, for host code that goes through them.
+inline constexpr EntryFormatTable kEntryFormats = entry_format_table();
+
+// How one page of a lane is laid out. Offsets are bytes from the page's start.
+class PageLayout {
+ public:
+  constexpr PageLayout(const EntryFormat& format, int32_t head_dim, int32_t page_bytes)
+      : format_(format),
+        head_dim_(head_dim),
+        slots_(page_bytes / format.entry_bytes(head_dim) / format.slot_multiple * format.slot_multiple) {}
+  constexpr PageLayout(KvDtype format, int32_t head_dim, int32_t page_bytes)
+      : PageLayout(entry_format(format), head_dim, page_bytes) {}
+
+  constexpr const EntryFormat& format() const { return format_; }
+  constexpr int32_t head_dim() const { return head_dim_; }
+  constexpr int32_t slots() const { return slots_; }
+  constexpr int32_t pages_for(int32_t entries) const { return (entries + slots_ - 1) / slots_; }
+  constexpr int32_t entry_bytes() const { return format_.entry_bytes(head_dim_); }
+
+  // Where the values begin, and the scales.
+  constexpr int32_t value_offset() const { return slots_ * format_.key.bytes(head_dim_); }
+  constexpr int32_t key_scale_offset() const { return value_offset() + slots_ * format_.value.bytes(head_dim_); }
+  constexpr int32_t value_scale_offset() const {
+    return key_scale_offset() + slots_ * format_.key.scales_bytes(head_dim_);
+  }
+  constexpr int32_t end_offset() const { return value_scale_offset() + slots_ * format_.value.scales_bytes(head_dim_); }
+
+  // The first byte with bits of one element of the entry at `place`, and the first scale of that entry.
+  constexpr int32_t key_at(int32_t place, int32_t dimension) const {
+    return (dimension * slots_ + place) * format_.key.element_bits / 8;
+  }
+  constexpr int32_t value_at(int32_t place, int32_t dimension) const {
+    return value_offset() + place * format_.value.bytes(head_dim_) + dimension * format_.value.element_bits / 8;
+  }
+  constexpr int32_t key_scales_at(int32_t place) const {
+    return key_scale_offset() + place * format_.key.scales_bytes(head_dim_);
+  }
+  constexpr int32_t value_scales_at(int32_t place) const {
+    return value_scale_offset() + place * format_.value.scales_bytes(head_dim_);
+  }
+
+ private:
+  EntryFormat format_;
+  int32_t head_dim_ = 0;
+  int32_t slots_ = 0;
+};
+
+// How a lane's pages are laid out.
+constexpr PageLayout page_layout(const KvView& kv, const Lane& lane) {
+  return {lane.dtype, kv.head_dim, kv.page_bytes};
+}
+
+// Slots of a page in the format that has most of them.
+constexpr int32_t densest_slots(int32_t head_dim, int32_t page_bytes) {
+  int32_t slots = 0;
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    slots = std::max(slots, PageLayout(format, head_dim, page_bytes).slots());
+  }
+  return slots;
+}
+
+// What kernels rely on in a page (which itself begins on a cache line): rows of elements begin at whole bytes, elements
+// and scales at multiples of their own size, and nothing lies beyond the page.
+constexpr bool is_aligned(const PageLayout& layout, int32_t page_bytes) {
+  const auto begins_well = [](int32_t offset, int32_t unit) { return unit <= 1 || offset % unit == 0; };
+  const EntryPart& key = layout.format().key;
+  const EntryPart& value = layout.format().value;
+  return layout.slots() * key.element_bits % 8 == 0 && layout.head_dim() * value.element_bits % 8 == 0 &&
+         begins_well(layout.value_offset(), value.element_bits / 8) &&
+         begins_well(layout.key_scale_offset(), key.scale_bytes) &&
+         begins_well(layout.value_scale_offset(), value.scale_bytes) && layout.end_offset() <= page_bytes;
+}
+
+// The same of a format at the head sizes that kernels take (multiples of 8), in pages of several sizes.
+constexpr bool is_aligned(const EntryFormat& format) {
+  for (int32_t head_dim = 8; head_dim <= 256; head_dim += 8) {
+    for (const int32_t page_bytes : {64 * 33, 3072, 4096, 1 << 16}) {
+      if (!is_aligned(PageLayout(format, head_dim, page_bytes), page_bytes)) return false;
+    }
+  }
+  return true;
+}
+
+constexpr bool is_sound(const EntryFormatTable& table) {
+  for (const EntryFormat& format : table.rows) {
+    if (&format - table.rows != static_cast<int32_t>(format.id) || !is_aligned(format)) return false;
+  }
+  return true;
+}
+static_assert(is_sound(kEntryFormats), "a format's row lies in another place than its number says, or is not aligned");
+
+}  // namespace pkv
