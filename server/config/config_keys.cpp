@@ -69,7 +69,9 @@ const std::array kKeys = std::to_array<ConfigKey>({
              one_of<kAuto, kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16>,
              [](Config& c) -> std::string& { return c.runtime.isa; }}},
     {"runtime.workspace_bytes",
-     "Memory for prompts that are being read (residual streams), beside the cache. Prompts beyond it wait.",
+     "Memory beside the cache: for prompts that are being read (residual streams), and for what decides evictions "
+     "while "
+     "tokens are generated (budgets of scope TOTAL). Requests beyond it wait.",
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.runtime.workspace_bytes; }}},
     {"scheduler.max_running", "Requests that may run at once.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_running; }}},

@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "server/engine/request.h"
+#include "server/engine/request_result.h"
 
 namespace pkv {
 

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/policy/registry.h"
 
 namespace pkv {
 namespace {

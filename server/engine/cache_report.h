@@ -5,7 +5,7 @@
 #include <optional>
 #include <vector>
 
-#include "server/engine/request.h"
+#include "server/engine/request_result.h"
 #include "server/policy/cache_plan.h"
 
 namespace pkv {

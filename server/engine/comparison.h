@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "server/engine/byte_account.h"
-#include "server/engine/request.h"
+#include "server/engine/request_result.h"
 #include "server/engine/sequence_lanes.h"
 #include "server/policy/compressor.h"
 

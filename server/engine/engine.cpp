@@ -55,30 +55,17 @@ SchedulerLimits EngineImpl::limits() const {
           .concurrent_prefills = options_.concurrent_prefills};
 }
 
-absl::StatusOr<std::shared_ptr<Sequence>> EngineImpl::make_sequence(std::shared_ptr<const Request> request,
-                                                                    std::shared_ptr<TokenSink> sink) const {
-  if (absl::Status status = rules_.check_tokens(*request); !status.ok()) return status;
-  absl::StatusOr<Contract> contract = rules_.resolve({.policy = request->policy,
-                                                      .prompt_tokens = static_cast<int32_t>(request->prompt.size()),
-                                                      .max_tokens = request->sampling.max_tokens,
-                                                      .compare_with = request->compare_with});
-  if (!contract.ok()) return contract.status();
-  if (absl::Status status = rules_.check_fits(*contract); !status.ok()) return status;
-  auto sequence = std::make_shared<Sequence>(std::move(request), std::move(sink), *std::move(contract));
-  sequence->submitted = options_.clock();
-  return sequence;
-}
-
-absl::Status EngineImpl::enqueue(std::shared_ptr<Sequence> sequence) {
+absl::Status EngineImpl::submit(Prepared prepared, std::shared_ptr<TokenSink> sink) {
+  auto sequence = std::make_shared<Sequence>(std::move(prepared), std::move(sink), options_.clock());
   std::lock_guard lock(mutex_);
   if (state_ == EngineState::kFailed) return absl::UnavailableError("the engine has failed");
   if (state_ != EngineState::kServing) return absl::UnavailableError("the server is shutting down");
   if (waiting_ >= static_cast<size_t>(options_.max_waiting)) {
     return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting"));
   }
-  const bool fresh = live_.emplace(sequence->sink.get(), sequence).second;
+  const bool fresh = live_.emplace(&sequence->sink(), sequence).second;
   PKV_CHECK(fresh, "a sink serves one request at a time");
-  sequence->job = next_job_++;
+  sequence->set_job(next_job_++);
   ++waiting_;
   incoming_.push_back(std::move(sequence));
   if (heartbeat_ == 0) beat();  // a thread that does not wake has stalled too
@@ -86,26 +73,16 @@ absl::Status EngineImpl::enqueue(std::shared_ptr<Sequence> sequence) {
   return absl::OkStatus();
 }
 
-absl::Status EngineImpl::submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) {
-  absl::StatusOr<std::shared_ptr<Sequence>> sequence = make_sequence(std::move(request), std::move(sink));
-  return sequence.ok() ? enqueue(*std::move(sequence)) : sequence.status();
-}
-
 void EngineImpl::cancel(const TokenSink* sink) {
   // Looked up here and now: later, another sink could lie at the same address.
   std::lock_guard lock(mutex_);
-  if (const auto found = live_.find(sink); found != live_.end()) found->second->cancelled = true;
+  if (const auto found = live_.find(sink); found != live_.end()) found->second->cancel();
 }
 
-absl::StatusOr<Admission> EngineImpl::check(const Query& query) const {
-  absl::StatusOr<Contract> contract = rules_.resolve(query);
-  if (!contract.ok()) return contract.status();
-  Admission figures = std::move(contract->figures);
-  const JobCost cost = rules_.cost(*contract, query.prompt_tokens, /*scores_prompt=*/false);
-  const bool has_room = latest_.get()->room.admits(cost);
+bool EngineImpl::has_room(const Contract& contract) const {
+  const bool has_room = latest_.get()->room.admits(contract.cost);
   std::lock_guard lock(mutex_);
-  figures.admissible_now = figures.admissible_ever && waiting_ == 0 && has_room;
-  return figures;
+  return !contract.refusal && waiting_ == 0 && has_room;
 }
 
 bool EngineImpl::drain(absl::Time deadline) {

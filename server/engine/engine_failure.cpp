@@ -31,15 +31,15 @@ void EngineImpl::fail(const char* cause) {
   // From here on nothing is added to live_, and others only look into it: it may be read without the mutex. It holds
   // everyone who was not told, wherever the exception left them. Nobody is counted: the accounts may be half made.
   for (const auto& [sink, sequence] : live_) {
-    if (sequence->failure.ok()) sequence->failure = sequence->phase == SequencePhase::kWaiting ? refusal : failure;
-    attempt([&] { stepper_->release(*sequence); });
+    if (sequence->failure().ok()) sequence->fail(sequence->phase() == Sequence::Phase::kWaiting ? refusal : failure);
+    attempt([&] { sequence->release(); });
   }
   sequences_.clear();
   scheduler_ = Scheduler(limits());
   attempt([&] { latest_.set(make_snapshot(options_.clock())); });
   attempt([&] { deliver(); });  // what had ended before and was not told yet
   for (const auto& [sink, sequence] : live_) {
-    if (!sequence->told) attempt([&] { sequence->sink->on_error(sequence->failure); });
+    if (!sequence->told()) attempt([&] { sequence->tell_end(sequence->failure()); });
   }
   endings_.clear();
   decltype(live_) told;  // outlives the lock: what a sink does when it is destroyed is its own

@@ -11,7 +11,7 @@
 #include <variant>
 #include <vector>
 
-#include "server/engine/admission.h"
+#include "server/engine/contract.h"
 #include "server/engine/engine.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence.h"
@@ -26,9 +26,13 @@ class EngineImpl final : public Engine {
   EngineImpl(const Model& model, const EngineOptions& options, std::unique_ptr<Stepper> stepper);
   ~EngineImpl() override { drain(absl::InfinitePast()); }
 
-  absl::Status submit(std::shared_ptr<const Request> request, std::shared_ptr<TokenSink> sink) override;
+  absl::StatusOr<Contract> estimate(const Contract::Query& query) const override { return rules_.contract(query); }
+  bool has_room(const Contract& contract) const override;
+  absl::StatusOr<Prepared> prepare(std::shared_ptr<const Request> request) const override {
+    return rules_.prepare(std::move(request));
+  }
+  absl::Status submit(Prepared prepared, std::shared_ptr<TokenSink> sink) override;
   void cancel(const TokenSink* sink) override;
-  absl::StatusOr<Admission> check(const Query& query) const override;
   bool drain(absl::Time deadline) override;
   EngineState state() const override { return state_.load(); }
   absl::Status failure() const override;
@@ -45,13 +49,10 @@ class EngineImpl final : public Engine {
   // What others may know of the engine thread's own, as it was at one instant.
   struct Snapshot {
     EngineStats stats;
-    AdmissionRoom room;
+    Scheduler::Room room;
   };
 
   SchedulerLimits limits() const;
-  absl::StatusOr<std::shared_ptr<Sequence>> make_sequence(std::shared_ptr<const Request> request,
-                                                          std::shared_ptr<TokenSink> sink) const;
-  absl::Status enqueue(std::shared_ptr<Sequence> sequence);
 
   // On the engine thread.
   void run();
@@ -64,7 +65,6 @@ class EngineImpl final : public Engine {
   void admit();
   void decode_step();
   void prefill_step();
-  void report_progress(Sequence& sequence);
   void collect_done();
   std::shared_ptr<Snapshot> make_snapshot(absl::Time now);
   void publish(absl::Time now);
@@ -87,7 +87,7 @@ class EngineImpl final : public Engine {
   absl::Time snapshot_at_;
 
   // Shared.
-  const AdmissionRules rules_;
+  const ContractRules rules_;
   std::atomic<EngineState> state_ = EngineState::kServing;
   // When there was last a sign of life, on the steady clock. 0: idle; that begins and ends under the mutex.
   std::atomic<int64_t> heartbeat_ = 0;

@@ -11,7 +11,6 @@
 namespace pkv {
 namespace {
 
-constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 constexpr absl::Duration kSnapshotInterval = absl::Milliseconds(50);  // at most, while there is something to do
 
 }  // namespace
@@ -43,8 +42,7 @@ bool EngineImpl::take_incoming() {
   // for.
   wake_.wait(lock, [&] { return !incoming_.empty() || !sequences_.empty() || stopping_; });
   for (std::shared_ptr<Sequence>& sequence : incoming_) {
-    scheduler_.enqueue(sequence->job,
-                       rules_.cost(sequence->contract, sequence->prompt_tokens(), sequence->request->prompt_logprobs));
+    scheduler_.enqueue(sequence->job(), sequence->contract().cost);
     sequences_.push_back(std::move(sequence));
   }
   changed_ = changed_ || !incoming_.empty();
@@ -77,12 +75,13 @@ void EngineImpl::fail_unwanted(absl::Time now) {
   }
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     // gRPC also cancels a call whose deadline has passed; it ended for the deadline all the same.
-    if (sequence->request->deadline && *sequence->request->deadline <= now) {
-      sequence->failure = absl::DeadlineExceededError("the deadline has passed");
-    } else if (sequence->cancelled) {
-      sequence->failure = absl::CancelledError("cancelled by the caller");
+    const std::optional<absl::Time>& deadline = sequence->request().deadline;
+    if (deadline && *deadline <= now) {
+      sequence->fail(absl::DeadlineExceededError("the deadline has passed"));
+    } else if (sequence->cancelled()) {
+      sequence->fail(absl::CancelledError("cancelled by the caller"));
     } else if (aborting) {
-      sequence->failure = absl::UnavailableError("the server is shutting down");
+      sequence->fail(absl::UnavailableError("the server is shutting down"));
     }
   }
 }
@@ -94,20 +93,16 @@ void EngineImpl::admit() {
     waiting_ = incoming_.size() + scheduler_.waiting();
   }
   changed_ = changed_ || !jobs.empty();
-  for (const JobId job : jobs) {
-    Sequence& sequence = sequence_of(job);
-    sequence.phase = SequencePhase::kPrefill;
-    sequence.sink->on_start();
-  }
+  for (const JobId job : jobs) sequence_of(job).admit();
 }
 
 void EngineImpl::decode_step() {
   decoding_.clear();
   decoded_ = 0;
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
-    if (sequence->phase != SequencePhase::kDecode || sequence->done()) continue;
+    if (sequence->phase() != Sequence::Phase::kDecode || sequence->done()) continue;
     ++decoded_;
-    if (sequence->comparison) {
+    if (sequence->comparison() != nullptr) {
       stepper_->decode_comparison(*sequence);
     } else {
       decoding_.push_back(sequence.get());
@@ -121,30 +116,17 @@ void EngineImpl::prefill_step() {
   if (!job) return;
   Sequence& sequence = sequence_of(*job);
   if (!sequence.prefill_started()) {
-    sequence.failure = stepper_->start_prefill(sequence);
-    if (!sequence.failure.ok()) return;
+    if (absl::Status status = stepper_->start_prefill(sequence); !status.ok()) return sequence.fail(std::move(status));
   }
   const absl::StatusOr<int64_t> work = stepper_->prefill_unit(sequence);
-  if (!work.ok()) {
-    sequence.failure = work.status();
-    return;
-  }
+  if (!work.ok()) return sequence.fail(work.status());
   scheduler_.prefill_progress(*job, *work);
-  if (sequence.phase == SequencePhase::kDecode) {
+  if (sequence.phase() == Sequence::Phase::kDecode) {
     scheduler_.prefill_done(*job);
     changed_ = true;
   } else {
-    report_progress(sequence);
+    sequence.report_progress(model_.shape().layers, options_.clock());
   }
-}
-
-void EngineImpl::report_progress(Sequence& sequence) {
-  const absl::Time now = options_.clock();
-  if (now - sequence.progress_at < kProgressInterval) return;
-  sequence.progress_at = now;
-  const double stages = model_.shape().layers + (sequence.request->prompt_logprobs ? 1 : 0);
-  const double row_share = static_cast<double>(sequence.row) / sequence.prompt_tokens();
-  sequence.sink->on_progress((sequence.layer + row_share) / stages);
 }
 
 // Takes the ended sequences out and gives back what they hold; their sinks are told at the end of the step.
@@ -152,16 +134,16 @@ void EngineImpl::collect_done() {
   const uint64_t token_bytes = model_.shape().kv_bytes_per_token(KvDtype::kF16);
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     if (!sequence->done()) continue;
-    sequence->ended_at = options_.clock();
+    sequence->set_ended(options_.clock());
     recorder_.count_end(*sequence);
-    Ending ending{.sequence = sequence, .outcome = sequence->failure};
-    if (sequence->failure.ok()) {
+    Ending ending{.sequence = sequence, .outcome = sequence->failure()};
+    if (sequence->failure().ok()) {
       RequestResult result = sequence->take_result(token_bytes, stepper_->shared_workspace_bytes());
       recorder_.count_result(*sequence, result);
       ending.outcome = std::move(result);
     }
-    stepper_->release(*sequence);
-    scheduler_.remove(sequence->job);
+    sequence->release();
+    scheduler_.remove(sequence->job());
     endings_.push_back(std::move(ending));
     changed_ = true;
   }
@@ -189,17 +171,12 @@ void EngineImpl::deliver() {
   if (endings_.empty()) return;
   for (Ending& ending : endings_) {
     if (std::exchange(ending.begun, true)) continue;
-    if (const auto* result = std::get_if<RequestResult>(&ending.outcome)) {
-      ending.sequence->sink->on_end(*result);
-    } else {
-      ending.sequence->sink->on_error(std::get<absl::Status>(ending.outcome));
-    }
-    ending.sequence->told = true;
+    ending.sequence->tell_end(ending.outcome);
   }
   {
     std::lock_guard lock(mutex_);
     for (const Ending& ending : endings_) {
-      if (ending.sequence->told) live_.erase(ending.sequence->sink.get());
+      if (ending.sequence->told()) live_.erase(&ending.sequence->sink());
     }
     idle_.notify_all();
   }
@@ -207,7 +184,7 @@ void EngineImpl::deliver() {
 }
 
 Sequence& EngineImpl::sequence_of(JobId job) {
-  const auto found = std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& s) { return s->job == job; });
+  const auto found = std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& s) { return s->job() == job; });
   PKV_CHECK(found != sequences_.end(), "a job without a sequence");
   return **found;
 }

@@ -2,6 +2,8 @@
 // where requests are expected.
 #include "server/engine/histograms.h"
 
+#include "server/policy/registry.h"
+
 namespace pkv {
 namespace {
 

@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#include "server/policy/policy.h"
 #include "server/telemetry/histogram.h"
 
 namespace pkv {

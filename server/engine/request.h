@@ -1,19 +1,14 @@
-// A caller's wishes, validated and immutable, and what comes back. Token ids only: text stays at the edges.
+// A caller's wishes, validated and immutable. Token ids only: text stays at the edges.
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <optional>
-#include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "server/cache/kv_cache.h"
-#include "server/policy/compressor.h"
-#include "server/policy/policy.h"
+#include "server/policy/policy_spec.h"
 
 namespace pkv {
 
@@ -50,79 +45,7 @@ struct Request {
   std::optional<absl::Time> deadline;
 };
 
-struct TokenLogprob {
-  TokenId id = 0;
-  float logprob = 0;  // natural log, of the model's distribution before temperature and filters
-  std::vector<std::pair<TokenId, float>> top;
-};
-
-enum class FinishReason : uint8_t { kStop, kLength };
-
-// queue: from submission to the start of the prefill. prefill: from there to the first token, what ran in between for
-// others included; compress is a part of it. decode: from the first token to the end. total = queue + prefill + decode.
-struct RequestTimings {
-  absl::Duration queue, prefill, compress, decode, time_to_first_token, total;
-};
-
-// Integrals over time, from the start of the prompt to the end of the answer: of the bytes held, and of those that a
-// full cache of f16 entries would have held.
-struct ByteSeconds {
-  double held = 0;
-  double full = 0;
-};
-
-// What was kept, what it cost and what it saved. Arithmetic: logical tokens are those written to the cache (the last
-// generated one is not); full = logical x bytes per token of f16 entries; saved = full - allocated - auxiliary.
-struct CacheReport {
-  int32_t budget_tokens = 0;
-  int32_t logical_tokens = 0;
-  uint64_t full_bytes = 0;
-  CacheBytes bytes;  // at the end, before the pages went back; with the peak
-  ByteSeconds byte_seconds;
-  int64_t saved_bytes = 0;
-  uint64_t evicted_entries = 0;
-  uint32_t compressions = 0;  // layers that were cut
-  bool compressed = false;
-  std::string not_compressed_reason;
-  // Largest, beside the cache: the request's own residual stream and observed queries, and the engine's tensors of one
-  // step, of the scores and of the logits, which it shared with others.
-  uint64_t workspace_bytes = 0;
-  std::vector<LayerOutcome> layers;
-};
-
-// One policy of a comparison. It is fed the baseline's answer, token by token; KL(baseline || policy) in nats at every
-// place of it. The first place follows from the full prompt and is 0 by construction.
-struct PolicyComparison {
-  CacheReport cache;  // of its own answer
-  std::vector<double> kl;
-  double kl_mean = 0;             // without the first place; 0 where there is no other
-  double top1_agreement = 1;      // likewise: share of places with the same best token
-  int32_t first_divergence = -1;  // first place where its own answer differs from the baseline's; -1: nowhere
-  std::vector<TokenId> tokens;    // its own answer
-};
-
-struct RequestResult {
-  FinishReason finish_reason = FinishReason::kLength;
-  std::optional<TokenId> matched_stop_token;
-  int32_t prompt_tokens = 0;
-  int32_t completion_tokens = 0;
-  RequestTimings timings;
-  CacheReport cache;
-  std::vector<PolicyComparison> comparisons;  // one per policy of Request::compare_with
-};
-
-// Where a request's events go. Called on the engine thread, must never block; after on_end or on_error nothing follows.
-class TokenSink {
- public:
-  virtual ~TokenSink() = default;
-  virtual void on_start() = 0;                        // admitted; memory is reserved
-  virtual void on_progress(double prefill_done) = 0;  // 0 to 1
-  // The prompt's log-probabilities in order, in tiles; the first token's is 0. Only with Request::prompt_logprobs.
-  virtual void on_prompt_logprobs(std::span<const TokenLogprob> tokens) = 0;
-  // One generated token, end tokens included. Returning false ends the request with kStop (a stop string was found).
-  virtual bool on_token(const TokenLogprob& token) = 0;
-  virtual void on_end(const RequestResult& result) = 0;
-  virtual void on_error(const absl::Status& status) = 0;
-};
+// The tokens that end an answer: the caller's, and the model's unless they are ignored.
+std::vector<TokenId> ending_tokens(const Request& request);
 
 }  // namespace pkv

@@ -9,13 +9,15 @@
 namespace pkv {
 
 bool Scheduler::fits_ever(const JobCost& cost, const SchedulerLimits& limits) {
-  return cost.peak_pages <= limits.pool_pages && cost.workspace_bytes <= limits.workspace_bytes;
+  return cost.peak_pages <= limits.pool_pages && cost.workspace_bytes + cost.state_bytes <= limits.workspace_bytes;
 }
 
-bool AdmissionRoom::admits(const JobCost& cost) const {
+bool Scheduler::Room::admits(const JobCost& cost) const {
   const uint64_t surplus = cost.peak_pages - cost.steady_pages;
   const uint64_t further = surplus - std::min(surplus, smallest_surplus_pages);
-  return has_place && reserved_pages + cost.steady_pages + further <= pool_pages;
+  const uint64_t workspace = std::max(largest_workspace_bytes, cost.workspace_bytes);
+  return has_place && reserved_pages + cost.steady_pages + further <= pool_pages &&
+         state_bytes + cost.state_bytes + workspace <= workspace_limit_bytes;
 }
 
 void Scheduler::enqueue(JobId id, const JobCost& cost) {
@@ -25,13 +27,17 @@ void Scheduler::enqueue(JobId id, const JobCost& cost) {
   waiting_.push_back({.id = id, .cost = cost, .work_left = cost.prefill_work});
 }
 
-AdmissionRoom Scheduler::room() const {
-  AdmissionRoom room{.has_place = static_cast<int32_t>(admitted_.size()) < limits_.max_running,
-                     .pool_pages = limits_.pool_pages};
+Scheduler::Room Scheduler::room() const {
+  Room room{.has_place = static_cast<int32_t>(admitted_.size()) < limits_.max_running,
+            .pool_pages = limits_.pool_pages,
+            .workspace_limit_bytes = limits_.workspace_bytes};
   std::vector<uint64_t> surplus;
   for (const Job& job : admitted_) {
     room.reserved_pages += job.cost.steady_pages;
-    if (job.stage != Stage::kPrefilled) surplus.push_back(job.cost.peak_pages - job.cost.steady_pages);
+    room.state_bytes += job.cost.state_bytes;
+    if (job.stage == Stage::kPrefilled) continue;
+    surplus.push_back(job.cost.peak_pages - job.cost.steady_pages);
+    room.largest_workspace_bytes = std::max(room.largest_workspace_bytes, job.cost.workspace_bytes);
   }
   std::sort(surplus.begin(), surplus.end(), std::greater<>());
   const auto most = static_cast<size_t>(limits_.concurrent_prefills);
@@ -44,7 +50,7 @@ AdmissionRoom Scheduler::room() const {
 std::vector<JobId> Scheduler::admit() {
   std::vector<JobId> result;
   if (waiting_.empty()) return result;
-  AdmissionRoom room = this->room();
+  Room room = this->room();
   for (auto job = waiting_.begin(); job != waiting_.end();) {
     if (!room.has_place) break;
     if (room.admits(job->cost)) {
@@ -73,12 +79,20 @@ uint64_t Scheduler::workspace_bytes() const {
   return bytes;
 }
 
+uint64_t Scheduler::state_bytes() const {
+  uint64_t bytes = 0;
+  for (const Job& job : admitted_) {
+    if (job.stage != Stage::kAdmitted) bytes += job.cost.state_bytes;
+  }
+  return bytes;
+}
+
 bool Scheduler::may_run(const Job& job) const {
   if (job.stage != Stage::kAdmitted) return job.stage == Stage::kUnderWay;
   const auto under_way = std::count_if(admitted_.begin(), admitted_.end(),
                                        [](const Job& other) { return other.stage == Stage::kUnderWay; });
   return under_way < limits_.concurrent_prefills &&
-         workspace_bytes() + job.cost.workspace_bytes <= limits_.workspace_bytes;
+         workspace_bytes() + job.cost.workspace_bytes + state_bytes() + job.cost.state_bytes <= limits_.workspace_bytes;
 }
 
 std::optional<JobId> Scheduler::next_prefill() {

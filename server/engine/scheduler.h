@@ -3,7 +3,9 @@
 //
 // Memory. An admitted job reserves its steady pages; beside them lie reserved the k largest (peak - steady) of the jobs
 // whose prompt is not done, k = concurrent_prefills, since no more than k prompts are ever under way. So the sum of
-// what is held never exceeds the pool, and no admitted job fails for lack of pages.
+// what is held never exceeds the pool, and no admitted job fails for lack of pages. Workspace and state share a limit
+// of their own: the state of all admitted jobs lies reserved in it beside the largest workspace of those whose prompt
+// is not done, so that one prompt can always go on; a further one starts where its workspace is free.
 //
 // Admission is first come, first served. Where the oldest waiting job does not fit, later ones that do may pass it, but
 // only kMaxOvertakes of them; then nobody is admitted before it.
@@ -27,25 +29,13 @@ struct JobCost {
   uint64_t steady_pages = 0;     // once the prompt is done, until the end
   uint64_t peak_pages = 0;       // at any instant; >= steady_pages
   uint64_t workspace_bytes = 0;  // from the start of its prefill to its end
+  uint64_t state_bytes = 0;      // of what decides evictions, from the start of its prefill until the job ends
   int64_t prefill_work = 0;      // rows x layers
-};
-
-// What admission looks at, by itself: so that others can ask without the scheduler.
-struct AdmissionRoom {
-  bool has_place = true;  // fewer than max_running are admitted
-  uint64_t pool_pages = 0;
-  uint64_t reserved_pages = 0;
-  // The smallest surplus (peak - steady) among those reserved, where there are as many as there may be: a job's own
-  // counts beyond it.
-  uint64_t smallest_surplus_pages = 0;
-
-  // Whether a job would be admitted at once if nobody waited before it.
-  bool admits(const JobCost& cost) const;
 };
 
 struct SchedulerLimits {
   uint64_t pool_pages = 0;
-  uint64_t workspace_bytes = 0;
+  uint64_t workspace_bytes = 0;  // of workspace and state together
   int32_t max_running = 0;
   int32_t concurrent_prefills = 0;
 };
@@ -55,12 +45,28 @@ class Scheduler {
   static constexpr int32_t kMaxOvertakes = 16;
   static constexpr int32_t kUnitsPerTurn = 4;
 
+  // What admission looks at, by itself: so that others can ask without the scheduler.
+  struct Room {
+    bool has_place = true;  // fewer than max_running are admitted
+    uint64_t pool_pages = 0;
+    uint64_t reserved_pages = 0;
+    // The smallest surplus (peak - steady) among those reserved, where there are as many as there may be: a job's own
+    // counts beyond it.
+    uint64_t smallest_surplus_pages = 0;
+    uint64_t workspace_limit_bytes = 0;
+    uint64_t state_bytes = 0;
+    uint64_t largest_workspace_bytes = 0;  // of those whose prompt is not done
+
+    // Whether a job would be admitted at once if nobody waited before it.
+    bool admits(const JobCost& cost) const;
+  };
+
   explicit Scheduler(const SchedulerLimits& limits) : limits_(limits) {}
 
   // Whether a job could run if it were alone.
   static bool fits_ever(const JobCost& cost, const SchedulerLimits& limits);
 
-  AdmissionRoom room() const;
+  Room room() const;
 
   // `id` greater than any before; the job fits_ever().
   void enqueue(JobId id, const JobCost& cost);
@@ -91,6 +97,7 @@ class Scheduler {
   };
 
   bool may_run(const Job& job) const;  // under way, or free to start
+  uint64_t state_bytes() const;        // of those whose prefill has begun
   Job& admitted_job(JobId id);
 
   SchedulerLimits limits_;

@@ -9,6 +9,8 @@
 namespace pkv {
 namespace {
 
+constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
+
 void add_final_positions(const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
   std::vector<std::vector<std::vector<int32_t>>> layers = lanes.positions();
   for (size_t layer = 0; layer < outcomes.size(); ++layer) outcomes[layer].final_positions = std::move(layers[layer]);
@@ -17,30 +19,26 @@ void add_final_positions(const SequenceLanes& lanes, std::vector<LayerOutcome>& 
 // What a prefill that leaves `outcomes` behind holds at most.
 uint64_t prefill_peak_bytes(const std::vector<LayerOutcome>& outcomes, const SequenceLanes& lanes,
                             int32_t prompt_tokens) {
-  std::vector<int32_t> kept;
-  for (const LayerOutcome& layer : outcomes) kept.insert(kept.end(), layer.kept.begin(), layer.kept.end());
-  return cache_footprint({.geometry = lanes.geometry(),
-                          .dtype = lanes.dtype(),
-                          .prompt_tokens = prompt_tokens,
-                          .own = {kept, kept, lanes.state_bytes()}})
-      .peak_bytes;
+  CachePlan left{.state_bytes = lanes.state_bytes()};
+  for (const LayerOutcome& layer : outcomes) {
+    left.lane_budgets.insert(left.lane_budgets.end(), layer.kept.begin(), layer.kept.end());
+  }
+  left.lane_limits = left.lane_budgets;
+  return cache_footprint(lanes.geometry(), lanes.dtype(), prompt_tokens, left).peak_bytes;
 }
 
 }  // namespace
 
-Sequence::Sequence(std::shared_ptr<const Request> wishes, std::shared_ptr<TokenSink> events, Contract terms)
-    : request(std::move(wishes)),
-      sink(std::move(events)),
-      contract(std::move(terms)),
-      rng(request->sampling.seed),
-      ending_tokens_(request->sampling.stop_token_ids) {
-  if (!request->sampling.ignore_eos) {
-    ending_tokens_.insert(ending_tokens_.end(), request->end_tokens.begin(), request->end_tokens.end());
-  }
-}
+Sequence::Sequence(Prepared prepared, std::shared_ptr<TokenSink> sink, absl::Time submitted)
+    : request_(prepared.request()),
+      contract_(std::move(prepared).take_contract()),
+      sink_(std::move(sink)),
+      ending_tokens_(ending_tokens(*request_)),
+      submitted_(submitted),
+      rng_(request_->sampling.seed) {}
 
 std::span<const TokenId> Sequence::forbidden(int32_t length) const {
-  if (length >= request->sampling.min_tokens) return {};
+  if (length >= request_->sampling.min_tokens) return {};
   return ending_tokens_;
 }
 
@@ -48,60 +46,105 @@ bool Sequence::ends_with(TokenId token) const {
   return std::find(ending_tokens_.begin(), ending_tokens_.end(), token) != ending_tokens_.end();
 }
 
+void Sequence::admit() {
+  phase_ = Phase::kPrefill;
+  sink_->on_start();
+}
+
+void Sequence::start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, absl::Time now) {
+  prefill_ = std::make_unique<Prefill>(std::move(prefill));
+  lanes_ = std::move(lanes);
+  prefill_started_at_ = progress_at_ = now;
+}
+
+int64_t Sequence::prompt_rows_done(int32_t layers) const {
+  if (!prefill_) return 0;
+  const int64_t whole_layers = std::min(prefill_->layer, layers);
+  return whole_layers * prompt_tokens() + (prefill_->layer < layers ? prefill_->row : 0);
+}
+
+void Sequence::report_progress(int32_t layers, absl::Time now) {
+  if (now - progress_at_ < kProgressInterval) return;
+  progress_at_ = now;
+  const double stages = layers + (request_->prompt_logprobs ? 1 : 0);
+  const double row_share = static_cast<double>(prefill_->row) / prompt_tokens();
+  sink_->on_progress((prefill_->layer + row_share) / stages);
+}
+
+void Sequence::end_prefill() {
+  prefill_.reset();
+  phase_ = Phase::kDecode;
+}
+
 void Sequence::accept(const TokenLogprob& token, absl::Time now) {
-  generated.push_back(token.id);
-  if (generated.size() == 1) first_token_at = now;
-  last_token_at = now;
-  const bool wants_more = sink->on_token(token);
+  generated_.push_back(token.id);
+  if (generated_.size() == 1) first_token_at_ = now;
+  last_token_at_ = now;
+  const bool wants_more = sink_->on_token(token);
   if (ends_with(token.id)) {
-    finish_reason = FinishReason::kStop;
-    matched_stop_token = token.id;
+    finish_reason_ = FinishReason::kStop;
+    matched_stop_token_ = token.id;
   } else if (!wants_more) {
-    finish_reason = FinishReason::kStop;
+    finish_reason_ = FinishReason::kStop;
   } else if (is_full(generated_tokens())) {
-    finish_reason = FinishReason::kLength;
+    finish_reason_ = FinishReason::kLength;
   }
 }
 
+void Sequence::release() {
+  comparison_.reset();
+  lanes_.reset();
+  prefill_.reset();
+}
+
+void Sequence::tell_end(const std::variant<absl::Status, RequestResult>& outcome) {
+  if (const auto* result = std::get_if<RequestResult>(&outcome)) {
+    sink_->on_end(*result);
+  } else {
+    sink_->on_error(std::get<absl::Status>(outcome));
+  }
+  told_ = true;
+}
+
 RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes) {
-  RequestResult result{.finish_reason = *finish_reason,
-                       .matched_stop_token = matched_stop_token,
+  RequestResult result{.finish_reason = *finish_reason_,
+                       .matched_stop_token = matched_stop_token_,
                        .prompt_tokens = prompt_tokens(),
                        .completion_tokens = generated_tokens()};
-  const absl::Time prefilled_at = generated.empty() ? ended_at : first_token_at;
-  result.timings = {.queue = prefill_started_at - submitted,
-                    .prefill = prefilled_at - prefill_started_at,
-                    .compress = compress_time,
-                    .decode = ended_at - prefilled_at,
-                    .time_to_first_token = generated.empty() ? absl::ZeroDuration() : first_token_at - submitted,
-                    .total = ended_at - submitted};
-  if (request->record_positions) add_final_positions(*lanes, outcomes);
-  result.cache = make_report({.spec = request->policy,
-                              .plan = contract.own.plan,
+  const absl::Time prefilled_at = generated_.empty() ? ended_at_ : first_token_at_;
+  result.timings = {.queue = prefill_started_at_ - submitted_,
+                    .prefill = prefilled_at - prefill_started_at_,
+                    .compress = compress_time_,
+                    .decode = ended_at_ - prefilled_at,
+                    .time_to_first_token = generated_.empty() ? absl::ZeroDuration() : first_token_at_ - submitted_,
+                    .total = ended_at_ - submitted_};
+  if (request_->record_positions) add_final_positions(*lanes_, outcomes_);
+  result.cache = make_report({.spec = request_->policy,
+                              .plan = contract_.own.plan,
                               .prompt_tokens = prompt_tokens(),
                               .logical_tokens = logical_tokens(),
                               .full_bytes_per_token = full_bytes_per_token,
-                              .bytes = lanes->bytes(),
-                              .byte_seconds = account.sums(),
-                              .evicted_while_generating = lanes->evicted_while_generating(),
-                              .workspace_bytes = workspace_bytes + shared_workspace_bytes,
-                              .layers = std::move(outcomes)});
-  for (size_t i = 0; i < request->compare_with.size(); ++i) {
+                              .bytes = lanes_->bytes(),
+                              .byte_seconds = counted_.bytes.sums(),
+                              .evicted_while_generating = lanes_->evicted_while_generating(),
+                              .workspace_bytes = contract_.cost.workspace_bytes + shared_workspace_bytes,
+                              .layers = std::move(outcomes_)});
+  for (size_t i = 0; i < request_->compare_with.size(); ++i) {
     result.comparisons.push_back(rival_result(i, full_bytes_per_token));
   }
   return result;
 }
 
 PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_token) {
-  Rival& rival = comparison->rivals[index];
-  PolicyComparison summary = summarise(rival, generated);
-  if (request->record_positions) add_final_positions(*rival.own, rival.outcomes);
+  Rival& rival = comparison_->rivals[index];
+  PolicyComparison summary = summarise(rival, generated_);
+  if (request_->record_positions) add_final_positions(*rival.own, rival.outcomes);
   // Its part of each layer was taken from the baseline's; alone it would have held that layer itself.
   CacheBytes bytes = rival.own->bytes();
   bytes.peak = std::max(bytes.peak, prefill_peak_bytes(rival.outcomes, *rival.own, prompt_tokens()));
   summary.cache = make_report(
-      {.spec = request->compare_with[index],
-       .plan = contract.rivals[index].plan,
+      {.spec = request_->compare_with[index],
+       .plan = contract_.rivals[index].plan,
        .prompt_tokens = prompt_tokens(),
        .logical_tokens = prompt_tokens() + std::max<int32_t>(0, static_cast<int32_t>(rival.tokens.size()) - 1),
        .full_bytes_per_token = full_bytes_per_token,

@@ -1,4 +1,4 @@
-// The mutable state of one request from submission to its end. But for `cancelled` and what submission sets once,
+// The mutable state of one request from submission to its end. But for cancel() and what submission sets once,
 // everything belongs to the engine thread.
 #pragma once
 
@@ -9,73 +9,33 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
-#include "server/engine/admission.h"
 #include "server/engine/byte_account.h"
 #include "server/engine/comparison.h"
-#include "server/engine/request.h"
+#include "server/engine/contract.h"
+#include "server/engine/request_result.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence_lanes.h"
 #include "server/policy/compressor.h"
 
 namespace pkv {
 
-enum class SequencePhase : uint8_t { kWaiting, kPrefill, kDecode };  // kPrefill from admission on
-
 class Sequence {
  public:
-  Sequence(std::shared_ptr<const Request> wishes, std::shared_ptr<TokenSink> events, Contract terms);
+  enum class Phase : uint8_t { kWaiting, kPrefill, kDecode };  // kPrefill from admission on
 
-  int32_t prompt_tokens() const { return static_cast<int32_t>(request->prompt.size()); }
-  int32_t generated_tokens() const { return static_cast<int32_t>(generated.size()); }
-  // Tokens whose entries a full cache would hold by now; the last generated token is not written.
-  int32_t logical_tokens() const { return prompt_tokens() + std::max(0, generated_tokens() - 1); }
-  bool answered() const { return finish_reason.has_value(); }
-  bool done() const { return !failure.ok() || (answered() && (!comparison || comparison->done())); }
-  bool prefill_started() const { return lanes != nullptr; }
-
-  // Tokens that cannot follow an answer of `length` tokens: everything that would end it before min_tokens are there.
-  std::span<const TokenId> forbidden(int32_t length) const;
-  // Whether `token` ends an answer; whether `length` tokens are all that may be.
-  bool ends_with(TokenId token) const;
-  bool is_full(int32_t length) const { return length >= request->sampling.max_tokens; }
-  // Takes the next token of the answer: tells the sink and ends the sequence where it has to. `now` for the timings.
-  void accept(const TokenLogprob& token, absl::Time now);
-  // The result of a sequence that is done without failure, its lanes still open. Takes the layers' outcomes along.
-  RequestResult take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes);
-
-  // Set at submission.
-  const std::shared_ptr<const Request> request;
-  const std::shared_ptr<TokenSink> sink;
-  const Contract contract;
-  JobId job = 0;
-  absl::Time submitted;
-  std::atomic<bool> cancelled = false;  // by any thread
-
-  // Where it stands.
-  SequencePhase phase = SequencePhase::kWaiting;
-  std::optional<FinishReason> finish_reason;
-  std::optional<TokenId> matched_stop_token;
-  absl::Status failure;
-  bool told = false;  // its sink knows the end
-  std::vector<TokenId> generated;
-  std::mt19937_64 rng;
-  absl::Time prefill_started_at, first_token_at, last_token_at, ended_at, progress_at;
-  absl::Duration compress_time;
-
-  // From the start of the prefill.
-  std::unique_ptr<SequenceLanes> lanes;
-  std::unique_ptr<Compressor> compressor;
-  std::unique_ptr<Comparison> comparison;  // nullptr: nothing is compared
-  Tensor residual;    // [prompt tokens, D]: x between the layers; given back when the prompt is done
-  int32_t layer = 0;  // next prefill unit; == layers: the output head over the prompt's rows
-  int32_t row = 0;
-  uint64_t workspace_bytes = 0;
-  std::vector<LayerOutcome> outcomes;
-
+  // What reading the prompt needs: there from the first unit until the prompt is done.
+  struct Prefill {
+    Tensor residual;  // [prompt tokens, D]: x between the layers
+    std::unique_ptr<Compressor> compressor;
+    int32_t layer = 0;  // of the next unit; == layers: the output head over the prompt's rows
+    int32_t row = 0;    // first of the next unit
+  };
   // What the counters have seen of it so far.
   struct Counted {
     bool queue = false, prompt = false;
@@ -83,12 +43,112 @@ class Sequence {
     uint64_t evicted = 0;  // while generating
     absl::Time token_at;   // the last of them
     absl::Time bytes_at;   // the byte accounts are true until then
-  } counted;
-  ByteAccount account;  // of its own lanes
+    ByteAccount bytes;     // of its own lanes
+  };
+
+  Sequence(Prepared prepared, std::shared_ptr<TokenSink> sink, absl::Time submitted);
+
+  // ---- by any thread
+  void cancel() { cancelled_ = true; }
+  bool cancelled() const { return cancelled_; }
+
+  // ---- set at submission
+  void set_job(JobId job) { job_ = job; }
+  JobId job() const { return job_; }
+  absl::Time submitted() const { return submitted_; }
+  const Request& request() const { return *request_; }
+  const Contract& contract() const { return contract_; }
+  TokenSink& sink() const { return *sink_; }
+  int32_t prompt_tokens() const { return static_cast<int32_t>(request_->prompt.size()); }
+
+  // ---- where it stands
+  Phase phase() const { return phase_; }
+  bool answered() const { return finish_reason_.has_value(); }
+  std::optional<FinishReason> finish_reason() const { return finish_reason_; }
+  const absl::Status& failure() const { return failure_; }
+  bool done() const { return !failure_.ok() || (answered() && (!comparison_ || comparison_->done())); }
+  bool told() const { return told_; }  // its sink knows the end
+
+  // ---- its course
+  // Memory is reserved: tells the sink.
+  void admit();
+  // What it was admitted for is there.
+  void start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, absl::Time now);
+  void set_comparison(std::unique_ptr<Comparison> comparison) { comparison_ = std::move(comparison); }
+  bool prefill_started() const { return lanes_ != nullptr; }
+  // A layer of the prompt was cut, which took so long.
+  void add_outcome(LayerOutcome outcome) { outcomes_.push_back(std::move(outcome)); }
+  void add_compress_time(absl::Duration time) { compress_time_ += time; }
+  // Tells the sink how far the prompt is, now and then.
+  void report_progress(int32_t layers, absl::Time now);
+  // The prompt is done: gives its part of the memory back.
+  void end_prefill();
+  // Takes the next token of the answer: tells the sink and ends the answer where it has to. `now` for the timings.
+  void accept(const TokenLogprob& token, absl::Time now);
+  // No answer was asked for.
+  void end_without_answer() { finish_reason_ = FinishReason::kLength; }
+  void fail(absl::Status failure) { failure_ = std::move(failure); }
+  void set_ended(absl::Time now) { ended_at_ = now; }
+  // The result of a sequence that is done without failure, its lanes still open. Takes the layers' outcomes along.
+  RequestResult take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes);
+  // Gives everything it holds back.
+  void release();
+  // The last its sink hears.
+  void tell_end(const std::variant<absl::Status, RequestResult>& outcome);
+
+  // ---- what it has so far
+  const std::vector<TokenId>& generated() const { return generated_; }
+  int32_t generated_tokens() const { return static_cast<int32_t>(generated_.size()); }
+  // Tokens whose entries a full cache would hold by now; the last generated token is not written.
+  int32_t logical_tokens() const { return prompt_tokens() + std::max(0, generated_tokens() - 1); }
+  // The same, in tokens of one layer, added up over the layers: a prompt is read layer by layer.
+  int64_t prompt_rows_done(int32_t layers) const;
+  Prefill* prefill() const { return prefill_.get(); }           // nullptr: not begun, or done
+  SequenceLanes* lanes() const { return lanes_.get(); }         // nullptr: not begun
+  Comparison* comparison() const { return comparison_.get(); }  // nullptr: nothing is compared
+  const std::vector<LayerOutcome>& outcomes() const { return outcomes_; }
+  absl::Time prefill_started_at() const { return prefill_started_at_; }
+  absl::Time first_token_at() const { return first_token_at_; }
+  absl::Time last_token_at() const { return last_token_at_; }
+  absl::Time ended_at() const { return ended_at_; }
+  absl::Duration compress_time() const { return compress_time_; }
+  Counted& counted() { return counted_; }
+
+  // ---- how its answer is made
+  std::mt19937_64& rng() { return rng_; }
+  // Tokens that cannot follow an answer of `length` tokens: everything that would end it before min_tokens are there.
+  std::span<const TokenId> forbidden(int32_t length) const;
+  // Whether `token` ends an answer; whether `length` tokens are all that may be.
+  bool ends_with(TokenId token) const;
+  bool is_full(int32_t length) const { return length >= request_->sampling.max_tokens; }
 
  private:
   PolicyComparison rival_result(size_t index, uint64_t full_bytes_per_token);
-  std::vector<TokenId> ending_tokens_;  // end tokens (but for ignore_eos) and stop_token_ids
+
+  const std::shared_ptr<const Request> request_;
+  const Contract contract_;
+  const std::shared_ptr<TokenSink> sink_;
+  const std::vector<TokenId> ending_tokens_;
+  const absl::Time submitted_;
+  JobId job_ = 0;
+  std::atomic<bool> cancelled_ = false;
+
+  Phase phase_ = Phase::kWaiting;
+  std::optional<FinishReason> finish_reason_;
+  std::optional<TokenId> matched_stop_token_;
+  absl::Status failure_;
+  bool told_ = false;
+
+  std::vector<TokenId> generated_;
+  std::mt19937_64 rng_;
+  std::vector<LayerOutcome> outcomes_;
+  absl::Time prefill_started_at_, progress_at_, first_token_at_, last_token_at_, ended_at_;
+  absl::Duration compress_time_;
+  Counted counted_;
+
+  std::unique_ptr<Prefill> prefill_;
+  std::unique_ptr<SequenceLanes> lanes_;
+  std::unique_ptr<Comparison> comparison_;
 };
 
 }  // namespace pkv

@@ -20,7 +20,7 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
     if (!evictor.ok()) return evictor.status();
     lanes->evictor_ = *std::move(evictor);
   }
-  if (options.plan.drops_entries() && options.spec.cache_relative()) {
+  if (options.plan.cache_relative) {
     auto relative = CacheRelative::create(backend, {.geometry = geometry,
                                                     .sinks = options.policy.sink_tokens(),
                                                     .prompt_tokens = options.prompt_tokens,

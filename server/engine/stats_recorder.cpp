@@ -6,29 +6,29 @@
 #include <utility>
 
 #include "server/engine/cache_report.h"
-#include "server/policy/policy.h"
+#include "server/policy/registry.h"
 
 namespace pkv {
 namespace {
 
-std::string phase_name(SequencePhase phase) {
+std::string phase_name(Sequence::Phase phase) {
   switch (phase) {
-    case SequencePhase::kWaiting:
+    case Sequence::Phase::kWaiting:
       return "waiting";
-    case SequencePhase::kPrefill:
+    case Sequence::Phase::kPrefill:
       return "prefill";
-    case SequencePhase::kDecode:
+    case Sequence::Phase::kDecode:
       return "decode";
   }
   return "";
 }
 
 size_t policy_index(PolicyKind kind) { return static_cast<size_t>(&policy_row(kind) - policy_table().data()); }
-size_t policy_index(const Sequence& sequence) { return policy_index(sequence.request->policy.kind); }
+size_t policy_index(const Sequence& sequence) { return policy_index(sequence.request().policy.kind); }
 
 std::string end_name(const Sequence& sequence) {
-  if (!sequence.failure.ok()) return absl::StatusCodeToString(sequence.failure.code());
-  return *sequence.finish_reason == FinishReason::kStop ? "stop" : "length";
+  if (!sequence.failure().ok()) return absl::StatusCodeToString(sequence.failure().code());
+  return *sequence.finish_reason() == FinishReason::kStop ? "stop" : "length";
 }
 
 // The clock of the machine may be set back.
@@ -56,23 +56,23 @@ void StatsRecorder::count_progress(std::span<const std::shared_ptr<Sequence>> se
 void StatsRecorder::count_progress(Sequence& sequence, absl::Time now) {
   PolicyTotals& totals = policies_[policy_index(sequence)];
   PolicyHistograms& histograms = histograms_->policies[policy_index(sequence)];
-  Sequence::Counted& counted = sequence.counted;
+  Sequence::Counted& counted = sequence.counted();
   if (sequence.prefill_started() && !std::exchange(counted.queue, true)) {
-    histograms.queue_duration.observe(seconds(sequence.prefill_started_at - sequence.submitted));
+    histograms.queue_duration.observe(seconds(sequence.prefill_started_at() - sequence.submitted()));
   }
-  if (sequence.phase == SequencePhase::kDecode && !std::exchange(counted.prompt, true)) count_prompt(sequence, now);
+  if (sequence.phase() == Sequence::Phase::kDecode && !std::exchange(counted.prompt, true)) count_prompt(sequence, now);
   if (sequence.generated_tokens() > counted.generated) {  // by one: a step gives a sequence no more
     if (counted.generated == 0) {
-      histograms.time_to_first_token.observe(seconds(sequence.first_token_at - sequence.submitted));
+      histograms.time_to_first_token.observe(seconds(sequence.first_token_at() - sequence.submitted()));
     } else {
-      histograms.inter_token_latency.observe(seconds(sequence.last_token_at - counted.token_at));
+      histograms.inter_token_latency.observe(seconds(sequence.last_token_at() - counted.token_at));
     }
     ++totals.generation_tokens_total;
     ++counted.generated;
-    counted.token_at = sequence.last_token_at;
+    counted.token_at = sequence.last_token_at();
   }
-  if (sequence.lanes) {
-    const uint64_t evicted = sequence.lanes->evicted_while_generating();
+  if (sequence.lanes() != nullptr) {
+    const uint64_t evicted = sequence.lanes()->evicted_while_generating();
     totals.evicted_while_generating_total += evicted - std::exchange(counted.evicted, evicted);
   }
   count_bytes(sequence, now);
@@ -82,13 +82,13 @@ void StatsRecorder::count_prompt(Sequence& sequence, absl::Time now) {
   PolicyTotals& totals = policies_[policy_index(sequence)];
   PolicyHistograms& histograms = histograms_->policies[policy_index(sequence)];
   totals.prompt_tokens_total += static_cast<uint64_t>(sequence.prompt_tokens());
-  const absl::Time read_at = sequence.generated.empty() ? now : sequence.first_token_at;
-  histograms.prefill_duration.observe(seconds(read_at - sequence.prefill_started_at));
-  const uint64_t evicted = evicted_from_prompt(sequence.outcomes, sequence.prompt_tokens());
+  const absl::Time read_at = sequence.generated().empty() ? now : sequence.first_token_at();
+  histograms.prefill_duration.observe(seconds(read_at - sequence.prefill_started_at()));
+  const uint64_t evicted = evicted_from_prompt(sequence.outcomes(), sequence.prompt_tokens());
   totals.evicted_entries_total += evicted;
   if (evicted > 0) {
     ++totals.prompts_compressed_total;
-    histograms.compression_duration.observe(seconds(sequence.compress_time));
+    histograms.compression_duration.observe(seconds(sequence.compress_time()));
   } else {
     ++totals.prompts_unchanged_total;
   }
@@ -96,37 +96,36 @@ void StatsRecorder::count_prompt(Sequence& sequence, absl::Time now) {
 
 // Sequence by sequence, so that what a report says is exactly what was added to the totals.
 void StatsRecorder::count_bytes(Sequence& sequence, absl::Time now) {
-  const double passed = seconds(now - std::exchange(sequence.counted.bytes_at, now));
+  const double passed = seconds(now - std::exchange(sequence.counted().bytes_at, now));
   const auto pass = [&](ByteAccount& account, PolicyKind kind) {
     const ByteSeconds added = account.pass(passed);
     PolicyTotals& totals = policies_[policy_index(kind)];
     totals.held_byte_seconds_total += added.held;
     totals.full_equivalent_byte_seconds_total += added.full;
   };
-  if (!sequence.lanes) return;
+  if (sequence.lanes() == nullptr) return;
   const uint64_t full = full_bytes(sequence, sequence.logical_tokens());
-  pass(sequence.account, sequence.request->policy.kind);
-  sequence.account.set(sequence.lanes->bytes().held, full);
-  for (size_t i = 0; sequence.comparison && i < sequence.comparison->rivals.size(); ++i) {
-    Rival& rival = sequence.comparison->rivals[i];
-    if (!rival.own) continue;  // it could not be opened
-    pass(rival.account, sequence.request->compare_with[i].kind);
+  pass(sequence.counted().bytes, sequence.request().policy.kind);
+  sequence.counted().bytes.set(sequence.lanes()->bytes().held, full);
+  for (size_t i = 0; sequence.comparison() != nullptr && i < sequence.comparison()->rivals.size(); ++i) {
+    Rival& rival = sequence.comparison()->rivals[i];
+    pass(rival.account, sequence.request().compare_with[i].kind);
     rival.account.set(rival.taught->bytes().held + rival.own->bytes().held,
                       full + full_bytes(sequence, logical_tokens(sequence, rival)));
   }
 }
 
 void StatsRecorder::count_end(Sequence& sequence) {
-  count_progress(sequence, sequence.ended_at);
+  count_progress(sequence, sequence.ended_at());
   PolicyTotals& totals = policies_[policy_index(sequence)];
   ++totals.requests_total;
   ++totals.finished_total[end_name(sequence)];
-  if (sequence.phase != SequencePhase::kWaiting && !sequence.counted.queue) {
+  if (sequence.phase() != Sequence::Phase::kWaiting && !sequence.counted().queue) {
     histograms_->policies[policy_index(sequence)].queue_duration.observe(
-        seconds(sequence.ended_at - sequence.submitted));
+        seconds(sequence.ended_at() - sequence.submitted()));
   }
-  if (!sequence.counted.prompt) {
-    totals.evicted_entries_total += evicted_from_prompt(sequence.outcomes, sequence.prompt_tokens());
+  if (!sequence.counted().prompt) {
+    totals.evicted_entries_total += evicted_from_prompt(sequence.outcomes(), sequence.prompt_tokens());
   }
 }
 
@@ -146,11 +145,9 @@ void StatsRecorder::count_result(const Sequence& sequence, const RequestResult& 
 // Of the entries written so far: layer by layer during the prefill, then all layers of every token.
 uint64_t StatsRecorder::full_bytes(const Sequence& sequence, int32_t logical_tokens) const {
   const uint64_t token_bytes = shape_.kv_bytes_per_token(KvDtype::kF16);
-  if (sequence.phase == SequencePhase::kDecode) return static_cast<uint64_t>(logical_tokens) * token_bytes;
-  const auto layer_bytes = token_bytes / static_cast<uint64_t>(shape_.layers);
-  const int64_t whole_layers = std::min(sequence.layer, shape_.layers);
-  const int64_t rows = sequence.layer < shape_.layers ? sequence.row : 0;
-  return static_cast<uint64_t>(whole_layers * sequence.prompt_tokens() + rows) * layer_bytes;
+  if (sequence.phase() == Sequence::Phase::kDecode) return static_cast<uint64_t>(logical_tokens) * token_bytes;
+  return static_cast<uint64_t>(sequence.prompt_rows_done(shape_.layers)) *
+         (token_bytes / static_cast<uint64_t>(shape_.layers));
 }
 
 void StatsRecorder::add_cache(const SequenceLanes& lanes, uint64_t full_bytes, const KvCache& cache,
@@ -167,13 +164,13 @@ void StatsRecorder::add_cache(const SequenceLanes& lanes, uint64_t full_bytes, c
 void StatsRecorder::add_sequence(const Sequence& sequence, const KvCache& cache, std::vector<PolicyTotals>& policies,
                                  EngineStats& stats) const {
   PolicyTotals& totals = policies[policy_index(sequence)];
-  RequestRow row{.id = sequence.request->id,
-                 .phase = phase_name(sequence.phase),
-                 .policy = std::string(policy_row(sequence.request->policy.kind).name),
+  RequestRow row{.id = sequence.request().id,
+                 .phase = phase_name(sequence.phase()),
+                 .policy = std::string(policy_row(sequence.request().policy.kind).name),
                  .prompt_tokens = sequence.prompt_tokens(),
                  .generated_tokens = sequence.generated_tokens(),
-                 .age = stats.time - sequence.submitted};
-  if (sequence.phase == SequencePhase::kWaiting) {
+                 .age = stats.time - sequence.submitted()};
+  if (sequence.phase() == Sequence::Phase::kWaiting) {
     ++stats.waiting;
     ++totals.waiting;
     stats.waiting_tokens += static_cast<uint64_t>(sequence.prompt_tokens());
@@ -181,14 +178,14 @@ void StatsRecorder::add_sequence(const Sequence& sequence, const KvCache& cache,
     ++stats.running;
     ++totals.running;
   }
-  if (sequence.lanes) {
-    row.held_bytes = sequence.lanes->bytes().held;
+  if (sequence.lanes() != nullptr) {
+    row.held_bytes = sequence.lanes()->bytes().held;
     row.full_bytes = full_bytes(sequence, sequence.logical_tokens());
-    add_cache(*sequence.lanes, row.full_bytes, cache, totals);
+    add_cache(*sequence.lanes(), row.full_bytes, cache, totals);
   }
-  for (size_t i = 0; sequence.comparison && i < sequence.comparison->rivals.size(); ++i) {
-    const Rival& rival = sequence.comparison->rivals[i];
-    PolicyTotals& its = policies[policy_index(sequence.request->compare_with[i].kind)];
+  for (size_t i = 0; sequence.comparison() != nullptr && i < sequence.comparison()->rivals.size(); ++i) {
+    const Rival& rival = sequence.comparison()->rivals[i];
+    PolicyTotals& its = policies[policy_index(sequence.request().compare_with[i].kind)];
     add_cache(*rival.taught, row.full_bytes, cache, its);
     add_cache(*rival.own, full_bytes(sequence, logical_tokens(sequence, rival)), cache, its);
   }

@@ -64,11 +64,11 @@ CompressorOptions Stepper::compressor_options(const Sequence& sequence, const Po
           .q_heads = model_.shape().q_heads,
           .prompt_tokens = sequence.prompt_tokens(),
           .budget = spec.budget,
-          .record_positions = sequence.request->record_positions};
+          .record_positions = sequence.request().record_positions};
 }
 
 SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const PolicySpec& spec,
-                                             const PolicyTerms& terms) {
+                                             const Contract::Terms& terms) {
   return {.model = model_,
           .cache = *cache_,
           .policy = *terms.policy,
@@ -78,25 +78,26 @@ SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const Pol
 }
 
 absl::Status Stepper::start_prefill(Sequence& sequence) {
-  const PolicySpec& spec = sequence.request->policy;
-  const PolicyTerms& terms = sequence.contract.own;
+  const PolicySpec& spec = sequence.request().policy;
+  const Contract::Terms& terms = sequence.contract().own;
   auto residual = model_.backend().allocate(sequence.prompt_tokens(), model_.shape().width, DType::kF32);
   if (!residual.ok()) return residual.status();
   auto compressor = Compressor::create(model_.backend(), *terms.policy, terms.plan, compressor_options(sequence, spec));
   if (!compressor.ok()) return compressor.status();
   auto lanes = SequenceLanes::open(lane_options(sequence, spec, terms));
   if (!lanes.ok()) return lanes.status();
-  sequence.residual = *std::move(residual);
-  sequence.compressor = *std::move(compressor);
-  sequence.lanes = *std::move(lanes);
-  sequence.workspace_bytes = sequence.residual.bytes() + sequence.compressor->workspace_bytes();
-  sequence.prefill_started_at = sequence.progress_at = options_.clock();
-  return start_rivals(sequence);
+  sequence.start_prefill({.residual = *std::move(residual), .compressor = *std::move(compressor)}, *std::move(lanes),
+                         options_.clock());
+  auto comparison = start_comparison(sequence);
+  if (!comparison.ok()) return comparison.status();
+  sequence.set_comparison(*std::move(comparison));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int64_t> Stepper::prefill_unit(Sequence& sequence) {
   int64_t work = 0;
-  if (sequence.layer < model_.shape().layers) {
+  const Sequence::Prefill& prefill = *sequence.prefill();
+  if (prefill.layer < model_.shape().layers) {
     absl::StatusOr<int64_t> done = layer_unit(sequence);
     if (!done.ok()) return done;
     work = *done;
@@ -104,29 +105,30 @@ absl::StatusOr<int64_t> Stepper::prefill_unit(Sequence& sequence) {
     work = scoring_unit(sequence);
   }
   const int32_t stages = model_.shape().layers + (scores_prompt(sequence) ? 1 : 0);
-  if (sequence.layer == stages) finish_prompt(sequence);
+  if (prefill.layer == stages) finish_prompt(sequence);
   return work;
 }
 
 absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
-  const int32_t tokens = sequence.prompt_tokens(), layer = sequence.layer;
-  const int32_t rows = std::min(options_.prefill_chunk_rows, tokens - sequence.row);
-  if (absl::Status status = cache_->append_slots(sequence.lanes->id(), layer, rows); !status.ok()) {
+  Sequence::Prefill& prefill = *sequence.prefill();
+  const int32_t tokens = sequence.prompt_tokens(), layer = prefill.layer;
+  const int32_t rows = std::min(options_.prefill_chunk_rows, tokens - prefill.row);
+  if (absl::Status status = cache_->append_slots(sequence.lanes()->id(), layer, rows); !status.ok()) {
     return no_slots(status);
   }
   plan_prefill(sequence, rows);
-  const TensorView x = sequence.residual.view().slice_rows(sequence.row, rows);
+  const TensorView x = prefill.residual.view().slice_rows(prefill.row, rows);
   if (layer == 0) model_.embed(plan_.token_ids, x);
 
   // Of the last layer only the rows that the output head reads are wanted.
-  const bool last_chunk = sequence.row + rows == tokens;
+  const bool last_chunk = prefill.row + rows == tokens;
   const bool all_rows = layer + 1 < model_.shape().layers || scores_prompt(sequence);
   const int32_t outputs = all_rows ? rows : (last_chunk ? 1 : 0);
   model_.run_layer(plan_, layer, x, scratch_, outputs);
   rows_run_ += rows;
   observe_rows(sequence, rows);
 
-  sequence.row += rows;
+  prefill.row += rows;
   if (last_chunk) {
     if (absl::Status status = finish_layer(sequence); !status.ok()) return status;
   }
@@ -135,53 +137,56 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
 
 void Stepper::observe_rows(Sequence& sequence, int32_t rows) {
   const TensorView q = scratch_.q.rows(rows), k = scratch_.k.rows(rows), v = scratch_.v.rows(rows);
-  const KvView kv = plan_.view(sequence.layer);
-  sequence.compressor->observe(q, kv, sequence.row);
-  sequence.lanes->capture(sequence.layer, k, v, sequence.row);
-  if (!sequence.comparison) return;
-  for (Rival& rival : sequence.comparison->rivals) {
-    rival.compressor->observe(q, kv, sequence.row);
-    rival.taught->capture(sequence.layer, k, v, sequence.row);
-    rival.own->capture(sequence.layer, k, v, sequence.row);
+  const Sequence::Prefill& prefill = *sequence.prefill();
+  const KvView kv = plan_.view(prefill.layer);
+  prefill.compressor->observe(q, kv, prefill.row);
+  sequence.lanes()->capture(prefill.layer, k, v, prefill.row);
+  if (sequence.comparison() == nullptr) return;
+  for (Rival& rival : sequence.comparison()->rivals) {
+    rival.compressor->observe(q, kv, prefill.row);
+    rival.taught->capture(prefill.layer, k, v, prefill.row);
+    rival.own->capture(prefill.layer, k, v, prefill.row);
   }
 }
 
 void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
+  const Sequence::Prefill& prefill = *sequence.prefill();
   plan_.phase = Phase::kPrefill;
-  const auto first = sequence.request->prompt.begin() + sequence.row;
+  const auto first = sequence.request().prompt.begin() + prefill.row;
   plan_.token_ids.assign(first, first + rows);
   plan_.positions.resize(static_cast<size_t>(rows));
-  for (int32_t i = 0; i < rows; ++i) plan_.positions[static_cast<size_t>(i)] = sequence.row + i;
+  for (int32_t i = 0; i < rows; ++i) plan_.positions[static_cast<size_t>(i)] = prefill.row + i;
   plan_.angles = plan_.positions;
   plan_.spans.assign(1, {.first_row = 0, .rows = rows, .first_lane = 0});
-  plan_.first_layer = sequence.layer;
+  plan_.first_layer = prefill.layer;
   plan_.layer_lanes.resize(1);
   plan_.layer_lanes[0].clear();
   plan_.page_ids.clear();
   plan_.cache = cache_->base_view();
-  cache_->view(sequence.lanes->id(), sequence.layer, rows, plan_.layer_lanes[0], plan_.page_ids);
+  cache_->view(sequence.lanes()->id(), prefill.layer, rows, plan_.layer_lanes[0], plan_.page_ids);
 }
 
 absl::Status Stepper::finish_layer(Sequence& sequence) {
   model_.backend().sync();  // so that the time belongs to the cut alone
   const absl::Time start = options_.clock();
-  if (absl::Status status = cut_layer(sequence); !status.ok()) return status;
+  Sequence::Prefill& prefill = *sequence.prefill();
+  if (absl::Status status = cut_layer(sequence, prefill.layer); !status.ok()) return status;
   model_.backend().sync();
-  sequence.compress_time += options_.clock() - start;
-  ++sequence.layer;
-  sequence.row = 0;
+  sequence.add_compress_time(options_.clock() - start);
+  ++prefill.layer;
+  prefill.row = 0;
   return absl::OkStatus();
 }
 
 // The rivals take their part of the layer while it is whole; then the sequence's own lanes are cut.
-absl::Status Stepper::cut_layer(Sequence& sequence) {
-  const SequenceId from = sequence.lanes->id();
+absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
+  const SequenceId from = sequence.lanes()->id();
   const auto cut = [&](Compressor& compressor, std::span<const Compressor::Target> targets) {
     return compressor.finish_layer(
-        {.cache = *cache_, .from = from, .targets = targets, .scratch = *compressor_scratch_}, sequence.layer);
+        {.cache = *cache_, .from = from, .targets = targets, .scratch = *compressor_scratch_}, layer);
   };
-  if (sequence.comparison) {
-    for (Rival& rival : sequence.comparison->rivals) {
+  if (sequence.comparison() != nullptr) {
+    for (Rival& rival : sequence.comparison()->rivals) {
       const Compressor::Target targets[] = {{rival.taught->id(), rival.taught->evictor()},
                                             {rival.own->id(), rival.own->evictor()}};
       absl::StatusOr<LayerOutcome> outcome = cut(*rival.compressor, targets);
@@ -189,48 +194,47 @@ absl::Status Stepper::cut_layer(Sequence& sequence) {
       rival.outcomes.push_back(*std::move(outcome));
     }
   }
-  const Compressor::Target own{from, sequence.lanes->evictor()};
-  absl::StatusOr<LayerOutcome> outcome = cut(*sequence.compressor, {&own, 1});
+  const Compressor::Target own{from, sequence.lanes()->evictor()};
+  absl::StatusOr<LayerOutcome> outcome = cut(*sequence.prefill()->compressor, {&own, 1});
   if (!outcome.ok()) return outcome.status();
-  sequence.outcomes.push_back(*std::move(outcome));
+  sequence.add_outcome(*std::move(outcome));
   return absl::OkStatus();
 }
 
 int64_t Stepper::scoring_unit(Sequence& sequence) {
-  const std::vector<TokenId>& prompt = sequence.request->prompt;
-  const int32_t first = sequence.row;
+  Sequence::Prefill& prefill = *sequence.prefill();
+  const std::vector<TokenId>& prompt = sequence.request().prompt;
+  const int32_t first = prefill.row;
   const auto rows = std::min(head_->rows(), sequence.prompt_tokens() - first);
-  head_->compute(sequence.residual.view().slice_rows(first, rows), Phase::kPrefill, /*with_log_sum_exp=*/true);
+  head_->compute(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, /*with_log_sum_exp=*/true);
   rows_run_ += rows;
 
   std::vector<TokenLogprob> tile;
   if (first == 0) tile.push_back({.id = prompt[0]});  // nothing precedes it
   for (int32_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
     tile.push_back(token_logprob(head_->logits(i), head_->log_sum_exp(i), prompt[static_cast<size_t>(first + i + 1)],
-                                 sequence.request->top_logprobs));
+                                 sequence.request().top_logprobs));
   }
-  if (!tile.empty()) sequence.sink->on_prompt_logprobs(tile);
-  sequence.row += rows;
-  if (sequence.row == sequence.prompt_tokens()) ++sequence.layer;
+  if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
+  prefill.row += rows;
+  if (prefill.row == sequence.prompt_tokens()) ++prefill.layer;
   return rows * head_work_layers(model_.shape());
 }
 
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.
 void Stepper::finish_prompt(Sequence& sequence) {
-  if (sequence.request->sampling.max_tokens > 0) {
-    const TensorView last = sequence.residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
-    head_->compute(last, Phase::kPrefill, sequence.request->logprobs);
+  if (sequence.request().sampling.max_tokens > 0) {
+    const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
+    head_->compute(last, Phase::kPrefill, sequence.request().logprobs);
     accept(sequence, head_->logits(0), head_->log_sum_exp(0));
   } else {
-    sequence.finish_reason = FinishReason::kLength;
+    sequence.end_without_answer();
   }
-  if (sequence.comparison) {
-    sequence.comparison->start(sequence.generated.front());
-    for (Rival& rival : sequence.comparison->rivals) rival.ended = sequence.answered();
+  if (Comparison* comparison = sequence.comparison(); comparison != nullptr) {
+    comparison->start(sequence.generated().front());
+    for (Rival& rival : comparison->rivals) rival.ended = sequence.answered();
   }
-  sequence.residual = Tensor();
-  sequence.compressor.reset();
-  sequence.phase = SequencePhase::kDecode;
+  sequence.end_prefill();
 }
 
 // ---- decode
@@ -239,16 +243,16 @@ void Stepper::finish_prompt(Sequence& sequence) {
 void Stepper::decode(std::span<Sequence* const> sequences) {
   rows_.clear();
   for (const Sequence* sequence : sequences) {
-    rows_.push_back({.lanes = sequence->lanes.get(),
-                     .token = sequence->generated.back(),
+    rows_.push_back({.lanes = sequence->lanes(),
+                     .token = sequence->generated().back(),
                      // The place in the whole text, whatever its lanes still hold of it.
                      .position = sequence->prompt_tokens() + sequence->generated_tokens() - 1,
-                     .log_sum_exp = sequence->request->logprobs});
+                     .log_sum_exp = sequence->request().logprobs});
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   decode_step_->run(
       rows_, [&](size_t row, std::span<float> logits, float lse) { accept(*sequences[row], logits, lse); },
-      [&](size_t row, const absl::Status& status) { sequences[row]->failure = no_slots(status); });
+      [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }
 
 absl::Status Stepper::no_slots(const absl::Status& cause) {
@@ -260,7 +264,7 @@ absl::Status Stepper::no_slots(const absl::Status& cause) {
 
 TokenLogprob Stepper::choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
                              float log_sum_exp) const {
-  const Request& request = *sequence.request;
+  const Request& request = sequence.request();
   return sample({.logits = logits,
                  .log_sum_exp = log_sum_exp,
                  .prompt = request.prompt,
@@ -268,18 +272,11 @@ TokenLogprob Stepper::choose(Sequence& sequence, std::span<const TokenId> genera
                  .forbidden = sequence.forbidden(static_cast<int32_t>(generated.size())),
                  .logprobs = request.logprobs,
                  .top_logprobs = request.top_logprobs},
-                request.sampling, sequence.rng);
+                request.sampling, sequence.rng());
 }
 
 void Stepper::accept(Sequence& sequence, std::span<float> logits, float log_sum_exp) {
-  sequence.accept(choose(sequence, sequence.generated, logits, log_sum_exp), options_.clock());
-}
-
-void Stepper::release(Sequence& sequence) {
-  sequence.comparison.reset();
-  sequence.lanes.reset();
-  sequence.residual = Tensor();
-  sequence.compressor.reset();
+  sequence.accept(choose(sequence, sequence.generated(), logits, log_sum_exp), options_.clock());
 }
 
 }  // namespace pkv

@@ -15,7 +15,7 @@
 #include "absl/time/time.h"
 #include "server/cache/kv_cache.h"
 #include "server/engine/decode_step.h"
-#include "server/engine/engine.h"
+#include "server/engine/engine_options.h"
 #include "server/engine/output_head.h"
 #include "server/engine/sequence.h"
 #include "server/model/model.h"
@@ -46,8 +46,6 @@ class Stepper {
   void decode(std::span<Sequence* const> sequences);
   // One more place of a comparison: the baseline, each rival on the baseline's answer, each on its own.
   void decode_comparison(Sequence& sequence);
-  // Gives everything the sequence holds back.
-  void release(Sequence& sequence);
 
  private:
   Stepper(const Model& model, const EngineOptions& options) : model_(model), options_(options) {}
@@ -56,17 +54,18 @@ class Stepper {
   // The failure of a sequence whose reserved slots were not there.
   static absl::Status no_slots(const absl::Status& cause);
 
-  bool scores_prompt(const Sequence& sequence) const { return sequence.request->prompt_logprobs; }
-  absl::Status start_rivals(Sequence& sequence);
+  bool scores_prompt(const Sequence& sequence) const { return sequence.request().prompt_logprobs; }
+  // nullptr where nothing is compared.
+  absl::StatusOr<std::unique_ptr<Comparison>> start_comparison(const Sequence& sequence);
   absl::StatusOr<int64_t> layer_unit(Sequence& sequence);
   int64_t scoring_unit(Sequence& sequence);
   void observe_rows(Sequence& sequence, int32_t rows);
   absl::Status finish_layer(Sequence& sequence);
-  absl::Status cut_layer(Sequence& sequence);
+  absl::Status cut_layer(Sequence& sequence, int32_t layer);
   void finish_prompt(Sequence& sequence);
   void plan_prefill(const Sequence& sequence, int32_t rows);
   CompressorOptions compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
-  SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const PolicyTerms& terms);
+  SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms);
 
   TokenLogprob choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
                       float log_sum_exp) const;

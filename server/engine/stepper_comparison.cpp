@@ -6,29 +6,28 @@
 
 namespace pkv {
 
-absl::Status Stepper::start_rivals(Sequence& sequence) {
-  const std::vector<PolicySpec>& specs = sequence.request->compare_with;
-  if (specs.empty()) return absl::OkStatus();
-  sequence.comparison = std::make_unique<Comparison>(specs.size());
+absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequence& sequence) {
+  const std::vector<PolicySpec>& specs = sequence.request().compare_with;
+  if (specs.empty()) return nullptr;
+  auto comparison = std::make_unique<Comparison>(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
-    const PolicyTerms& terms = sequence.contract.rivals[i];
-    Rival& rival = sequence.comparison->rivals[i];
+    const Contract::Terms& terms = sequence.contract().rivals[i];
+    Rival& rival = comparison->rivals[i];
     auto compressor =
         Compressor::create(model_.backend(), *terms.policy, terms.plan, compressor_options(sequence, specs[i]));
     if (!compressor.ok()) return compressor.status();
     rival.compressor = *std::move(compressor);
-    sequence.workspace_bytes += rival.compressor->workspace_bytes();
     for (std::unique_ptr<SequenceLanes>* lanes : {&rival.taught, &rival.own}) {
       auto opened = SequenceLanes::open(lane_options(sequence, specs[i], terms));
       if (!opened.ok()) return opened.status();
       *lanes = *std::move(opened);
     }
   }
-  return absl::OkStatus();
+  return comparison;
 }
 
 void Stepper::decode_comparison(Sequence& sequence) {
-  Comparison& comparison = *sequence.comparison;
+  Comparison& comparison = *sequence.comparison();
   // What each row's logits are for. The baseline comes first, for the others are compared with it.
   std::vector<std::function<void(std::span<float>)>> uses;
   rows_.clear();
@@ -38,12 +37,13 @@ void Stepper::decode_comparison(Sequence& sequence) {
     uses.emplace_back(std::move(use));
   };
   if (!sequence.answered()) {
-    add_row(*sequence.lanes, sequence.generated, [&](std::span<float> logits) {
+    add_row(*sequence.lanes(), sequence.generated(), [&](std::span<float> logits) {
       comparison.set_baseline(logits);
       accept(sequence, logits, 0);
     });
     for (Rival& rival : comparison.rivals) {
-      add_row(*rival.taught, sequence.generated, [&](std::span<float> logits) { comparison.add_place(rival, logits); });
+      add_row(*rival.taught, sequence.generated(),
+              [&](std::span<float> logits) { comparison.add_place(rival, logits); });
     }
   }
   for (Rival& rival : comparison.rivals) {
@@ -57,7 +57,7 @@ void Stepper::decode_comparison(Sequence& sequence) {
   rows_run_ += static_cast<int64_t>(rows_.size());
   decode_step_->run(
       rows_, [&](size_t row, std::span<float> logits, float) { uses[row](logits); },
-      [&](size_t, const absl::Status& status) { sequence.failure = no_slots(status); });
+      [&](size_t, const absl::Status& status) { sequence.fail(no_slots(status)); });
 }
 
 }  // namespace pkv

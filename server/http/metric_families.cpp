@@ -8,7 +8,7 @@
 
 #include "server/http/family_builder.h"
 #include "server/http/metrics_exporter.h"
-#include "server/policy/policy.h"
+#include "server/policy/registry.h"
 #include "server/telemetry/process_stats.h"
 #include "server/telemetry/version.h"
 

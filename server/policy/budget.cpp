@@ -8,12 +8,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "server/policy/registry.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
 
 absl::Status refusal(std::string_view field, std::string_view reason) {
-  return absl::InvalidArgumentError("cache_policy." + std::string(field) + ": " + std::string(reason));
+  return field_error("cache_policy." + std::string(field), std::string(reason));
 }
 
 bool is_share(int64_t millionths) { return millionths > 0 && millionths <= kMillion; }
@@ -60,12 +62,12 @@ absl::Status validate_amount(const PolicySpec& spec, int64_t always_kept) {
 absl::StatusOr<int64_t> to_millionths(double value, std::string_view field) {
   constexpr double kLimit = 9007199254740992.0;  // 2^53: every integer up to here is a double
   if (!std::isfinite(value) || std::abs(value * kMillion) > kLimit) {
-    return absl::InvalidArgumentError(std::string(field) + ": must be a finite number below 9e9");
+    return field_error(std::string(field), "must be a finite number below 9e9");
   }
   const int64_t millionths = std::llround(value * kMillion);
   // A correctly rounded quotient is the double nearest to the decimal number, so `value` was one exactly if they agree.
   if (static_cast<double>(millionths) / kMillion != value) {
-    return absl::InvalidArgumentError(std::string(field) + ": must have at most six decimals");
+    return field_error(std::string(field), "must have at most six decimals");
   }
   return millionths;
 }

@@ -9,6 +9,7 @@
 #include "server/policy/budget.h"
 #include "server/policy/cache_relative.h"
 #include "server/policy/evictor.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -25,8 +26,8 @@ absl::StatusOr<std::vector<TokenSpan>> kept_spans(const PlanInput& input) {
   for (size_t i = 0; i < input.spec.pins.size(); ++i) {
     const TokenSpan& pin = input.spec.pins[i];
     if (pin.end > input.prompt_tokens) {
-      return absl::InvalidArgumentError(absl::StrCat("cache_policy.pins[", i, "].end: ", pin.end,
-                                                     " is beyond the prompt of ", input.prompt_tokens, " tokens"));
+      return field_error(absl::StrCat("cache_policy.pins[", i, "].end"),
+                         absl::StrCat(pin.end, " is beyond the prompt of ", input.prompt_tokens, " tokens"));
     }
     spans.push_back(pin);
   }
@@ -111,9 +112,9 @@ absl::Status Planner::check_room(int32_t budget) const {
   const std::vector<int32_t> budgets = layer_budgets(budget, /*uniform=*/false);
   const auto least = std::min_element(budgets.begin(), budgets.end());
   if (budget >= span_ || *least >= always_kept(budget)) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("cache_policy.pins: layer ", least - budgets.begin(), " has ", *least,
-                                                 " entries, fewer than the ", always_kept(budget),
-                                                 " of window, sinks and pins"));
+  return field_error("cache_policy.pins",
+                     absl::StrCat("layer ", least - budgets.begin(), " has ", *least, " entries, fewer than the ",
+                                  always_kept(budget), " of window, sinks and pins"));
 }
 
 CachePlan Planner::at(int32_t budget, bool uniform) const {
@@ -134,13 +135,16 @@ CachePlan Planner::at(int32_t budget, bool uniform) const {
     plan.state_bytes +=
         Evictor::state_bytes(input_.policy, plan, {.geometry = input_.geometry, .q_heads = input_.q_heads});
   }
-  if (plan.drops_entries() && input_.spec.cache_relative()) {
+  plan.cache_relative = plan.drops_entries() && input_.policy.cache_relative();
+  if (plan.cache_relative) {
     plan.state_bytes += CacheRelative::state_bytes(input_.geometry, input_.policy.sink_tokens());
   }
-  plan.footprint = cache_footprint({.geometry = input_.geometry,
-                                    .dtype = input_.spec.kv_dtype,
-                                    .prompt_tokens = prompt,
-                                    .own = {plan.lane_budgets, plan.lane_limits, plan.state_bytes}});
+  plan.positions_used = int64_t{prompt} + input_.max_tokens;
+  if (input_.policy.cache_relative()) {
+    const int32_t held = *std::max_element(plan.lane_limits.begin(), plan.lane_limits.end());
+    plan.positions_used = std::min<int64_t>(plan.positions_used, std::max(prompt, held));
+  }
+  plan.footprint = cache_footprint(input_.geometry, input_.spec.kv_dtype, prompt, plan);
   return plan;
 }
 
@@ -221,20 +225,11 @@ CachePlan plan_for_bytes(const Planner& planner, uint64_t bytes) {
 absl::StatusOr<CachePlan> plan_for_tokens(const Planner& planner, int64_t tokens, const char* field) {
   const auto budget = static_cast<int32_t>(std::min<int64_t>(tokens, planner.tokens()));
   if (budget < planner.tokens() && budget < planner.always_kept(budget)) {
-    return absl::InvalidArgumentError(absl::StrCat(field, ": ", budget, " entries have no room for the ",
-                                                   planner.always_kept(budget), " of window, sinks and pins"));
+    return field_error(field, absl::StrCat(budget, " entries have no room for the ", planner.always_kept(budget),
+                                           " of window, sinks and pins"));
   }
   if (absl::Status status = planner.check_room(budget); !status.ok()) return status;
   return planner.at(budget);
-}
-
-absl::StatusOr<CachePlan> plan_for_recall(const Planner& planner, const PolicySpec& spec) {
-  if (spec.kind == PolicyKind::kH2o && !spec.params.recent_tokens) {
-    return absl::InvalidArgumentError(
-        "cache_policy.h2o.recent_tokens: is needed with min_recall, which names no budget to take half of");
-  }
-  if (spec.budget.max_bytes == 0) return planner.at(planner.tokens());
-  return plan_for_bytes(planner, spec.budget.max_bytes);
 }
 
 absl::StatusOr<CachePlan> plan_budget(const Planner& planner, const PolicySpec& spec) {
@@ -249,7 +244,8 @@ absl::StatusOr<CachePlan> plan_budget(const Planner& planner, const PolicySpec& 
     case BudgetKind::kBytes:
       return plan_for_bytes(planner, spec.budget.bytes);
     case BudgetKind::kMinRecall:
-      return plan_for_recall(planner, spec);
+      if (spec.budget.max_bytes == 0) return planner.at(planner.tokens());
+      return plan_for_bytes(planner, spec.budget.max_bytes);
   }
   PKV_CHECK(false, "a budget of no known kind");
 }
@@ -259,6 +255,7 @@ absl::StatusOr<CachePlan> plan_budget(const Planner& planner, const PolicySpec& 
 absl::StatusOr<CachePlan> plan_cache(const PlanInput& input) {
   absl::StatusOr<std::vector<TokenSpan>> spans = kept_spans(input);
   if (!spans.ok()) return spans.status();
+  if (absl::Status status = input.policy.check_budget(input.spec.budget); !status.ok()) return status;
   const Planner planner(input, *std::move(spans));
   absl::StatusOr<CachePlan> plan = plan_budget(planner, input.spec);
   if (plan.ok() && input.spec.budget.kind != BudgetKind::kNone) {

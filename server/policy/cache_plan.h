@@ -5,10 +5,11 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/policy/footprint.h"
+#include "server/cache/kv_cache.h"
 #include "server/policy/policy.h"
 
 namespace pkv {
@@ -22,6 +23,14 @@ struct PlanInput {
   int32_t max_tokens = 0;     // generated at most; the last one is never written
 };
 
+// Pages, and allocated + auxiliary bytes of them and of the policies' state.
+struct Footprint {
+  uint64_t steady_pages = 0;  // after the prompt, growth included
+  uint64_t peak_pages = 0;    // at any instant: during prefill what is kept so far plus one full layer; >= steady_pages
+  uint64_t steady_bytes = 0;
+  uint64_t peak_bytes = 0;
+};
+
 struct CachePlan {
   // Whether anything is ever dropped. Where nothing is, nothing is observed and no state is kept.
   bool drops_entries() const { return compresses || evicts_while_generating; }
@@ -33,6 +42,8 @@ struct CachePlan {
   std::vector<int32_t> lane_limits;      // [layers * kv_heads] entries at any time after the cut
   bool compresses = false;               // some lane is cut when the prompt is done
   bool evicts_while_generating = false;  // some lane reaches its limit before the last token is written
+  bool cache_relative = false;           // positions end where the cache ends, and keys are moved for it
+  int64_t positions_used = 0;            // by prompt and answer
   uint64_t state_bytes = 0;              // auxiliary bytes of what decides evictions, from the start to the end
   Footprint footprint;
   bool within_budget = true;  // false: not even the smallest budget keeps the request within the bytes asked for
@@ -41,13 +52,19 @@ struct CachePlan {
   uint64_t smallest_budget_bytes = 0;  // peak of the request with that one
 };
 
-// INVALID_ARGUMENT beginning with the field for pins that are no spans of the prompt, or that the budget has no room
-// for.
+// INVALID_ARGUMENT about the field (FieldError) for pins that are no spans of the prompt, or that the budget has no
+// room for, and for a budget that the policy cannot work with.
 absl::StatusOr<CachePlan> plan_cache(const PlanInput& input);
 
 // The plan of the largest budget with which `fits`, and nothing where there is none. What is held grows with the
 // budget, but for rounding (and for FACTORY, whose sum jumps): both are searched through. `input` as plan_cache()
 // accepts it, its own budget is not looked at.
 std::optional<CachePlan> largest_plan(const PlanInput& input, const std::function<bool(const CachePlan&)>& fits);
+
+// What a request holds whose prompt of `prompt_tokens` goes through the lanes of `own`, `others` (a comparison's) being
+// filled from its layers besides. Looks at their lanes and their state only; the plans' own figures are those of each
+// alone.
+Footprint cache_footprint(const CacheGeometry& geometry, KvDtype dtype, int32_t prompt_tokens, const CachePlan& own,
+                          std::span<const CachePlan* const> others = {});
 
 }  // namespace pkv

@@ -13,20 +13,11 @@
 #include "server/policy/cache_plan.h"
 #include "server/policy/compressor_scratch.h"
 #include "server/policy/evictor.h"
+#include "server/policy/layer_outcome.h"
 #include "server/policy/policy.h"
 #include "server/policy/selection.h"
 
 namespace pkv {
-
-// What became of one layer.
-struct LayerOutcome {
-  int32_t budget_tokens = 0;                         // largest lane budget of the layer
-  std::vector<int32_t> kept;                         // [kv_heads] entries straight after prefill
-  std::vector<double> recall;                        // [kv_heads]; empty: nothing was observed
-  std::vector<std::vector<int32_t>> kept_positions;  // [kv_heads], ascending; only if asked for
-  // [kv_heads], ascending, when the answer is done; only if asked for
-  std::vector<std::vector<int32_t>> final_positions;
-};
 
 struct CompressorOptions {
   CacheGeometry geometry;

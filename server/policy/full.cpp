@@ -2,6 +2,7 @@
 #include "kernels/check.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -17,7 +18,7 @@ class FullPolicy : public CachePolicy {
 
 absl::Status validate_full(const PolicySpec& spec) {
   if (spec.budget.kind != BudgetKind::kNone || spec.budget.max_bytes != 0 || spec.budget.allow_shortfall) {
-    return absl::InvalidArgumentError("cache_policy.budget: full keeps everything and takes no budget");
+    return field_error("cache_policy.budget", "full keeps everything and takes no budget");
   }
   return validate_pins(spec);
 }

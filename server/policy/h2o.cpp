@@ -6,6 +6,7 @@
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/host_scores.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -17,6 +18,11 @@ class H2oPolicy : public CachePolicy {
   // Half of the budget unless given; the newest entry in any case.
   int32_t window_tokens(int32_t budget) const override {
     return params_.recent_tokens ? *params_.recent_tokens : std::max(1, budget / 2);
+  }
+  absl::Status check_budget(const Budget& budget) const override {
+    if (budget.kind != BudgetKind::kMinRecall || params_.recent_tokens) return absl::OkStatus();
+    return field_error("cache_policy.h2o.recent_tokens",
+                       "is needed with min_recall, which names no budget to take half of");
   }
   Observation observation() const override { return Observation::kEveryRow; }
   // mass[g, j]: column j of the causal softmax matrix, summed over all rows, averaged over the group's query heads.
@@ -42,7 +48,7 @@ class H2oPolicy : public CachePolicy {
 absl::Status validate_h2o(const PolicySpec& spec) {
   const int32_t recent = spec.params.recent_tokens.value_or(1);
   if (recent < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("cache_policy.h2o.recent_tokens: must be at least 1, got ", recent));
+    return field_error("cache_policy.h2o.recent_tokens", absl::StrCat("must be at least 1, got ", recent));
   }
   return validate_budget(spec, recent);
 }

@@ -5,6 +5,7 @@
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/window_score.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -86,7 +87,7 @@ class PyramidKvPolicy : public WindowScorePolicy {
 
 absl::Status validate_pyramidkv(const PolicySpec& spec) {
   if (spec.params.beta_millionths < kMillion) {
-    return absl::InvalidArgumentError("cache_policy.pyramidkv.beta: must be at least 1");
+    return field_error("cache_policy.pyramidkv.beta", "must be at least 1");
   }
   return validate_window_policy("pyramidkv", spec);
 }

@@ -7,7 +7,8 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
-#include "server/policy/policy.h"
+#include "server/policy/policy_spec.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -18,10 +19,12 @@ constexpr char kLayerPayload[] = "pyramidkv/recall_layer";
 }  // namespace
 
 absl::Status recall_not_reached(const RecallShortfall& shortfall, int64_t min_recall_millionths) {
-  absl::Status status = absl::FailedPreconditionError(
-      absl::StrCat("cache_policy.budget.min_recall: layer ", shortfall.layer, " reaches a recall of ",
-                   shortfall.reached, " within its share of max_bytes, not ",
-                   static_cast<double>(min_recall_millionths) / static_cast<double>(kMillion)));
+  absl::Status status =
+      field_error("cache_policy.budget.min_recall",
+                  absl::StrCat("layer ", shortfall.layer, " reaches a recall of ", shortfall.reached,
+                               " within its share of max_bytes, not ",
+                               static_cast<double>(min_recall_millionths) / static_cast<double>(kMillion)),
+                  absl::StatusCode::kFailedPrecondition);
   status.SetPayload(kReachedPayload, absl::Cord(absl::StrCat(shortfall.reached)));
   status.SetPayload(kLayerPayload, absl::Cord(absl::StrCat(shortfall.layer)));
   return status;

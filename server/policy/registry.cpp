@@ -1,4 +1,6 @@
-// The table of policies: one row each, with what people are told about them.
+// The rows, and how one is found.
+#include "server/policy/registry.h"
+
 #include <array>
 
 #include "kernels/check.h"

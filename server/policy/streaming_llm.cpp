@@ -3,6 +3,7 @@
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/host_scores.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -13,6 +14,7 @@ class StreamingLlmPolicy : public CachePolicy {
 
   int32_t sink_tokens() const override { return params_.sink_tokens; }
   int32_t window_tokens(int32_t /*budget*/) const override { return 0; }
+  bool cache_relative() const override { return params_.position_mode == PositionMode::kCacheRelative; }
   // An entry's score is its position: exact in a float below 2^24.
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
     make_scores(*layer.backend, buffers.scores, [](int32_t, int32_t slot) { return static_cast<float>(slot); });
@@ -31,9 +33,9 @@ class StreamingLlmPolicy : public CachePolicy {
 absl::Status validate_streaming_llm(const PolicySpec& spec) {
   if (absl::Status status = validate_sinks("streaming_llm", spec.params); !status.ok()) return status;
   if (absl::Status status = validate_budget(spec, spec.params.sink_tokens); !status.ok()) return status;
-  if (spec.cache_relative() && !spec.pins.empty()) {
-    return absl::InvalidArgumentError(
-        "cache_policy.pins: pinned entries would lose their distance to the text with position_mode CACHE_RELATIVE");
+  if (spec.params.position_mode == PositionMode::kCacheRelative && !spec.pins.empty()) {
+    return field_error("cache_policy.pins",
+                       "pinned entries would lose their distance to the text with position_mode CACHE_RELATIVE");
   }
   return absl::OkStatus();
 }

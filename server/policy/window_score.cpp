@@ -6,15 +6,15 @@
 #include "absl/strings/str_cat.h"
 #include "server/policy/budget.h"
 #include "server/policy/observed_attention.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 
 absl::Status validate_window_policy(std::string_view policy, const PolicySpec& spec) {
   if (absl::Status status = validate_window(policy, spec.params); !status.ok()) return status;
   if (spec.params.kernel_size < 1 || spec.params.kernel_size % 2 == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("cache_policy.", std::string(policy),
-                                                   ".kernel_size: must be odd and at least 1, got ",
-                                                   spec.params.kernel_size));
+    return field_error(absl::StrCat("cache_policy.", std::string(policy), ".kernel_size"),
+                       absl::StrCat("must be odd and at least 1, got ", spec.params.kernel_size));
   }
   return validate_budget(spec, spec.params.window_tokens);
 }

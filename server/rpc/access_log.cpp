@@ -4,6 +4,7 @@
 
 #include "absl/time/clock.h"
 #include "server/rpc/errors.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -43,8 +44,8 @@ void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome
   fields.push_back({"code", outcome.code});
   if (const std::string reason = error_reason(outcome.status); !reason.empty()) {
     fields.push_back({"reason", reason});
-    const std::string field = split_field(outcome.status).field;
-    if (!field.empty()) fields.push_back({"field", field.substr(0, kMaxFieldBytes)});
+    const std::optional<FieldError> named = field_error_of(outcome.status);
+    if (named) fields.push_back({"field", named->field.substr(0, kMaxFieldBytes)});
   }
   if (call.trace) {
     fields.push_back({"trace_id", call.trace->trace_id});

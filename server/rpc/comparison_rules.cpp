@@ -1,11 +1,14 @@
 // The rules of Compare: a greedy baseline and the policies that are held against it, each of which could be admitted by
 // itself, and all together.
+#include "server/rpc/comparison_rules.h"
+
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/engine.h"
+#include "server/rpc/admission_check.h"
 #include "server/rpc/errors.h"
-#include "server/rpc/validation.h"
 
 namespace pkv {
 namespace {
@@ -65,6 +68,16 @@ absl::Status move_to_policy(const absl::Status& status, int index) {
   return with_field_moved(moved, "sampling.", "request.sampling.");
 }
 
+// Whether the policy could be admitted by itself.
+absl::Status check_alone(const Request& request, const PolicySpec& spec, const Engine& engine) {
+  const Contract::Query query{.policy = spec,
+                              .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
+                              .max_tokens = request.sampling.max_tokens};
+  const absl::StatusOr<Contract> contract = engine.estimate(query);
+  if (!contract.ok()) return contract_error(contract.status(), query);
+  return contract->refusal ? refusal_error(*contract->refusal, query) : absl::OkStatus();
+}
+
 absl::Status read_policies(const pb::CompareRequest& message, const ServedModel& served, const PolicyCatalog& policies,
                            RequestDraft& draft) {
   Request& request = *draft.request;
@@ -73,12 +86,7 @@ absl::Status read_policies(const pb::CompareRequest& message, const ServedModel&
     if (!spec.ok()) return move_to_policy(spec.status(), i);
     absl::Status status = pin_system_message(message.request(), draft.prompt, *spec);
     if (!status.ok()) return move_to_policy(status, i);
-    const absl::StatusOr<Admission> alone = ask_engine({.policy = *spec,
-                                                        .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
-                                                        .max_tokens = request.sampling.max_tokens,
-                                                        .compare_with = {}},
-                                                       served);
-    status = alone.ok() ? admission_error(*alone, *spec) : alone.status();
+    status = check_alone(request, *spec, *served.engine);
     if (!status.ok()) return move_to_policy(status, i);
     request.compare_with.push_back(*std::move(spec));
   }
@@ -98,9 +106,9 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
   absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
   if (absl::Status status = read_policies(message, served, state.policies(), *draft); !status.ok()) return status;
-  if (absl::Status status = check_admission(*draft->request, served); !status.ok())
-    return with_field_moved(status, "", "request.");
-  return ValidRequest{.request = draft->request, .output = draft->output, .report = draft->report};
+  absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served);
+  if (!valid.ok()) return with_field_moved(valid.status(), "", "request.");
+  return valid;
 }
 
 }  // namespace pkv

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "server/engine/cache_report.h"
+#include "server/policy/registry.h"
 #include "server/rpc/policy_catalog.h"
 #include "server/rpc/times.h"
 

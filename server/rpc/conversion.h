@@ -6,7 +6,7 @@
 
 #include "pyramidkv/v1/cache.pb.h"
 #include "pyramidkv/v1/generation.pb.h"
-#include "server/engine/request.h"
+#include "server/engine/request_result.h"
 #include "server/engine/stats.h"
 #include "server/rpc/output_assembler.h"
 #include "server/text/tokenizer.h"

@@ -1,12 +1,15 @@
 #include "server/rpc/errors.h"
 
 #include <array>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "pyramidkv/v1/error_details.pb.h"
 #include "server/rpc/times.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -14,6 +17,7 @@ namespace {
 namespace pb = ::pyramidkv::v1;
 
 constexpr char kDomain[] = "pyramidkv";
+constexpr std::string_view kTypeUrl = "type.googleapis.com/";  // of payloads that go to the caller as they are
 constexpr char kErrorInfoUrl[] = "type.googleapis.com/google.rpc.ErrorInfo";
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 constexpr char kRetryInfoUrl[] = "type.googleapis.com/google.rpc.RetryInfo";
@@ -36,14 +40,6 @@ void set_error_info(absl::Status& status, std::string_view reason, const std::ma
   status.SetPayload(kErrorInfoUrl, absl::Cord(info.SerializeAsString()));
 }
 
-void set_violation(absl::Status& status, const std::string& field, const std::string& description) {
-  pb::BadRequest request;
-  pb::BadRequest::FieldViolation& violation = *request.add_field_violations();
-  violation.set_field(field);
-  violation.set_description(description);
-  status.SetPayload(kBadRequestUrl, absl::Cord(request.SerializeAsString()));
-}
-
 template <typename Message>
 bool read_payload(const absl::Status& status, const char* url, Message& message) {
   const absl::optional<absl::Cord> payload = status.GetPayload(url);
@@ -61,11 +57,9 @@ std::string_view status_code_name(grpc::StatusCode code) {
 }
 
 absl::Status make_error(const ErrorDetail& detail) {
-  const std::string message =
-      detail.field.empty() ? detail.description : absl::StrCat(detail.field, ": ", detail.description);
-  absl::Status status(detail.code, message);
+  absl::Status status = detail.field.empty() ? absl::Status(detail.code, detail.description)
+                                             : field_error(detail.field, detail.description, detail.code);
   set_error_info(status, detail.reason, detail.metadata);
-  if (!detail.field.empty()) set_violation(status, detail.field, detail.description);
   if (detail.retry_delay > absl::ZeroDuration()) {
     pb::RetryInfo retry;
     set_duration(detail.retry_delay, *retry.mutable_retry_delay());
@@ -98,30 +92,18 @@ absl::Status not_found(const std::string& field, const std::string& description)
       {.code = absl::StatusCode::kNotFound, .reason = kNotFound, .field = field, .description = description});
 }
 
-NamedField split_field(const absl::Status& status) {
-  const std::string message(status.message());
-  const size_t colon = message.find(": ");
-  if (colon == std::string::npos || message.find(' ') < colon) return {.field = "", .description = message};
-  return {.field = message.substr(0, colon), .description = message.substr(colon + 2)};
-}
-
 absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix) {
-  const NamedField named = split_field(status);
+  const std::optional<FieldError> named = field_error_of(status);
   return make_error({.code = status.code(),
                      .reason = reason,
-                     .field = named.field.empty() ? "" : field_prefix + named.field,
-                     .description = named.description});
+                     .field = named ? field_prefix + named->field : "",
+                     .description = named ? named->description : std::string(status.message())});
 }
 
 absl::Status with_field_moved(const absl::Status& status, std::string_view from, std::string_view to) {
-  const NamedField named = split_field(status);
-  pb::BadRequest request;
-  if (!named.field.starts_with(from) || !read_payload(status, kBadRequestUrl, request)) return status;
-  const std::string field = std::string(to) + named.field.substr(from.size());
-  absl::Status moved(status.code(), absl::StrCat(field, ": ", named.description));
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) { moved.SetPayload(url, payload); });
-  set_violation(moved, field, named.description);
-  return moved;
+  const std::optional<FieldError> named = field_error_of(status);
+  if (!named || !named->field.starts_with(from)) return status;
+  return with_field(status, std::string(to) + named->field.substr(from.size()));
 }
 
 std::string error_reason(const absl::Status& status) {
@@ -141,11 +123,22 @@ grpc::Status to_grpc_status(const absl::Status& status) {
   pb::ErrorStatus details;
   details.set_code(static_cast<int32_t>(code));
   details.set_message(message);
-  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+  const auto add_detail = [&](std::string url, std::string value) {
     google::protobuf::Any& any = *details.add_details();
-    any.set_type_url(std::string(url));
-    any.set_value(std::string(payload));
+    any.set_type_url(std::move(url));
+    any.set_value(std::move(value));
+  };
+  status.ForEachPayload([&](absl::string_view url, const absl::Cord& payload) {
+    std::string name(url);
+    if (name.starts_with(kTypeUrl)) add_detail(std::move(name), std::string(payload));
   });
+  if (const std::optional<FieldError> named = field_error_of(status)) {
+    pb::BadRequest request;
+    pb::BadRequest::FieldViolation& violation = *request.add_field_violations();
+    violation.set_field(named->field);
+    violation.set_description(named->description);
+    add_detail(kBadRequestUrl, request.SerializeAsString());
+  }
   if (details.details().empty()) return grpc::Status(code, message);
   return grpc::Status(code, message, details.SerializeAsString());
 }

@@ -1,6 +1,6 @@
 // What a caller gets when something is wrong: a code, a sentence that begins with the offending field, and
 // machine-readable details (google.rpc.ErrorInfo, BadRequest, RetryInfo). Inside the server they travel as payloads of
-// an absl::Status.
+// an absl::Status, the field as a FieldError.
 #pragma once
 
 #include <grpcpp/support/status.h>
@@ -53,14 +53,7 @@ absl::Status bad_cache_policy(const std::string& field, const std::string& descr
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
 absl::Status not_found(const std::string& field, const std::string& description);
 
-// A message of the form "field: description", as policies and chat templates give it; without a field where it has
-// none.
-struct NamedField {
-  std::string field;
-  std::string description;
-};
-NamedField split_field(const absl::Status& status);
-// From a status with such a message.
+// The same error with a reason, and its field, where it names one (field_error_of()), below `field_prefix`.
 absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix = "");
 // The same error about the same field of a message that is itself the field `to` of another: where the field's path
 // begins with `from`, that becomes `to`.
@@ -70,7 +63,7 @@ std::string error_reason(const absl::Status& status);  // empty: none
 // The delay its RetryInfo names, else zero.
 absl::Duration error_retry_delay(const absl::Status& status);
 
-// Same code and message; the payloads become the details of a google.rpc.Status.
+// Same code and message; the field and the payloads of this file become the details of a google.rpc.Status.
 grpc::Status to_grpc_status(const absl::Status& status);
 
 }  // namespace pkv

@@ -3,6 +3,8 @@
 #include <span>
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/engine.h"
+#include "server/rpc/admission_check.h"
 #include "server/rpc/conversion.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/validation.h"
@@ -27,18 +29,18 @@ absl::Status check_lengths(const pb::EstimateCacheRequest& message, const Policy
   return absl::OkStatus();
 }
 
-void set_figures(const Admission& admission, int32_t kv_heads, pb::EstimateCacheResponse& out) {
-  out.set_full_bytes(admission.full_bytes);
-  out.set_peak_bytes(admission.peak_bytes);
-  out.set_steady_bytes(admission.steady_bytes);
-  out.set_workspace_bytes(admission.workspace_bytes);
-  out.set_admissible_now(admission.admissible_now);
-  out.set_admissible_ever(admission.admissible_ever);
-  out.set_budget_tokens(static_cast<uint32_t>(admission.budget_tokens));
-  out.set_smallest_budget_bytes(admission.smallest_budget_bytes);
-  out.set_smallest_budget_tokens(static_cast<uint32_t>(admission.smallest_budget_tokens));
-  out.set_largest_budget_tokens(static_cast<uint32_t>(admission.largest_budget_tokens));
-  const std::span<const int32_t> lanes = admission.lane_budgets;
+void set_figures(const Contract& contract, int32_t kv_heads, pb::EstimateCacheResponse& out) {
+  const CachePlan& plan = contract.own.plan;
+  out.set_full_bytes(contract.full_bytes);
+  out.set_peak_bytes(contract.peak_bytes);
+  out.set_steady_bytes(contract.steady_bytes);
+  out.set_workspace_bytes(contract.cost.workspace_bytes);
+  out.set_admissible_ever(!contract.refusal);
+  out.set_budget_tokens(static_cast<uint32_t>(plan.budget_tokens));
+  out.set_smallest_budget_bytes(plan.smallest_budget_bytes);
+  out.set_smallest_budget_tokens(static_cast<uint32_t>(plan.smallest_budget_tokens));
+  if (contract.refusal) out.set_largest_budget_tokens(static_cast<uint32_t>(contract.refusal->largest_budget_tokens));
+  const std::span<const int32_t> lanes = plan.lane_budgets;
   const auto heads = static_cast<size_t>(kv_heads);
   for (size_t first = 0; first + heads <= lanes.size(); first += heads) {
     pb::LayerCache& layer = *out.add_layers();
@@ -58,15 +60,14 @@ absl::Status estimate_cache(const pb::EstimateCacheRequest& message, const Serve
     return bad_cache_policy("cache_policy.pin_system_message", "needs chat input; give the message's span as a pin");
   }
   if (absl::Status status = check_lengths(message, *spec, served.shape.max_positions); !status.ok()) return status;
-  const absl::StatusOr<Admission> admission =
-      ask_engine({.policy = *spec,
-                  .prompt_tokens = static_cast<int32_t>(message.prompt_tokens()),
-                  .max_tokens = static_cast<int32_t>(message.max_tokens()),
-                  .compare_with = {}},
-                 served);
-  if (!admission.ok()) return with_field_moved(admission.status(), "sampling.", "");
+  const Contract::Query query{.policy = *spec,
+                              .prompt_tokens = static_cast<int32_t>(message.prompt_tokens()),
+                              .max_tokens = static_cast<int32_t>(message.max_tokens())};
+  const absl::StatusOr<Contract> contract = served.engine->estimate(query);
+  if (!contract.ok()) return with_field_moved(contract_error(contract.status(), query), "sampling.", "");
   *response.mutable_effective_policy() = to_proto(*spec);
-  set_figures(*admission, served.shape.kv_heads, response);
+  set_figures(*contract, served.shape.kv_heads, response);
+  response.set_admissible_now(served.engine->has_room(*contract));
   return absl::OkStatus();
 }
 

@@ -5,8 +5,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "server/engine/cache_report.h"
+#include "server/engine/engine.h"
 #include "server/policy/recall_shortfall.h"
+#include "server/policy/registry.h"
 #include "server/rpc/errors.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -26,10 +29,6 @@ absl::Status submit_error(const absl::Status& status, EngineState state) {
     case absl::StatusCode::kUnavailable:
       detail.reason = state == EngineState::kFailed ? kEngineFailed : kServerDraining;
       return make_error(detail);
-    case absl::StatusCode::kFailedPrecondition:
-      return with_reason(status, kCacheNeverFits);
-    case absl::StatusCode::kInvalidArgument:
-      return with_reason(status, kBadCachePolicy);
     default:
       return status;
   }
@@ -41,12 +40,13 @@ absl::Status running_error(const absl::Status& status, EngineState state) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
   }
   const std::optional<RecallShortfall> shortfall = recall_shortfall(status);
-  if (!shortfall) return status;
+  const std::optional<FieldError> named = field_error_of(status);
+  if (!shortfall || !named) return status;
   return make_error(
       {.code = status.code(),
        .reason = kRecallNotReached,
-       .field = "cache_policy.budget.min_recall",
-       .description = split_field(status).description,
+       .field = named->field,
+       .description = named->description,
        .metadata = {{"reached", absl::StrCat(shortfall->reached)}, {"layer", std::to_string(shortfall->layer)}}});
 }
 
@@ -61,12 +61,14 @@ void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& 
 }  // namespace
 
 void GenerationCall::submit(const std::shared_ptr<GenerationCall>& call, grpc::CallbackServerContext& context) {
-  const absl::Status submitted = call->served_.engine->submit(call->valid_.request, call);
+  const absl::Status submitted = call->served_.engine->submit(std::move(call->prepared_), call);
   if (submitted.ok()) return;
   const absl::Status error = submit_error(submitted, call->served_.engine->state());
   add_retry_trailer(error, context);
   call->refuse(error);
 }
+
+void GenerationCall::cancel() { served_.engine->cancel(this); }
 
 void GenerationCall::refuse(const absl::Status& error) {
   state_.metrics().count_rejection(error_reason(error));
@@ -118,13 +120,12 @@ void GenerationCall::on_error(const absl::Status& status) {
 grpc::Status GenerationCall::close(const absl::Status& status) {
   const grpc::Status final_status = to_grpc_status(status);
   final_code_ = status_code_name(final_status.error_code());
-  state_.metrics().count_end(policy_row(valid_.request->policy.kind).name, final_code_);
+  state_.metrics().count_end(policy_row(request_->policy.kind).name, final_code_);
   return final_status;
 }
 
 void GenerationCall::log_end() {
-  CallOutcome outcome{.policy = policy_row(valid_.request->policy.kind).name,
-                      .prompt_tokens = valid_.request->prompt.size()};
+  CallOutcome outcome{.policy = policy_row(request_->policy.kind).name, .prompt_tokens = request_->prompt.size()};
   {
     // The engine thread may still be in the call that ended it.
     const std::lock_guard lock(mutex_);
@@ -143,11 +144,11 @@ void GenerationCall::log_end() {
 pb::GenerateStreamResponse GenerationCall::start_message() const {
   pb::GenerateStreamResponse message;
   pb::StreamStart& start = *message.mutable_start();
-  start.set_request_id(valid_.request->id);
+  start.set_request_id(request_->id);
   start.set_model(served_.id);
-  start.set_prompt_tokens(static_cast<uint32_t>(valid_.request->prompt.size()));
-  *start.mutable_effective_policy() = to_proto(valid_.request->policy);
-  start.set_seed(valid_.request->sampling.seed);
+  start.set_prompt_tokens(static_cast<uint32_t>(request_->prompt.size()));
+  *start.mutable_effective_policy() = to_proto(request_->policy);
+  start.set_seed(request_->sampling.seed);
   return message;
 }
 

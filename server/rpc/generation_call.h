@@ -23,14 +23,17 @@ class GenerationCall : public TokenSink {
   GenerationCall(const ServedModel& served, ServerState& state, ValidRequest valid, CallInfo info)
       : served_(served),
         state_(state),
-        valid_(std::move(valid)),
+        prepared_(std::move(valid.prepared)),
+        request_(prepared_.request()),
+        report_(valid.report),
+        return_token_ids_(valid.output.return_token_ids),
         info_(std::move(info)),
-        output_(*served.tokenizer, *valid_.request, valid_.output) {}
+        output_(*served.tokenizer, *request_, valid.output) {}
 
   // Hands the request to the engine, which may start at once. What the engine refuses ends the call.
   static void submit(const std::shared_ptr<GenerationCall>& call, grpc::CallbackServerContext& context);
   // The caller is gone or gave up. The engine answers with on_error, and that finishes the RPC.
-  void cancel() { served_.engine->cancel(this); }
+  void cancel();
   // Once the RPC is done, on gRPC's thread: writing a log may block, which the engine must not.
   void log_end();
 
@@ -58,7 +61,10 @@ class GenerationCall : public TokenSink {
 
   const ServedModel& served_;
   ServerState& state_;
-  const ValidRequest valid_;
+  Prepared prepared_;  // until it is submitted
+  const std::shared_ptr<const Request> request_;
+  const ReportDetail report_;
+  const bool return_token_ids_;
   const CallInfo info_;
 
   std::mutex mutex_;  // guards everything below
@@ -79,8 +85,8 @@ void GenerationCall::set_ending(Message& message, pyramidkv::v1::Choice& choice)
   choice.set_matched_stop(output_.matched_stop());
   set_usage(*result_, *message.mutable_usage());
   set_timings(result_->timings, *message.mutable_timings());
-  if (valid_.report != ReportDetail::kNone) {
-    set_report(result_->cache, valid_.request->policy, valid_.report, *message.mutable_cache());
+  if (report_ != ReportDetail::kNone) {
+    set_report(result_->cache, request_->policy, report_, *message.mutable_cache());
   }
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "server/rpc/access_log.h"
+#include "server/rpc/comparison_rules.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/estimate_cache.h"
 #include "server/rpc/refused_stream.h"
@@ -46,7 +47,7 @@ absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerSta
   if (!served.ok()) return served.status();
   absl::StatusOr<ValidRequest> valid = validate_request(message, **served, state, deadline_of(context));
   if (!valid.ok()) return valid.status();
-  info.request_id = valid->request->id;  // made up where the caller names none
+  info.request_id = valid->request().id;  // made up where the caller names none
   return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
 }
 
@@ -59,7 +60,7 @@ absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer
   if (!served.ok()) return with_field_moved(served.status(), "model", "request.model");
   absl::StatusOr<ValidRequest> valid = validate_comparison(message, **served, state, deadline_of(context));
   if (!valid.ok()) return valid.status();
-  info.request_id = valid->request->id;
+  info.request_id = valid->request().id;
   return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
 }
 

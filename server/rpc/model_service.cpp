@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "server/policy/registry.h"
 #include "server/rpc/policy_parameters.h"
 
 namespace pkv {

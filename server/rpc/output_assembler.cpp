@@ -20,17 +20,13 @@ std::vector<T> take_front(std::vector<T>& from, size_t count) {
 
 bool contains(std::span<const TokenId> ids, TokenId id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
 
-bool ends_answer(const Request& request, TokenId id) {
-  return (!request.sampling.ignore_eos && contains(request.end_tokens, id)) ||
-         contains(request.sampling.stop_token_ids, id);
-}
-
 }  // namespace
 
 OutputAssembler::OutputAssembler(const Tokenizer& tokenizer, const Request& request, const OutputOptions& options)
     : tokenizer_(tokenizer),
       request_(request),
       options_(options),
+      ending_tokens_(ending_tokens(request)),
       detokenizer_(tokenizer, /*skip_leading_space=*/options.echo),
       matcher_(options.stop) {}
 
@@ -67,7 +63,7 @@ bool OutputAssembler::add_token(const TokenLogprob& token) {
   if (options_.return_token_ids) pending_.token_ids.push_back(token.id);
   if (options_.logprobs) pending_.logprobs.push_back(token);
   if (withheld_ && !push_text(detokenizer_.push(*std::exchange(withheld_, std::nullopt)))) return false;
-  if (ends_answer(request_, token.id)) {
+  if (contains(ending_tokens_, token.id)) {
     withheld_ = token.id;
     return true;
   }
@@ -108,7 +104,7 @@ std::string answer_text(const Tokenizer& tokenizer, const Request& request, std:
   OutputAssembler assembler(tokenizer, request, {.return_token_ids = false});
   RequestResult result;
   for (const TokenId id : tokens) assembler.add_token({.id = id});
-  if (!tokens.empty() && ends_answer(request, tokens.back())) result.matched_stop_token = tokens.back();
+  if (!tokens.empty() && contains(ending_tokens(request), tokens.back())) result.matched_stop_token = tokens.back();
   assembler.finish(result);
   return assembler.take(0).text;
 }

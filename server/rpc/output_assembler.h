@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "server/engine/request.h"
+#include "server/engine/request_result.h"
 #include "server/text/detokenizer.h"
 #include "server/text/tokenizer.h"
 
@@ -54,6 +54,7 @@ class OutputAssembler {
   const Tokenizer& tokenizer_;
   const Request& request_;
   OutputOptions options_;
+  std::vector<TokenId> ending_tokens_;
   Detokenizer detokenizer_;
   StopMatcher matcher_;
   std::vector<TokenLogprob> prompt_logprobs_;

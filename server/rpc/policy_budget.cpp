@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "server/policy/registry.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/policy_parameters.h"
 

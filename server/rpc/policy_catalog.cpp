@@ -2,11 +2,15 @@
 
 #include <google/protobuf/descriptor.h>
 
+#include <optional>
+
 #include "absl/strings/str_cat.h"
+#include "server/policy/registry.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/policy_budget.h"
 #include "server/rpc/policy_parameters.h"
 #include "server/rpc/preset_message.h"
+#include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
@@ -61,8 +65,9 @@ absl::StatusOr<PolicySpec> PolicyCatalog::preset_spec(const PolicyPreset& preset
   absl::StatusOr<PolicySpec> spec = resolve(*message);
   if (spec.ok()) return spec;
   // The preset's key is the last part of the field's path.
-  const NamedField named = split_field(spec.status());
-  return preset_error(preset, named.field.substr(named.field.rfind('.') + 1), named.description);
+  const std::optional<FieldError> named = field_error_of(spec.status());
+  if (!named) return spec.status();
+  return preset_error(preset, named->field.substr(named->field.rfind('.') + 1), named->description);
 }
 
 absl::StatusOr<PolicySpec> PolicyCatalog::base_spec(const pb::CachePolicy& wished) const {

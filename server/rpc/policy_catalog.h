@@ -11,7 +11,7 @@
 #include "pyramidkv/v1/cache.pb.h"
 #include "pyramidkv/v1/model.pb.h"
 #include "server/config/config.h"
-#include "server/policy/policy.h"
+#include "server/policy/policy_spec.h"
 
 namespace pkv {
 

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "server/config/config_values.h"
+#include "server/policy/registry.h"
 #include "server/rpc/errors.h"
 
 namespace pkv {

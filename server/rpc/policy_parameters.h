@@ -6,7 +6,7 @@
 
 #include "absl/status/status.h"
 #include "pyramidkv/v1/cache.pb.h"
-#include "server/policy/policy.h"
+#include "server/policy/policy_spec.h"
 
 namespace pkv {
 

@@ -11,7 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "server/config/config_values.h"
-#include "server/policy/policy.h"
+#include "server/policy/registry.h"
 
 namespace pkv {
 namespace {

@@ -1,11 +1,12 @@
 // From text, token ids or a chat to the prompt's tokens, and where its system message lies.
+#include "server/rpc/prompt_input.h"
+
 #include <algorithm>
 #include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "server/rpc/errors.h"
-#include "server/rpc/validation.h"
 
 namespace pkv {
 namespace {

@@ -1,4 +1,6 @@
 // The rules of sampling.*: ranges, and no NaN anywhere.
+#include "server/rpc/sampling_rules.h"
+
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -6,7 +8,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/rpc/errors.h"
-#include "server/rpc/validation.h"
 
 namespace pkv {
 namespace {

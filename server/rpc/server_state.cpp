@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/policy/registry.h"
 #include "server/rpc/errors.h"
 
 namespace pkv {

@@ -12,7 +12,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/engine/engine.h"
 #include "server/model/model.h"
 #include "server/rpc/policy_catalog.h"
 #include "server/telemetry/log.h"
@@ -21,6 +20,8 @@
 #include "server/text/tokenizer.h"
 
 namespace pkv {
+
+class Engine;
 
 // A text that is there later than what it belongs to. Thread-safe.
 class LateText {

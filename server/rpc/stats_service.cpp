@@ -4,6 +4,7 @@
 #include <string>
 
 #include "absl/time/clock.h"
+#include "server/engine/engine.h"
 #include "server/rpc/times.h"
 #include "server/telemetry/version.h"
 

@@ -24,16 +24,16 @@ class UnaryCall final : public GenerationCall {
     if (!error_.ok()) {
       reactor_->Finish(close(error_));
     } else if (result_) {
-      response_ = valid_.request->compare_with.empty() ? serialize_message(reply()) : serialize_message(comparison());
+      response_ = request_->compare_with.empty() ? serialize_message(reply()) : serialize_message(comparison());
       reactor_->Finish(close(absl::OkStatus()));
     }
   }
 
   pb::GenerateResponse reply() {
     pb::GenerateResponse message;
-    message.set_request_id(valid_.request->id);
+    message.set_request_id(request_->id);
     message.set_model(served_.id);
-    message.set_seed(valid_.request->sampling.seed);
+    message.set_seed(request_->sampling.seed);
     pb::Choice& choice = *message.add_choices();
     set_piece(output_.take(std::numeric_limits<size_t>::max()), *served_.tokenizer, choice);
     set_ending(message, choice);
@@ -50,10 +50,10 @@ class UnaryCall final : public GenerationCall {
       out.set_kl_mean(result.kl_mean);
       out.set_top1_agreement(result.top1_agreement);
       out.set_first_divergence(result.first_divergence);
-      out.set_text(answer_text(*served_.tokenizer, *valid_.request, result.tokens));
-      if (valid_.output.return_token_ids) out.mutable_token_ids()->Add(result.tokens.begin(), result.tokens.end());
-      if (valid_.report == ReportDetail::kNone) continue;
-      set_report(result.cache, valid_.request->compare_with[i], valid_.report, *out.mutable_cache());
+      out.set_text(answer_text(*served_.tokenizer, *request_, result.tokens));
+      if (return_token_ids_) out.mutable_token_ids()->Add(result.tokens.begin(), result.tokens.end());
+      if (report_ == ReportDetail::kNone) continue;
+      set_report(result.cache, request_->compare_with[i], report_, *out.mutable_cache());
     }
     return message;
   }

@@ -6,7 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "server/engine/engine.h"
+#include "server/policy/registry.h"
+#include "server/rpc/admission_check.h"
 #include "server/rpc/errors.h"
+#include "server/rpc/sampling_rules.h"
 
 namespace pkv {
 namespace {
@@ -87,7 +91,7 @@ absl::Status read_request_id(const pb::GenerateRequest& message, RandomSource& r
 }  // namespace
 
 int64_t longest_text(const PolicySpec& policy, int32_t max_positions) {
-  return policy.cache_relative() ? kMaxTextTokens : max_positions;
+  return policy_row(policy.kind).make(policy)->cache_relative() ? kMaxTextTokens : max_positions;
 }
 
 absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, const ServedModel& served,
@@ -128,12 +132,17 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   return draft;
 }
 
+absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const ServedModel& served) {
+  absl::StatusOr<Prepared> prepared = served.engine->prepare(draft.request);
+  if (!prepared.ok()) return contract_error(prepared.status(), query_of(*draft.request));
+  return ValidRequest{.prepared = *std::move(prepared), .output = draft.output, .report = draft.report};
+}
+
 absl::StatusOr<ValidRequest> validate_request(const pb::GenerateRequest& message, const ServedModel& served,
                                               ServerState& state, std::optional<absl::Time> deadline) {
   absl::StatusOr<RequestDraft> draft = read_request(message, served, state, deadline);
   if (!draft.ok()) return draft.status();
-  if (absl::Status status = check_admission(*draft->request, served); !status.ok()) return status;
-  return ValidRequest{.request = draft->request, .output = draft->output, .report = draft->report};
+  return prepare_draft(*draft, served);
 }
 
 }  // namespace pkv

@@ -7,8 +7,9 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
-#include "server/model/errors.h"
+#include "server/status/field_error.h"
 #include "server/text/utf8.h"
 
 namespace pkv {
@@ -110,18 +111,18 @@ class PromptWriter {
 };
 
 absl::Status role_error(size_t index, std::string_view problem) {
-  return invalid_argument("messages[", index, "].role: ", problem);
+  return field_error(absl::StrCat("messages[", index, "].role"), std::string(problem));
 }
 
 absl::Status check_messages(const Messages& messages) {
-  if (messages.empty()) return invalid_argument("messages: empty");
+  if (messages.empty()) return field_error("messages", "empty");
   constexpr std::array<std::string_view, 3> kRoles = {"system", "user", "assistant"};
   for (size_t i = 0; i < messages.size(); ++i) {
     if (std::find(kRoles.begin(), kRoles.end(), messages[i].role) == kRoles.end()) {
       return role_error(i, "not one of system, user, assistant");
     }
     if (const auto invalid = find_invalid_utf8(messages[i].content); invalid.has_value()) {
-      return invalid_argument("messages[", i, "].content: invalid UTF-8 at byte ", *invalid);
+      return field_error(absl::StrCat("messages[", i, "].content"), absl::StrCat("invalid UTF-8 at byte ", *invalid));
     }
   }
   return absl::OkStatus();
@@ -182,8 +183,8 @@ absl::Status check_alternation(const ChatFormat& format, const Messages& message
   for (size_t i = first; i < messages.size(); ++i) {
     const std::string_view expected = (i - first) % 2 == 0 ? "user" : "assistant";
     if (messages[i].role == expected) continue;
-    return invalid_argument("messages[", i, "].role: must be ", expected,
-                            "; in this model's chats user and assistant alternate");
+    return role_error(
+        i, absl::StrCat("must be ", std::string(expected), "; in this model's chats user and assistant alternate"));
   }
   const bool into_last = first == 1 && format.system_place == ChatFormat::SystemPlace::kLastUser;
   if (into_last && messages.back().role != "user") {
@@ -246,11 +247,11 @@ std::string_view ChatTemplate::name() const { return format_ == nullptr ? std::s
 
 absl::StatusOr<RenderedChat> ChatTemplate::render(const Messages& messages, bool add_generation_prompt) const {
   if (format_ == nullptr) {
-    return absl::FailedPreconditionError(
-        has_template_
-            ? "tokenizer.chat_template: this model's chat template is not one of chatml, llama2, llama3, mistral; "
-              "send a prompt instead of messages"
-            : "tokenizer.chat_template: the model has no chat template; send a prompt instead of messages");
+    return field_error("tokenizer.chat_template",
+                       has_template_ ? "this model's chat template is not one of chatml, llama2, llama3, mistral; "
+                                       "send a prompt instead of messages"
+                                     : "the model has no chat template; send a prompt instead of messages",
+                       absl::StatusCode::kFailedPrecondition);
   }
   PKV_RETURN_IF_ERROR(check_messages(messages));
   PromptWriter out(tokenizer_);

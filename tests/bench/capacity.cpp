@@ -16,9 +16,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/check.h"
+#include "server/policy/registry.h"
 #include "tests/bench/step_watch.h"
 #include "tests/support/null_backend.h"
 #include "tests/support/report_check.h"
+#include "tests/support/submit.h"
 
 namespace pkv {
 namespace {
@@ -69,7 +71,7 @@ class LoadRun {
   friend class LoadSink;
   void at_step(const EngineStats& stats);
   std::shared_ptr<Request> make_request(size_t index) const;
-  Admission promise(const Request& request) const;
+  Contract promise(const Request& request) const;
   // A sink was told its end.
   void end();
   // Everything that was admitted is generating, and nobody else can be.
@@ -100,7 +102,7 @@ class LoadSink final : public TokenSink {
   void on_end(const RequestResult& result) override {
     ++run_.answered_;
     run_.breaches_.expect(run_.full_, "a request ended before all were there: longer answers are needed");
-    const Admission promised = run_.promise(*request_);
+    const Contract promised = run_.promise(*request_);
     const auto violations = test::report_violations({.shape = run_.model_.shape(),
                                                      .page_bytes = run_.engine_->options().page_bytes,
                                                      .spec = request_->policy,
@@ -168,13 +170,10 @@ std::shared_ptr<Request> LoadRun::make_request(size_t index) const {
   return request;
 }
 
-Admission LoadRun::promise(const Request& request) const {
-  const auto figures = engine_->check({.policy = request.policy,
-                                       .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
-                                       .max_tokens = request.sampling.max_tokens,
-                                       .compare_with = {}});
-  PKV_CHECK(figures.ok(), figures.status().ToString().c_str());
-  return *figures;
+Contract LoadRun::promise(const Request& request) const {
+  auto contract = engine_->estimate(query_of(request));
+  PKV_CHECK(contract.ok(), contract.status().ToString().c_str());
+  return *std::move(contract);
 }
 
 void LoadRun::end() {
@@ -196,7 +195,7 @@ nlohmann::json LoadRun::run() {
     const std::shared_ptr<Request> request = make_request(i);
     peak_bytes = std::max(peak_bytes, promise(*request).peak_bytes);
     sinks.push_back(std::make_shared<LoadSink>(*this, request));
-    const absl::Status status = engine_->submit(request, sinks.back());
+    const absl::Status status = test::prepare_and_submit(*engine_, request, sinks.back());
     PKV_CHECK(status.ok(), status.ToString().c_str());
   }
   all_submitted_ = true;

@@ -11,9 +11,11 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "server/engine/engine.h"
+#include "server/policy/registry.h"
 #include "tests/bench/quality_table.h"
 #include "tests/bench/texts.h"
 #include "tests/support/collecting_sink.h"
+#include "tests/support/submit.h"
 
 namespace pkv {
 namespace {
@@ -142,7 +144,7 @@ absl::StatusOr<std::vector<QualityFigures>> QualityRun::compare(const Text& text
   request->sampling.ignore_eos = true;
   request->compare_with = std::move(specs);
   auto sink = std::make_shared<CollectingSink>();
-  if (absl::Status status = engine_->submit(request, sink); !status.ok()) return status;
+  if (absl::Status status = test::prepare_and_submit(*engine_, request, sink); !status.ok()) return status;
   if (absl::Status status = sink->wait(); !status.ok()) return status;
   std::vector<QualityFigures> figures;
   const int32_t lanes = model_->shape().layers * model_->shape().kv_heads;

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "server/engine/request.h"
+#include "server/engine/request_result.h"
 
 namespace pkv {
 

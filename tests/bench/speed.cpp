@@ -9,7 +9,9 @@
 #include <random>
 
 #include "server/engine/engine.h"
+#include "server/policy/registry.h"
 #include "tests/support/collecting_sink.h"
+#include "tests/support/submit.h"
 
 namespace pkv {
 namespace {
@@ -50,7 +52,8 @@ absl::Status run(const SpeedOptions& options) {
   nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}, {"scope", options.scope}};
   for (int32_t tokens : options.prompts) {
     auto sink = std::make_shared<CollectingSink>();
-    if (absl::Status status = (*engine)->submit(make_request(tokens, options), sink); !status.ok()) return status;
+    if (absl::Status status = test::prepare_and_submit(**engine, make_request(tokens, options), sink); !status.ok())
+      return status;
     if (absl::Status status = sink->wait(); !status.ok()) return status;
     const RequestResult& result = sink->result();
     out["runs"][std::to_string(tokens)] = {

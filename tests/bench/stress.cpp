@@ -16,11 +16,13 @@
 #include "kernels/check.h"
 #include "server/engine/scheduler.h"
 #include "server/policy/recall_shortfall.h"
+#include "server/policy/registry.h"
 #include "tests/bench/step_watch.h"
 #include "tests/bench/stress_workload.h"
 #include "tests/support/gguf_writer.h"
 #include "tests/support/null_backend.h"
 #include "tests/support/report_check.h"
+#include "tests/support/submit.h"
 
 namespace pkv {
 namespace {
@@ -117,19 +119,19 @@ struct Stress {
   std::unique_ptr<Engine> engine;
 };
 
-Admission promise_of(const Engine& engine, const Request& request, const PolicySpec& spec,
-                     std::span<const PolicySpec> compare_with = {}) {
-  const auto figures = engine.check({.policy = spec,
-                                     .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
-                                     .max_tokens = request.sampling.max_tokens,
-                                     .compare_with = compare_with});
-  PKV_CHECK(figures.ok(), figures.status().ToString().c_str());
-  return *figures;
+Contract promise_of(const Engine& engine, const Request& request, const PolicySpec& spec,
+                    std::span<const PolicySpec> compare_with = {}) {
+  auto contract = engine.estimate({.policy = spec,
+                                   .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
+                                   .max_tokens = request.sampling.max_tokens,
+                                   .compare_with = compare_with});
+  PKV_CHECK(contract.ok(), contract.status().ToString().c_str());
+  return *std::move(contract);
 }
 
 class StressSink final : public TokenSink {
  public:
-  StressSink(Stress& stress, StressRequest wishes, const Admission& promised)
+  StressSink(Stress& stress, StressRequest wishes, const Contract& promised)
       : stress_(stress), wishes_(std::move(wishes)), demand_bytes_(promised.peak_bytes) {}
 
   uint64_t place = 0;  // in the queue
@@ -189,7 +191,7 @@ class StressSink final : public TokenSink {
   }
   void check(const PolicySpec& spec, const CacheReport& report, bool whole) {
     const Request& request = *wishes_.request;
-    const Admission promised = promise_of(*stress_.engine, request, spec);
+    const Contract promised = promise_of(*stress_.engine, request, spec);
     stress_.counts.evicted_entries += static_cast<int64_t>(report.evicted_entries);
     const auto violations = test::report_violations({.shape = stress_.model.shape(),
                                                      .page_bytes = kPageBytes,
@@ -218,13 +220,15 @@ class StressSink final : public TokenSink {
 
 void Stress::submit(int64_t index) {
   const StressRequest wishes = request(index);
-  const Admission promised = promise_of(*engine, *wishes.request, wishes.request->policy, wishes.request->compare_with);
-  breaches.expect(promised.within_budget != wishes.asks_too_little,
+  const Contract promised = promise_of(*engine, *wishes.request, wishes.request->policy, wishes.request->compare_with);
+  const bool too_little = promised.refusal && promised.refusal->reason == Refusal::Reason::kBudget;
+  breaches.expect(too_little == wishes.asks_too_little,
                   "a budget one byte too small is let in, or a larger one is not");
   auto sink = std::make_shared<StressSink>(*this, wishes, promised);
   demand_bytes += sink->demand_bytes();
   ++counts.submitted;
-  const absl::Status status = order.enter(sink->place, [&] { return engine->submit(wishes.request, sink); });
+  const absl::Status status =
+      order.enter(sink->place, [&] { return test::prepare_and_submit(*engine, wishes.request, sink); });
   if (status.ok()) {
     if (wishes.interruption == Interruption::kCancelAtOnce) engine->cancel(sink.get());
     return;
@@ -232,7 +236,7 @@ void Stress::submit(int64_t index) {
   demand_bytes -= sink->demand_bytes();
   places.release();
   ++counts.refused;
-  if (status.code() != absl::StatusCode::kFailedPrecondition || promised.admissible_ever) {
+  if (status.code() != absl::StatusCode::kFailedPrecondition || !promised.refusal) {
     breaches.add(absl::StrCat("request ", index, " was refused: ", status.ToString()));
   }
 }

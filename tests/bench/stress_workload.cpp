@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "client/bench/workload.h"
 #include "kernels/check.h"
+#include "server/policy/registry.h"
 
 namespace pkv {
 namespace {
@@ -121,14 +122,13 @@ class Maker {
     bool too_little = false;
     const auto add = [&](PolicySpec& spec) {
       if (spec.budget.kind != BudgetKind::kBytes && spec.budget.max_bytes == 0) return;
-      const auto figures = engine_.check({.policy = spec,
-                                          .prompt_tokens = prompt_of(request),
-                                          .max_tokens = request.sampling.max_tokens,
-                                          .compare_with = {}});
-      PKV_CHECK(figures.ok(), figures.status().ToString().c_str());
-      uint64_t bytes = figures->smallest_budget_bytes * static_cast<uint64_t>(number(1000, 3000)) / 1000;
+      const auto contract = engine_.estimate(
+          {.policy = spec, .prompt_tokens = prompt_of(request), .max_tokens = request.sampling.max_tokens});
+      PKV_CHECK(contract.ok(), contract.status().ToString().c_str());
+      const uint64_t smallest = contract->own.plan.smallest_budget_bytes;
+      uint64_t bytes = smallest * static_cast<uint64_t>(number(1000, 3000)) / 1000;
       if (chance(5)) {
-        bytes = figures->smallest_budget_bytes - 1;
+        bytes = smallest - 1;
         too_little = true;
       }
       (spec.budget.kind == BudgetKind::kBytes ? spec.budget.bytes : spec.budget.max_bytes) = bytes;

@@ -6,7 +6,7 @@
 #include <map>
 #include <sstream>
 
-#include "server/policy/policy.h"
+#include "server/policy/registry.h"
 #include "tests/integration/server_fixture.h"
 #include "tests/support/http_client.h"
 

@@ -42,7 +42,7 @@ class ReportCheck {
     const int32_t sinks = std::min(sinks_of(case_.spec), case_.prompt_tokens);
     add(0, sinks);
     for (const TokenSpan& pin : case_.spec.pins) add(pin.begin, pin.end);
-    int32_t window = window_of(case_.spec, case_.promised.budget_tokens);
+    int32_t window = window_of(case_.spec, case_.promised.own.plan.budget_tokens);
     // All that streaming_llm keeps beside its sinks are the newest.
     if (case_.spec.kind == PolicyKind::kStreamingLlm && case_.spec.pins.empty()) {
       window = static_cast<int32_t>(length) - sinks;
@@ -68,7 +68,8 @@ class ReportCheck {
   void check_lane(size_t layer, size_t head) {
     const std::string where = absl::StrCat("layer ", layer, " head ", head);
     const LayerOutcome& outcome = report_.layers[layer];
-    const int32_t budget = case_.promised.lane_budgets[layer * static_cast<size_t>(case_.shape.kv_heads) + head];
+    const int32_t budget =
+        case_.promised.own.plan.lane_budgets[layer * static_cast<size_t>(case_.shape.kv_heads) + head];
     const int32_t kept = outcome.kept[head];
     expect(by_recall() ? kept <= budget : kept == budget,
            absl::StrCat(where, ": ", kept, " entries for a budget of ", budget));
@@ -90,7 +91,7 @@ class ReportCheck {
 
   void check_bytes() {
     const CacheBytes& bytes = report_.bytes;
-    const Admission& promised = case_.promised;
+    const Contract& promised = case_.promised;
     const uint64_t now = bytes.allocated + bytes.auxiliary;
     expect(bytes.held == held_, absl::StrCat("held ", bytes.held, " bytes, entries have ", held_));
     expect(bytes.allocated == pages_ * static_cast<uint64_t>(case_.page_bytes),
@@ -104,7 +105,7 @@ class ReportCheck {
     const Budget& budget = case_.spec.budget;
     const uint64_t limit = budget.kind == BudgetKind::kBytes ? budget.bytes : budget.max_bytes;
     if (limit > 0) expect(bytes.peak <= limit, absl::StrCat("peak ", bytes.peak, " above the budget of ", limit));
-    if (!by_recall()) expect(report_.budget_tokens == promised.budget_tokens, "another budget than promised");
+    if (!by_recall()) expect(report_.budget_tokens == promised.own.plan.budget_tokens, "another budget than promised");
   }
 
   // One head of all layers: what a budget bounds. FACTORY has a table of its own, which the lane budgets are.
@@ -113,13 +114,13 @@ class ReportCheck {
     const bool exact = spec.kind != PolicyKind::kPyramidKv || spec.params.allocation == PyramidAllocation::kExact;
     if (spec.kind == PolicyKind::kFull || by_recall() || !exact) return;
     const bool total = spec.budget.scope == BudgetScope::kTotal;
-    const int64_t budget = int64_t{case_.shape.layers} * case_.promised.budget_tokens;
+    const int64_t budget = int64_t{case_.shape.layers} * case_.promised.own.plan.budget_tokens;
     int64_t after_prompt = 0, at_the_end = 0;
     for (const LayerOutcome& layer : report_.layers) {
       after_prompt += layer.kept[head];
       at_the_end += static_cast<int64_t>(layer.final_positions[head].size());
       if (total && spec.kind != PolicyKind::kPyramidKv) {
-        expect(static_cast<int64_t>(layer.final_positions[head].size()) <= case_.promised.budget_tokens,
+        expect(static_cast<int64_t>(layer.final_positions[head].size()) <= case_.promised.own.plan.budget_tokens,
                "a lane beyond the budget");
       }
     }

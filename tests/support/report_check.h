@@ -5,10 +5,10 @@
 #include <string>
 #include <vector>
 
-#include "server/engine/engine.h"
-#include "server/engine/request.h"
+#include "server/engine/contract.h"
+#include "server/engine/request_result.h"
 #include "server/model/model.h"
-#include "server/policy/policy.h"
+#include "server/policy/policy_spec.h"
 
 namespace pkv::test {
 
@@ -17,8 +17,8 @@ struct ReportCase {
   int32_t page_bytes = 0;
   const PolicySpec& spec;
   int32_t prompt_tokens = 0;
-  const Admission& promised;  // Engine::check() of this policy alone
-  bool whole_answer = true;   // max_tokens were generated, so that bytes are those promised and not fewer
+  const Contract& promised;  // of this policy alone
+  bool whole_answer = true;  // max_tokens were generated, so that bytes are those promised and not fewer
 };
 
 // What does not hold, in words; empty where all is well. The report has positions.

@@ -9,6 +9,9 @@
 #include <fstream>
 #include <utility>
 
+#include "server/policy/registry.h"
+#include "tests/support/submit.h"
+
 namespace pkv::golden {
 namespace {
 
@@ -97,7 +100,7 @@ std::shared_ptr<Request> make_request(const std::string& prompt, const PolicySpe
 
 std::shared_ptr<CollectingSink> submit(Engine& engine, std::shared_ptr<Request> request) {
   auto sink = std::make_shared<CollectingSink>();
-  const absl::Status status = engine.submit(std::move(request), sink);
+  const absl::Status status = test::prepare_and_submit(engine, std::move(request), sink);
   EXPECT_TRUE(status.ok()) << status;
   return sink;
 }

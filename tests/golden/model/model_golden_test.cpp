@@ -2,6 +2,7 @@
 // tokens with the full cache in exact mode; and the promises that hold in every mode.
 #include <gtest/gtest.h>
 
+#include "server/policy/registry.h"
 #include "tests/golden/model/golden_support.h"
 #include "tests/support/prompt_run.h"
 

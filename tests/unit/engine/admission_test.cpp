@@ -1,4 +1,4 @@
-// Estimates: what Engine::check() says before anything is submitted.
+// Contracts: what Engine::estimate() says before anything is submitted, and what can never be kept.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -14,35 +14,33 @@ class AdmissionCheck : public testing::Test {
     options.pool_bytes = 200 * 512;  // pages of 8 slots
     engine_ = make_engine(*tiny_.model, options);
   }
-  absl::StatusOr<Admission> check(const PolicySpec& spec, int32_t prompt_tokens, int32_t max_tokens) const {
-    return engine_->check({.policy = spec, .prompt_tokens = prompt_tokens, .max_tokens = max_tokens});
+  absl::StatusOr<Contract> estimate(const PolicySpec& spec, int32_t prompt_tokens, int32_t max_tokens) const {
+    return engine_->estimate({.policy = spec, .prompt_tokens = prompt_tokens, .max_tokens = max_tokens});
   }
   TinyModel tiny_ = make_tiny_model();
   std::unique_ptr<Engine> engine_;
 };
 
 TEST_F(AdmissionCheck, FiguresOfAFullCache) {
-  const Admission admission = *check(policy(PolicyKind::kFull), 100, 5);
-  EXPECT_TRUE(admission.admissible_ever);
-  EXPECT_EQ(admission.budget_tokens, 100);
-  EXPECT_EQ(admission.full_bytes, 104u * 3 * 2 * 64);
+  const Contract contract = *estimate(policy(PolicyKind::kFull), 100, 5);
+  EXPECT_FALSE(contract.refusal);
+  EXPECT_EQ(contract.own.plan.budget_tokens, 100);
+  EXPECT_EQ(contract.full_bytes, 104u * 3 * 2 * 64);
   // 13 pages a lane hold 104 entries; each has 8 positions and an entry in the table beside it.
-  EXPECT_EQ(admission.steady_bytes, 6u * 13 * (512 + 8 * 4 + 4));
-  EXPECT_EQ(admission.peak_bytes, admission.steady_bytes);
-  EXPECT_EQ(admission.pool_bytes, 200u * 512);
-  EXPECT_EQ(admission.workspace_bytes, 100u * 64 * sizeof(float));
-  EXPECT_EQ(admission.workspace_limit_bytes, engine_->options().workspace_bytes);
-  EXPECT_EQ(admission.smallest_budget_tokens, 0);
-  EXPECT_EQ(admission.largest_budget_tokens, 0);
+  EXPECT_EQ(contract.steady_bytes, 6u * 13 * (512 + 8 * 4 + 4));
+  EXPECT_EQ(contract.peak_bytes, contract.steady_bytes);
+  EXPECT_EQ(contract.cost.workspace_bytes, 100u * 64 * sizeof(float));
+  EXPECT_EQ(contract.cost.state_bytes, 0u);
+  EXPECT_EQ(contract.own.plan.smallest_budget_tokens, 0);
 }
 
 TEST_F(AdmissionCheck, ObservedQueriesCountAsWorkspace) {
-  const Admission admission = *check(policy(PolicyKind::kSnapKv, 20), 100, 5);
-  EXPECT_EQ(admission.workspace_bytes, (100u * 64 + 8 * (4 * 16 + 4)) * sizeof(float));
+  const Contract contract = *estimate(policy(PolicyKind::kSnapKv, 20), 100, 5);
+  EXPECT_EQ(contract.cost.workspace_bytes, (100u * 64 + 8 * (4 * 16 + 4)) * sizeof(float));
   // Two layers cut to 3 pages a lane, the third whole with 13.
-  EXPECT_EQ(admission.peak_bytes, 2u * (3 + 3 + 13) * (512 + 36));
-  EXPECT_EQ(admission.smallest_budget_tokens, 9);
-  EXPECT_TRUE(admission.admissible_now);
+  EXPECT_EQ(contract.peak_bytes, 2u * (3 + 3 + 13) * (512 + 36));
+  EXPECT_EQ(contract.own.plan.smallest_budget_tokens, 9);
+  EXPECT_TRUE(engine_->has_room(contract));
 }
 
 TEST_F(AdmissionCheck, NamesTheLargestBudgetThatFits) {
@@ -50,20 +48,51 @@ TEST_F(AdmissionCheck, NamesTheLargestBudgetThatFits) {
   // With 9 further tokens 26 pages would be needed in each of six lanes: at most 200 / 6 = 33 pages, so the peak
   // decides.
   for (const int64_t asked : {390, 201}) {
-    const Admission admission = *check(policy(PolicyKind::kSnapKv, asked), 400, 10);
-    EXPECT_FALSE(admission.admissible_ever);
-    EXPECT_EQ(admission.largest_budget_tokens, 200);
+    const Contract contract = *estimate(policy(PolicyKind::kSnapKv, asked), 400, 10);
+    ASSERT_TRUE(contract.refusal);
+    EXPECT_EQ(contract.refusal->reason, Refusal::Reason::kPool);
+    EXPECT_EQ(contract.refusal->largest_budget_tokens, 200u);
+    EXPECT_EQ(contract.refusal->pool_bytes, 200u * 512);
+    EXPECT_EQ(contract.refusal->workspace_limit_bytes, engine_->options().workspace_bytes);
+    EXPECT_FALSE(engine_->has_room(contract));
   }
-  EXPECT_TRUE(check(policy(PolicyKind::kSnapKv, 200), 400, 10)->admissible_ever);
+  EXPECT_FALSE(estimate(policy(PolicyKind::kSnapKv, 200), 400, 10)->refusal);
   // One layer alone is more than the pool.
-  EXPECT_EQ(check(policy(PolicyKind::kSnapKv, 20), 808, 10)->largest_budget_tokens, 0);
+  EXPECT_EQ(estimate(policy(PolicyKind::kSnapKv, 20), 808, 10)->refusal->largest_budget_tokens, 0u);
 }
 
 TEST_F(AdmissionCheck, RefusesLengthsAndPolicies) {
-  EXPECT_EQ(check(policy(PolicyKind::kFull), 1000, 25).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_TRUE(check(policy(PolicyKind::kFull), 1000, 24).ok());
-  EXPECT_EQ(check(policy(PolicyKind::kFull), 0, 5).status().code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_EQ(check(policy(PolicyKind::kSnapKv, 8), 100, 5).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(estimate(policy(PolicyKind::kFull), 1000, 25).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(estimate(policy(PolicyKind::kFull), 1000, 24).ok());
+  EXPECT_EQ(estimate(policy(PolicyKind::kFull), 0, 5).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(estimate(policy(PolicyKind::kSnapKv, 8), 100, 5).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST(Refusals, TravelInStatuses) {
+  const Refusal refusal{.reason = Refusal::Reason::kWorkspace,
+                        .peak_bytes = uint64_t{1} << 40,
+                        .pool_bytes = 2,
+                        .workspace_bytes = 3,
+                        .state_bytes = 4,
+                        .workspace_limit_bytes = 5,
+                        .smallest_budget_tokens = 6,
+                        .smallest_budget_bytes = 7,
+                        .largest_budget_tokens = 8};
+  const absl::Status status = refused(refusal);
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  const std::optional<Refusal> read = refusal_of(status);
+  ASSERT_TRUE(read);
+  EXPECT_EQ(read->reason, refusal.reason);
+  EXPECT_EQ(read->peak_bytes, refusal.peak_bytes);
+  EXPECT_EQ(read->pool_bytes, 2u);
+  EXPECT_EQ(read->workspace_bytes, 3u);
+  EXPECT_EQ(read->state_bytes, 4u);
+  EXPECT_EQ(read->workspace_limit_bytes, 5u);
+  EXPECT_EQ(read->smallest_budget_tokens, 6u);
+  EXPECT_EQ(read->smallest_budget_bytes, 7u);
+  EXPECT_EQ(read->largest_budget_tokens, 8u);
+  EXPECT_EQ(refused({.reason = Refusal::Reason::kLength}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(refusal_of(absl::FailedPreconditionError("refused: pool")));
 }
 
 TEST(EngineOptionsCheck, NamesWhatIsOutOfRange) {

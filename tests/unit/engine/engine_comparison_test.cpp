@@ -7,6 +7,7 @@
 #include <string>
 
 #include "server/policy/recall_shortfall.h"
+#include "server/policy/registry.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -164,17 +165,17 @@ TEST_P(EngineComparison, StopsOfTheBaselineAndOfTheOthersDoNotDependOnEachOther)
 TEST_P(EngineComparison, TheSumIsReserved) {
   const auto request = comparison(policy(PolicyKind::kFull), rivals(), 40);
   const auto ask = [&](const PolicySpec& spec, std::span<const PolicySpec> others) {
-    return *engine_->check({.policy = spec, .prompt_tokens = 120, .max_tokens = 40, .compare_with = others});
+    return *engine_->estimate({.policy = spec, .prompt_tokens = 120, .max_tokens = 40, .compare_with = others});
   };
-  const Admission whole = ask(request->policy, request->compare_with);
+  const Contract whole = ask(request->policy, request->compare_with);
   uint64_t steady = ask(request->policy, {}).steady_bytes, workspace = 0;
   for (const PolicySpec& spec : request->compare_with) {
     steady += 2 * ask(spec, {}).steady_bytes;  // one set of lanes for each of the two answers
-    workspace = std::max(workspace, ask(spec, {}).workspace_bytes);
+    workspace = std::max(workspace, ask(spec, {}).cost.workspace_bytes);
   }
   EXPECT_EQ(whole.steady_bytes, steady);
   EXPECT_GE(whole.peak_bytes, steady);
-  EXPECT_GE(whole.workspace_bytes, workspace);
+  EXPECT_GE(whole.cost.workspace_bytes, workspace);
 
   uint64_t highest = 0, highest_live = 0;
   bool within = true;
@@ -199,9 +200,9 @@ TEST_P(EngineComparison, TheSumIsReserved) {
   EngineOptions small = small_options();
   small.pool_bytes = whole.steady_bytes / 2 / 512 * 512;
   engine_ = make_engine(*tiny_.model, small);
-  EXPECT_TRUE(ask(request->policy, {}).admissible_ever);
-  EXPECT_FALSE(ask(request->policy, request->compare_with).admissible_ever);
-  EXPECT_EQ(engine_->submit(request, std::make_shared<RecordingSink>()).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_FALSE(ask(request->policy, {}).refusal);
+  EXPECT_TRUE(ask(request->policy, request->compare_with).refusal);
+  EXPECT_EQ(engine_->prepare(request).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_P(EngineComparison, CancellingOneGivesEverythingBack) {
@@ -229,9 +230,9 @@ TEST_P(EngineComparison, CancellingOneGivesEverythingBack) {
 TEST_P(EngineComparison, ARecallThatOneOfThemCannotReachEndsAll) {
   PolicySpec recall{.kind = PolicyKind::kSnapKv};
   recall.budget = {.kind = BudgetKind::kMinRecall, .min_recall_millionths = 999'000, .max_bytes = 1};
-  const Admission least =
-      *engine_->check({.policy = recall, .prompt_tokens = 120, .max_tokens = 40, .compare_with = {}});
-  recall.budget.max_bytes = least.smallest_budget_bytes;
+  const Contract least =
+      *engine_->estimate({.policy = recall, .prompt_tokens = 120, .max_tokens = 40, .compare_with = {}});
+  recall.budget.max_bytes = least.own.plan.smallest_budget_bytes;
   const auto sink = run(*engine_, comparison(policy(PolicyKind::kFull), {total(PolicyKind::kH2o, 20), recall}, 40));
   EXPECT_TRUE(recall_shortfall(sink->status).has_value()) << sink->status;
   EXPECT_EQ(engine_->stats()->live_bytes, 0u);

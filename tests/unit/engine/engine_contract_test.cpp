@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/policy/recall_shortfall.h"
+#include "server/policy/registry.h"
 #include "tests/support/report_check.h"
 #include "tests/unit/engine/engine_fixture.h"
 
@@ -39,13 +40,10 @@ PolicySpec byte_budget(PolicySpec spec, uint64_t bytes) {
   return spec;
 }
 
-Admission promise(const Engine& engine, const Request& request) {
-  auto admission = engine.check({.policy = request.policy,
-                                 .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
-                                 .max_tokens = request.sampling.max_tokens,
-                                 .compare_with = request.compare_with});
-  EXPECT_TRUE(admission.ok()) << admission.status();
-  return *admission;
+Contract promise(const Engine& engine, const Request& request) {
+  auto contract = engine.estimate(query_of(request));
+  EXPECT_TRUE(contract.ok()) << contract.status();
+  return *std::move(contract);
 }
 
 class RandomRequests {
@@ -99,7 +97,7 @@ class RandomRequests {
 
 std::vector<std::string> violations(const Engine& engine, const Model& model, const Request& request,
                                     const CacheReport& report) {
-  const Admission promised = promise(engine, request);
+  const Contract promised = promise(engine, request);
   return report_violations({.shape = model.shape(),
                             .page_bytes = engine.options().page_bytes,
                             .spec = request.policy,
@@ -156,27 +154,31 @@ TEST(EngineContract, ByteBudgetsHoldFromTheSmallestOn) {
         const auto of = [&](uint64_t bytes) {
           return make_request(random_prompt(120, 4), 30, byte_budget(spec, bytes));
         };
-        const uint64_t smallest = promise(*engine, *of(1)).smallest_budget_bytes;
-        EXPECT_FALSE(promise(*engine, *of(smallest - 1)).within_budget);
-        const absl::Status refusal = engine->submit(of(smallest - 1), std::make_shared<RecordingSink>());
-        EXPECT_EQ(refusal.code(), absl::StatusCode::kFailedPrecondition);
-        EXPECT_THAT(std::string(refusal.message()), testing::HasSubstr(absl::StrCat(smallest, " bytes")));
+        const uint64_t smallest = promise(*engine, *of(1)).own.plan.smallest_budget_bytes;
+        EXPECT_FALSE(promise(*engine, *of(smallest - 1)).own.plan.within_budget);
+        const absl::Status refused = engine->prepare(of(smallest - 1)).status();
+        EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+        const std::optional<Refusal> refusal = refusal_of(refused);
+        ASSERT_TRUE(refusal) << refused;
+        EXPECT_EQ(refusal->reason, Refusal::Reason::kBudget);
+        EXPECT_EQ(refusal->smallest_budget_bytes, smallest);
         const uint64_t everything = promise(*engine, *make_request(random_prompt(120, 4), 30)).peak_bytes;
         for (const uint64_t bytes : {smallest, smallest + 1, smallest * 9 / 8, smallest * 3 / 2, everything}) {
           const auto request = of(bytes);
-          const Admission promised = promise(*engine, *request);
+          const Contract promised = promise(*engine, *request);
           EXPECT_LE(promised.peak_bytes, bytes);
           const auto sink = run(*engine, request);
           ASSERT_EQ(sink->status, absl::OkStatus());
           EXPECT_LE(sink->result->cache.bytes.peak, bytes);
           // It is the largest budget that does.
-          for (int32_t more = promised.budget_tokens + 1; more <= 150; ++more) {
+          for (int32_t more = promised.own.plan.budget_tokens + 1; more <= 150; ++more) {
             PolicySpec larger = spec;
             larger.budget = {.kind = BudgetKind::kTokens, .tokens = more, .scope = scope};
             const auto other =
-                engine->check({.policy = larger, .prompt_tokens = 120, .max_tokens = 30, .compare_with = {}});
-            if (!other.ok() || other->budget_tokens <= promised.budget_tokens) continue;  // no room for the pins
-            EXPECT_GT(other->peak_bytes, bytes) << more << " beside " << promised.budget_tokens;
+                engine->estimate({.policy = larger, .prompt_tokens = 120, .max_tokens = 30, .compare_with = {}});
+            if (!other.ok() || other->own.plan.budget_tokens <= promised.own.plan.budget_tokens)
+              continue;  // no room for the pins
+            EXPECT_GT(other->peak_bytes, bytes) << more << " beside " << promised.own.plan.budget_tokens;
           }
         }
       }
@@ -263,7 +265,8 @@ TEST(EngineContract, EveryLaneReachesTheRecallAskedForOrTheRequestSaysWhyNot) {
     }
     spec.budget.min_recall_millionths = 990'000;
     spec.budget.max_bytes = 1;
-    const uint64_t least = promise(*engine, *make_request(random_prompt(200, 3), 10, spec)).smallest_budget_bytes;
+    const uint64_t least =
+        promise(*engine, *make_request(random_prompt(200, 3), 10, spec)).own.plan.smallest_budget_bytes;
     spec.budget.max_bytes = least + 4096;
     auto failed = run(*engine, make_request(random_prompt(200, 3), 10, spec));
     const auto shortfall = recall_shortfall(failed->status);
@@ -289,7 +292,7 @@ TEST(EngineContract, LongAnswersRunUnderAConstantCeiling) {
     SCOPED_TRACE(std::string(policy_row(kind).name));
     const auto request = make_request(random_prompt(50, 9), kTokens, scoped(policy(kind, 32), BudgetScope::kTotal));
     request->record_positions = true;
-    const Admission promised = promise(*engine, *request);
+    const Contract promised = promise(*engine, *request);
     auto sink = std::make_shared<RecordingSink>();
     uint64_t highest = 0;
     sink->at_token = [&](int32_t count) {

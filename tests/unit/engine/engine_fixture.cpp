@@ -131,7 +131,7 @@ std::shared_ptr<Request> make_request(std::vector<TokenId> prompt, int32_t max_t
 
 std::shared_ptr<RecordingSink> submit(Engine& engine, std::shared_ptr<const Request> request,
                                       std::shared_ptr<RecordingSink> sink) {
-  const absl::Status status = engine.submit(std::move(request), sink);
+  const absl::Status status = prepare_and_submit(engine, std::move(request), sink);
   PKV_CHECK(status.ok(), status.ToString().c_str());
   return sink;
 }

@@ -13,6 +13,7 @@
 #include "server/model/gguf.h"
 #include "server/model/model.h"
 #include "tests/support/gguf_writer.h"
+#include "tests/support/submit.h"
 
 namespace pkv::test {
 

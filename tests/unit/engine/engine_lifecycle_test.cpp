@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/reference/reference_backend.h"
+#include "server/status/field_error.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -168,7 +169,7 @@ TEST_F(EngineLifecycle, TheQueueHasAnEnd) {
   const auto request = make_request(random_prompt(10, 2), 2);
   const auto second = submit(*engine, request), third = submit(*engine, request);
   auto refused = std::make_shared<RecordingSink>();
-  EXPECT_EQ(engine->submit(request, refused).code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(prepare_and_submit(*engine, request, refused).code(), absl::StatusCode::kResourceExhausted);
   gate.open();
   first->wait();
   second->wait();
@@ -184,7 +185,7 @@ TEST_F(EngineLifecycle, RefusesWhatCanNeverBe) {
   options.workspace_bytes = 700 * 64 * sizeof(float);
   const auto engine = make_engine(*tiny_.model, options);
   auto sink = std::make_shared<RecordingSink>();
-  const auto refusal = [&](std::shared_ptr<Request> request) { return engine->submit(request, sink); };
+  const auto refusal = [&](std::shared_ptr<Request> request) { return prepare_and_submit(*engine, request, sink); };
 
   EXPECT_EQ(refusal(make_request({}, 5)).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(refusal(make_request({5000}, 5)).code(), absl::StatusCode::kInvalidArgument);
@@ -194,14 +195,20 @@ TEST_F(EngineLifecycle, RefusesWhatCanNeverBe) {
   biased->sampling.logit_bias = {{400, 1.0f}};
   EXPECT_EQ(refusal(biased).code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(refusal(make_request({5}, 5, policy(PolicyKind::kSnapKv))).message(), HasSubstr("cache_policy."));
+  EXPECT_EQ(field_error_of(refusal(biased))->field, "sampling.logit_bias");
+  const auto never = [&](std::shared_ptr<Request> request) {
+    const absl::Status status = refusal(std::move(request));
+    EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+    return refusal_of(status).value_or(Refusal{.reason = Refusal::Reason::kLength});
+  };
   // 6 lanes of 48 pages.
-  const absl::Status too_big = refusal(make_request(random_prompt(380, 1), 5));
-  EXPECT_EQ(too_big.code(), absl::StatusCode::kFailedPrecondition);
-  const absl::Status advised = refusal(make_request(random_prompt(380, 1), 5, policy(PolicyKind::kSnapKv, 370)));
-  EXPECT_EQ(advised.code(), absl::StatusCode::kFailedPrecondition);
-  EXPECT_THAT(std::string(advised.message()), HasSubstr("largest budget that fits is"));
-  EXPECT_THAT(std::string(refusal(make_request(random_prompt(701, 1), 5, policy(PolicyKind::kSnapKv, 9))).message()),
-              HasSubstr("runtime.workspace_bytes"));
+  EXPECT_EQ(never(make_request(random_prompt(380, 1), 5)).reason, Refusal::Reason::kPool);
+  const Refusal advised = never(make_request(random_prompt(380, 1), 5, policy(PolicyKind::kSnapKv, 370)));
+  EXPECT_EQ(advised.reason, Refusal::Reason::kPool);
+  EXPECT_GT(advised.largest_budget_tokens, 0u);
+  EXPECT_EQ(never(make_request(random_prompt(701, 1), 5, policy(PolicyKind::kSnapKv, 9))).reason,
+            Refusal::Reason::kWorkspace);
+  EXPECT_EQ(refusal_of(refusal(make_request({5}, 1024)))->positions, 1025u);
   EXPECT_EQ(sink->starts + sink->ends, 0);
 }
 
@@ -255,14 +262,14 @@ TEST_F(EngineLifecycle, DrainFinishesWhatIsThereAndTakesNothingNew) {
   gate.wait_for_guest();
   std::jthread drainer([&] { engine->drain(absl::InfiniteFuture()); });
   while (engine->state() == EngineState::kServing) std::this_thread::yield();
-  EXPECT_EQ(engine->submit(make_request({5}, 1), std::make_shared<RecordingSink>()).code(),
+  EXPECT_EQ(prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>()).code(),
             absl::StatusCode::kUnavailable);
   gate.open();
   drainer.join();
   EXPECT_EQ(engine->state(), EngineState::kStopped);
   sink->wait();
   EXPECT_EQ(sink->tokens.size(), 30u);
-  EXPECT_EQ(engine->submit(make_request({5}, 1), std::make_shared<RecordingSink>()).code(),
+  EXPECT_EQ(prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>()).code(),
             absl::StatusCode::kUnavailable);
 }
 
@@ -347,7 +354,7 @@ TEST_F(EngineLifecycle, AnExceptionInAStepFailsTheEngineAndTellsEverySink) {
     EXPECT_EQ(sink->starts, 0);
     EXPECT_EQ(sink->ends, 1);
   }
-  const absl::Status refused = engine->submit(make_request({5}, 1), std::make_shared<RecordingSink>());
+  const absl::Status refused = prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>());
   EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(refused.message()), HasSubstr("failed"));
   EXPECT_EQ(engine->stalled_for(), absl::ZeroDuration());
@@ -429,7 +436,7 @@ TEST_F(EngineLifecycle, ManyThreadsSubmitCancelAndLook) {
                                                    policy(PolicyKind::kSnapKv, 16)));
           if (i % 3 == client % 3) engine->cancel(sink.get());
           (void)engine->stats();
-          (void)engine->check({.policy = policy(PolicyKind::kPyramidKv, 16), .prompt_tokens = 100, .max_tokens = 5});
+          (void)engine->estimate({.policy = policy(PolicyKind::kPyramidKv, 16), .prompt_tokens = 100, .max_tokens = 5});
           sink->wait();
           EXPECT_TRUE(sink->status.ok() || absl::IsCancelled(sink->status)) << sink->status;
           ++(sink->status.ok() ? answered : cancelled);

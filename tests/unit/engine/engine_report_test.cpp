@@ -6,6 +6,7 @@
 #include <atomic>
 #include <numeric>
 
+#include "server/policy/registry.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -76,13 +77,13 @@ TEST_F(EngineReport, NothingIsHeldBeyondTheFootprint) {
   for (const PolicySpec& spec : {policy(PolicyKind::kFull), policy(PolicyKind::kSnapKv, 33),
                                  policy(PolicyKind::kPyramidKv, 50), policy(PolicyKind::kPyramidKv, 150)}) {
     for (const int32_t prompt : {31, 32, 33, 200}) {
-      const Admission promised = *engine_->check({.policy = spec, .prompt_tokens = prompt, .max_tokens = 20});
+      const Contract promised = *engine_->estimate({.policy = spec, .prompt_tokens = prompt, .max_tokens = 20});
       const CacheReport report = run(*engine_, make_request(random_prompt(prompt, 3), 20, spec))->result->cache;
       // Both are exact: pages and when they go back are arithmetic.
       EXPECT_EQ(report.bytes.peak, promised.peak_bytes);
       EXPECT_EQ(report.bytes.allocated + report.bytes.auxiliary, promised.steady_bytes);
       EXPECT_EQ(report.full_bytes, promised.full_bytes);
-      EXPECT_EQ(report.budget_tokens, promised.budget_tokens);
+      EXPECT_EQ(report.budget_tokens, promised.own.plan.budget_tokens);
       EXPECT_LE(promised.steady_bytes, promised.peak_bytes);
     }
   }

@@ -42,6 +42,8 @@ TEST(Scheduler, FitsEverIsAboutTheJobAlone) {
   EXPECT_FALSE(Scheduler::fits_ever(pages(1, 101), kLimits));
   EXPECT_TRUE(Scheduler::fits_ever({.peak_pages = 1, .workspace_bytes = 1000}, kLimits));
   EXPECT_FALSE(Scheduler::fits_ever({.peak_pages = 1, .workspace_bytes = 1001}, kLimits));
+  EXPECT_TRUE(Scheduler::fits_ever({.peak_pages = 1, .workspace_bytes = 300, .state_bytes = 700}, kLimits));
+  EXPECT_FALSE(Scheduler::fits_ever({.peak_pages = 1, .workspace_bytes = 301, .state_bytes = 700}, kLimits));
 }
 
 TEST(Scheduler, ReservesSteadyPagesAndTheLargestSurpluses) {
@@ -188,11 +190,15 @@ TEST(Scheduler, WhatHasRoomIsAdmitted) {
   const auto number = [&](uint64_t most) { return rng() % (most + 1); };
   int32_t admitted = 0, refused = 0;
   for (int32_t round = 0; round < 200; ++round) {
-    const SchedulerLimits limits{.pool_pages = 200, .workspace_bytes = 1, .max_running = 12, .concurrent_prefills = 2};
+    const SchedulerLimits limits{.pool_pages = 200, .workspace_bytes = 60, .max_running = 12, .concurrent_prefills = 2};
     Scheduler scheduler(limits);
     for (JobId id = 1; id <= 14; ++id) {
       const uint64_t steady = number(15);
-      const JobCost cost{.steady_pages = steady, .peak_pages = steady + number(60), .prefill_work = 1};
+      const JobCost cost{.steady_pages = steady,
+                         .peak_pages = steady + number(60),
+                         .workspace_bytes = number(20),
+                         .state_bytes = number(8),
+                         .prefill_work = 1};
       const bool room = scheduler.room().admits(cost);
       scheduler.enqueue(id, cost);
       const std::vector<JobId> now = scheduler.admit();
@@ -249,6 +255,56 @@ TEST(Scheduler, WorkspaceIsNeverExceededAndAlwaysReturned) {
   while (!run_units(scheduler, left, 1).empty()) EXPECT_LE(scheduler.workspace_bytes(), 100u);
   for (const auto& [id, remaining] : left) EXPECT_EQ(remaining, 0) << id;
   EXPECT_EQ(scheduler.workspace_bytes(), 0u);
+}
+
+TEST(Scheduler, StateIsReservedUntilTheJobEnds) {
+  Scheduler scheduler({.pool_pages = 100, .workspace_bytes = 10, .max_running = 8, .concurrent_prefills = 2});
+  const auto job = [](uint64_t workspace, uint64_t state) {
+    return JobCost{.workspace_bytes = workspace, .state_bytes = state, .prefill_work = 1};
+  };
+  scheduler.enqueue(1, job(2, 6));
+  scheduler.enqueue(2, job(2, 3));  // 6 + 3 and a workspace of 2
+  scheduler.enqueue(3, job(4, 0));  // 6 and its own workspace
+  EXPECT_THAT(scheduler.admit(), ElementsAre(1, 3));
+  EXPECT_EQ(scheduler.next_prefill(), 1u);
+  scheduler.prefill_progress(1, 1);
+  scheduler.prefill_done(1);
+  EXPECT_THAT(scheduler.admit(), IsEmpty());
+  EXPECT_EQ(scheduler.next_prefill(), 3u);
+  scheduler.remove(1);
+  EXPECT_THAT(scheduler.admit(), ElementsAre(2));
+}
+
+TEST(Scheduler, StateAndWorkspaceStayWithinTheirLimitAndEveryoneIsServed) {
+  constexpr uint64_t kLimit = 100;
+  std::mt19937 rng(7);
+  for (int round = 0; round < 50; ++round) {
+    Scheduler scheduler({.pool_pages = 1000, .workspace_bytes = kLimit, .max_running = 1000, .concurrent_prefills = 2});
+    std::map<JobId, JobCost> jobs;
+    std::map<JobId, int64_t> left;
+    for (JobId id = 1; id <= 60; ++id) {
+      JobCost cost = work(1 + static_cast<int64_t>(rng() % 5));
+      cost.workspace_bytes = 1 + rng() % 60;
+      cost.state_bytes = rng() % 2 == 0 ? 0 : rng() % 40;
+      jobs[id] = cost;
+      left[id] = cost.prefill_work;
+      scheduler.enqueue(id, cost);
+    }
+    std::map<JobId, bool> started;
+    while (!jobs.empty()) {
+      scheduler.admit();
+      ASSERT_GT(scheduler.admitted(), 0u);
+      for (const JobId id : run_units(scheduler, left, 1)) started[id] = true;
+      uint64_t held = scheduler.workspace_bytes();
+      for (const auto& [id, running] : started) held += jobs.count(id) > 0 ? jobs[id].state_bytes : 0;
+      ASSERT_LE(held, kLimit);
+      for (auto job = jobs.begin(); job != jobs.end();) {  // answers end when they end
+        const bool ends = left[job->first] == 0 && rng() % 3 == 0;
+        if (ends) scheduler.remove(job->first);
+        job = ends ? jobs.erase(job) : std::next(job);
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <numeric>
 #include <thread>
 
+#include "server/policy/registry.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {

@@ -1,11 +1,10 @@
 // The footprint against what a cache really allocates when the prefill and the growth of a request are replayed.
-#include "server/policy/footprint.h"
-
 #include <random>
 
 #include "gmock/gmock.h"
 #include "kernels/reference/reference_backend.h"
 #include "server/cache/kv_cache.h"
+#include "server/policy/cache_plan.h"
 
 namespace pkv {
 namespace {
@@ -18,16 +17,16 @@ struct Measured {
 };
 
 // Layer by layer: the prompt in chunks, then the cut; afterwards `growth` generated tokens.
-Measured replay(KvCache& cache, const FootprintInput& input, int32_t growth) {
-  const CacheGeometry& geometry = input.geometry;
-  const SequenceId id = cache.open(input.dtype);
-  cache.add_auxiliary(id, input.own.state_bytes);
+Measured replay(KvCache& cache, KvDtype dtype, int32_t prompt_tokens, const CachePlan& plan, int32_t growth) {
+  const CacheGeometry& geometry = cache.geometry();
+  const SequenceId id = cache.open(dtype);
+  cache.add_auxiliary(id, plan.state_bytes);
   for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-    for (int32_t first = 0; first < input.prompt_tokens; first += 13) {
-      EXPECT_TRUE(cache.append_slots(id, layer, std::min(13, input.prompt_tokens - first)).ok());
+    for (int32_t first = 0; first < prompt_tokens; first += 13) {
+      EXPECT_TRUE(cache.append_slots(id, layer, std::min(13, prompt_tokens - first)).ok());
     }
     for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-      cache.shrink(id, layer, head, input.own.budgets[static_cast<size_t>(layer * geometry.kv_heads + head)]);
+      cache.shrink(id, layer, head, plan.lane_budgets[static_cast<size_t>(layer * geometry.kv_heads + head)]);
     }
   }
   for (int32_t token = 0; token < growth; ++token) {
@@ -46,37 +45,36 @@ TEST(Footprint, IsWhatACacheReallyAllocates) {
     return low + static_cast<int32_t>(random() % static_cast<uint32_t>(high - low + 1));
   };
   for (int round = 0; round < 300; ++round) {
-    FootprintInput input{.geometry = {.layers = between(1, 12),
-                                      .kv_heads = between(1, 4),
-                                      .head_dim = 4 * between(1, 5),
-                                      .page_bytes = 64 * between(3, 8)},
-                         .dtype = between(0, 1) == 0 ? KvDtype::kF16 : KvDtype::kF32,
-                         .prompt_tokens = between(1, 200)};
-    const int32_t growth = between(0, 40);
-    std::vector<int32_t> budgets, limits;
-    for (int32_t lane = 0; lane < input.geometry.layers * input.geometry.kv_heads; ++lane) {
-      budgets.push_back(between(1, input.prompt_tokens));
-      limits.push_back(budgets.back() + growth);
+    const CacheGeometry geometry{.layers = between(1, 12),
+                                 .kv_heads = between(1, 4),
+                                 .head_dim = 4 * between(1, 5),
+                                 .page_bytes = 64 * between(3, 8)};
+    const KvDtype dtype = between(0, 1) == 0 ? KvDtype::kF16 : KvDtype::kF32;
+    const int32_t prompt = between(1, 200), growth = between(0, 40);
+    CachePlan plan;
+    for (int32_t lane = 0; lane < geometry.layers * geometry.kv_heads; ++lane) {
+      plan.lane_budgets.push_back(between(1, prompt));
+      plan.lane_limits.push_back(plan.lane_budgets.back() + growth);
     }
-    input.own = {budgets, limits, static_cast<uint64_t>(between(0, 1000))};
-    const Footprint footprint = cache_footprint(input);
-    auto cache = KvCache::create(*backend, input.geometry, uint64_t{1} << 22);
+    plan.state_bytes = static_cast<uint64_t>(between(0, 1000));
+    const Footprint footprint = cache_footprint(geometry, dtype, prompt, plan);
+    auto cache = KvCache::create(*backend, geometry, uint64_t{1} << 22);
     ASSERT_TRUE(cache.ok());
-    const Measured measured = replay(**cache, input, growth);
+    const Measured measured = replay(**cache, dtype, prompt, plan, growth);
     ASSERT_EQ(footprint.peak_bytes, measured.peak_bytes) << round;
     ASSERT_EQ(footprint.steady_bytes, measured.final_bytes) << round;
     ASSERT_EQ(footprint.steady_pages, static_cast<uint64_t>(measured.final_pages));
     ASSERT_GE(footprint.peak_pages, footprint.steady_pages);
-    ASSERT_EQ(footprint.peak_bytes,
-              input.geometry.bytes_of_pages(footprint.peak_pages, input.dtype) + input.own.state_bytes);
+    ASSERT_EQ(footprint.peak_bytes, geometry.bytes_of_pages(footprint.peak_pages, dtype) + plan.state_bytes);
   }
 }
 
 TEST(Footprint, OthersTakeTheirPartOfALayerWhileItIsWhole) {
   const CacheGeometry geometry{.layers = 2, .kv_heads = 1, .head_dim = 64};  // pages of 16 slots
-  const std::vector<int32_t> own{32, 16}, other{16, 48};
-  const Footprint footprint = cache_footprint(
-      {.geometry = geometry, .prompt_tokens = 160, .own = {own, own}, .others = {{other, other}, {other, other}}});
+  const CachePlan own{.lane_budgets = {32, 16}, .lane_limits = {32, 16}};
+  const CachePlan other{.lane_budgets = {16, 48}, .lane_limits = {16, 48}};
+  const CachePlan* const others[] = {&other, &other};
+  const Footprint footprint = cache_footprint(geometry, KvDtype::kF16, 160, own, others);
   EXPECT_EQ(footprint.steady_pages, 3u + 2 * 4);
   // The second layer whole, the first cut, and both parts of the others.
   EXPECT_EQ(footprint.peak_pages, 10u + 2 + 2 * (1 + 3));

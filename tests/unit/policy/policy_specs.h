@@ -5,7 +5,7 @@
 
 #include "gtest/gtest.h"
 #include "server/policy/cache_plan.h"
-#include "server/policy/policy.h"
+#include "server/policy/registry.h"
 
 namespace pkv {
 

@@ -1,9 +1,11 @@
 // The table of policies, and that every bad parameter is refused by the name of its field.
 #include <limits>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "gmock/gmock.h"
+#include "server/status/field_error.h"
 #include "tests/unit/policy/policy_specs.h"
 
 namespace pkv {
@@ -13,8 +15,10 @@ std::string refusal(const PolicySpec& spec) {
   const auto result = make_policy(spec);
   if (result.ok()) return "accepted";
   EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument);
-  const std::string message(result.status().message());
-  return message.substr(0, message.find(':'));
+  const std::optional<FieldError> named = field_error_of(result.status());
+  if (!named) return "no field";
+  EXPECT_EQ(result.status().message(), named->field + ": " + named->description);
+  return named->field;
 }
 
 TEST(PolicyTable, HasOneRowPerKindAndName) {

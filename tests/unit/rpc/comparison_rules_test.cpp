@@ -1,8 +1,10 @@
 // The rules of Compare: a greedy baseline, policies that are named by their place.
+#include "server/rpc/comparison_rules.h"
+
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
-#include "server/rpc/validation.h"
+#include "server/status/field_error.h"
 #include "tests/unit/rpc/rpc_fixture.h"
 
 namespace pkv {
@@ -31,12 +33,12 @@ TEST_F(ComparisonRulesTest, TheBaselineIsFullAndGreedy) {
   const absl::StatusOr<ValidRequest> valid = validate(
       "request { prompt: 'abc' } policies { preset: 'small' } policies {} policies { tova {} budget { tokens: 9 } }");
   ASSERT_TRUE(valid.ok()) << valid.status();
-  EXPECT_EQ(valid->request->policy.kind, PolicyKind::kFull);
-  EXPECT_EQ(valid->request->sampling.temperature, 0.0F);
-  ASSERT_EQ(valid->request->compare_with.size(), 3u);
-  EXPECT_EQ(valid->request->compare_with[0].kind, PolicyKind::kPyramidKv);
-  EXPECT_EQ(valid->request->compare_with[1].kind, PolicyKind::kPyramidKv);  // the server's default
-  EXPECT_EQ(valid->request->compare_with[2].budget.tokens, 9);
+  EXPECT_EQ(valid->request().policy.kind, PolicyKind::kFull);
+  EXPECT_EQ(valid->request().sampling.temperature, 0.0F);
+  ASSERT_EQ(valid->request().compare_with.size(), 3u);
+  EXPECT_EQ(valid->request().compare_with[0].kind, PolicyKind::kPyramidKv);
+  EXPECT_EQ(valid->request().compare_with[1].kind, PolicyKind::kPyramidKv);  // the server's default
+  EXPECT_EQ(valid->request().compare_with[2].budget.tokens, 9);
 }
 
 TEST_F(ComparisonRulesTest, PoliciesShareTheBaselinesFormatAndChat) {
@@ -44,9 +46,9 @@ TEST_F(ComparisonRulesTest, PoliciesShareTheBaselinesFormatAndChat) {
       "request { chat { messages { role: 'system' content: 'be brief' } messages { role: 'user' content: 'hi' } } "
       "cache_policy { full {} kv_dtype: KV_DTYPE_F32 } } policies { tova {} pin_system_message: true }");
   ASSERT_TRUE(valid.ok()) << valid.status();
-  EXPECT_EQ(valid->request->compare_with[0].kv_dtype, KvDtype::kF32);
-  EXPECT_EQ(valid->request->compare_with[0].pins.size(), 1u);
-  EXPECT_TRUE(valid->request->policy.pins.empty());
+  EXPECT_EQ(valid->request().compare_with[0].kv_dtype, KvDtype::kF32);
+  EXPECT_EQ(valid->request().compare_with[0].pins.size(), 1u);
+  EXPECT_TRUE(valid->request().policy.pins.empty());
 }
 
 TEST_F(ComparisonRulesTest, NumberOfPolicies) {
@@ -100,10 +102,12 @@ INSTANTIATE_TEST_SUITE_P(
                       "policies[1].pin_system_message"}));
 
 TEST_F(ComparisonRulesTest, APolicyThatCannotWorkIsNamed) {
-  engine_.answer = [](const Engine::Query& query) -> absl::StatusOr<Admission> {
-    if (query.policy.budget.kind == BudgetKind::kBytes) return Admission{.within_budget = false};
-    if (!query.policy.pins.empty()) return absl::InvalidArgumentError("cache_policy.pins[0].end: beyond");
-    return Admission{.admissible_ever = query.compare_with.size() < 2};
+  engine_.answer = [](const Contract::Query& query) -> absl::StatusOr<Contract> {
+    Contract contract;
+    if (query.policy.budget.kind == BudgetKind::kBytes) contract.refusal = Refusal{.reason = Refusal::Reason::kBudget};
+    if (!query.policy.pins.empty()) return field_error("cache_policy.pins[0].end", "beyond");
+    if (query.compare_with.size() >= 2) contract.refusal = Refusal{.reason = Refusal::Reason::kPool};
+    return contract;
   };
   const DecodedError bytes =
       refusal("request { prompt: 'a' } policies { full {} } policies { tova {} budget { bytes: 5 } }");

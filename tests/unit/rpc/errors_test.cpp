@@ -1,4 +1,5 @@
 // Errors on the wire: what a client that knows google.rpc decodes.
+#include "server/status/field_error.h"
 #include "tests/unit/rpc/rpc_fixture.h"
 
 namespace pkv {
@@ -30,15 +31,15 @@ TEST(Errors, RetryInfo) {
   EXPECT_EQ(error_reason(status), "QUEUE_FULL");
 }
 
-TEST(Errors, FieldIsTakenFromTheMessage) {
+TEST(Errors, AFieldIsNeverTakenFromTheSentence) {
   const DecodedError named =
-      decode_error(with_reason(absl::InvalidArgumentError("messages[2].role: must be user"), kBadInput, "chat."));
+      decode_error(with_reason(field_error("messages[2].role", "must be user"), kBadInput, "chat."));
   EXPECT_EQ(named.field, "chat.messages[2].role");
   EXPECT_EQ(named.message, "chat.messages[2].role: must be user");
   const DecodedError unnamed =
-      decode_error(with_reason(absl::FailedPreconditionError("no template: none known"), kNoChatTemplate));
+      decode_error(with_reason(absl::FailedPreconditionError("template: none known"), kNoChatTemplate, "chat."));
   EXPECT_EQ(unnamed.field, "");
-  EXPECT_EQ(unnamed.message, "no template: none known");
+  EXPECT_EQ(unnamed.message, "template: none known");
 }
 
 TEST(Errors, AFieldOfAnInnerMessageIsNamedFromOutside) {
@@ -55,6 +56,12 @@ TEST(Errors, AFieldOfAnInnerMessageIsNamedFromOutside) {
   EXPECT_EQ(with_field_moved(inner, "sampling.", "x."), inner);
   const absl::Status unnamed = make_error({.reason = kQueueFull, .description = "full: very"});
   EXPECT_EQ(with_field_moved(unnamed, "", "request."), unnamed);
+}
+
+TEST(Errors, WhatTheServerNotesForItselfStaysInside) {
+  absl::Status status = bad_input("prompt", "is empty");
+  status.SetPayload("pyramidkv/own", absl::Cord("figures"));
+  EXPECT_EQ(decode_error(status).field, "prompt");  // which fails at a detail that no client knows
 }
 
 TEST(Errors, PlainStatusesStayPlain) {

@@ -25,21 +25,20 @@ class EstimateCacheTest : public RpcTest {
 };
 
 TEST_F(EstimateCacheTest, FiguresAndLayers) {
-  engine_.answer = [](const Engine::Query& query) {
+  engine_.answer = [](const Contract::Query& query) {
     EXPECT_EQ(query.prompt_tokens, 60);
     EXPECT_EQ(query.max_tokens, 7);
     EXPECT_EQ(query.policy.kind, PolicyKind::kPyramidKv);
     EXPECT_EQ(query.policy.pins.size(), 1u);
-    return Admission{.budget_tokens = 15,
-                     .peak_bytes = 500,
-                     .steady_bytes = 300,
-                     .full_bytes = 1000,
-                     .pool_bytes = 400,
-                     .workspace_bytes = 70,
-                     .lane_budgets = {20, 24, 10, 6},
-                     .smallest_budget_tokens = 9,
-                     .smallest_budget_bytes = 200,
-                     .largest_budget_tokens = 11};
+    return Contract{.own = {.plan = {.budget_tokens = 15,
+                                     .lane_budgets = {20, 24, 10, 6},
+                                     .smallest_budget_tokens = 9,
+                                     .smallest_budget_bytes = 200}},
+                    .steady_bytes = 300,
+                    .peak_bytes = 500,
+                    .full_bytes = 1000,
+                    .cost = {.workspace_bytes = 70},
+                    .refusal = Refusal{.pool_bytes = 400, .largest_budget_tokens = 11}};
   };
   pb::EstimateCacheResponse out;
   const absl::Status status =
@@ -83,8 +82,11 @@ TEST_F(EstimateCacheTest, WhatIsWrongIsNamed) {
             "cache_policy.budget.tokens");
   EXPECT_EQ(refusal("prompt_tokens: 5 cache_policy { tova {} pin_system_message: true }").field,
             "cache_policy.pin_system_message");
-  engine_.answer = [](const Engine::Query&) { return absl::InvalidArgumentError("sampling.max_tokens: too far"); };
+  engine_.answer = [](const Contract::Query&) {
+    return refused({.reason = Refusal::Reason::kLength, .positions = 101, .max_positions = 100});
+  };
   EXPECT_EQ(refusal("prompt_tokens: 5").field, "max_tokens");
+  EXPECT_EQ(refusal("prompt_tokens: 5").reason, "CONTEXT_TOO_LONG");
 }
 
 TEST_F(EstimateCacheTest, TheWholeLengthAndNoAnswerAreFine) {

@@ -20,7 +20,7 @@ class WatchedCall final : public GenerationCall {
 class GenerationCallTest : public RpcTest {
  protected:
   absl::Status error_after(const absl::Status& status) {
-    WatchedCall call(served_, *state_, {.request = std::make_shared<Request>(), .output = {}}, {});
+    WatchedCall call(served_, *state_, {.prepared = *engine_.prepare(std::make_shared<Request>())}, {});
     call.on_error(status);
     return call.error;
   }

@@ -10,6 +10,7 @@
 #include <set>
 
 #include "server/http/metrics_exporter.h"
+#include "server/policy/registry.h"
 #include "server/rpc/errors.h"
 #include "tests/unit/rpc/rpc_fixture.h"
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
+#include "server/policy/registry.h"
 #include "server/rpc/policy_budget.h"
 #include "tests/unit/rpc/rpc_fixture.h"
 

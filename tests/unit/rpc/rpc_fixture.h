@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pyramidkv/v1/error_details.pb.h"
+#include "server/engine/engine.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/server_state.h"
 #include "server/text/chat_template.h"
@@ -28,14 +29,20 @@ inline PolicyPreset make_preset(const std::string& name,
   return preset;
 }
 
-// Answers check() with what a test sets; refuses everything else.
+// Makes the contracts that a test sets; refuses everything else.
 class StillEngine : public Engine {
  public:
-  absl::Status submit(std::shared_ptr<const Request>, std::shared_ptr<TokenSink>) override {
+  absl::StatusOr<Contract> estimate(const Contract::Query& query) const override { return answer(query); }
+  bool has_room(const Contract&) const override { return false; }
+  absl::StatusOr<Prepared> prepare(std::shared_ptr<const Request> request) const override {
+    absl::StatusOr<Contract> contract = answer(query_of(*request));
+    if (!contract.ok()) return contract.status();
+    return Prepared::make(std::move(request), *std::move(contract));
+  }
+  absl::Status submit(Prepared, std::shared_ptr<TokenSink>) override {
     return absl::UnavailableError("computes nothing");
   }
   void cancel(const TokenSink*) override {}
-  absl::StatusOr<Admission> check(const Query& query) const override { return answer(query); }
   bool drain(absl::Time) override { return true; }
   absl::Duration stalled_for() const override { return absl::ZeroDuration(); }
   EngineState state() const override { return EngineState::kServing; }
@@ -43,8 +50,8 @@ class StillEngine : public Engine {
   std::shared_ptr<const EngineStats> stats() const override { return std::make_shared<EngineStats>(); }
   const EngineOptions& options() const override { return options_; }
 
-  std::function<absl::StatusOr<Admission>(const Query&)> answer = [](const Query&) {
-    return Admission{.admissible_ever = true};
+  std::function<absl::StatusOr<Contract>(const Contract::Query&)> answer = [](const Contract::Query&) {
+    return Contract();
   };
 
  private:

@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
+#include "server/rpc/sampling_rules.h"
+#include "server/status/field_error.h"
 #include "tests/unit/rpc/rpc_fixture.h"
 
 namespace pkv {
@@ -30,7 +32,7 @@ class ValidationTest : public RpcTest {
 TEST_F(ValidationTest, Defaults) {
   const absl::StatusOr<ValidRequest> valid = validate("prompt: 'abc'");
   ASSERT_TRUE(valid.ok()) << valid.status();
-  const Request& request = *valid->request;
+  const Request& request = valid->request();
   EXPECT_EQ(request.sampling.temperature, 1.0F);
   EXPECT_EQ(request.sampling.top_p, 1.0F);
   EXPECT_EQ(request.sampling.max_tokens,
@@ -46,9 +48,9 @@ TEST_F(ValidationTest, Defaults) {
 TEST_F(ValidationTest, UnsetSeedsAndIdsDiffer) {
   const absl::StatusOr<ValidRequest> a = validate("prompt: 'abc'"), b = validate("prompt: 'abc'");
   ASSERT_TRUE(a.ok() && b.ok());
-  EXPECT_NE(a->request->sampling.seed, b->request->sampling.seed);
-  EXPECT_NE(a->request->id, b->request->id);
-  EXPECT_EQ(validate("prompt: 'abc' sampling { seed: 0 }")->request->sampling.seed, 0u);
+  EXPECT_NE(a->request().sampling.seed, b->request().sampling.seed);
+  EXPECT_NE(a->request().id, b->request().id);
+  EXPECT_EQ(validate("prompt: 'abc' sampling { seed: 0 }")->request().sampling.seed, 0u);
 }
 
 TEST_F(ValidationTest, EverythingIsTaken) {
@@ -59,7 +61,7 @@ TEST_F(ValidationTest, EverythingIsTaken) {
                  stop_token_ids: 3 ignore_eos: true }
       output { logprobs: true top_logprobs: 20 echo: true return_token_ids: false stream_interval_tokens: 4 })");
   ASSERT_TRUE(valid.ok()) << valid.status();
-  const Request& request = *valid->request;
+  const Request& request = valid->request();
   EXPECT_EQ(request.id, "mine");
   EXPECT_THAT(request.prompt, ElementsAre(6, 7, 8));
   EXPECT_EQ(request.sampling.temperature, 0.5F);
@@ -86,19 +88,19 @@ TEST_F(ValidationTest, EverythingIsTaken) {
 TEST_F(ValidationTest, SpecialTokensAreParsedInPromptsAndNotInChats) {
   const absl::StatusOr<ValidRequest> prompt = validate("prompt: '<|im_end|>'");
   ASSERT_TRUE(prompt.ok()) << prompt.status();
-  EXPECT_THAT(prompt->request->prompt, ElementsAre(test::kTinyEndToken));
+  EXPECT_THAT(prompt->request().prompt, ElementsAre(test::kTinyEndToken));
   const absl::StatusOr<ValidRequest> plain = validate("chat { messages { role: 'user' content: 'x' } }");
   const absl::StatusOr<ValidRequest> tricky = validate("chat { messages { role: 'user' content: '<|im_end|>' } }");
   ASSERT_TRUE(plain.ok() && tricky.ok());
   const auto ends = [](const ValidRequest& valid) {
-    return std::count(valid.request->prompt.begin(), valid.request->prompt.end(), test::kTinyEndToken);
+    return std::count(valid.request().prompt.begin(), valid.request().prompt.end(), test::kTinyEndToken);
   };
   EXPECT_EQ(ends(*plain), ends(*tricky));
 }
 
 TEST_F(ValidationTest, ZeroTokensOnlyWithEcho) {
   EXPECT_EQ(refusal("prompt: 'a' sampling { max_tokens: 0 }").field, "sampling.max_tokens");
-  EXPECT_EQ(validate("prompt: 'a' sampling { max_tokens: 0 } output { echo: true }")->request->sampling.max_tokens, 0);
+  EXPECT_EQ(validate("prompt: 'a' sampling { max_tokens: 0 } output { echo: true }")->request().sampling.max_tokens, 0);
 }
 
 TEST_F(ValidationTest, BeyondTheModelsLength) {
@@ -122,12 +124,15 @@ TEST_F(ValidationTest, BeyondTheModelsLength) {
 }
 
 TEST_F(ValidationTest, WhatNeverFitsNamesTheFigures) {
-  engine_.answer = [](const Engine::Query&) {
-    return Admission{.peak_bytes = 5000,
-                     .pool_bytes = 4000,
-                     .workspace_limit_bytes = 10,
-                     .smallest_budget_tokens = 9,
-                     .smallest_budget_bytes = 4500};
+  Refusal refusal_to_make{.peak_bytes = 5000,
+                          .pool_bytes = 4000,
+                          .workspace_limit_bytes = 10,
+                          .smallest_budget_tokens = 9,
+                          .smallest_budget_bytes = 4500};
+  engine_.answer = [&](const Contract::Query&) {
+    Contract contract;
+    contract.refusal = refusal_to_make;
+    return contract;
   };
   const DecodedError error = refusal("prompt: 'abc'");
   EXPECT_EQ(error.code, grpc::StatusCode::FAILED_PRECONDITION);
@@ -137,15 +142,28 @@ TEST_F(ValidationTest, WhatNeverFitsNamesTheFigures) {
   EXPECT_EQ(error.metadata.at("pool_bytes"), "4000");
   EXPECT_EQ(error.metadata.at("smallest_budget_tokens"), "9");
   EXPECT_EQ(error.metadata.at("smallest_budget_bytes"), "4500");
+  EXPECT_THAT(error.message, ::testing::HasSubstr("smallest budget of 9 tokens would not fit"));
+  refusal_to_make.largest_budget_tokens = 20;
+  EXPECT_THAT(refusal("prompt: 'abc'").message, ::testing::HasSubstr("a budget of at most 20 tokens would fit"));
+  refusal_to_make.reason = Refusal::Reason::kWorkspace;
+  refusal_to_make.workspace_bytes = 11;
+  EXPECT_THAT(refusal("prompt: 'abc'").message, ::testing::StartsWith("the prompt needs 11 bytes of workspace"));
+  refusal_to_make.workspace_bytes = 4;
+  refusal_to_make.state_bytes = 7;
+  const DecodedError state = refusal("prompt: 'abc'");
+  EXPECT_EQ(state.reason, "CACHE_NEVER_FITS");
+  EXPECT_THAT(state.message, ::testing::StartsWith("the policy needs 7 bytes for what decides its evictions"));
 }
 
 TEST_F(ValidationTest, ABoundInBytesThatIsTooSmallIsNamed) {
-  engine_.answer = [](const Engine::Query&) {
-    return Admission{.peak_bytes = 700,
-                     .pool_bytes = 4000,
-                     .smallest_budget_tokens = 9,
-                     .smallest_budget_bytes = 700,
-                     .within_budget = false};
+  engine_.answer = [](const Contract::Query&) {
+    Contract contract;
+    contract.refusal = Refusal{.reason = Refusal::Reason::kBudget,
+                               .peak_bytes = 700,
+                               .pool_bytes = 4000,
+                               .smallest_budget_tokens = 9,
+                               .smallest_budget_bytes = 700};
+    return contract;
   };
   const DecodedError bytes = refusal("prompt: 'abc' cache_policy { tova {} budget { bytes: 600 } }");
   EXPECT_EQ(bytes.code, grpc::StatusCode::FAILED_PRECONDITION);
@@ -161,25 +179,28 @@ TEST_F(ValidationTest, ABoundInBytesThatIsTooSmallIsNamed) {
 }
 
 TEST_F(ValidationTest, WhatTheEngineRefusesNamesItsField) {
-  engine_.answer = [](const Engine::Query&) {
-    return absl::InvalidArgumentError("cache_policy.pins[0].end: 9 is beyond the prompt");
+  engine_.answer = [](const Contract::Query&) {
+    return field_error("cache_policy.pins[0].end", "9 is beyond the prompt");
   };
   const DecodedError pins = refusal("prompt_token_ids { ids: [5, 5] } cache_policy { tova {} pins { end: 9 } }");
   EXPECT_EQ(pins.reason, "BAD_CACHE_POLICY");
   EXPECT_EQ(pins.field, "cache_policy.pins[0].end");
-  engine_.answer = [](const Engine::Query&) { return absl::InvalidArgumentError("sampling.max_tokens: too far"); };
+  engine_.answer = [](const Contract::Query&) {
+    return refused({.reason = Refusal::Reason::kLength, .positions = 105, .max_positions = 100});
+  };
   const DecodedError length = refusal("prompt_token_ids { ids: [5, 5] } sampling { max_tokens: 7 }");
   EXPECT_EQ(length.reason, "CONTEXT_TOO_LONG");
   EXPECT_EQ(length.field, "sampling.max_tokens");
   EXPECT_EQ(length.metadata.at("max"), "100");
   EXPECT_EQ(length.metadata.at("got"), "9");
+  EXPECT_EQ(length.description, "a prompt of 2 tokens and max_tokens of 7 use 105 positions; the model has 100");
 }
 
 TEST_F(ValidationTest, CacheRelativePositionsAreNotLimitedByTheModelsLength) {
   const std::string policy = " cache_policy { streaming_llm { position_mode: POSITION_MODE_CACHE_RELATIVE } }";
   const std::string ids = "prompt_token_ids { ids: [5, 5] }";
-  EXPECT_EQ(validate(ids + policy + " sampling { max_tokens: 32000 }")->request->sampling.max_tokens, 32000);
-  EXPECT_EQ(validate(ids + policy)->request->sampling.max_tokens, kDefaultMaxTokens);
+  EXPECT_EQ(validate(ids + policy + " sampling { max_tokens: 32000 }")->request().sampling.max_tokens, 32000);
+  EXPECT_EQ(validate(ids + policy)->request().sampling.max_tokens, kDefaultMaxTokens);
   EXPECT_EQ(refusal(ids + policy + " sampling { max_tokens: 4294967295 }").reason, "CONTEXT_TOO_LONG");
   EXPECT_EQ(refusal(ids + " cache_policy { streaming_llm {} } sampling { max_tokens: 32000 }").reason,
             "CONTEXT_TOO_LONG");
@@ -194,10 +215,10 @@ TEST_F(ValidationTest, TheSystemMessageIsPinned) {
   const std::string policy = "cache_policy { tova {} pins { begin: 1 end: 2 } pin_system_message: true } ";
   const absl::StatusOr<ValidRequest> valid = validate(chat + policy);
   ASSERT_TRUE(valid.ok()) << valid.status();
-  const std::vector<TokenSpan>& pins = valid->request->policy.pins;
+  const std::vector<TokenSpan>& pins = valid->request().policy.pins;
   ASSERT_EQ(pins.size(), 2u);
   EXPECT_EQ(pins[0].begin, 1);
-  const std::vector<TokenId>& prompt = valid->request->prompt;
+  const std::vector<TokenId>& prompt = valid->request().prompt;
   const auto text = [&](const std::vector<TokenId>& tokens, const TokenSpan& span) {
     return *tokenizer_->decode(
         std::span(tokens).subspan(static_cast<size_t>(span.begin), static_cast<size_t>(span.end - span.begin)));
@@ -208,20 +229,20 @@ TEST_F(ValidationTest, TheSystemMessageIsPinned) {
   const auto kept = static_cast<int32_t>(prompt.size()) - pins[1].begin - 3;
   const absl::StatusOr<ValidRequest> cut = validate(chat + policy + "truncate_prompt_tokens: " + std::to_string(kept));
   ASSERT_TRUE(cut.ok()) << cut.status();
-  ASSERT_EQ(cut->request->policy.pins.size(), 2u);
-  EXPECT_EQ(cut->request->policy.pins[1].begin, 0);
-  EXPECT_EQ(cut->request->policy.pins[1].end, pins[1].end - pins[1].begin - 3);
-  EXPECT_TRUE(std::string("be brief").ends_with(text(cut->request->prompt, cut->request->policy.pins[1])));
+  ASSERT_EQ(cut->request().policy.pins.size(), 2u);
+  EXPECT_EQ(cut->request().policy.pins[1].begin, 0);
+  EXPECT_EQ(cut->request().policy.pins[1].end, pins[1].end - pins[1].begin - 3);
+  EXPECT_TRUE(std::string("be brief").ends_with(text(cut->request().prompt, cut->request().policy.pins[1])));
   const absl::StatusOr<ValidRequest> gone = validate(chat + policy + "truncate_prompt_tokens: 3");
   ASSERT_TRUE(gone.ok()) << gone.status();
-  EXPECT_EQ(gone->request->policy.pins.size(), 1u);
+  EXPECT_EQ(gone->request().policy.pins.size(), 1u);
 }
 
 TEST_F(ValidationTest, PinningASystemMessageNeedsOne) {
   const std::string policy = " cache_policy { tova {} pin_system_message: true }";
   const absl::StatusOr<ValidRequest> none = validate("chat { messages { role: 'user' content: 'hi' } }" + policy);
   ASSERT_TRUE(none.ok()) << none.status();
-  EXPECT_TRUE(none->request->policy.pins.empty());
+  EXPECT_TRUE(none->request().policy.pins.empty());
   const DecodedError error = refusal("prompt: 'a'" + policy);
   EXPECT_EQ(error.reason, "BAD_CACHE_POLICY");
   EXPECT_EQ(error.field, "cache_policy.pin_system_message");

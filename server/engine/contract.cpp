@@ -1,0 +1,174 @@
+// The arithmetic of contracts: footprint, workspace, state, and the budgets that would fit.
+#include "server/engine/contract.h"
+
+#include <algorithm>
+
+#include "absl/strings/str_cat.h"
+#include "server/policy/compressor.h"
+#include "server/policy/registry.h"
+#include "server/status/field_error.h"
+
+namespace pkv {
+namespace {
+
+// What a query says by itself.
+absl::Status check_query(const Contract::Query& query, const ModelShape& shape) {
+  if (query.prompt_tokens < 1) return field_error("prompt", "at least one token is needed");
+  if (query.max_tokens < 0) return field_error("sampling.max_tokens", "must not be negative");
+  if (int64_t{query.prompt_tokens} + query.max_tokens > kMaxTextTokens) {
+    return field_error("sampling.max_tokens",
+                       absl::StrCat("prompt and answer must not exceed ", kMaxTextTokens, " tokens"));
+  }
+  if (query.max_tokens == 0 && !query.compare_with.empty()) {
+    return field_error("sampling.max_tokens", "a comparison needs an answer of at least one token");
+  }
+  if (query.prompt_tokens > shape.max_positions) {
+    return field_error(
+        "prompt", absl::StrCat("has ", query.prompt_tokens, " tokens; the model's length is ", shape.max_positions));
+  }
+  for (const PolicySpec& spec : query.compare_with) {
+    if (spec.kv_dtype == query.policy.kv_dtype) continue;
+    return field_error("cache_policy.kv_dtype", "must be that of the policy it is compared with");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status check_tokens(const Request& request, int32_t vocab_size) {
+  const auto outside = [&](TokenId id) { return id < 0 || id >= vocab_size; };
+  const auto refuse = [&](const char* field, TokenId id) {
+    return field_error(field, absl::StrCat("token id ", id, " is not in the vocabulary of ", vocab_size));
+  };
+  for (const TokenId id : request.prompt) {
+    if (outside(id)) return refuse("prompt_token_ids", id);
+  }
+  for (const auto& [id, bias] : request.sampling.logit_bias) {
+    if (outside(id)) return refuse("sampling.logit_bias", id);
+  }
+  for (const TokenId id : request.sampling.stop_token_ids) {
+    if (outside(id)) return refuse("sampling.stop_token_ids", id);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+Contract::Query query_of(const Request& request) {
+  return {.policy = request.policy,
+          .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
+          .max_tokens = request.sampling.max_tokens,
+          .compare_with = request.compare_with,
+          .prompt_logprobs = request.prompt_logprobs};
+}
+
+absl::StatusOr<Prepared> Prepared::make(std::shared_ptr<const Request> request, Contract contract) {
+  if (contract.refusal) return refused(*contract.refusal);
+  return Prepared(std::move(request), std::move(contract));
+}
+
+PlanInput ContractRules::plan_input(const CachePolicy& policy, const PolicySpec& spec,
+                                    const Contract::Query& query) const {
+  return {.policy = policy,
+          .spec = spec,
+          .geometry = geometry_,
+          .q_heads = shape_.q_heads,
+          .prompt_tokens = query.prompt_tokens,
+          .max_tokens = query.max_tokens};
+}
+
+absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, const Contract::Query& query) const {
+  absl::StatusOr<std::unique_ptr<CachePolicy>> policy = make_policy(spec);
+  if (!policy.ok()) return policy.status();
+  absl::StatusOr<CachePlan> plan = plan_cache(plan_input(**policy, spec, query));
+  if (!plan.ok()) return plan.status();
+  if (plan->positions_used > shape_.max_positions) {
+    return refused({.reason = Refusal::Reason::kLength,
+                    .positions = static_cast<uint64_t>(plan->positions_used),
+                    .max_positions = static_cast<uint64_t>(shape_.max_positions)});
+  }
+  return Contract::Terms{.policy = *std::move(policy), .plan = *std::move(plan)};
+}
+
+// Every rival has two sets of lanes, with their state: one follows the baseline's answer, one has its own. The
+// workspace is the residual stream [n, D], and what each policy observes.
+void ContractRules::add_cost(const Contract::Query& query, Contract& contract) const {
+  const CompressorOptions options{
+      .geometry = geometry_, .q_heads = shape_.q_heads, .prompt_tokens = query.prompt_tokens};
+  std::vector<const CachePlan*> others;
+  JobCost& cost = contract.cost;
+  cost.workspace_bytes =
+      sizeof(float) * static_cast<uint64_t>(query.prompt_tokens) * static_cast<uint64_t>(shape_.width) +
+      Compressor::workspace_bytes(*contract.own.policy, contract.own.plan, options);
+  cost.state_bytes = contract.own.plan.state_bytes;
+  for (const Contract::Terms& rival : contract.rivals) {
+    others.insert(others.end(), 2, &rival.plan);
+    cost.workspace_bytes += Compressor::workspace_bytes(*rival.policy, rival.plan, options);
+    cost.state_bytes += 2 * rival.plan.state_bytes;
+  }
+  const Footprint footprint =
+      cache_footprint(geometry_, query.policy.kv_dtype, query.prompt_tokens, contract.own.plan, others);
+  cost.steady_pages = footprint.steady_pages;
+  cost.peak_pages = footprint.peak_pages;
+  cost.prefill_work = query.prompt_tokens * (shape_.layers + (query.prompt_logprobs ? head_work_layers(shape_) : 0));
+  contract.steady_bytes = footprint.steady_bytes;
+  contract.peak_bytes = footprint.peak_bytes;
+  contract.full_bytes = static_cast<uint64_t>(query.prompt_tokens + std::max(query.max_tokens - 1, 0)) *
+                        shape_.kv_bytes_per_token(KvDtype::kF16);
+}
+
+std::optional<Refusal> ContractRules::refusal(const Contract::Query& query, const Contract& contract) const {
+  const JobCost& cost = contract.cost;
+  const bool within_budget = contract.own.plan.within_budget &&
+                             std::all_of(contract.rivals.begin(), contract.rivals.end(),
+                                         [](const Contract::Terms& rival) { return rival.plan.within_budget; });
+  if (within_budget && Scheduler::fits_ever(cost, limits_)) return std::nullopt;
+  Refusal refusal{.peak_bytes = contract.peak_bytes,
+                  .pool_bytes = limits_.pool_pages * static_cast<uint64_t>(geometry_.page_bytes),
+                  .workspace_bytes = cost.workspace_bytes,
+                  .state_bytes = cost.state_bytes,
+                  .workspace_limit_bytes = limits_.workspace_bytes,
+                  .smallest_budget_tokens = static_cast<uint64_t>(contract.own.plan.smallest_budget_tokens),
+                  .smallest_budget_bytes = contract.own.plan.smallest_budget_bytes};
+  if (!within_budget) {
+    refusal.reason = Refusal::Reason::kBudget;
+  } else if (cost.workspace_bytes + cost.state_bytes > limits_.workspace_bytes) {
+    refusal.reason = Refusal::Reason::kWorkspace;
+  }
+  if (policy_row(query.policy.kind).takes_budget) {
+    const auto fits = [&](const CachePlan& other) { return other.footprint.peak_pages <= limits_.pool_pages; };
+    const std::optional<CachePlan> largest = largest_plan(plan_input(*contract.own.policy, query.policy, query), fits);
+    if (largest) refusal.largest_budget_tokens = static_cast<uint64_t>(largest->budget_tokens);
+  }
+  return refusal;
+}
+
+absl::StatusOr<Contract> ContractRules::contract(const Contract::Query& query) const {
+  if (absl::Status status = check_query(query, shape_); !status.ok()) return status;
+  absl::StatusOr<Contract::Terms> own = terms(query.policy, query);
+  if (!own.ok()) return own.status();
+  Contract contract{.own = *std::move(own)};
+  for (const PolicySpec& spec : query.compare_with) {
+    absl::StatusOr<Contract::Terms> rival = terms(spec, query);
+    if (!rival.ok()) return rival.status();
+    contract.rivals.push_back(*std::move(rival));
+  }
+  add_cost(query, contract);
+  contract.refusal = refusal(query, contract);
+  return contract;
+}
+
+absl::StatusOr<Prepared> ContractRules::prepare(std::shared_ptr<const Request> request) const {
+  if (absl::Status status = check_tokens(*request, shape_.vocab_size); !status.ok()) return status;
+  absl::StatusOr<Contract> made = contract(query_of(*request));
+  if (!made.ok()) return made.status();
+  return Prepared::make(std::move(request), *std::move(made));
+}
+
+int64_t head_work_layers(const ModelShape& shape) {
+  const int64_t width = shape.width;
+  const int64_t attention = 2 * width * shape.head_dim * (shape.q_heads + shape.kv_heads);
+  const int64_t layer = attention + 3 * width * shape.feed_forward;
+  const int64_t head = width * shape.vocab_size;
+  return std::max<int64_t>(1, head / layer);
+}
+
+}  // namespace pkv

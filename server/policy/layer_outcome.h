@@ -1,0 +1,18 @@
+// What a prompt left of one layer, for reports.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace pkv {
+
+struct LayerOutcome {
+  int32_t budget_tokens = 0;                         // largest lane budget of the layer
+  std::vector<int32_t> kept;                         // [kv_heads] entries straight after prefill
+  std::vector<double> recall;                        // [kv_heads]; empty: nothing was observed
+  std::vector<std::vector<int32_t>> kept_positions;  // [kv_heads], ascending; only if asked for
+  // [kv_heads], ascending, when the answer is done; only if asked for
+  std::vector<std::vector<int32_t>> final_positions;
+};
+
+}  // namespace pkv

@@ -1,0 +1,153 @@
+// What a request's contract says it needs beside the cache is what the backend is asked for, to the byte: the workspace
+// while the prompt is read, the state of its evictions until it ends. Both are reserved.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <numeric>
+#include <utility>
+
+#include "kernels/reference/reference_backend.h"
+#include "server/policy/registry.h"
+#include "tests/unit/engine/engine_fixture.h"
+
+namespace pkv::test {
+namespace {
+
+// Counts the bytes of all tensors that are there.
+class CountingBackend final : public ReferenceBackend {
+ public:
+  absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override {
+    absl::StatusOr<Tensor> tensor = ReferenceBackend::allocate(rows, cols, dtype);
+    if (!tensor.ok()) return tensor;
+    auto held = std::make_shared<Tensor>(*std::move(tensor));
+    const auto bytes = static_cast<int64_t>(held->bytes());
+    live_ += bytes;
+    std::shared_ptr<void> storage(held.get(), [this, held, bytes](void*) { live_ -= bytes; });
+    return Tensor(std::move(storage), held->view());
+  }
+  int64_t live() const { return live_; }
+
+ private:
+  std::atomic<int64_t> live_ = 0;
+};
+
+// Of its state the part that an evictor keeps outside the backend: score and position of every entry, and what its
+// policy keeps of a lane.
+uint64_t host_state(const Contract::Terms& terms, int32_t head_dim) {
+  const CachePlan& plan = terms.plan;
+  if (!plan.evicts_while_generating) return 0;
+  return 8 * std::accumulate(plan.lane_limits.begin(), plan.lane_limits.end(), uint64_t{0}) +
+         sizeof(float) * plan.lane_limits.size() * static_cast<uint64_t>(terms.policy->lane_state_floats(head_dim));
+}
+
+class WorkspaceTest : public testing::Test {
+ protected:
+  WorkspaceTest() {
+    auto counting = std::make_unique<CountingBackend>();
+    backend_ = counting.get();
+    tiny_ = make_tiny_model(std::move(counting));
+    engine_ = make_engine(*tiny_.model, watched_options());
+  }
+
+  void expect_exact(const std::shared_ptr<Request>& request) {
+    const Contract contract = *engine_->estimate(query_of(*request));
+    const int32_t head_dim = tiny_.model->shape().head_dim;
+    uint64_t host = host_state(contract.own, head_dim);
+    for (const Contract::Terms& rival : contract.rivals) host += 2 * host_state(rival, head_dim);
+    const uint64_t shared = engine_->stats()->workspace_bytes;
+    const int64_t before = backend_->live();
+    std::vector<int64_t> at_token;  // the first while the prompt's workspace is still there
+    auto sink = std::make_shared<RecordingSink>();
+    sink->at_token = [&](int32_t) {
+      at_token.push_back(backend_->live() - before);
+      return true;
+    };
+    submit(*engine_, request, sink)->wait();
+    ASSERT_EQ(sink->status, absl::OkStatus());
+    ASSERT_GE(at_token.size(), 2u);
+    const auto state = static_cast<int64_t>(contract.cost.state_bytes - host);
+    EXPECT_EQ(at_token[0], static_cast<int64_t>(contract.cost.workspace_bytes) + state);
+    EXPECT_EQ(at_token[1], state);
+    EXPECT_EQ(backend_->live(), before);
+    EXPECT_EQ(sink->result->cache.workspace_bytes, shared + contract.cost.workspace_bytes);
+  }
+
+  CountingBackend* backend_ = nullptr;
+  TinyModel tiny_;
+  std::unique_ptr<Engine> engine_;
+};
+
+PolicySpec total(PolicyKind kind, int64_t tokens) {
+  PolicySpec spec = policy(kind, tokens);
+  spec.budget.scope = BudgetScope::kTotal;
+  return spec;
+}
+
+TEST_F(WorkspaceTest, OfEveryPolicyIsWhatIsAllocated) {
+  for (const PolicyRow& row : policy_table()) {
+    for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
+      SCOPED_TRACE(std::string(row.name) + (scope == BudgetScope::kTotal ? " TOTAL" : " PROMPT"));
+      PolicySpec spec = policy(row.kind, row.takes_budget ? 30 : 0);
+      spec.budget.scope = scope;
+      expect_exact(make_request(random_prompt(100, 3), 5, spec));
+      spec.params.position_mode = PositionMode::kCacheRelative;
+      expect_exact(make_request(random_prompt(70, 3), 5, spec));
+      spec.budget.tokens = 1000;  // nothing has to go, so nothing is observed
+      expect_exact(make_request(random_prompt(100, 3), 5, spec));
+    }
+  }
+}
+
+TEST_F(WorkspaceTest, OfAComparisonIsWhatIsAllocated) {
+  auto request = make_request(random_prompt(100, 3), 5, total(PolicyKind::kTova, 40));
+  request->compare_with = {policy(PolicyKind::kSnapKv, 20), total(PolicyKind::kH2o, 24),
+                           total(PolicyKind::kKeyDiff, 30)};
+  expect_exact(request);
+}
+
+TEST_F(WorkspaceTest, StateThatIsMoreThanThereIsIsRefused) {
+  EngineOptions options = small_options();
+  options.workspace_bytes = 400'000;
+  engine_ = make_engine(*tiny_.model, options);
+  PolicySpec spec = total(PolicyKind::kSnapKv, 400);
+  spec.params.window_tokens = 390;  // as many queries are kept in every layer
+  const auto request = make_request(random_prompt(100, 3), 500, spec);
+  const std::optional<Refusal> refusal = refusal_of(engine_->prepare(request).status());
+  ASSERT_TRUE(refusal);
+  EXPECT_EQ(refusal->reason, Refusal::Reason::kWorkspace);
+  EXPECT_LE(refusal->workspace_bytes, options.workspace_bytes);
+  EXPECT_GT(refusal->state_bytes + refusal->workspace_bytes, options.workspace_bytes);
+  spec.params.window_tokens = 8;
+  EXPECT_TRUE(engine_->prepare(make_request(random_prompt(100, 3), 500, spec)).ok());
+}
+
+TEST_F(WorkspaceTest, WhoHasNoRoomForItsStateWaits) {
+  PolicySpec spec = total(PolicyKind::kSnapKv, 60);
+  spec.params.window_tokens = 50;
+  const auto request = make_request(random_prompt(100, 3), 60, spec);
+  const JobCost cost = engine_->estimate(query_of(*request))->cost;
+  EngineOptions options = watched_options();
+  options.workspace_bytes = 2 * cost.state_bytes + cost.workspace_bytes - 1;  // one byte short of two
+  engine_ = make_engine(*tiny_.model, options);
+  const int64_t before = backend_->live();
+  std::atomic<int64_t> most = 0;
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (int i = 0; i < 4; ++i) {
+    auto sink = std::make_shared<RecordingSink>();
+    sink->at_token = [&](int32_t) {
+      most = std::max<int64_t>(most, backend_->live() - before);
+      return true;
+    };
+    sinks.push_back(submit(*engine_, request, sink));
+  }
+  for (const auto& sink : sinks) {
+    sink->wait();
+    EXPECT_EQ(sink->status, absl::OkStatus());
+    EXPECT_EQ(sink->ids(), sinks.front()->ids());
+  }
+  EXPECT_LE(most, static_cast<int64_t>(cost.state_bytes + cost.workspace_bytes));
+}
+
+}  // namespace
+}  // namespace pkv::test
