@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/engine/engine.h"
 #include "server/rpc/admission_check.h"
 #include "server/rpc/errors.h"
@@ -53,11 +54,10 @@ pb::GenerateRequest baseline_of(const pb::CompareRequest& message) {
 }
 
 absl::StatusOr<PolicySpec> read_policy(const pb::CachePolicy& wished, const PolicyCatalog& policies, KvDtype baseline) {
-  absl::StatusOr<PolicySpec> spec = policies.resolve(wished);
-  if (!spec.ok()) return spec.status();
+  PKV_ASSIGN_OR_RETURN(PolicySpec spec, policies.resolve(wished));
   // A preset may name a format of its own, so only what has none takes the baseline's.
-  if (!wished.has_kv_dtype() && wished.policy_case() != pb::CachePolicy::kPreset) spec->kv_dtype = baseline;
-  if (spec->kv_dtype != baseline) {
+  if (!wished.has_kv_dtype() && wished.policy_case() != pb::CachePolicy::kPreset) spec.kv_dtype = baseline;
+  if (spec.kv_dtype != baseline) {
     return bad_cache_policy("cache_policy.kv_dtype", "must be the baseline's, with which it shares the prompt");
   }
   return spec;
@@ -105,7 +105,7 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
     return with_field_moved(status, "", "request.");
   absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
-  if (absl::Status status = read_policies(message, served, state.policies(), *draft); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(read_policies(message, served, state.policies(), *draft));
   absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served);
   if (!valid.ok()) return with_field_moved(valid.status(), "", "request.");
   return valid;

@@ -3,6 +3,7 @@
 #include <span>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/engine/engine.h"
 #include "server/rpc/admission_check.h"
 #include "server/rpc/conversion.h"
@@ -54,18 +55,17 @@ void set_figures(const Contract& contract, int32_t kv_heads, pb::EstimateCacheRe
 
 absl::Status estimate_cache(const pb::EstimateCacheRequest& message, const ServedModel& served,
                             const PolicyCatalog& policies, pb::EstimateCacheResponse& response) {
-  const absl::StatusOr<PolicySpec> spec = policies.resolve(message.cache_policy());
-  if (!spec.ok()) return spec.status();
-  if (spec->pin_system_message) {
+  PKV_ASSIGN_OR_RETURN(const PolicySpec spec, policies.resolve(message.cache_policy()));
+  if (spec.pin_system_message) {
     return bad_cache_policy("cache_policy.pin_system_message", "needs chat input; give the message's span as a pin");
   }
-  if (absl::Status status = check_lengths(message, *spec, served.shape.max_positions); !status.ok()) return status;
-  const Contract::Query query{.policy = *spec,
+  PKV_RETURN_IF_ERROR(check_lengths(message, spec, served.shape.max_positions));
+  const Contract::Query query{.policy = spec,
                               .prompt_tokens = static_cast<int32_t>(message.prompt_tokens()),
                               .max_tokens = static_cast<int32_t>(message.max_tokens())};
   const absl::StatusOr<Contract> contract = served.engine->estimate(query);
   if (!contract.ok()) return with_field_moved(contract_error(contract.status(), query), "sampling.", "");
-  *response.mutable_effective_policy() = to_proto(*spec);
+  *response.mutable_effective_policy() = to_proto(spec);
   set_figures(*contract, served.shape.kv_heads, response);
   response.set_admissible_now(served.engine->has_room(*contract));
   return absl::OkStatus();

@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "kernels/status_macros.h"
 #include "server/rpc/access_log.h"
 #include "server/rpc/comparison_rules.h"
 #include "server/rpc/errors.h"
@@ -41,27 +42,24 @@ void note_id(const pb::GenerateRequest& message, CallInfo& info) {
 absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerState& state,
                                        const grpc::CallbackServerContext& context, CallInfo& info) {
   pb::GenerateRequest message;
-  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   note_id(message, info);
-  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
-  if (!served.ok()) return served.status();
-  absl::StatusOr<ValidRequest> valid = validate_request(message, **served, state, deadline_of(context));
-  if (!valid.ok()) return valid.status();
-  info.request_id = valid->request().id;  // made up where the caller names none
-  return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
+  PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
+  PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_request(message, *served, state, deadline_of(context)));
+  info.request_id = valid.request().id;  // made up where the caller names none
+  return AcceptedRequest{.served = served, .valid = std::move(valid)};
 }
 
 absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer, ServerState& state,
                                                   const grpc::CallbackServerContext& context, CallInfo& info) {
   pb::CompareRequest message;
-  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   note_id(message.request(), info);
   absl::StatusOr<const ServedModel*> served = state.find_model(message.request().model());
   if (!served.ok()) return with_field_moved(served.status(), "model", "request.model");
-  absl::StatusOr<ValidRequest> valid = validate_comparison(message, **served, state, deadline_of(context));
-  if (!valid.ok()) return valid.status();
-  info.request_id = valid->request().id;
-  return AcceptedRequest{.served = *served, .valid = *std::move(valid)};
+  PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_comparison(message, **served, state, deadline_of(context)));
+  info.request_id = valid.request().id;
+  return AcceptedRequest{.served = *served, .valid = std::move(valid)};
 }
 
 // A generation that was refused before its policy was known to be one, or that nobody waits for any more.
@@ -96,37 +94,32 @@ grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const abs
 
 absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::TokenizeResponse& response) {
   pb::TokenizeRequest message;
-  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
-  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
-  if (!served.ok()) return served.status();
+  PKV_RETURN_IF_ERROR(parse_message(buffer, message));
+  PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
   std::vector<TokenId> ids;
   if (message.has_chat()) {
-    absl::StatusOr<RenderedChat> chat = render_chat(message.chat(), *(*served)->chat_template);
-    if (!chat.ok()) return chat.status();
-    ids = std::move(chat->token_ids);
-    response.set_rendered_text(std::move(chat->text));
+    PKV_ASSIGN_OR_RETURN(RenderedChat chat, render_chat(message.chat(), *served->chat_template));
+    ids = std::move(chat.token_ids);
+    response.set_rendered_text(std::move(chat.text));
   } else if (message.input_case() == pb::TokenizeRequest::kText) {
     const bool special = !message.has_add_special_tokens() || message.add_special_tokens();
-    absl::StatusOr<std::vector<TokenId>> encoded = encode_text(message.text(), *(*served)->tokenizer, special, "text");
-    if (!encoded.ok()) return encoded.status();
-    ids = *std::move(encoded);
+    PKV_ASSIGN_OR_RETURN(ids, encode_text(message.text(), *served->tokenizer, special, "text"));
   } else {
     return bad_input("text", "one of text and chat has to be given");
   }
   response.mutable_token_ids()->Add(ids.begin(), ids.end());
-  response.set_max_model_len(static_cast<uint32_t>((*served)->shape.max_positions));
+  response.set_max_model_len(static_cast<uint32_t>(served->shape.max_positions));
   return absl::OkStatus();
 }
 
 absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::DetokenizeResponse& response) {
   pb::DetokenizeRequest message;
-  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
-  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
-  if (!served.ok()) return served.status();
-  const Tokenizer& tokenizer = *(*served)->tokenizer;
-  absl::StatusOr<std::vector<TokenId>> ids = read_token_ids(message.token_ids(), tokenizer.vocab_size(), "token_ids");
-  if (!ids.ok()) return ids.status();
-  absl::StatusOr<std::string> text = tokenizer.decode(*ids);
+  PKV_RETURN_IF_ERROR(parse_message(buffer, message));
+  PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
+  const Tokenizer& tokenizer = *served->tokenizer;
+  PKV_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
+                       read_token_ids(message.token_ids(), tokenizer.vocab_size(), "token_ids"));
+  absl::StatusOr<std::string> text = tokenizer.decode(ids);
   if (!text.ok()) return bad_input("token_ids", std::string(text.status().message()));
   response.set_text(*std::move(text));
   return absl::OkStatus();
@@ -134,10 +127,9 @@ absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state
 
 absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, pb::EstimateCacheResponse& response) {
   pb::EstimateCacheRequest message;
-  if (absl::Status status = parse_message(buffer, message); !status.ok()) return status;
-  absl::StatusOr<const ServedModel*> served = state.find_model(message.model());
-  if (!served.ok()) return served.status();
-  return estimate_cache(message, **served, state.policies(), response);
+  PKV_RETURN_IF_ERROR(parse_message(buffer, message));
+  PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
+  return estimate_cache(message, *served, state.policies(), response);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/policy/registry.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/policy_parameters.h"
@@ -78,8 +79,8 @@ absl::Status read_budget(const pb::CacheBudget& wished, PolicySpec& spec) {
     return bad_cache_policy("cache_policy.budget", absl::StrCat("the policy ", std::string(row.name),
                                                                 " takes no budget; name a policy that does"));
   }
-  if (absl::Status status = read_amount(wished, spec.budget); !status.ok()) return status;
-  if (absl::Status status = read_scope(wished, spec.budget); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(read_amount(wished, spec.budget));
+  PKV_RETURN_IF_ERROR(read_scope(wished, spec.budget));
   return read_ceiling(wished, spec.budget);
 }
 
@@ -119,9 +120,8 @@ absl::Status read_pins(const pb::CachePolicy& wished, PolicySpec& spec) {
   for (int i = 0; i < wished.pins_size(); ++i) {
     const std::string path = absl::StrCat("cache_policy.pins[", i, "]");
     TokenSpan& pin = pins[static_cast<size_t>(i)];
-    if (absl::Status status = read_tokens(wished.pins(i).begin(), path + ".begin", pin.begin); !status.ok())
-      return status;
-    if (absl::Status status = read_tokens(wished.pins(i).end(), path + ".end", pin.end); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(read_tokens(wished.pins(i).begin(), path + ".begin", pin.begin));
+    PKV_RETURN_IF_ERROR(read_tokens(wished.pins(i).end(), path + ".end", pin.end));
   }
   spec.pins = std::move(pins);
   return absl::OkStatus();

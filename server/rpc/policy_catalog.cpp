@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/policy/registry.h"
 #include "server/rpc/errors.h"
 #include "server/rpc/policy_budget.h"
@@ -28,9 +29,8 @@ absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config
     return absl::InvalidArgumentError("policies.default_keep_ratio: must be at least 0.000001 and at most 1");
   }
   for (const PolicyPreset& preset : config.presets) {
-    absl::StatusOr<PolicySpec> spec = catalog.preset_spec(preset);
-    if (!spec.ok()) return spec.status();
-    catalog.presets_.emplace_back(preset.name, *spec);
+    PKV_ASSIGN_OR_RETURN(PolicySpec spec, catalog.preset_spec(preset));
+    catalog.presets_.emplace_back(preset.name, spec);
   }
   if (const PolicyRow* row = find_policy(config.default_name); row != nullptr) {
     catalog.default_spec_ = catalog.defaults_of(row->kind);
@@ -60,9 +60,8 @@ const PolicySpec* PolicyCatalog::find_preset(const std::string& name) const {
 
 absl::StatusOr<PolicySpec> PolicyCatalog::preset_spec(const PolicyPreset& preset) const {
   if (find_policy(preset.name) != nullptr) return preset_error(preset, "", "is the name of a policy");
-  absl::StatusOr<pb::CachePolicy> message = preset_message(preset);
-  if (!message.ok()) return message.status();
-  absl::StatusOr<PolicySpec> spec = resolve(*message);
+  PKV_ASSIGN_OR_RETURN(pb::CachePolicy message, preset_message(preset));
+  absl::StatusOr<PolicySpec> spec = resolve(message);
   if (spec.ok()) return spec;
   // The preset's key is the last part of the field's path.
   const std::optional<FieldError> named = field_error_of(spec.status());
@@ -81,17 +80,16 @@ absl::StatusOr<PolicySpec> PolicyCatalog::base_spec(const pb::CachePolicy& wishe
   const PolicyRow* row = find_policy(field->name());
   if (row == nullptr) return not_built(absl::StrCat("cache_policy.", field->name()), "this policy is not built yet");
   PolicySpec spec = defaults_of(row->kind);
-  if (absl::Status status = read_parameters(wished, spec.params); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(read_parameters(wished, spec.params));
   return spec;
 }
 
 absl::StatusOr<PolicySpec> PolicyCatalog::resolve(const pb::CachePolicy& wished) const {
-  absl::StatusOr<PolicySpec> spec = base_spec(wished);
-  if (!spec.ok()) return spec.status();
-  if (absl::Status status = read_kv_dtype(wished.kv_dtype(), spec->kv_dtype); !status.ok()) return status;
-  if (absl::Status status = read_budget(wished.budget(), *spec); !status.ok()) return status;
-  if (absl::Status status = read_pins(wished, *spec); !status.ok()) return status;
-  if (absl::Status status = policy_row(spec->kind).validate(*spec); !status.ok())
+  PKV_ASSIGN_OR_RETURN(PolicySpec spec, base_spec(wished));
+  PKV_RETURN_IF_ERROR(read_kv_dtype(wished.kv_dtype(), spec.kv_dtype));
+  PKV_RETURN_IF_ERROR(read_budget(wished.budget(), spec));
+  PKV_RETURN_IF_ERROR(read_pins(wished, spec));
+  if (absl::Status status = policy_row(spec.kind).validate(spec); !status.ok())
     return with_reason(status, kBadCachePolicy);
   return spec;
 }

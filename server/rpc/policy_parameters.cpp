@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/config/config_values.h"
 #include "server/policy/registry.h"
 #include "server/rpc/errors.h"
@@ -184,7 +185,7 @@ absl::Status read_parameters(const pb::CachePolicy& wished, PolicyParams& params
   for (const FieldDescriptor* field : fields) {
     const std::string path = absl::StrCat("cache_policy.", policy->name(), ".", field->name());
     const FieldReader reader{message, field, path, params};
-    if (absl::Status status = std::visit(reader, parameter(*field).value); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(std::visit(reader, parameter(*field).value));
   }
   return absl::OkStatus();
 }

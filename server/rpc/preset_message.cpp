@@ -10,6 +10,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "kernels/status_macros.h"
 #include "server/config/config_values.h"
 #include "server/policy/registry.h"
 
@@ -144,7 +145,7 @@ absl::StatusOr<pb::CachePolicy> preset_message(const PolicyPreset& preset) {
       *message.GetReflection()->MutableMessage(&message, message.GetDescriptor()->FindFieldByName(name->value));
   for (const PresetSetting& setting : preset.settings) {
     if (&setting == name) continue;
-    if (absl::Status status = apply(preset, setting, policy, message); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(apply(preset, setting, policy, message));
   }
   return message;
 }

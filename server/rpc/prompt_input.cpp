@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/rpc/errors.h"
 
 namespace pkv {
@@ -27,10 +28,9 @@ absl::StatusOr<PromptInput> read_input(const pb::GenerateRequest& message, const
       tokens = read_token_ids(message.prompt_token_ids().ids(), tokenizer.vocab_size(), "prompt_token_ids.ids");
       break;
     case pb::GenerateRequest::kChat: {
-      absl::StatusOr<RenderedChat> chat = render_chat(message.chat(), *served.chat_template);
-      if (!chat.ok()) return chat.status();
-      input.system_message = {chat->system_begin, chat->system_end};
-      tokens = std::move(chat->token_ids);
+      PKV_ASSIGN_OR_RETURN(RenderedChat chat, render_chat(message.chat(), *served.chat_template));
+      input.system_message = {chat.system_begin, chat.system_end};
+      tokens = std::move(chat.token_ids);
       break;
     }
     case pb::GenerateRequest::INPUT_NOT_SET:

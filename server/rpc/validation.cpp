@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "kernels/status_macros.h"
 #include "server/engine/engine.h"
 #include "server/policy/registry.h"
 #include "server/rpc/admission_check.h"
@@ -99,28 +100,19 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   if (message.has_priority()) return not_built("priority");
   RequestDraft draft{.request = std::make_shared<Request>()};
   Request& request = *draft.request;
-  absl::Status status = read_request_id(message, state.random(), request.id);
-  if (status.ok()) status = read_sampling(message.sampling(), served.tokenizer->vocab_size(), request.sampling);
-  if (status.ok()) status = read_output(message.output(), draft.output, request);
-  if (!status.ok()) return status;
+  PKV_RETURN_IF_ERROR(read_request_id(message, state.random(), request.id));
+  PKV_RETURN_IF_ERROR(read_sampling(message.sampling(), served.tokenizer->vocab_size(), request.sampling));
+  PKV_RETURN_IF_ERROR(read_output(message.output(), draft.output, request));
   if (!message.sampling().has_seed()) request.sampling.seed = state.random().next();
 
-  absl::StatusOr<std::vector<std::string>> stops = read_stops(message.sampling());
-  if (!stops.ok()) return stops.status();
-  draft.output.stop = *std::move(stops);
-  absl::StatusOr<ReportDetail> detail = read_detail(message.cache_report());
-  if (!detail.ok()) return detail.status();
-  draft.report = *detail;
-  absl::StatusOr<PolicySpec> policy = state.policies().resolve(message.cache_policy());
-  if (!policy.ok()) return policy.status();
-  request.policy = *std::move(policy);
+  PKV_ASSIGN_OR_RETURN(draft.output.stop, read_stops(message.sampling()));
+  PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));
+  PKV_ASSIGN_OR_RETURN(request.policy, state.policies().resolve(message.cache_policy()));
 
-  absl::StatusOr<PromptInput> prompt = read_prompt(message, served);
-  if (!prompt.ok()) return prompt.status();
-  draft.prompt = *std::move(prompt);
-  if (status = pin_system_message(message, draft.prompt, request.policy); !status.ok()) return status;
+  PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served));
+  PKV_RETURN_IF_ERROR(pin_system_message(message, draft.prompt, request.policy));
   request.prompt = draft.prompt.tokens;
-  if (status = read_max_tokens(message, served.shape.max_positions, request); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(read_max_tokens(message, served.shape.max_positions, request));
   if (request.sampling.min_tokens > request.sampling.max_tokens) {
     return bad_sampling("sampling.min_tokens",
                         absl::StrCat("must be at most max_tokens, which is ", request.sampling.max_tokens));
@@ -140,9 +132,8 @@ absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const Serv
 
 absl::StatusOr<ValidRequest> validate_request(const pb::GenerateRequest& message, const ServedModel& served,
                                               ServerState& state, std::optional<absl::Time> deadline) {
-  absl::StatusOr<RequestDraft> draft = read_request(message, served, state, deadline);
-  if (!draft.ok()) return draft.status();
-  return prepare_draft(*draft, served);
+  PKV_ASSIGN_OR_RETURN(RequestDraft draft, read_request(message, served, state, deadline));
+  return prepare_draft(draft, served);
 }
 
 }  // namespace pkv
