@@ -113,7 +113,7 @@ void CpuAttention::gather(const KvView& kv, int32_t from, const TensorView& kept
   for_tasks(tasks, elements >= kMinParallelElements, [&](int64_t task, int32_t) {
     const int32_t begin = static_cast<int32_t>(task) * kDimsPerTask;
     const int32_t end = std::min(kv.head_dim, begin + kDimsPerTask);
-    with_elements(job.from.dtype, [&](auto elements) { gather_dims<decltype(elements)>(job, begin, end); });
+    with_elements(job.from.dtype, [&](auto types) { gather_dims<decltype(types)>(job, begin, end); });
     if (task == 0) gather_positions(job, positions);
   });
 }
