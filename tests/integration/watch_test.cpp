@@ -174,7 +174,8 @@ TEST_F(WatchTest, DrainingIsWatchedAndStoppingEndsTheStreams) {
   OpenWatch often(*stats_, every(absl::Milliseconds(50))), rarely(*stats_, every(absl::Hours(1)));
   ASSERT_TRUE(often.next());
   ASSERT_TRUE(rarely.next());
-  std::thread stop([&] { app_->stop(absl::Now() + absl::Minutes(5)); });
+  absl::Status stopped;
+  std::thread stop([&] { stopped = app_->stop(absl::Now() + absl::Minutes(5)); });
   bool draining = false;
   for (int i = 0; !draining && i < 1000; ++i) {
     const auto now = often.next();
@@ -188,6 +189,7 @@ TEST_F(WatchTest, DrainingIsWatchedAndStoppingEndsTheStreams) {
   EXPECT_EQ(reason(status), "DRAINING");
   EXPECT_FALSE(often.finish().ok());
   stop.join();
+  EXPECT_TRUE(stopped.ok()) << stopped;
 }
 
 }  // namespace
