@@ -1,13 +1,13 @@
-// The one interface between the server and the machine: coarse operations on views, in stream order. The caller guarantees
-// shapes; results are visible to the host after sync(). Implementations: reference (plain loops; the oracle), cpu (SIMD,
-// threads), cuda. There is no silent fallback from one to another.
+// The one interface between the server and the machine: coarse operations on views, in stream order. The caller
+// guarantees shapes; results are visible to the host after sync(). Implementations: reference (plain loops; the
+// oracle), cpu (SIMD, threads), cuda. There is no silent fallback from one to another.
 //
 // Shapes: R rows of the step, D model width, Hq query heads, Hkv KV heads, d head size, G = Hq / Hkv, V vocabulary.
 // All activations are float32.
 //
-// The batch does not change the answer: for a given Phase a row's result depends on that row alone, not on the number of rows,
-// threads or neighbours. Attention walks a lane in tiles of a fixed number of slots counted from the lane's start and merges
-// them in order.
+// The batch does not change the answer: for a given Phase a row's result depends on that row alone, not on the number
+// of rows, threads or neighbours. Attention walks a lane in tiles of a fixed number of slots counted from the lane's
+// start and merges them in order.
 #pragma once
 
 #include <cstddef>
@@ -26,8 +26,8 @@
 
 namespace pkv {
 
-// Which kernels a step may use: many rows of one prompt, or one row each of many sequences. Results of the two may differ in
-// the last bits (or, outside exact mode, by the quantisation of activations).
+// Which kernels a step may use: many rows of one prompt, or one row each of many sequences. Results of the two may
+// differ in the last bits (or, outside exact mode, by the quantisation of activations).
 enum class Phase : uint8_t { kPrefill, kDecode };
 
 // A weight matrix as a GGUF file holds it: `rows` outputs by `cols` inputs, row after row.
@@ -38,7 +38,8 @@ struct WeightSource {
   int64_t cols = 0;
 };
 
-// A weight matrix in a backend's own layout. Immutable. Made by Backend::prepare_weight and used only with that backend.
+// A weight matrix in a backend's own layout. Immutable. Made by Backend::prepare_weight and used only with that
+// backend.
 class Weight {
  public:
   Weight(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {}
@@ -56,13 +57,14 @@ class Weight {
 // How RoPE pairs the dimensions of a head: (2i, 2i+1) as GGUF stores llama, or (i, i + d/2) as it stores qwen2.
 enum class RopePairing : uint8_t { kAdjacent, kHalves };
 
-// Rotary position embedding (RoFormer, arXiv 2104.09864, eq. 34): dimension pair i of a head turns by position * inv_freq[i].
-// The angle is that product in float32, as models are trained with (the exact one differs by 2e-4 at position 8000).
+// Rotary position embedding (RoFormer, arXiv 2104.09864, eq. 34): dimension pair i of a head turns by position *
+// inv_freq[i]. The angle is that product in float32, as models are trained with (the exact one differs by 2e-4 at
+// position 8000).
 struct RopeSpec {
   std::span<const float> inv_freq;  // [rotary_dims / 2]; frequency scaling already applied
   RopePairing pairing = RopePairing::kAdjacent;
-  int32_t head_dim = 0;             // dimensions beyond 2 * inv_freq.size() are left as they are
-  float magnitude = 1.0f;           // multiplies cos and sin (1 except for some scaled models)
+  int32_t head_dim = 0;    // dimensions beyond 2 * inv_freq.size() are left as they are
+  float magnitude = 1.0f;  // multiplies cos and sin (1 except for some scaled models)
 };
 
 struct AttendArgs {
@@ -79,17 +81,17 @@ struct AttendArgs {
 
 // Observation rows: queries of one sequence against one layer's lanes, each row seeing its own number of slots.
 struct ObserveArgs {
-  TensorView q;                        // [R, Hq * d], after RoPE
-  std::span<const int32_t> visible;    // [R] slots [0, visible[r]) are seen by row r
+  TensorView q;                      // [R, Hq * d], after RoPE
+  std::span<const int32_t> visible;  // [R] slots [0, visible[r]) are seen by row r
   KvView kv;
-  int32_t first_lane = 0;              // the sequence's lanes are [first_lane, first_lane + kv_heads)
+  int32_t first_lane = 0;  // the sequence's lanes are [first_lane, first_lane + kv_heads)
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;
 };
 
-enum class PoolKind : uint8_t { kNone, kMax, kAvg };          // Max pads with -inf, Avg with zeros that count
-enum class GroupReduce : uint8_t { kMean, kMax, kSum };       // over the G query heads of a KV head
+enum class PoolKind : uint8_t { kNone, kMax, kAvg };     // Max pads with -inf, Avg with zeros that count
+enum class GroupReduce : uint8_t { kMean, kMax, kSum };  // over the G query heads of a KV head
 
 // What a backend wants where nobody asks for something else.
 struct BackendTraits {
@@ -108,31 +110,32 @@ class Backend {
  public:
   virtual ~Backend() = default;
 
-  virtual std::string_view name() const = 0;     // reference, cpu, cuda
-  virtual std::string description() const = 0;   // for people: device, instruction-set paths, threads
+  virtual std::string_view name() const = 0;    // reference, cpu, cuda
+  virtual std::string description() const = 0;  // for people: device, instruction-set paths, threads
   virtual BackendTraits traits() const { return {}; }
   // UNIMPLEMENTED saying what it cannot compute. Asked when a model is loaded; the operations then rely on it.
   virtual absl::Status supports(const AttentionShape&) const { return absl::OkStatus(); }
 
-  // ---- memory -------------------------------------------------------------------------------------------------------------
+  // ---- memory
   // Uninitialised [rows, cols]. RESOURCE_EXHAUSTED when the machine has no such memory.
   virtual absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) = 0;
   // `bytes` of zeros that cost no physical memory until they are touched; 4096-aligned.
   virtual absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) = 0;
-  virtual void upload(const TensorView& to, const void* from) = 0;    // dense host rows -> view
-  virtual void download(void* to, const TensorView& from) = 0;        // view -> dense host rows; includes a sync()
+  virtual void upload(const TensorView& to, const void* from) = 0;      // dense host rows -> view
+  virtual void download(void* to, const TensorView& from) = 0;          // view -> dense host rows; includes a sync()
   virtual void copy(const TensorView& to, const TensorView& from) = 0;  // equal shapes
   virtual void sync() = 0;
   // `source` must stay valid as long as the weight (a memory-mapped file).
   virtual absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) = 0;
 
-  // ---- dense operations ---------------------------------------------------------------------------------------------------
+  // ---- dense operations
   // out[r] = table[ids[r]], dequantised. out [R, D].
   virtual void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) = 0;
   // out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gain. x, out [R, D], gain [1, D]. (RMSNorm, arXiv 1910.07467, eq. 4)
   virtual void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) = 0;
   // out = x W^T (+ out when `accumulate`). x [R, W.cols], out [R, W.rows].
-  virtual void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) = 0;
+  virtual void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase,
+                      const TensorView& out) = 0;
   // x[r] += bias. x [R, N], bias [1, N].
   virtual void add_bias(const TensorView& x, const TensorView& bias) = 0;
   // Rotates every head of x [R, heads * d] in place by its row's position.
@@ -142,18 +145,18 @@ class Backend {
   // lse[r] = log(sum_v exp(logits[r, v])). logits [R, V], lse [R, 1].
   virtual void log_sum_exp(const TensorView& logits, const TensorView& lse) = 0;
 
-  // ---- cache and attention ------------------------------------------------------------------------------------------------
+  // ---- cache and attention
   // Writes the rows' keys and values (k, v [R, Hkv * d]) and positions [R] to the lanes' write slots.
   virtual void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
                         std::span<const RowSpan> spans, int32_t kv_heads) = 0;
   // Causal attention of each row over the slots it sees; optionally its log-sum-exp.
   virtual void attend(const AttendArgs& args) = 0;
 
-  // ---- observation and selection ------------------------------------------------------------------------------------------
+  // ---- observation and selection
   // lse [R, Hq] of each observation row. Float32 throughout, whatever the compute mode.
   virtual void row_lse(const ObserveArgs& args, const TensorView& lse) = 0;
-  // sums[h, j] += sum over rows r that see slot j of exp(scale * q_r,h . k_j - lse[r, h]). sums [Hq, columns]; slots are
-  // columns. `squares`, when its data is not null, gets the sums of squares likewise. Float32 throughout.
+  // sums[h, j] += sum over rows r that see slot j of exp(scale * q_r,h . k_j - lse[r, h]). sums [Hq, columns]; slots
+  // are columns. `squares`, when its data is not null, gets the sums of squares likewise. Float32 throughout.
   virtual void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                            const TensorView& squares) = 0;
   // out[g, j] = reduce over the G query heads of KV head g of sums[h, j]. sums [Hq, n], out [Hkv, n].
@@ -163,30 +166,33 @@ class Backend {
   // Per row the `count` best columns, score descending and then smaller column first, returned ascending in
   // kept[row, 0 .. count). scores [lanes, n] f32, kept [lanes, >= count] i32.
   virtual void select_top(const TensorView& scores, int32_t count, const TensorView& kept) = 0;
-  // Slot i of lane `to` becomes the entry at slot kept[i] of lane `from`, i < count, positions with them. kept: [1, >= count]
-  // i32, distinct, in any order. `to` may be `from` (in place); otherwise the lanes share no page and have the same entry
-  // format, and `to` has room for `count` entries.
+  // Slot i of lane `to` becomes the entry at slot kept[i] of lane `from`, i < count, positions with them. kept: [1, >=
+  // count] i32, distinct, in any order. `to` may be `from` (in place); otherwise the lanes share no page and have the
+  // same entry format, and `to` has room for `count` entries.
   virtual void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) = 0;
 
-  // ---- keys by themselves (of lanes first_lane + g, one row each, all with n = columns entries) ------------------------------
+  // ---- keys by themselves
+  // Of the lanes first_lane + g, one row each, all with n = columns entries.
   // norms[g, j] = |k_j|, L2. norms [lanes, n].
   virtual void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) = 0;
-  // unit_sums[g] = sum over j of k_j / |k_j|; cosines[g, j] = k_j . unit_sums[g] / (|k_j| |unit_sums[g]|), 0 where either has
-  // no length. unit_sums [lanes, d], cosines [lanes, n]. Float32 throughout.
+  // unit_sums[g] = sum over j of k_j / |k_j|; cosines[g, j] = k_j . unit_sums[g] / (|k_j| |unit_sums[g]|), 0 where
+  // either has no length. unit_sums [lanes, d], cosines [lanes, n]. Float32 throughout.
   virtual void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                               const TensorView& cosines) = 0;
-  // Rotates the keys at slots [first_slot, length) of the lanes [first_lane, first_lane + lanes) by `delta` more positions
-  // (negative: back); recorded positions stay. RoPE's rotations add up, so a key stored at p is then one at p + delta.
+  // Rotates the keys at slots [first_slot, length) of the lanes [first_lane, first_lane + lanes) by `delta` more
+  // positions (negative: back); recorded positions stay. RoPE's rotations add up, so a key stored at p is then one at p
+  // + delta.
   virtual void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                          const RopeSpec& spec) = 0;
 };
 
 // How a backend is to be made.
 struct BackendOptions {
-  std::string device = "cpu";   // cpu | reference
-  bool exact = false;           // runtime.compute: float32 -- dequantised weights, every product in float32
-  int32_t threads = 0;          // 0: one per available core
-  std::string isa;              // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16); empty: all there is
+  std::string device = "cpu";  // cpu | reference
+  bool exact = false;          // runtime.compute: float32 -- dequantised weights, every product in float32
+  int32_t threads = 0;         // 0: one per available core
+  std::string
+      isa;  // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16); empty: all there is
 };
 // INVALID_ARGUMENT for an unknown device or path, FAILED_PRECONDITION where this machine lacks it.
 absl::StatusOr<std::unique_ptr<Backend>> make_backend(const BackendOptions& options);

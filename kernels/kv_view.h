@@ -1,9 +1,9 @@
 // What a kernel may know of the key/value cache. Plain data, the same structs on every backend.
 //
-// The unit of the cache is a LANE: one KV head of one layer of one sequence. A lane's entries lie in pages of a fixed number of
-// BYTES; a page belongs to one lane. What an entry is and how a page is laid out is the entry format's (entry_format.h): how many
-// slots a page has follows from it and is never assumed to be a power of two. The original position of every slot lies in a side
-// array indexed by page and slot.
+// The unit of the cache is a LANE: one KV head of one layer of one sequence. A lane's entries lie in pages of a fixed
+// number of BYTES; a page belongs to one lane. What an entry is and how a page is laid out is the entry format's
+// (entry_format.h): how many slots a page has follows from it and is never assumed to be a power of two. The original
+// position of every slot lies in a side array indexed by page and slot.
 #pragma once
 
 #include <cstddef>
@@ -16,9 +16,9 @@ enum class KvDtype : uint8_t { kF16, kF32 };
 
 // One lane as one step sees it. Slot s lies in page page_ids[first_page + s / slots], place s % slots.
 //
-// A step appends a sequence's rows in order, so causality needs no mask: its row i (0-based) is written to slot `write_slot + i`
-// and sees the slots [0, visible + i). Appending to a lane of n entries: write_slot = n, visible = n + 1, length = n + rows.
-// Overwriting an evicted slot (one row): write_slot = that slot, visible = length = n.
+// A step appends a sequence's rows in order, so causality needs no mask: its row i (0-based) is written to slot
+// `write_slot + i` and sees the slots [0, visible + i). Appending to a lane of n entries: write_slot = n, visible = n +
+// 1, length = n + rows. Overwriting an evicted slot (one row): write_slot = that slot, visible = length = n.
 struct Lane {
   int32_t first_page = 0;  // index into KvView::page_ids
   int32_t length = 0;      // slots in use once this step's rows are written
@@ -29,13 +29,13 @@ struct Lane {
 
 // The cache as one step sees it.
 struct KvView {
-  std::byte* pool = nullptr;           // [pages][page_bytes]
-  int32_t* positions = nullptr;        // [pages][position_stride]: original position of each slot
-  const int32_t* page_ids = nullptr;   // page tables of all lanes of the step
-  const Lane* lanes = nullptr;         // [sequences of the step][kv_heads], of one layer
+  std::byte* pool = nullptr;          // [pages][page_bytes]
+  int32_t* positions = nullptr;       // [pages][position_stride]: original position of each slot
+  const int32_t* page_ids = nullptr;  // page tables of all lanes of the step
+  const Lane* lanes = nullptr;        // [sequences of the step][kv_heads], of one layer
   int32_t lane_count = 0;
   int32_t page_bytes = 0;
-  int32_t position_stride = 0;         // slots of the densest entry format
+  int32_t position_stride = 0;  // slots of the densest entry format
   int32_t head_dim = 0;
 
   std::byte* page(const Lane& lane, int32_t page_index) const {

@@ -11,9 +11,9 @@ enum class WeightType : uint8_t { kF32, kF16, kBF16, kQ4_0, kQ4_1, kQ5_0, kQ5_1,
 
 struct QuantTraits {
   WeightType type;
-  std::string_view name;    // as users know it: "Q4_1"
-  uint32_t ggml_id;         // type number in a GGUF file
-  int32_t block_size;       // weights per block
+  std::string_view name;  // as users know it: "Q4_1"
+  uint32_t ggml_id;       // type number in a GGUF file
+  int32_t block_size;     // weights per block
   int32_t block_bytes;
   // Decodes `count` weights (a multiple of block_size) starting at a block boundary.
   void (*decode)(const void* blocks, float* out, int64_t count);

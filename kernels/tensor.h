@@ -1,5 +1,5 @@
-// Views of and owners for dense row-major tensors on one backend. A view is plain data and may be passed to any kernel; an
-// owner keeps the memory alive and is only moved.
+// Views of and owners for dense row-major tensors on one backend. A view is plain data and may be passed to any kernel;
+// an owner keeps the memory alive and is only moved.
 #pragma once
 
 #include <array>

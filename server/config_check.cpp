@@ -41,7 +41,7 @@ absl::StatusOr<ModelShape> read_model_shape(const GgufFile& file) {
 absl::Status check_on_this_machine(const Config& config) {
   const absl::StatusOr<std::unique_ptr<Backend>> backend = make_backend(backend_options(config.runtime));
   if (!backend.ok()) return refuse(config, "runtime.device", backend.status(), "auto takes what there is");
-  if (absl::Status status = check_pool(config, cache_page_bytes(config.cache, **backend)); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(check_pool(config, cache_page_bytes(config.cache, **backend)));
   if (config.model.path.empty()) return absl::OkStatus();
   constexpr std::string_view kWayOut = "name a GGUF file that this user can read";
   const absl::StatusOr<std::unique_ptr<GgufFile>> file = GgufFile::open(config.model.path);

@@ -11,7 +11,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
-#include "kernels/cpu/select.h"
+#include "kernels/cpu/lanes/select.h"
+#include "kernels/status_macros.h"
 
 namespace pkv {
 namespace {
@@ -54,7 +55,6 @@ void CpuBackend::for_rows(int64_t rows, int64_t elements_per_row, absl::Function
 }
 
 // ---- memory
-// ----------------------------------------------------------------------------------------------------------------
 
 absl::StatusOr<Tensor> CpuBackend::allocate(int64_t rows, int64_t cols, DType dtype) {
   PKV_CHECK(rows >= 0 && cols >= 0, "extents of a tensor");
@@ -99,13 +99,11 @@ void CpuBackend::copy(const TensorView& to, const TensorView& from) {
 }
 
 absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightSource& source) {
-  absl::StatusOr<std::unique_ptr<PackedWeight>> weight = pack_weight(source, arena_, pool_);
-  if (!weight.ok()) return weight.status();
-  return std::unique_ptr<Weight>(*std::move(weight));
+  PKV_ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> weight, pack_weight(source, arena_, pool_));
+  return std::unique_ptr<Weight>(std::move(weight));
 }
 
 // ---- dense operations
-// ------------------------------------------------------------------------------------------------------
 
 void CpuBackend::embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) {
   for_rows(static_cast<int64_t>(ids.size()), 4 * out.cols, [&](int64_t row) {
@@ -150,7 +148,6 @@ void CpuBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
 }
 
 // ---- cache, attention, observation, selection
-// ------------------------------------------------------------------------------
 
 void CpuBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
                           const KvView& kv, std::span<const RowSpan> spans, int32_t kv_heads) {
@@ -200,9 +197,8 @@ absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& 
   if (options.threads < 0 || options.threads > 1024) {
     return absl::InvalidArgumentError(absl::StrCat("threads must be between 0 and 1024, not ", options.threads));
   }
-  const absl::StatusOr<IsaFeatures> features = cap_isa(detect_isa(), options.isa);
-  if (!features.ok()) return features.status();
-  return std::make_unique<CpuBackend>(*features, options.exact,
+  PKV_ASSIGN_OR_RETURN(const IsaFeatures features, cap_isa(detect_isa(), options.isa));
+  return std::make_unique<CpuBackend>(features, options.exact,
                                       options.threads == 0 ? available_cores() : options.threads);
 }
 

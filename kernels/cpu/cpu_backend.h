@@ -9,12 +9,12 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/elementwise/rope_table.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernel_table.h"
-#include "kernels/cpu/linear.h"
-#include "kernels/cpu/packed_weight.h"
-#include "kernels/cpu/rope_table.h"
+#include "kernels/cpu/linear/linear.h"
+#include "kernels/cpu/linear/packed_weight.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace pkv {

@@ -1,5 +1,5 @@
-// Holds the structs that kernels share with the host to what device code needs: they compile under nvcc, are copied as bytes, and
-// their arithmetic works on the device. There is no CUDA backend yet; this keeps its seam true.
+// Holds the structs that kernels share with the host to what device code needs: they compile under nvcc, are copied as
+// bytes, and their arithmetic works on the device. There is no CUDA backend yet; this keeps its seam true.
 #include <type_traits>
 
 #include "kernels/entry_format.h"

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 
 namespace pkv {
 namespace {
@@ -46,19 +47,18 @@ void add(CacheBytes& bytes, int64_t held, int64_t allocated, int64_t auxiliary) 
 
 absl::StatusOr<std::unique_ptr<KvCache>> KvCache::create(Backend& backend, const CacheGeometry& geometry,
                                                          uint64_t pool_bytes) {
-  if (absl::Status status = check_geometry(geometry); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(check_geometry(geometry));
   const uint64_t pages = pool_bytes / static_cast<uint64_t>(geometry.page_bytes);
   if (pages < 1 || pages > static_cast<uint64_t>(std::numeric_limits<int32_t>::max())) {
     return absl::InvalidArgumentError(
         absl::StrCat("a pool of ", pool_bytes, " bytes has ", pages, " pages; 1 to 2147483647 are possible"));
   }
   std::unique_ptr<KvCache> cache(new KvCache(backend, geometry, static_cast<int32_t>(pages)));
-  auto memory = backend.allocate_lazy(pages * static_cast<uint64_t>(geometry.page_bytes));
-  if (!memory.ok()) return memory.status();
-  auto positions = backend.allocate_lazy(pages * static_cast<uint64_t>(position_stride(geometry)) * sizeof(int32_t));
-  if (!positions.ok()) return positions.status();
-  cache->memory_ = *std::move(memory);
-  cache->positions_ = *std::move(positions);
+  PKV_ASSIGN_OR_RETURN(auto memory, backend.allocate_lazy(pages * static_cast<uint64_t>(geometry.page_bytes)));
+  PKV_ASSIGN_OR_RETURN(auto positions, backend.allocate_lazy(pages * static_cast<uint64_t>(position_stride(geometry)) *
+                                                             sizeof(int32_t)));
+  cache->memory_ = std::move(memory);
+  cache->positions_ = std::move(positions);
   return cache;
 }
 

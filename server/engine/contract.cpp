@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/policy/compressor.h"
 #include "server/policy/registry.h"
 #include "server/status/field_error.h"
@@ -76,16 +77,14 @@ PlanInput ContractRules::plan_input(const CachePolicy& policy, const PolicySpec&
 }
 
 absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, const Contract::Query& query) const {
-  absl::StatusOr<std::unique_ptr<CachePolicy>> policy = make_policy(spec);
-  if (!policy.ok()) return policy.status();
-  absl::StatusOr<CachePlan> plan = plan_cache(plan_input(**policy, spec, query));
-  if (!plan.ok()) return plan.status();
-  if (plan->positions_used > shape_.max_positions) {
+  PKV_ASSIGN_OR_RETURN(std::unique_ptr<CachePolicy> policy, make_policy(spec));
+  PKV_ASSIGN_OR_RETURN(CachePlan plan, plan_cache(plan_input(*policy, spec, query)));
+  if (plan.positions_used > shape_.max_positions) {
     return refused({.reason = Refusal::Reason::kLength,
-                    .positions = static_cast<uint64_t>(plan->positions_used),
+                    .positions = static_cast<uint64_t>(plan.positions_used),
                     .max_positions = static_cast<uint64_t>(shape_.max_positions)});
   }
-  return Contract::Terms{.policy = *std::move(policy), .plan = *std::move(plan)};
+  return Contract::Terms{.policy = std::move(policy), .plan = std::move(plan)};
 }
 
 // Every rival has two sets of lanes, with their state: one follows the baseline's answer, one has its own. The
@@ -142,14 +141,12 @@ std::optional<Refusal> ContractRules::refusal(const Contract::Query& query, cons
 }
 
 absl::StatusOr<Contract> ContractRules::contract(const Contract::Query& query) const {
-  if (absl::Status status = check_query(query, shape_); !status.ok()) return status;
-  absl::StatusOr<Contract::Terms> own = terms(query.policy, query);
-  if (!own.ok()) return own.status();
-  Contract contract{.own = *std::move(own)};
+  PKV_RETURN_IF_ERROR(check_query(query, shape_));
+  PKV_ASSIGN_OR_RETURN(Contract::Terms own, terms(query.policy, query));
+  Contract contract{.own = std::move(own)};
   for (const PolicySpec& spec : query.compare_with) {
-    absl::StatusOr<Contract::Terms> rival = terms(spec, query);
-    if (!rival.ok()) return rival.status();
-    contract.rivals.push_back(*std::move(rival));
+    PKV_ASSIGN_OR_RETURN(Contract::Terms rival, terms(spec, query));
+    contract.rivals.push_back(std::move(rival));
   }
   add_cost(query, contract);
   contract.refusal = refusal(query, contract);
@@ -157,10 +154,9 @@ absl::StatusOr<Contract> ContractRules::contract(const Contract::Query& query) c
 }
 
 absl::StatusOr<Prepared> ContractRules::prepare(std::shared_ptr<const Request> request) const {
-  if (absl::Status status = check_tokens(*request, shape_.vocab_size); !status.ok()) return status;
-  absl::StatusOr<Contract> made = contract(query_of(*request));
-  if (!made.ok()) return made.status();
-  return Prepared::make(std::move(request), *std::move(made));
+  PKV_RETURN_IF_ERROR(check_tokens(*request, shape_.vocab_size));
+  PKV_ASSIGN_OR_RETURN(Contract made, contract(query_of(*request)));
+  return Prepared::make(std::move(request), std::move(made));
 }
 
 int64_t head_work_layers(const ModelShape& shape) {

@@ -4,13 +4,13 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/status_macros.h"
+
 namespace pkv {
 
 absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows) {
   DecodeStep step(shared);
-  auto x = shared.model.backend().allocate(rows, shared.model.shape().width, DType::kF32);
-  if (!x.ok()) return x.status();
-  step.x_ = *std::move(x);
+  PKV_ASSIGN_OR_RETURN(step.x_, shared.model.backend().allocate(rows, shared.model.shape().width, DType::kF32));
   return step;
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/engine/engine_impl.h"
 
 namespace pkv {
@@ -120,10 +121,9 @@ std::shared_ptr<const EngineStats> EngineImpl::stats() const {
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options) {
   const EngineOptions resolved = resolve(options, model.backend().traits());
-  if (absl::Status status = check_options(resolved); !status.ok()) return status;
-  absl::StatusOr<std::unique_ptr<Stepper>> stepper = Stepper::create(model, resolved);
-  if (!stepper.ok()) return stepper.status();
-  return std::make_unique<EngineImpl>(model, resolved, *std::move(stepper));
+  PKV_RETURN_IF_ERROR(check_options(resolved));
+  PKV_ASSIGN_OR_RETURN(std::unique_ptr<Stepper> stepper, Stepper::create(model, resolved));
+  return std::make_unique<EngineImpl>(model, resolved, std::move(stepper));
 }
 
 }  // namespace pkv

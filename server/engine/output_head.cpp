@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "kernels/status_macros.h"
+
 namespace pkv {
 
 absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t rows) {
@@ -13,9 +15,7 @@ absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t rows) 
     int64_t cols;
   } wanted[] = {{head.normed_, shape.width}, {head.logits_, shape.vocab_size}, {head.lse_, 1}};
   for (const auto& [tensor, cols] : wanted) {
-    auto allocated = model.backend().allocate(rows, cols, DType::kF32);
-    if (!allocated.ok()) return allocated.status();
-    tensor = *std::move(allocated);
+    PKV_ASSIGN_OR_RETURN(tensor, model.backend().allocate(rows, cols, DType::kF32));
   }
   head.host_logits_.resize(static_cast<size_t>(rows) * static_cast<size_t>(shape.vocab_size));
   head.host_lse_.resize(static_cast<size_t>(rows));

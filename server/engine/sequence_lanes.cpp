@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/status_macros.h"
+
 namespace pkv {
 
 absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options& options) {
@@ -13,21 +15,18 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
   const CacheGeometry& geometry = cache.geometry();
   Backend& backend = options.model.backend();
   if (options.plan.evicts_while_generating) {
-    auto evictor = Evictor::create(backend, options.policy, options.plan,
-                                   {.geometry = geometry,
-                                    .q_heads = options.model.shape().q_heads,
-                                    .interval_tokens = options.spec.budget.interval_tokens});
-    if (!evictor.ok()) return evictor.status();
-    lanes->evictor_ = *std::move(evictor);
+    PKV_ASSIGN_OR_RETURN(lanes->evictor_, Evictor::create(backend, options.policy, options.plan,
+                                                          {.geometry = geometry,
+                                                           .q_heads = options.model.shape().q_heads,
+                                                           .interval_tokens = options.spec.budget.interval_tokens}));
   }
   if (options.plan.cache_relative) {
-    auto relative = CacheRelative::create(backend, {.geometry = geometry,
-                                                    .sinks = options.policy.sink_tokens(),
-                                                    .prompt_tokens = options.prompt_tokens,
-                                                    .max_positions = options.model.shape().max_positions,
-                                                    .rope = options.model.rope()});
-    if (!relative.ok()) return relative.status();
-    lanes->relative_ = *std::move(relative);
+    PKV_ASSIGN_OR_RETURN(lanes->relative_,
+                         CacheRelative::create(backend, {.geometry = geometry,
+                                                         .sinks = options.policy.sink_tokens(),
+                                                         .prompt_tokens = options.prompt_tokens,
+                                                         .max_positions = options.model.shape().max_positions,
+                                                         .rope = options.model.rope()}));
   }
   lanes->slots_.resize(static_cast<size_t>(geometry.layers) * static_cast<size_t>(geometry.kv_heads));
   return lanes;
@@ -66,7 +65,7 @@ absl::StatusOr<int32_t> SequenceLanes::place_token(int32_t position, CompressorS
         slots[static_cast<size_t>(head)] = cache_.length(id_, layer, head);
       }
     }
-    if (absl::Status status = cache_.place_token(id_, layer, slots); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(cache_.place_token(id_, layer, slots));
   }
   return relative_ ? relative_->begin_token(cache_, id_, cache_.length(id_, 0, 0)) : position;
 }

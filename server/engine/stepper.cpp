@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/engine/sampler.h"
 
 namespace pkv {
@@ -17,38 +18,31 @@ constexpr int32_t kLogitsRows = 64;
 
 absl::StatusOr<std::unique_ptr<Stepper>> Stepper::create(const Model& model, const EngineOptions& options) {
   std::unique_ptr<Stepper> stepper(new Stepper(model, options));
-  if (absl::Status status = stepper->allocate(); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(stepper->allocate());
   return stepper;
 }
 
 absl::Status Stepper::allocate() {
   const ModelShape& shape = model_.shape();
   Backend& backend = model_.backend();
-  auto cache = KvCache::create(backend,
-                               {.layers = shape.layers,
-                                .kv_heads = shape.kv_heads,
-                                .head_dim = shape.head_dim,
-                                .page_bytes = options_.page_bytes},
-                               options_.pool_bytes);
-  if (!cache.ok()) return cache.status();
-  cache_ = *std::move(cache);
-  auto scores = CompressorScratch::create(backend, shape.q_heads, cache_->geometry(), shape.max_positions);
-  if (!scores.ok()) return scores.status();
-  compressor_scratch_ = *std::move(scores);
-  auto scratch = model_.make_scratch(options_.step_tokens);
-  if (!scratch.ok()) return scratch.status();
-  scratch_ = *std::move(scratch);
-  auto head = OutputHead::create(model_, std::min(kLogitsRows, options_.step_tokens));
-  if (!head.ok()) return head.status();
-  head_.emplace(*std::move(head));
-  auto step = DecodeStep::create({.model = model_,
-                                  .cache = *cache_,
-                                  .scratch = scratch_,
-                                  .compressor_scratch = *compressor_scratch_,
-                                  .head = *head_},
-                                 std::min(options_.step_tokens, options_.max_running));
-  if (!step.ok()) return step.status();
-  decode_step_.emplace(*std::move(step));
+  PKV_ASSIGN_OR_RETURN(cache_, KvCache::create(backend,
+                                               {.layers = shape.layers,
+                                                .kv_heads = shape.kv_heads,
+                                                .head_dim = shape.head_dim,
+                                                .page_bytes = options_.page_bytes},
+                                               options_.pool_bytes));
+  PKV_ASSIGN_OR_RETURN(compressor_scratch_,
+                       CompressorScratch::create(backend, shape.q_heads, cache_->geometry(), shape.max_positions));
+  PKV_ASSIGN_OR_RETURN(scratch_, model_.make_scratch(options_.step_tokens));
+  PKV_ASSIGN_OR_RETURN(auto head, OutputHead::create(model_, std::min(kLogitsRows, options_.step_tokens)));
+  head_.emplace(std::move(head));
+  PKV_ASSIGN_OR_RETURN(auto step, DecodeStep::create({.model = model_,
+                                                      .cache = *cache_,
+                                                      .scratch = scratch_,
+                                                      .compressor_scratch = *compressor_scratch_,
+                                                      .head = *head_},
+                                                     std::min(options_.step_tokens, options_.max_running)));
+  decode_step_.emplace(std::move(step));
   return absl::OkStatus();
 }
 
@@ -57,7 +51,6 @@ uint64_t Stepper::shared_workspace_bytes() const {
 }
 
 // ---- prefill
-// ----------------------------------------------------------------------------------------------------------
 
 CompressorOptions Stepper::compressor_options(const Sequence& sequence, const PolicySpec& spec) const {
   return {.geometry = cache_->geometry(),
@@ -80,17 +73,15 @@ SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const Pol
 absl::Status Stepper::start_prefill(Sequence& sequence) {
   const PolicySpec& spec = sequence.request().policy;
   const Contract::Terms& terms = sequence.contract().own;
-  auto residual = model_.backend().allocate(sequence.prompt_tokens(), model_.shape().width, DType::kF32);
-  if (!residual.ok()) return residual.status();
-  auto compressor = Compressor::create(model_.backend(), *terms.policy, terms.plan, compressor_options(sequence, spec));
-  if (!compressor.ok()) return compressor.status();
-  auto lanes = SequenceLanes::open(lane_options(sequence, spec, terms));
-  if (!lanes.ok()) return lanes.status();
-  sequence.start_prefill({.residual = *std::move(residual), .compressor = *std::move(compressor)}, *std::move(lanes),
+  PKV_ASSIGN_OR_RETURN(auto residual,
+                       model_.backend().allocate(sequence.prompt_tokens(), model_.shape().width, DType::kF32));
+  PKV_ASSIGN_OR_RETURN(auto compressor, Compressor::create(model_.backend(), *terms.policy, terms.plan,
+                                                           compressor_options(sequence, spec)));
+  PKV_ASSIGN_OR_RETURN(auto lanes, SequenceLanes::open(lane_options(sequence, spec, terms)));
+  sequence.start_prefill({.residual = std::move(residual), .compressor = std::move(compressor)}, std::move(lanes),
                          options_.clock());
-  auto comparison = start_comparison(sequence);
-  if (!comparison.ok()) return comparison.status();
-  sequence.set_comparison(*std::move(comparison));
+  PKV_ASSIGN_OR_RETURN(auto comparison, start_comparison(sequence));
+  sequence.set_comparison(std::move(comparison));
   return absl::OkStatus();
 }
 
@@ -130,7 +121,7 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
 
   prefill.row += rows;
   if (last_chunk) {
-    if (absl::Status status = finish_layer(sequence); !status.ok()) return status;
+    PKV_RETURN_IF_ERROR(finish_layer(sequence));
   }
   return rows;
 }
@@ -170,7 +161,7 @@ absl::Status Stepper::finish_layer(Sequence& sequence) {
   model_.backend().sync();  // so that the time belongs to the cut alone
   const absl::Time start = options_.clock();
   Sequence::Prefill& prefill = *sequence.prefill();
-  if (absl::Status status = cut_layer(sequence, prefill.layer); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(cut_layer(sequence, prefill.layer));
   model_.backend().sync();
   sequence.add_compress_time(options_.clock() - start);
   ++prefill.layer;
@@ -189,15 +180,13 @@ absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
     for (Rival& rival : sequence.comparison()->rivals) {
       const Compressor::Target targets[] = {{rival.taught->id(), rival.taught->evictor()},
                                             {rival.own->id(), rival.own->evictor()}};
-      absl::StatusOr<LayerOutcome> outcome = cut(*rival.compressor, targets);
-      if (!outcome.ok()) return outcome.status();
-      rival.outcomes.push_back(*std::move(outcome));
+      PKV_ASSIGN_OR_RETURN(LayerOutcome outcome, cut(*rival.compressor, targets));
+      rival.outcomes.push_back(std::move(outcome));
     }
   }
   const Compressor::Target own{from, sequence.lanes()->evictor()};
-  absl::StatusOr<LayerOutcome> outcome = cut(*sequence.prefill()->compressor, {&own, 1});
-  if (!outcome.ok()) return outcome.status();
-  sequence.add_outcome(*std::move(outcome));
+  PKV_ASSIGN_OR_RETURN(LayerOutcome outcome, cut(*sequence.prefill()->compressor, {&own, 1}));
+  sequence.add_outcome(std::move(outcome));
   return absl::OkStatus();
 }
 
@@ -238,7 +227,6 @@ void Stepper::finish_prompt(Sequence& sequence) {
 }
 
 // ---- decode
-// -----------------------------------------------------------------------------------------------------------
 
 void Stepper::decode(std::span<Sequence* const> sequences) {
   rows_.clear();
@@ -260,7 +248,6 @@ absl::Status Stepper::no_slots(const absl::Status& cause) {
 }
 
 // ---- output
-// -----------------------------------------------------------------------------------------------------------
 
 TokenLogprob Stepper::choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
                              float log_sum_exp) const {

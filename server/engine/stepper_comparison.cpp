@@ -2,6 +2,7 @@
 #include <functional>
 #include <utility>
 
+#include "kernels/status_macros.h"
 #include "server/engine/stepper.h"
 
 namespace pkv {
@@ -13,14 +14,10 @@ absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequ
   for (size_t i = 0; i < specs.size(); ++i) {
     const Contract::Terms& terms = sequence.contract().rivals[i];
     Rival& rival = comparison->rivals[i];
-    auto compressor =
-        Compressor::create(model_.backend(), *terms.policy, terms.plan, compressor_options(sequence, specs[i]));
-    if (!compressor.ok()) return compressor.status();
-    rival.compressor = *std::move(compressor);
+    PKV_ASSIGN_OR_RETURN(rival.compressor, Compressor::create(model_.backend(), *terms.policy, terms.plan,
+                                                              compressor_options(sequence, specs[i])));
     for (std::unique_ptr<SequenceLanes>* lanes : {&rival.taught, &rival.own}) {
-      auto opened = SequenceLanes::open(lane_options(sequence, specs[i], terms));
-      if (!opened.ok()) return opened.status();
-      *lanes = *std::move(opened);
+      PKV_ASSIGN_OR_RETURN(*lanes, SequenceLanes::open(lane_options(sequence, specs[i], terms)));
     }
   }
   return comparison;

@@ -1,6 +1,6 @@
-// Reads GGUF v2 and v3 files: memory-mapped, every field checked against the file's size before it is used. A truncated, lying
-// or foreign file gives INVALID_ARGUMENT naming the tensor or key; a file that cannot be opened gives NOT_FOUND or
-// PERMISSION_DENIED.
+// Reads GGUF v2 and v3 files: memory-mapped, every field checked against the file's size before it is used. A
+// truncated, lying or foreign file gives INVALID_ARGUMENT naming the tensor or key; a file that cannot be opened gives
+// NOT_FOUND or PERMISSION_DENIED.
 #pragma once
 
 #include <cstddef>
@@ -43,8 +43,8 @@ class GgufFile {
   bool has(std::string_view key) const { return find(key) != nullptr; }
   const GgufValue* find(std::string_view key) const;
 
-  // INVALID_ARGUMENT naming the key where it is absent, of another type, or out of range. The forms with a fallback accept an
-  // absent key, not a wrong one.
+  // INVALID_ARGUMENT naming the key where it is absent, of another type, or out of range. The forms with a fallback
+  // accept an absent key, not a wrong one.
   absl::StatusOr<uint32_t> u32(std::string_view key) const;
   absl::StatusOr<uint32_t> u32_or(std::string_view key, uint32_t fallback) const;
   absl::StatusOr<double> number_or(std::string_view key, double fallback) const;

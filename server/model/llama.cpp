@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/model/architectures.h"
 #include "server/model/hyperparameters.h"
 #include "server/model/output_rows.h"
@@ -162,16 +163,14 @@ class LlamaModel final : public Model {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, std::stop_token stop) {
-  absl::StatusOr<ModelShape> shape = read_shape(file, "llama");
-  if (!shape.ok()) return shape.status();
-  if (absl::Status status = check_attention(*shape, backend); !status.ok()) return status;
-  absl::StatusOr<RopeParameters> rope = read_rope(file, *shape);
-  if (!rope.ok()) return rope.status();
+  PKV_ASSIGN_OR_RETURN(ModelShape shape, read_shape(file, "llama"));
+  PKV_RETURN_IF_ERROR(check_attention(shape, backend));
+  PKV_ASSIGN_OR_RETURN(RopeParameters rope, read_rope(file, shape));
   WeightLoader loader(file, backend, std::move(stop));
-  LlamaWeights weights = load_weights(loader, file, *shape);
-  if (absl::Status status = loader.finish(); !status.ok()) return status;
-  shape->weights = loader.most_frequent_format();
-  return std::make_unique<LlamaModel>(backend, *std::move(shape), *std::move(rope), std::move(weights), loader.bytes());
+  LlamaWeights weights = load_weights(loader, file, shape);
+  PKV_RETURN_IF_ERROR(loader.finish());
+  shape.weights = loader.most_frequent_format();
+  return std::make_unique<LlamaModel>(backend, std::move(shape), std::move(rope), std::move(weights), loader.bytes());
 }
 
 }  // namespace pkv

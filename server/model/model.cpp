@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/model/architectures.h"
 #include "server/model/errors.h"
 
@@ -23,14 +24,13 @@ constexpr Architecture kArchitectures[] = {
 
 absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file, Backend& backend,
                                                             std::stop_token stop) {
-  const absl::StatusOr<std::string> wanted = file.string("general.architecture");
-  if (!wanted.ok()) return wanted.status();
+  PKV_ASSIGN_OR_RETURN(const std::string wanted, file.string("general.architecture"));
   std::string names;
   for (const Architecture& architecture : kArchitectures) {
-    if (architecture.name == *wanted) return architecture.load(file, backend, std::move(stop));
+    if (architecture.name == wanted) return architecture.load(file, backend, std::move(stop));
     names += (names.empty() ? "" : ", ") + std::string(architecture.name);
   }
-  return unimplemented("key 'general.architecture': '", *wanted, "' is not supported; this build has ", names);
+  return unimplemented("key 'general.architecture': '", wanted, "' is not supported; this build has ", names);
 }
 
 }  // namespace
@@ -56,9 +56,8 @@ absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
                 {scratch.gate, s.feed_forward},
                 {scratch.up, s.feed_forward}};
   for (const auto& [tensor, cols] : wanted) {
-    absl::StatusOr<Tensor> allocated = backend().allocate(rows, cols, DType::kF32);
-    if (!allocated.ok()) return allocated.status();
-    tensor = *std::move(allocated);
+    PKV_ASSIGN_OR_RETURN(Tensor allocated, backend().allocate(rows, cols, DType::kF32));
+    tensor = std::move(allocated);
   }
   return scratch;
 }

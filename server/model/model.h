@@ -1,5 +1,5 @@
-// A model: immutable after loading, runs one layer at a time over a StepPlan. It knows the cache only as views and does not
-// know that policies exist. One file per architecture; the registry picks it by the GGUF's general.architecture.
+// A model: immutable after loading, runs one layer at a time over a StepPlan. It knows the cache only as views and does
+// not know that policies exist. One file per architecture; the registry picks it by the GGUF's general.architecture.
 #pragma once
 
 #include <cstdint>
@@ -17,16 +17,16 @@
 namespace pkv {
 
 struct ModelShape {
-  std::string architecture;       // llama
-  std::string weights;            // most frequent weight format by size, e.g. Q4_1
+  std::string architecture;  // llama
+  std::string weights;       // most frequent weight format by size, e.g. Q4_1
   int32_t layers = 0;
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   int32_t head_dim = 0;
-  int32_t width = 0;              // D
-  int32_t feed_forward = 0;       // F
+  int32_t width = 0;         // D
+  int32_t feed_forward = 0;  // F
   int32_t vocab_size = 0;
-  int32_t max_positions = 0;      // the longest prompt + answer
+  int32_t max_positions = 0;  // the longest prompt + answer
   float rms_eps = 0;
 
   int32_t group() const { return q_heads / kv_heads; }
@@ -64,10 +64,11 @@ class Model {
   // x[r] = embedding of plan.token_ids[r]. x [rows, D].
   virtual void embed(std::span<const int32_t> token_ids, const TensorView& x) const = 0;
 
-  // One layer over the plan's rows, x [rows, D] in place: writes the rows' keys and values to the plan's lanes and attends.
-  // Afterwards scratch.q, k and v hold the rows' queries, keys (both rotated) and values, for whoever observes them. With `outputs` < rows only the last
-  // `outputs` rows of x are carried on (the last layer of a prompt needs only what the head reads); the others' x is then
-  // undefined, but all keys and values are written and all queries computed.
+  // One layer over the plan's rows, x [rows, D] in place: writes the rows' keys and values to the plan's lanes and
+  // attends. Afterwards scratch.q, k and v hold the rows' queries, keys (both rotated) and values, for whoever observes
+  // them. With `outputs` < rows only the last `outputs` rows of x are carried on (the last layer of a prompt needs only
+  // what the head reads); the others' x is then undefined, but all keys and values are written and all queries
+  // computed.
   virtual void run_layer(const StepPlan& plan, int32_t layer, const TensorView& x, StepScratch& scratch,
                          int32_t outputs) const = 0;
 
@@ -81,9 +82,9 @@ class Model {
   Backend& backend_;
 };
 
-// Loads the model of an open file, which must stay open as long as the model lives. INVALID_ARGUMENT naming the key or tensor
-// that is wrong, UNIMPLEMENTED for an architecture, a rope scaling or a format this build cannot run, CANCELLED between two
-// tensors once `stop` is requested.
+// Loads the model of an open file, which must stay open as long as the model lives. INVALID_ARGUMENT naming the key or
+// tensor that is wrong, UNIMPLEMENTED for an architecture, a rope scaling or a format this build cannot run, CANCELLED
+// between two tensors once `stop` is requested.
 absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, std::stop_token stop = {});
 
 }  // namespace pkv

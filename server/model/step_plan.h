@@ -1,6 +1,6 @@
-// Everything one step needs, built once by the engine before the model runs: which rows, at which positions, in which lanes.
-// A step is either one prefill unit (rows of one prompt, one layer) or one decode step (one row each of many sequences, all
-// layers).
+// Everything one step needs, built once by the engine before the model runs: which rows, at which positions, in which
+// lanes. A step is either one prefill unit (rows of one prompt, one layer) or one decode step (one row each of many
+// sequences, all layers).
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,8 @@ struct StepPlan {
   std::vector<int32_t> angles;     // [rows] positions by which queries and keys are rotated; mostly the same
   std::vector<RowSpan> spans;      // one per sequence; first_lane counts within a layer's lanes
 
-  // The cache views of the layers this step runs: lanes of layer l are layer_lanes[l - first_layer], all indexing page_ids.
+  // The cache views of the layers this step runs: lanes of layer l are layer_lanes[l - first_layer], all indexing
+  // page_ids.
   int32_t first_layer = 0;
   std::vector<std::vector<Lane>> layer_lanes;  // [layers of the step][sequences * kv_heads]
   std::vector<int32_t> page_ids;

@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/policy/registry.h"
 #include "server/status/field_error.h"
 
@@ -101,7 +102,7 @@ absl::Status validate_pins(const PolicySpec& spec) {
 }
 
 absl::Status validate_budget(const PolicySpec& spec, int64_t always_kept) {
-  if (absl::Status status = validate_pins(spec); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(validate_pins(spec));
   const Budget& budget = spec.budget;
   if (budget.interval_tokens < 1) {
     return refusal("budget.interval_tokens", absl::StrCat("must be at least 1, got ", budget.interval_tokens));

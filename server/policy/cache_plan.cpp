@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/cache_relative.h"
 #include "server/policy/evictor.h"
@@ -228,7 +229,7 @@ absl::StatusOr<CachePlan> plan_for_tokens(const Planner& planner, int64_t tokens
     return field_error(field, absl::StrCat(budget, " entries have no room for the ", planner.always_kept(budget),
                                            " of window, sinks and pins"));
   }
-  if (absl::Status status = planner.check_room(budget); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(planner.check_room(budget));
   return planner.at(budget);
 }
 
@@ -253,10 +254,9 @@ absl::StatusOr<CachePlan> plan_budget(const Planner& planner, const PolicySpec& 
 }  // namespace
 
 absl::StatusOr<CachePlan> plan_cache(const PlanInput& input) {
-  absl::StatusOr<std::vector<TokenSpan>> spans = kept_spans(input);
-  if (!spans.ok()) return spans.status();
-  if (absl::Status status = input.policy.check_budget(input.spec.budget); !status.ok()) return status;
-  const Planner planner(input, *std::move(spans));
+  PKV_ASSIGN_OR_RETURN(std::vector<TokenSpan> spans, kept_spans(input));
+  PKV_RETURN_IF_ERROR(input.policy.check_budget(input.spec.budget));
+  const Planner planner(input, std::move(spans));
   absl::StatusOr<CachePlan> plan = plan_budget(planner, input.spec);
   if (plan.ok() && input.spec.budget.kind != BudgetKind::kNone) {
     const CachePlan smallest = planner.smallest_plan();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/cache/layer_lanes.h"
 
 namespace pkv {
@@ -27,9 +28,7 @@ absl::StatusOr<std::unique_ptr<CacheRelative>> CacheRelative::create(Backend& ba
                 {made->turned_, options.sinks}};
   for (const auto& [tensor, rows] : wanted) {
     if (rows == 0) continue;
-    auto allocated = backend.allocate(rows, width, DType::kF32);
-    if (!allocated.ok()) return allocated.status();
-    tensor = *std::move(allocated);
+    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(rows, width, DType::kF32));
   }
   return made;
 }

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/cache/layer_lanes.h"
 #include "server/policy/fill.h"
 #include "server/policy/observed_attention.h"
@@ -76,9 +77,7 @@ absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend,
                 {compressor->sums_, options.q_heads, workspace.sum_cols}};
   for (const auto& [tensor, rows, cols] : wanted) {
     if (rows == 0 || cols == 0) continue;
-    auto allocated = backend.allocate(rows, cols, DType::kF32);
-    if (!allocated.ok()) return allocated.status();
-    tensor = *std::move(allocated);
+    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(rows, cols, DType::kF32));
   }
   return compressor;
 }
@@ -137,13 +136,12 @@ absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t la
     const LayerLanes lanes(cut.cache, {cut.from}, layer);
     score_layer(lanes.kv(), layer, cut.scratch);
   }
-  absl::StatusOr<Selection> selection = select(layer, cut.scratch);
-  if (!selection.ok()) return selection.status();
+  PKV_ASSIGN_OR_RETURN(Selection selection, select(layer, cut.scratch));
   for (const Target& target : cut.targets) {
-    if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, *selection, *target.evictor);
-    if (absl::Status status = move_entries(cut, target, layer, *selection); !status.ok()) return status;
+    if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, selection, *target.evictor);
+    PKV_RETURN_IF_ERROR(move_entries(cut, target, layer, selection));
   }
-  return outcome_of(layer, *std::move(selection));
+  return outcome_of(layer, std::move(selection));
 }
 
 absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int32_t layer, const Selection& selection) {

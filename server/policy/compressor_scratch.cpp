@@ -3,6 +3,8 @@
 
 #include <utility>
 
+#include "kernels/status_macros.h"
+
 namespace pkv {
 
 absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Backend& backend, int32_t q_heads,
@@ -21,9 +23,7 @@ absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Bac
         Wish{&scratch->scores, kv_heads, max_tokens, DType::kF32},
         Wish{&scratch->kept, kv_heads, max_tokens, DType::kI32},
         Wish{&scratch->state, kv_heads, geometry.head_dim, DType::kF32}}) {
-    auto tensor = backend.allocate(wish.rows, wish.cols, wish.dtype);
-    if (!tensor.ok()) return tensor.status();
-    *wish.tensor = *std::move(tensor);
+    PKV_ASSIGN_OR_RETURN(*wish.tensor, backend.allocate(wish.rows, wish.cols, wish.dtype));
   }
   scratch->max_tokens = max_tokens;
   return scratch;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/cache/layer_lanes.h"
 #include "server/policy/observed_attention.h"
 
@@ -75,9 +76,7 @@ absl::StatusOr<std::unique_ptr<Evictor>> Evictor::create(Backend& backend, const
                 {evictor->lse_, lse_rows(policy, plan), options.q_heads}};
   for (const auto& [tensor, count, cols] : wanted) {
     if (count == 0) continue;
-    auto allocated = backend.allocate(count, cols, DType::kF32);
-    if (!allocated.ok()) return allocated.status();
-    tensor = *std::move(allocated);
+    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(count, cols, DType::kF32));
   }
   return evictor;
 }

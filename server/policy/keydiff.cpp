@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/host_scores.h"
@@ -51,7 +52,7 @@ class KeyDiffPolicy : public CachePolicy {
 }  // namespace
 
 absl::Status validate_keydiff(const PolicySpec& spec) {
-  if (absl::Status status = validate_window("keydiff", spec.params); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(validate_window("keydiff", spec.params));
   return validate_budget(spec, spec.params.window_tokens);
 }
 

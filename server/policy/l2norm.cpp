@@ -2,6 +2,7 @@
 // for KV Cache Compression", arXiv 2406.11430). Rotation leaves lengths as they are, so rotated keys serve.
 #include <cmath>
 
+#include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/host_scores.h"
@@ -34,7 +35,7 @@ class L2NormPolicy : public CachePolicy {
 }  // namespace
 
 absl::Status validate_l2norm(const PolicySpec& spec) {
-  if (absl::Status status = validate_window("l2norm", spec.params); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(validate_window("l2norm", spec.params));
   return validate_budget(spec, spec.params.window_tokens);
 }
 

@@ -1,5 +1,6 @@
 // random: per lane the first sink_tokens entries, the newest W, and of the others so many drawn at random: what any
 // selection has to beat. A draw is a hash, so it depends on nothing but the seed and the entry's place.
+#include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/host_scores.h"
@@ -42,8 +43,8 @@ class RandomPolicy : public CachePolicy {
 }  // namespace
 
 absl::Status validate_random(const PolicySpec& spec) {
-  if (absl::Status status = validate_window("random", spec.params); !status.ok()) return status;
-  if (absl::Status status = validate_sinks("random", spec.params); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(validate_window("random", spec.params));
+  PKV_RETURN_IF_ERROR(validate_sinks("random", spec.params));
   return validate_budget(spec, int64_t{spec.params.window_tokens} + spec.params.sink_tokens);
 }
 

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/policy/builtin.h"
 
 namespace pkv {
@@ -142,7 +143,7 @@ const PolicyRow* find_policy(std::string_view name) {
 
 absl::StatusOr<std::unique_ptr<CachePolicy>> make_policy(const PolicySpec& spec) {
   const PolicyRow& row = policy_row(spec.kind);
-  if (absl::Status status = row.validate(spec); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(row.validate(spec));
   return row.make(spec);
 }
 

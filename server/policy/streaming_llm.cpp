@@ -1,5 +1,6 @@
 // streaming_llm: the first sink_tokens entries and the newest B - sink_tokens, the same in every lane (StreamingLLM,
 // arXiv 2309.17453, section 3.2). With scope TOTAL the newest entries slide along with the text.
+#include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 #include "server/policy/host_scores.h"
@@ -31,8 +32,8 @@ class StreamingLlmPolicy : public CachePolicy {
 }  // namespace
 
 absl::Status validate_streaming_llm(const PolicySpec& spec) {
-  if (absl::Status status = validate_sinks("streaming_llm", spec.params); !status.ok()) return status;
-  if (absl::Status status = validate_budget(spec, spec.params.sink_tokens); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(validate_sinks("streaming_llm", spec.params));
+  PKV_RETURN_IF_ERROR(validate_budget(spec, spec.params.sink_tokens));
   if (spec.params.position_mode == PositionMode::kCacheRelative && !spec.pins.empty()) {
     return field_error("cache_policy.pins",
                        "pinned entries would lose their distance to the text with position_mode CACHE_RELATIVE");

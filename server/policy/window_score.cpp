@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/observed_attention.h"
 #include "server/status/field_error.h"
@@ -11,7 +12,7 @@
 namespace pkv {
 
 absl::Status validate_window_policy(std::string_view policy, const PolicySpec& spec) {
-  if (absl::Status status = validate_window(policy, spec.params); !status.ok()) return status;
+  PKV_RETURN_IF_ERROR(validate_window(policy, spec.params));
   if (spec.params.kernel_size < 1 || spec.params.kernel_size % 2 == 0) {
     return field_error(absl::StrCat("cache_policy.", std::string(policy), ".kernel_size"),
                        absl::StrCat("must be odd and at least 1, got ", spec.params.kernel_size));

@@ -38,7 +38,6 @@ class GenerationCall : public TokenSink {
   void log_end();
 
   // ---- on the engine thread
-  // -------------------------------------------------------------------------------------------------
   void on_start() override;
   void on_progress(double prefill_done) override;
   void on_prompt_logprobs(std::span<const TokenLogprob> tokens) override;

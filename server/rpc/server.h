@@ -31,8 +31,8 @@ class RpcServer {
   int port() const { return port_; }
   // Whoever watches the health is told now what has become of it.
   void refresh_health();
-  // Where anybody watches the health, gives them a second to hear of it. Then no new calls; waits `flush_time` for those
-  // under way, cancels the rest and waits for their ends.
+  // Where anybody watches the health, gives them a second to hear of it. Then no new calls; waits `flush_time` for
+  // those under way, cancels the rest and waits for their ends.
   void shutdown(absl::Duration flush_time);
 
  private:

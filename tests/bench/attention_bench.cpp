@@ -7,8 +7,8 @@
 #include <cmath>
 #include <random>
 
-#include "kernels/cpu/attention.h"
-#include "kernels/cpu/select.h"
+#include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/lanes/select.h"
 #include "tests/kernels/attention_fixture.h"
 
 namespace pkv {

@@ -1,6 +1,6 @@
-// pkv-fidelity: how far the default mode's answers are from exact mode's (every product in float32, float32 cache entries).
-// Prints mean KL(exact || default) in nats and top-1 agreement over every position of given texts, read as a prompt; and over the
-// last positions once more, read token by token, since decoding uses other kernels.
+// pkv-fidelity: how far the default mode's answers are from exact mode's (every product in float32, float32 cache
+// entries). Prints mean KL(exact || default) in nats and top-1 agreement over every position of given texts, read as a
+// prompt; and over the last positions once more, read token by token, since decoding uses other kernels.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
@@ -33,7 +33,10 @@ struct Agreement {
     ++positions;
   }
   nlohmann::json report(const std::string& text, const char* phase) const {
-    return {{"text", text}, {"phase", phase}, {"positions", positions}, {"mean_kl", kl_sum / positions},
+    return {{"text", text},
+            {"phase", phase},
+            {"positions", positions},
+            {"mean_kl", kl_sum / positions},
             {"top1_agreement", double(same_best) / positions}};
   }
 };
@@ -76,7 +79,8 @@ absl::StatusOr<Agreement> compare_prompt(const Mode& exact, const Mode& fast, st
   return agreement;
 }
 
-absl::StatusOr<Agreement> compare_decode(const Mode& exact, const Mode& fast, std::span<const int32_t> ids, size_t tokens) {
+absl::StatusOr<Agreement> compare_decode(const Mode& exact, const Mode& fast, std::span<const int32_t> ids,
+                                         size_t tokens) {
   const auto prompt = ids.first(ids.size() - tokens);
   auto a = start(exact, prompt, tokens), b = start(fast, prompt, tokens);
   if (!a.ok()) return a.status();
@@ -96,13 +100,15 @@ void print(const nlohmann::json& row, bool json) {
     std::cout << row << std::endl;
     return;
   }
-  std::cout << absl::StrFormat("%-28s %-8s positions %5d  mean KL %.6f  top-1 agreement %.2f %%\n", row["text"].get<std::string>(),
-                               row["phase"].get<std::string>(), row["positions"].get<int64_t>(), row["mean_kl"].get<double>(),
+  std::cout << absl::StrFormat("%-28s %-8s positions %5d  mean KL %.6f  top-1 agreement %.2f %%\n",
+                               row["text"].get<std::string>(), row["phase"].get<std::string>(),
+                               row["positions"].get<int64_t>(), row["mean_kl"].get<double>(),
                                100 * row["top1_agreement"].get<double>())
             << std::flush;
 }
 
-absl::Status run(const std::string& model, const std::string& isa, const std::vector<std::string>& paths, size_t decode, bool json) {
+absl::Status run(const std::string& model, const std::string& isa, const std::vector<std::string>& paths, size_t decode,
+                 bool json) {
   auto file = GgufFile::open(model);
   if (!file.ok()) return file.status();
   auto texts = read_texts(paths, **file);

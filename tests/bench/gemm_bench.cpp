@@ -26,7 +26,6 @@ constexpr int64_t kPeakRounds = 2'000'000;
 constexpr int kAccumulators = 12;  // enough to hide the latency of two multiply-add units
 
 // ---- peaks
-// -----------------------------------------------------------------------------------------------------------------
 // Each returns a value that depends on all the work, and does kPeakRounds * kAccumulators multiply-adds.
 
 __attribute__((target("avx2,fma"))) float peak_avx2() {
@@ -106,7 +105,6 @@ void run_read(benchmark::State& state, int32_t threads) {
 }
 
 // ---- products
-// --------------------------------------------------------------------------------------------------------------
 
 struct Shape {
   int64_t rows, inputs, outputs;

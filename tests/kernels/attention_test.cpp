@@ -1,6 +1,6 @@
 // The CPU attention paths against double-precision loops on ragged, shuffled batches, and the promise that a row's
 // result does not depend on its neighbours, on threads or on how a prompt was cut.
-#include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention/attention.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -12,7 +12,6 @@ namespace pkv {
 namespace {
 
 // ---- write_kv
-// -----------------------------------------------------------------------------------------------------------------
 
 // A sequence of the step: `rows` rows appended to lanes of the given lengths, or written over slots in use.
 struct WriteSequence {
@@ -124,7 +123,6 @@ void add_write_cases(OperationCases& cases) {
 }
 
 // ---- gather
-// -------------------------------------------------------------------------------------------------------------------
 
 enum class Order : uint8_t { kAscending, kRandom };
 

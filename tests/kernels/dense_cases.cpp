@@ -15,7 +15,6 @@ constexpr double kTiny = 1e-30;
 std::string placement_name(Placement placement) { return placement == Placement::kStrided ? "strided" : "dense"; }
 
 // ---- embed
-// --------------------------------------------------------------------------------------------------------------------
 
 class EmbedCase : public OperationCase {
  public:
@@ -61,7 +60,6 @@ class EmbedCase : public OperationCase {
 };
 
 // ---- operations on rows of one or two tensors
-// ---------------------------------------------------------------------------------
 
 using RowOperation =
     std::function<void(Backend&, const TensorView& first, const TensorView& second, const TensorView& out)>;
@@ -200,7 +198,6 @@ void add_log_sum_exp_cases(OperationCases& cases) {
 }
 
 // ---- rope
-// ---------------------------------------------------------------------------------------------------------------------
 
 struct RopeCaseSpec {
   RopePairing pairing = RopePairing::kAdjacent;

@@ -1,5 +1,5 @@
 // Selection, pooling and group reduction of the CPU backend against plain sorts and loops.
-#include "kernels/cpu/select.h"
+#include "kernels/cpu/lanes/select.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>

@@ -8,7 +8,7 @@
 namespace pkv {
 namespace {
 
-#include "kernels/cpu/linear_avx512.inc"
+#include "kernels/cpu/linear/linear_avx512.inc"
 
 void quantize_row(const float* x, const PackedView& weight, int32_t row, const Int8Rows& to) {
   int8_t* codes = to.codes + row * to.code_stride;

@@ -3,8 +3,8 @@
 #include <algorithm>
 
 #include "kernels/check.h"
-#include "kernels/cpu/attention.h"
-#include "kernels/cpu/entry_elements.h"
+#include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/lanes/entry_elements.h"
 
 namespace pkv {
 namespace {

@@ -1,5 +1,5 @@
 // Chooses the attention kernels of this CPU and hands steps to the decode or the prompt path.
-#include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention/attention.h"
 
 #include <algorithm>
 #include <cstdlib>

@@ -6,7 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/cpu/entry_elements.h"
+#include "kernels/cpu/lanes/entry_elements.h"
 
 namespace pkv {
 

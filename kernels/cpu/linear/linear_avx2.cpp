@@ -58,7 +58,6 @@ inline Scales load_scales(const PackedView& weight, const uint8_t* scales, int64
 }
 
 // ---- unpacking to float32
-// --------------------------------------------------------------------------------------------------
 
 // Codes of four inputs, one in each byte of an output's 32-bit lane, to four rows of the tile buffer.
 inline void unpack_quad(__m256i low, __m256i high, const Scales& s, float* to) {
@@ -121,7 +120,6 @@ void unpack(const PackedView& weight, int64_t panel, int64_t k0, int64_t k1, voi
 }
 
 // ---- float32 tiles
-// ---------------------------------------------------------------------------------------------------------
 
 inline void store_outputs(Pair sums, int64_t cols, bool accumulate, float* out) {
   if (cols >= kP) {
@@ -189,7 +187,6 @@ void multiply_f32(const GemmTile& tile) {
 }
 
 // ---- 8-bit dot products
-// ----------------------------------------------------------------------------------------------------
 
 inline float largest_magnitude(const float* x, int32_t count) {
   const __m256 sign = _mm256_set1_ps(-0.0f);

@@ -3,7 +3,7 @@
 
 namespace pkv {
 namespace {
-#include "kernels/cpu/elementwise.inc"
+#include "kernels/cpu/elementwise/elementwise.inc"
 }  // namespace
 
 const ElementwiseKernels kElementwiseScalar = kKernels;

@@ -5,8 +5,8 @@
 #include <numeric>
 
 #include "kernels/check.h"
-#include "kernels/cpu/attention.h"
-#include "kernels/cpu/entry_elements.h"
+#include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/lanes/entry_elements.h"
 
 namespace pkv {
 namespace {

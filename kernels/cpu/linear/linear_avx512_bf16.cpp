@@ -8,7 +8,7 @@
 namespace pkv {
 namespace {
 
-#include "kernels/cpu/linear_avx512.inc"
+#include "kernels/cpu/linear/linear_avx512.inc"
 
 constexpr int kTilePanels = 4;
 constexpr int kTileOutputs = kTilePanels * kP;  // 32-bit pairs of inputs in a row of the tile buffer

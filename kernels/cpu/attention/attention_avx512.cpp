@@ -1,12 +1,12 @@
 // Attention with AVX-512 F, BW, VL, DQ: sixteen lanes, float32 products.
 #include <immintrin.h>
 
-#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention/attention_kernels.h"
 
 namespace pkv {
 namespace {
 
-#include "kernels/cpu/attention_avx512.inc"
+#include "kernels/cpu/attention/attention_avx512.inc"
 
 constexpr int32_t kPanelRows = 12;
 constexpr int32_t kPanelVectors = 2;
@@ -36,7 +36,7 @@ void to_half(const float* from, uint16_t* to, int64_t count) {
   for (; i < count; ++i) to[i] = _cvtss_sh(from[i], _MM_FROUND_TO_NEAREST_INT);
 }
 
-#include "kernels/cpu/attention_loops.inc"
+#include "kernels/cpu/attention/attention_loops.inc"
 
 }  // namespace
 

@@ -1,5 +1,5 @@
 // Repacks the blocks of a GGUF file (layouts of ggml's block_q*) into panels of 16 outputs.
-#include "kernels/cpu/packed_weight.h"
+#include "kernels/cpu/linear/packed_weight.h"
 
 #include <sys/mman.h>
 
@@ -22,7 +22,6 @@ uint16_t load_u16(const uint8_t* from) {
 }
 
 // ---- codes: one block to one byte per weight
-// -------------------------------------------------------------------------------
 
 void split_nibbles(const uint8_t* packed, int32_t count, uint8_t* out) {
   for (int32_t i = 0; i < count; ++i) {
@@ -72,7 +71,6 @@ void codes_q6_k(const uint8_t* block, uint8_t* out) {
 }
 
 // ---- scales: those of one block to lane `lane` of the panel
-// ----------------------------------------------------------------
 
 void put_u16(uint8_t* to, int32_t index, const uint8_t* from) { std::memcpy(to + 2 * index, from, 2); }
 
@@ -102,7 +100,6 @@ void scales_super_signed(const uint8_t* block, uint8_t* to, int32_t lane) {
 }
 
 // ---- formats
-// ---------------------------------------------------------------------------------------------------------------
 
 struct PackFormat {
   WeightType type;

@@ -6,7 +6,7 @@
 #include <numbers>
 
 #include "kernels/check.h"
-#include "kernels/cpu/attention.h"
+#include "kernels/cpu/attention/attention.h"
 
 namespace pkv {
 namespace {

@@ -1,5 +1,5 @@
 // Group reduction, pooling and exact top-k by radix selection.
-#include "kernels/cpu/select.h"
+#include "kernels/cpu/lanes/select.h"
 
 #include <algorithm>
 #include <array>

@@ -7,7 +7,7 @@
 namespace pkv {
 namespace {
 
-#include "kernels/cpu/linear_avx512.inc"
+#include "kernels/cpu/linear/linear_avx512.inc"
 
 constexpr int kTilePanels = 4;
 constexpr int kTileOutputs = kTilePanels * kP;

@@ -4,7 +4,7 @@
 
 namespace pkv {
 namespace {
-#include "kernels/cpu/elementwise.inc"
+#include "kernels/cpu/elementwise/elementwise.inc"
 }  // namespace
 
 const ElementwiseKernels kElementwiseAvx2 = kKernels;

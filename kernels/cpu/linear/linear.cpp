@@ -1,5 +1,5 @@
 // Cuts matrix products into tasks: tiles of outputs by blocks of rows, or ranges of panels for single rows.
-#include "kernels/cpu/linear.h"
+#include "kernels/cpu/linear/linear.h"
 
 #include <algorithm>
 

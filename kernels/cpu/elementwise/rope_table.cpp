@@ -1,5 +1,5 @@
 // Angles of rotary position embeddings, computed once per step.
-#include "kernels/cpu/rope_table.h"
+#include "kernels/cpu/elementwise/rope_table.h"
 
 #include <algorithm>
 #include <cmath>

@@ -3,12 +3,12 @@
 // (weights, values).
 #include <immintrin.h>
 
-#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention/attention_kernels.h"
 
 namespace pkv {
 namespace {
 
-#include "kernels/cpu/attention_avx512.inc"
+#include "kernels/cpu/attention/attention_avx512.inc"
 
 constexpr int32_t kPanelRows = 12;
 constexpr int32_t kPanelVectors = 2;

@@ -1,7 +1,7 @@
 // Attention with AVX2, FMA and F16C: eight lanes.
 #include <immintrin.h>
 
-#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention/attention_kernels.h"
 
 namespace pkv {
 namespace {
@@ -68,7 +68,7 @@ void to_half(const float* from, uint16_t* to, int64_t count) {
   for (; i < count; ++i) to[i] = _cvtss_sh(from[i], _MM_FROUND_TO_NEAREST_INT);
 }
 
-#include "kernels/cpu/attention_loops.inc"
+#include "kernels/cpu/attention/attention_loops.inc"
 
 }  // namespace
 

@@ -1,5 +1,5 @@
 // Attention on any CPU: the compiler's own four-lane vectors, no instruction set beyond the baseline.
-#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention/attention_kernels.h"
 #include "kernels/quant.h"
 
 namespace pkv {
@@ -78,7 +78,7 @@ void to_half(const float* from, uint16_t* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = float_to_half(from[i]);
 }
 
-#include "kernels/cpu/attention_loops.inc"
+#include "kernels/cpu/attention/attention_loops.inc"
 
 }  // namespace
 

@@ -11,9 +11,9 @@
 
 #include "absl/status/status.h"
 #include "kernels/backend.h"
-#include "kernels/cpu/attention_kernels.h"
+#include "kernels/cpu/attention/attention_kernels.h"
+#include "kernels/cpu/elementwise/rope_table.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/rope_table.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace pkv {
