@@ -105,7 +105,7 @@ void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, co
 
 void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool) {
   const auto columns = static_cast<int32_t>(scores.cols);
-  pool.parallel_for(scores.rows, [&](int64_t row, int32_t) {
+  pool.run(scores.rows, [&](int64_t row, int32_t) {
     float* score = scores.f32_row(row);
     for (int32_t j = 0; j < columns; ++j) {
       score[j] = score_entry(scoring, static_cast<int32_t>(row), j, columns, score[j]);
