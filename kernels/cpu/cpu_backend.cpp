@@ -88,7 +88,7 @@ void CpuBackend::copy(const TensorView& to, const TensorView& from) {
 }
 
 void CpuBackend::fill(const TensorView& view, float value) {
-  for_rows(view.rows, view.cols, [&](int64_t row) { std::fill_n(view.f32_row(row), view.cols, value); });
+  parallel_for(pool_, view.rows, view.cols, [&](int64_t row) { std::fill_n(view.f32_row(row), view.cols, value); });
 }
 
 absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightSource& source) {
