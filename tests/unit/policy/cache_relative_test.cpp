@@ -91,10 +91,8 @@ class RelativeSequence {
 
  private:
   static RopeSpec rope(float magnitude) {
-    return {.inv_freq = kInvFreq,
-            .pairing = RopePairing::kHalves,
-            .head_dim = kGeometry.head_dim,
-            .magnitude = magnitude};
+    return {
+        .inv_freq = kInvFreq, .pairing = RopePairing::kHalves, .head_dim = kGeometry.head_dim, .magnitude = magnitude};
   }
   Row row() {
     Row result;
@@ -133,9 +131,7 @@ class RelativeSequence {
     return sum;
   }
 
-  int32_t age_of(int32_t slot) const {
-    return static_cast<int32_t>(text_.size()) - slots_[static_cast<size_t>(slot)];
-  }
+  int32_t age_of(int32_t slot) const { return static_cast<int32_t>(text_.size()) - slots_[static_cast<size_t>(slot)]; }
   // In the cache: the sinks first, then the others by age.
   int32_t place_of(int32_t slot) const { return slot < sinks_ ? slot : length() - age_of(slot); }
 

@@ -1,5 +1,6 @@
 // What docs/policies.md says about evictions while generating, word by word and in no hurry: lanes are lists of entries
-// in the order of their positions, every score is computed from the keys that are there. Shares no code with the server.
+// in the order of their positions, every score is computed from the keys that are there. Shares no code with the
+// server.
 #pragma once
 
 #include <algorithm>
@@ -186,8 +187,8 @@ class PlainEvictions {
     return static_cast<float>(state >> 40) * 0x1p-24f;
   }
 
-  // What `rows`, the newest queries, give to each entry, summed over the rows and the query heads of `kv_head`. The last
-  // row sees everything, each one before it an entry less.
+  // What `rows`, the newest queries, give to each entry, summed over the rows and the query heads of `kv_head`. The
+  // last row sees everything, each one before it an entry less.
   std::vector<double> mass_of(const PlainLane& lane, const Rows& rows, int32_t kv_head, int32_t heads) const {
     const auto d = static_cast<size_t>(options_.geometry.head_dim);
     std::vector<double> mass(lane.entries.size(), 0.0);
