@@ -130,6 +130,18 @@ void CpuBackend::rope(const TensorView& x, std::span<const int32_t> positions, c
   });
 }
 
+void CpuBackend::turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) {
+  RopeSpec turn = spec;
+  turn.magnitude = 1.0f;  // it was multiplied in when the rows were rotated first
+  turn_table_.prepare(std::span(&delta, 1), turn, pool_);
+  const auto rotate = spec.pairing == RopePairing::kAdjacent ? elementwise_.rope_adjacent : elementwise_.rope_halves;
+  const auto pairs = static_cast<int32_t>(spec.inv_freq.size());
+  const auto heads = static_cast<int32_t>(x.cols / spec.head_dim);
+  parallel_for(pool_, x.rows, x.cols, [&](int64_t row) {
+    rotate(x.f32_row(row), turn_table_.cosines(0), turn_table_.sines(0), pairs, heads, spec.head_dim);
+  });
+}
+
 void CpuBackend::silu_mul(const TensorView& gate, const TensorView& up) {
   parallel_for(pool_, gate.rows, kHeavyElement * gate.cols,
                [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
@@ -168,12 +180,27 @@ void CpuBackend::score_entries(const EntryScoring& scoring, const TensorView& sc
   cpu_score_entries(scoring, scores, pool_);
 }
 
-void CpuBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
-  cpu_select_top(scores, count, kept, pool_);
+void CpuBackend::select_top(const TensorView& scores, int32_t window, const TensorView& counts,
+                            const TensorView& kept) {
+  cpu_select_top(scores, window, counts, kept, pool_);
 }
 
-void CpuBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
-  attention_.gather(kv, from, kept, count, to);
+void CpuBackend::share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) {
+  cpu_share_layer(scores, share, counts, pool_);
+}
+
+void CpuBackend::count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                                  const TensorView& counts, const TensorView& recalls) {
+  cpu_count_for_recall(scores, mass, share, counts, recalls, pool_);
+}
+
+void CpuBackend::recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+                        const TensorView& recalls) {
+  cpu_recall(mass, kept, counts, recalls, pool_);
+}
+
+void CpuBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) {
+  attention_.gather(kv, from, kept, counts, to);
 }
 
 void CpuBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {

@@ -1,5 +1,6 @@
 // The reference backend's dense operations: embedding, norms, matrix products, rotary embedding, activations.
 #include <cmath>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/reference/reference_backend.h"
@@ -83,6 +84,13 @@ void ReferenceBackend::rope(const TensorView& x, std::span<const int32_t> positi
       }
     }
   }
+}
+
+void ReferenceBackend::turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) {
+  RopeSpec turn = spec;
+  turn.magnitude = 1;  // it was multiplied in when the rows were rotated first
+  const std::vector<int32_t> deltas(static_cast<size_t>(x.rows), delta);
+  rope(x, deltas, turn);
 }
 
 void ReferenceBackend::silu_mul(const TensorView& gate, const TensorView& up) {

@@ -11,9 +11,12 @@ namespace {
 
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
-void add_final_positions(const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
+using LanePositions = std::vector<std::vector<int32_t>> LayerOutcome::*;
+
+// What the lanes hold now, as the outcomes' `positions`.
+void add_positions(const SequenceLanes& lanes, LanePositions positions, std::vector<LayerOutcome>& outcomes) {
   std::vector<std::vector<std::vector<int32_t>>> layers = lanes.positions();
-  for (size_t layer = 0; layer < outcomes.size(); ++layer) outcomes[layer].final_positions = std::move(layers[layer]);
+  for (size_t layer = 0; layer < outcomes.size(); ++layer) outcomes[layer].*positions = std::move(layers[layer]);
 }
 
 // What a prefill that leaves `outcomes` behind holds at most.
@@ -71,6 +74,18 @@ void Sequence::report_progress(int32_t layers, absl::Time now) {
   sink_->on_progress((prefill_->layer + row_share) / stages);
 }
 
+void Sequence::read_outcomes(const Backend& backend) {
+  const auto read = [&](const Compressor& compressor, const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
+    compressor.read_recalls(outcomes);
+    if (request_->record_positions) add_positions(lanes, &LayerOutcome::kept_positions, outcomes);
+  };
+  read(*prefill_->compressor, *lanes_, outcomes_);
+  if (comparison_ != nullptr) {
+    for (Rival& rival : comparison_->rivals) read(*rival.compressor, *rival.own, rival.outcomes);
+  }
+  for (const auto& [from, to] : prefill_->cuts) compress_time_ += absl::Seconds(backend.elapsed(from, to));
+}
+
 void Sequence::end_prefill() {
   prefill_.reset();
   phase_ = Phase::kDecode;
@@ -118,7 +133,7 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
                     .decode = ended_at_ - prefilled_at,
                     .time_to_first_token = generated_.empty() ? absl::ZeroDuration() : first_token_at_ - submitted_,
                     .total = ended_at_ - submitted_};
-  if (request_->record_positions) add_final_positions(*lanes_, outcomes_);
+  if (request_->record_positions) add_positions(*lanes_, &LayerOutcome::final_positions, outcomes_);
   result.cache = make_report({.spec = request_->policy,
                               .plan = contract_.own.plan,
                               .prompt_tokens = prompt_tokens(),
@@ -138,7 +153,7 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
 PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_token) {
   Rival& rival = comparison_->rivals[index];
   PolicyComparison summary = summarise(rival, generated_);
-  if (request_->record_positions) add_final_positions(*rival.own, rival.outcomes);
+  if (request_->record_positions) add_positions(*rival.own, &LayerOutcome::final_positions, rival.outcomes);
   // Its part of each layer was taken from the baseline's; alone it would have held that layer itself.
   CacheBytes bytes = rival.own->bytes();
   bytes.peak = std::max(bytes.peak, prefill_peak_bytes(rival.outcomes, *rival.own, prompt_tokens()));

@@ -33,6 +33,7 @@ class Sequence {
   struct Prefill {
     Tensor residual;  // [prompt tokens, D]: x between the layers
     std::unique_ptr<Compressor> compressor;
+    std::vector<std::pair<int64_t, int64_t>> cuts;  // Backend::mark() before and after each layer's
     int32_t layer = 0;  // of the next unit; == layers: the output head over the prompt's rows
     int32_t row = 0;    // first of the next unit
   };
@@ -76,9 +77,10 @@ class Sequence {
   void start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, absl::Time now);
   void set_comparison(std::unique_ptr<Comparison> comparison) { comparison_ = std::move(comparison); }
   bool prefill_started() const { return lanes_ != nullptr; }
-  // A layer of the prompt was cut, which took so long.
+  // A layer of the prompt was cut.
   void add_outcome(LayerOutcome outcome) { outcomes_.push_back(std::move(outcome)); }
-  void add_compress_time(absl::Duration time) { compress_time_ += time; }
+  // All layers were: reads what the backend knows of that.
+  void read_outcomes(const Backend& backend);
   // Tells the sink how far the prompt is, now and then.
   void report_progress(int32_t layers, absl::Time now);
   // The prompt is done: gives its part of the memory back.

@@ -57,7 +57,7 @@ CompressorOptions Stepper::compressor_options(const Sequence& sequence, const Po
           .q_heads = model_.shape().q_heads,
           .prompt_tokens = sequence.prompt_tokens(),
           .budget = spec.budget,
-          .record_positions = sequence.request().record_positions};
+          .rope = model_.rope()};
 }
 
 SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const PolicySpec& spec,
@@ -152,12 +152,10 @@ void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
 }
 
 absl::Status Stepper::finish_layer(Sequence& sequence) {
-  model_.backend().sync();  // so that the time belongs to the cut alone
-  const absl::Time start = options_.clock();
   Sequence::Prefill& prefill = *sequence.prefill();
+  const int64_t begin = model_.backend().mark();
   PKV_RETURN_IF_ERROR(cut_layer(sequence, prefill.layer));
-  model_.backend().sync();
-  sequence.add_compress_time(options_.clock() - start);
+  prefill.cuts.emplace_back(begin, model_.backend().mark());
   ++prefill.layer;
   prefill.row = 0;
   return absl::OkStatus();
@@ -207,6 +205,7 @@ absl::StatusOr<int64_t> Stepper::scoring_unit(Sequence& sequence) {
 
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.
 absl::Status Stepper::finish_prompt(Sequence& sequence) {
+  sequence.read_outcomes(model_.backend());
   if (sequence.request().sampling.max_tokens > 0) {
     const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
     head_->compute(last, Phase::kPrefill, sequence.request().logprobs);

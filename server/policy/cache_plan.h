@@ -35,10 +35,16 @@ struct CachePlan {
   // Whether anything is ever dropped. Where nothing is, nothing is observed and no state is kept.
   bool drops_entries() const { return compresses || evicts_while_generating; }
 
+  // Whether the lanes of a layer share shared_budgets[layer] by their scores when the prompt is done: each gets at
+  // least smallest_lane and at most its lane budget.
+  bool shares(int32_t layer) const { return !shared_budgets.empty() && shared_budgets[static_cast<size_t>(layer)] > 0; }
+
   int32_t budget_tokens = 0;             // B as resolved, at most the tokens there are
   int32_t window_tokens = 0;             // newest entries of every lane that are never evicted
   std::vector<TokenSpan> kept_spans;     // sinks and pins: ascending, disjoint
   std::vector<int32_t> lane_budgets;     // [layers * kv_heads] entries after the cut (with min_recall: at most)
+  std::vector<int64_t> shared_budgets;   // [layers] entries of all lanes that share; 0: they do not. Empty: nowhere
+  int32_t smallest_lane = 0;             // entries of a lane that shares, at least
   std::vector<int32_t> lane_limits;      // [layers * kv_heads] entries at any time after the cut
   bool compresses = false;               // some lane is cut when the prompt is done
   bool evicts_while_generating = false;  // some lane reaches its limit before the last token is written

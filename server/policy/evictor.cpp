@@ -171,8 +171,10 @@ void Evictor::sort_by_position(const KvView& kv, int32_t kv_head, LaneState& lan
   });
   const auto count = static_cast<int32_t>(order.size());
   const TensorView slots = scratch.kept.view().slice_rows(kv_head, 1).slice_cols(0, count);
+  const TensorView counts = scratch.counts.view().slice_cols(kv_head, 1);
   backend_.upload(slots, order.data());
-  backend_.gather(kv, kv_head, slots, count, kv_head);
+  backend_.upload(counts, &count);
+  backend_.gather(kv, kv_head, slots, counts, kv_head);
   const std::vector<float> scores = lane.scores;
   for (size_t slot = 0; slot < order.size(); ++slot) {
     lane.scores[slot] = scores[static_cast<size_t>(order[slot])];
@@ -180,11 +182,10 @@ void Evictor::sort_by_position(const KvView& kv, int32_t kv_head, LaneState& lan
   std::sort(lane.positions.begin(), lane.positions.end());
 }
 
-LayerView Evictor::layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const {
+LayerView Evictor::layer_view(const KvView& kv, const ObservedRows& rows) const {
   return {.backend = &backend_,
           .kv = kv,
-          .observed_q = q,
-          .unseen = unseen,
+          .observed = {&rows, 1},
           .q_heads = options_.q_heads,
           .kv_heads = options_.geometry.kv_heads,
           .scale = attention_scale(options_.geometry.head_dim)};
@@ -207,7 +208,8 @@ void Evictor::refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_
   for (int32_t row = 0; row < rows; ++row) {
     backend_.copy(ordered_q_.view().slice_rows(row, 1), ring(layer).slice_rows((position - rows + row) % window_, 1));
   }
-  LayerView view = layer_view(kv, ordered_q_.view().slice_rows(0, rows), rows - 1);
+  const ObservedRows newest{.q = ordered_q_.view().slice_rows(0, rows), .unseen = rows - 1};
+  LayerView view = layer_view(kv, newest);
   view.layer = layer;
   view.tokens = length;
   policy_.score(view, {.lse = lse_.view().slice_rows(0, rows),
@@ -259,7 +261,8 @@ void Evictor::score_entries(int32_t layer, const NewToken& token) {
 void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
   const int32_t length = token.kv.lanes[token.first_lane].length;
-  LayerView view = layer_view(token.kv, token.q, 0);
+  const ObservedRows newest{.q = token.q};
+  LayerView view = layer_view(token.kv, newest);
   view.first_lane = token.first_lane;
   view.tokens = length;
   const TensorView sums = scratch.sums.view().slice_cols(0, length);

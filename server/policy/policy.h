@@ -37,6 +37,12 @@ enum class DecodeScoring : uint8_t {
 // 1 / sqrt(d).
 inline float attention_scale(int32_t head_dim) { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 
+// Observed queries [rows, Hq * d] that follow each other: row r sees all entries but the newest max(0, unseen - r).
+struct ObservedRows {
+  TensorView q;
+  int32_t unseen = 0;
+};
+
 // Everything about one layer of one sequence that a policy may score by, on the backend. Slots ascend by position.
 struct LayerView {
   Backend* backend = nullptr;
@@ -44,8 +50,7 @@ struct LayerView {
   int32_t layer = 0;
   int32_t first_lane = 0;  // in `kv`: the sequence's lanes of this layer
   int32_t tokens = 0;      // n: entries of every lane; straight after a prompt slot == position
-  TensorView observed_q;   // [observation rows, Hq * d]
-  int32_t unseen = 0;      // newest slots that the first of these rows does not see, as ObserveArgs has it
+  std::span<const ObservedRows> observed;
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;

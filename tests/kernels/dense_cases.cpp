@@ -1,4 +1,4 @@
-// Cases of embed, rms_norm, add_bias, rope, silu_mul and log_sum_exp. All of them are float32 in every mode.
+// Cases of embed, rms_norm, add_bias, rope, turn_rows, silu_mul and log_sum_exp. All of them are float32 in every mode.
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -206,12 +206,14 @@ struct RopeCaseSpec {
   int32_t heads = 3;
   int64_t rows = 5;
   float magnitude = 1.0f;
+  int32_t delta = 0;  // not 0: all rows are turned by so much, as if they had been rotated before
 };
 
 class RopeCase : public OperationCase {
  public:
   explicit RopeCase(const RopeCaseSpec& spec)
-      : OperationCase(absl::StrCat("rope/", spec.pairing == RopePairing::kAdjacent ? "adjacent" : "halves", "_d",
+      : OperationCase(absl::StrCat(spec.delta == 0 ? "rope/" : absl::StrCat("turn_rows/by_", spec.delta, "_"),
+                                   spec.pairing == RopePairing::kAdjacent ? "adjacent" : "halves", "_d",
                                    spec.head_dim, "_of_it_", spec.rotary_dims, "_magnitude_", spec.magnitude, "/",
                                    spec.rows, "x", spec.heads)),
         spec_(spec) {}
@@ -233,11 +235,12 @@ class RopeCase : public OperationCase {
     const RopeCaseSpec spec = spec_;
     return make_prepared(
         [state, spec, &backend] {
-          backend.rope(state->x.view(), state->positions,
-                       {.inv_freq = state->inv_freq,
-                        .pairing = spec.pairing,
-                        .head_dim = spec.head_dim,
-                        .magnitude = spec.magnitude});
+          const RopeSpec rope{.inv_freq = state->inv_freq,
+                              .pairing = spec.pairing,
+                              .head_dim = spec.head_dim,
+                              .magnitude = spec.magnitude};
+          spec.delta == 0 ? backend.rope(state->x.view(), state->positions, rope)
+                          : backend.turn_rows(state->x.view(), spec.delta, rope);
         },
         [state, &backend] { return Outputs{state->x.floats(backend, "x")}; });
   }
@@ -275,6 +278,10 @@ void add_rope_cases(OperationCases& cases) {
     cases.push_back(
         std::make_unique<RopeCase>(RopeCaseSpec{.pairing = pairing, .heads = 9, .rows = 130, .magnitude = 1.1875f}));
     cases.push_back(std::make_unique<RopeCase>(RopeCaseSpec{.pairing = pairing, .heads = 1, .rows = 1}));
+    for (int32_t delta : {1, -37, 8000}) {
+      cases.push_back(std::make_unique<RopeCase>(
+          RopeCaseSpec{.pairing = pairing, .rotary_dims = 48, .magnitude = 1.5f, .delta = delta}));
+    }
   }
 }
 

@@ -1,7 +1,8 @@
 // A machine that computes nothing, and a model of any shape on it: scheduler, admission, cache, policies and eviction
 // run as they are, at the speed of their own bookkeeping.
 //
-// Real are memory, copies, the positions that write_kv() and gather() record, score_entries() and select_top(). Dense
+// Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), selection
+// and recall. Dense
 // operations and attention leave their outputs as they were, which for fresh memory is zeros. Scores are made up from
 // row and column, so that selections are neither sorted nor all alike.
 #pragma once
@@ -14,6 +15,7 @@
 #include <vector>
 
 #include "kernels/backend.h"
+#include "kernels/reference/reference_backend.h"
 #include "server/model/model.h"
 
 namespace pkv::test {
@@ -37,6 +39,7 @@ class NullBackend final : public Backend {
   void linear(const TensorView&, const Weight&, bool, Phase, const TensorView&) override {}
   void add_bias(const TensorView&, const TensorView&) override {}
   void rope(const TensorView&, std::span<const int32_t>, const RopeSpec&) override {}
+  void turn_rows(const TensorView&, int32_t, const RopeSpec&) override {}
   void silu_mul(const TensorView&, const TensorView&) override {}
   void log_sum_exp(const TensorView&, const TensorView&) override {}
 
@@ -48,14 +51,20 @@ class NullBackend final : public Backend {
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
-  void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
-  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
+  void select_top(const TensorView& scores, int32_t window, const TensorView& counts, const TensorView& kept) override;
+  void share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) override;
+  void count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                        const TensorView& counts, const TensorView& recalls) override;
+  void recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+              const TensorView& recalls) override;
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
   void turn_keys(const KvView&, int32_t, int32_t, int32_t, int32_t, const RopeSpec&) override {}
 
  private:
+  ReferenceBackend reference_;  // what it does once a layer of a prompt
   std::vector<int32_t> moved_;  // reused by select_top() and gather()
 };
 
