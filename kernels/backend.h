@@ -219,9 +219,9 @@ class Backend {
   virtual void recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
                       const TensorView& recalls) = 0;
   // For every lane g of `kept`: slot i of lane to + g becomes the entry at slot kept[g, i] of lane from + g, i <
-  // counts[g], positions with them. kept [lanes, >= counts] i32, distinct in a row, in any order; counts [1, lanes] i32.
-  // `to` may be `from` (in place); otherwise a pair of lanes shares no page and has one entry format, and lane to + g has
-  // room for counts[g] entries.
+  // counts[g], positions with them. kept [lanes, >= counts] i32, distinct in a row, in any order; counts [1, lanes]
+  // i32. `to` may be `from` (in place); otherwise a pair of lanes shares no page and has one entry format, and lane to
+  // + g has room for counts[g] entries.
   virtual void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) = 0;
 
   // ---- keys by themselves

@@ -96,8 +96,9 @@ void Compressor::list_observed_rows() {
   for (size_t first = 0; first < rows_.size();) {
     size_t end = first + 1;
     while (end < rows_.size() && unseen_by(end) == std::max(0, unseen_by(end - 1) - 1)) ++end;
-    observed_.push_back({.q = observed_q_.view().slice_rows(static_cast<int64_t>(first), static_cast<int64_t>(end - first)),
-                         .unseen = unseen_by(first)});
+    observed_.push_back(
+        {.q = observed_q_.view().slice_rows(static_cast<int64_t>(first), static_cast<int64_t>(end - first)),
+         .unseen = unseen_by(first)});
     first = end;
   }
 }

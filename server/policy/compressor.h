@@ -1,6 +1,6 @@
 // The meeting point of policy and cache while a prompt is read. For one request: collects the rows its policy observes
-// while a layer is prefilled and, after the layer's last chunk, scores, selects, compacts and shrinks that layer's lanes
-// before the next layer begins. Waits for the backend only where data decides how many entries are kept.
+// while a layer is prefilled and, after the layer's last chunk, scores, selects, compacts and shrinks that layer's
+// lanes before the next layer begins. Waits for the backend only where data decides how many entries are kept.
 #pragma once
 
 #include <cstdint>
@@ -72,8 +72,7 @@ class Compressor {
   void score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch);
   absl::StatusOr<std::vector<int32_t>> select(const Cut& cut, int32_t layer);
   absl::Status move_entries(const Cut& cut, const Target& target, int32_t layer, std::span<const int32_t> counts);
-  void tell_evictor(int32_t layer, const CompressorScratch& scratch, std::span<const int32_t> counts,
-                    Evictor& evictor);
+  void tell_evictor(int32_t layer, const CompressorScratch& scratch, std::span<const int32_t> counts, Evictor& evictor);
 
   Backend& backend_;
   const CachePolicy& policy_;
@@ -85,7 +84,7 @@ class Compressor {
   Tensor observed_q_;                   // [observation rows, Hq * d]
   Tensor lse_;                          // [observation rows, or rows taken at once, Hq]
   Tensor sums_;                         // [Hq, n]: column sums of this layer, where every row is observed
-  Tensor recalls_;                      // [layers, kv_heads] f64: of the layers that were cut, where attention is observed
+  Tensor recalls_;  // [layers, kv_heads] f64: of the layers that were cut, where attention is observed
 };
 
 }  // namespace pkv

@@ -21,7 +21,7 @@ struct SelectionInput {
   int32_t layer = 0;
   int32_t tokens = 0;                // n: entries of every lane
   const CompressorScratch& scratch;  // mass and scores [kv_heads, n]; the scores of what is always kept are overwritten
-  TensorView recalls;                // [1, kv_heads] f64 out: the kept share of scratch.mass; no data: nothing was observed
+  TensorView recalls;  // [1, kv_heads] f64 out: the kept share of scratch.mass; no data: nothing was observed
 };
 
 // Entries that every lane keeps [kv_heads]; which, ascending, in scratch.kept and again how many in scratch.counts:

@@ -213,9 +213,9 @@ class RopeCase : public OperationCase {
  public:
   explicit RopeCase(const RopeCaseSpec& spec)
       : OperationCase(absl::StrCat(spec.delta == 0 ? "rope/" : absl::StrCat("turn_rows/by_", spec.delta, "_"),
-                                   spec.pairing == RopePairing::kAdjacent ? "adjacent" : "halves", "_d",
-                                   spec.head_dim, "_of_it_", spec.rotary_dims, "_magnitude_", spec.magnitude, "/",
-                                   spec.rows, "x", spec.heads)),
+                                   spec.pairing == RopePairing::kAdjacent ? "adjacent" : "halves", "_d", spec.head_dim,
+                                   "_of_it_", spec.rotary_dims, "_magnitude_", spec.magnitude, "/", spec.rows, "x",
+                                   spec.heads)),
         spec_(spec) {}
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {

@@ -202,8 +202,7 @@ class ObserveSelectCase : public ObserveCase {
     state->sums = CaseTensor(backend, Matrix(q_heads(), columns()), Placement::kDense);
     state->scores = CaseTensor(backend, Matrix(kv_heads(), columns()), Placement::kDense);
     state->pooled = CaseTensor(backend, Matrix(kv_heads(), columns()), Placement::kDense);
-    state->counts =
-        CaseTensor(backend, 1, kv_heads(), std::vector<int32_t>(static_cast<size_t>(kv_heads()), count_));
+    state->counts = CaseTensor(backend, 1, kv_heads(), std::vector<int32_t>(static_cast<size_t>(kv_heads()), count_));
     state->kept =
         CaseTensor(backend, kv_heads(), count_, std::vector<int32_t>(static_cast<size_t>(kv_heads() * count_), -1));
     const auto run = [this, state, &backend] {

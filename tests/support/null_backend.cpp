@@ -163,8 +163,7 @@ void NullBackend::recall(const TensorView& mass, const TensorView& kept, const T
   reference_.recall(mass, kept, counts, recalls);
 }
 
-void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts,
-                         int32_t to) {
+void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) {
   for (int32_t g = 0; g < static_cast<int32_t>(kept.rows); ++g) {
     const int32_t count = counts.i32()[g];
     PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");

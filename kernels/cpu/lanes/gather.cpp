@@ -20,8 +20,8 @@ struct GatherJob {
   const Lane& to;
   std::span<const int32_t> kept;
   bool in_place = false;
-  std::byte* staging = nullptr;      // room for all entries, or nullptr: stream
-  int32_t* positions = nullptr;      // room for all positions
+  std::byte* staging = nullptr;  // room for all entries, or nullptr: stream
+  int32_t* positions = nullptr;  // room for all positions
 
   // An entry that stays where it is.
   bool stays(size_t i) const { return in_place && kept[i] == static_cast<int32_t>(i); }

@@ -33,9 +33,7 @@ struct Shape {
   int32_t q_heads = 0;
   int32_t tokens = 0;
 
-  CompressorOptions options() const {
-    return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens};
-  }
+  CompressorOptions options() const { return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens}; }
   Planned planned(const PolicySpec& spec) const {
     return pkv::planned(spec, {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens});
   }
@@ -338,10 +336,10 @@ TEST_F(CompressorTest, RowsAreObservedAtThePositionsTheyAreTurnedTo) {
   const Shape shape{
       .geometry = {.layers = 1, .kv_heads = 1, .head_dim = 8, .page_bytes = 128}, .q_heads = 1, .tokens = 50};
   const std::vector<ObservationRow> choices[] = {
-      {{49, 54}},                              // the last row, as if it stood a little later
-      {{10, 60}, {20, 60}, {21, 60}, {22, 60}},  // rows of anywhere as if they came next: all see everything
-      {{46, 50}, {47, 51}, {48, 52}, {49, 53}},  // turned alike
-      {{30, 20}, {31, 21}, {40, 12}},            // back, where they see less than before
+      {{49, 54}},                                       // the last row, as if it stood a little later
+      {{10, 60}, {20, 60}, {21, 60}, {22, 60}},         // rows of anywhere as if they came next: all see everything
+      {{46, 50}, {47, 51}, {48, 52}, {49, 53}},         // turned alike
+      {{30, 20}, {31, 21}, {40, 12}},                   // back, where they see less than before
       {{5, 5}, {6, 6}, {20, 20}, {48, 48}, {49, 49}}};  // their own, not one after another
   for (const std::unique_ptr<Backend>& backend : backends()) {
     for (const std::vector<ObservationRow>& observed : choices) {
