@@ -54,4 +54,13 @@ struct RowSpan {
   int32_t first_lane = 0;
 };
 
+// The spans of a step.
+struct RowSpans {
+  const RowSpan* data = nullptr;
+  int32_t count = 0;
+
+  const RowSpan* begin() const { return data; }
+  const RowSpan* end() const { return data + count; }
+};
+
 }  // namespace pkv

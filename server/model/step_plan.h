@@ -25,6 +25,7 @@ struct StepPlan {
   KvView cache;  // lanes and page_ids are set per layer by view()
 
   int32_t rows() const { return static_cast<int32_t>(positions.size()); }
+  RowSpans row_spans() const { return {spans.data(), static_cast<int32_t>(spans.size())}; }
   // The view of one of the step's layers. Valid until the plan changes.
   KvView view(int32_t layer) const {
     KvView result = cache;

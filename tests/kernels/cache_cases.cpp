@@ -36,23 +36,27 @@ class WriteCase : public OperationCase {
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor k, v;
-      std::vector<int32_t> positions;
-      std::vector<RowSpan> spans;
+      BackendArray<int32_t> positions;
+      BackendArray<RowSpan> spans;
       std::unique_ptr<CaseCache> cache;
     };
     auto state = std::make_shared<State>();
     auto random = rng();
     const auto kv_heads = static_cast<int32_t>(spec_.dtypes.size());
     CacheSpec cache{.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes};
+    std::vector<RowSpan> spans;
+    std::vector<int32_t> positions;
     int32_t rows = 0;
     for (const WriteSequence& sequence : spec_.sequences) {
       PKV_CHECK(sequence.lengths.size() == spec_.dtypes.size(), "a length for each lane");
-      state->spans.push_back(
+      spans.push_back(
           {.first_row = rows, .rows = sequence.rows, .first_lane = static_cast<int32_t>(cache.lanes.size())});
       rows += sequence.rows + spec_.rows_between;
       for (size_t g = 0; g < spec_.dtypes.size(); ++g) cache.lanes.push_back(make_lane(sequence, g));
     }
-    for (int32_t r = 0; r < rows; ++r) state->positions.push_back(100 + 3 * r);
+    for (int32_t r = 0; r < rows; ++r) positions.push_back(100 + 3 * r);
+    state->spans = {backend, spans};
+    state->positions = {backend, positions};
     Matrix keys = random_matrix(random, rows, static_cast<int64_t>(kv_heads) * spec_.head_dim);
     const Matrix values = random_matrix(random, keys.rows, keys.cols, 100.0f);
     // Around the limits of f16: rounding to infinity, the largest value, subnormals, halfway cases, negative zero.
@@ -63,11 +67,10 @@ class WriteCase : public OperationCase {
     state->cache = std::make_unique<CaseCache>(backend, CacheContent(random, std::move(cache)));
     return make_prepared(
         [state, kv_heads, &backend] {
-          backend.write_kv(state->k.view(), state->v.view(), state->positions, state->cache->view(), state->spans,
+          backend.write_kv(state->k.view(), state->v.view(), state->positions.data(), state->cache->view(), row_spans(state->spans),
                            kv_heads);
         },
         [state, &backend] {
-          backend.sync();
           return state->cache->everything();
         });
   }
@@ -176,7 +179,6 @@ class GatherCase : public OperationCase {
                          spec_.to_other_lane ? kOther : kFrom);
         },
         [state, &backend] {
-          backend.sync();
           return state->cache->everything();
         });
   }
