@@ -138,6 +138,9 @@ class Backend {
   virtual BackendTraits traits() const { return {}; }
   // UNIMPLEMENTED saying what it cannot compute. Asked when a model is loaded; the operations then rely on it.
   virtual absl::Status supports(const AttentionShape&) const { return absl::OkStatus(); }
+  // The first error of the machine. It stays: from then on operations do nothing, and what is read is zeros. OK for
+  // ever where no operation can fail.
+  virtual absl::Status status() const { return absl::OkStatus(); }
 
   // ---- memory (lifetimes: above)
   // Uninitialised [rows, cols]. RESOURCE_EXHAUSTED when the machine has no such memory.
@@ -177,6 +180,8 @@ class Backend {
   virtual void log_sum_exp(const TensorView& logits, const TensorView& lse) = 0;
 
   // ---- cache and attention
+  // page_ids[edits[i].at] = edits[i].page, i < count; the places are distinct.
+  virtual void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) = 0;
   // Writes the rows' keys and values (k, v [R, Hkv * d]) and positions [R] to the lanes' write slots.
   virtual void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
                         const RowSpans& spans, int32_t kv_heads) = 0;

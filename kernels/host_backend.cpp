@@ -80,6 +80,10 @@ void HostBackend::copy(const TensorView& to, const TensorView& from) {
   for (int64_t row = 0; row < to.rows; ++row) std::memmove(row_at(to, row), row_at(from, row), bytes);
 }
 
+void HostBackend::set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) {
+  for (int32_t i = 0; i < count; ++i) page_ids[edits[i].at] = edits[i].page;
+}
+
 void HostBackend::fetch(std::span<const Fetch> reads) {
   for (const Fetch& read : reads) {
     const size_t bytes = row_bytes(read.from);

@@ -21,6 +21,7 @@ class HostBackend : public Backend {
   using Backend::fetch;
   void fetch(std::span<const Fetch> reads) override;
   void sync() override {}
+  void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) override;
 };
 
 }  // namespace pkv

@@ -32,7 +32,7 @@ struct KvView {
   std::byte* pool = nullptr;          // [pages][page_bytes]
   int32_t* positions = nullptr;       // [pages][position_stride]: original position of each slot
   const int32_t* page_ids = nullptr;  // page tables of all lanes of the step
-  const Lane* lanes = nullptr;        // [sequences of the step][kv_heads], of one layer
+  Lane* lanes = nullptr;              // [sequences of the step][kv_heads], of one layer
   int32_t lane_count = 0;
   int32_t page_bytes = 0;
   int32_t position_stride = 0;  // slots of the densest entry format
@@ -44,6 +44,12 @@ struct KvView {
   int32_t* page_positions(const Lane& lane, int32_t page_index) const {
     return positions + static_cast<int64_t>(page_ids[lane.first_page + page_index]) * position_stride;
   }
+};
+
+// An entry of a page table that changes.
+struct PageEdit {
+  int32_t at = 0;    // index into KvView::page_ids
+  int32_t page = 0;  // from now on
 };
 
 // The rows of one sequence in a step: rows [first_row, first_row + rows) of the step's tensors belong to the lanes

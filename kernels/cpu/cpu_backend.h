@@ -5,9 +5,7 @@
 #include <string>
 #include <string_view>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include "kernels/host_backend.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/elementwise/rope_table.h"
 #include "kernels/cpu/isa.h"
@@ -15,6 +13,7 @@
 #include "kernels/cpu/linear/linear.h"
 #include "kernels/cpu/linear/packed_weight.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/host_backend.h"
 
 namespace pkv {
 
@@ -54,9 +53,6 @@ class CpuBackend final : public HostBackend {
                  const RopeSpec& spec) override;
 
  private:
-  // Runs body(row) for all rows; in parallel where rows x elements_per_row are worth it.
-  void for_rows(int64_t rows, int64_t elements_per_row, absl::FunctionRef<void(int64_t row)> body);
-
   IsaFeatures features_;
   bool exact_;
   ThreadPool pool_;

@@ -50,16 +50,15 @@ void attend_row(const std::vector<double>& scores, double lse, const UnpackedLan
 
 }  // namespace
 
-void ReferenceBackend::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions,
-                                const KvView& kv, const RowSpans& spans, int32_t kv_heads) {
+void ReferenceBackend::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                                const RowSpans& spans, int32_t kv_heads) {
   for (const RowSpan& span : spans) {
     for (int32_t g = 0; g < kv_heads; ++g) {
       const Lane& lane = kv.lanes[span.first_lane + g];
       for (int32_t i = 0; i < span.rows; ++i) {
         const int64_t row = span.first_row + i;
         const int64_t column = static_cast<int64_t>(g) * kv.head_dim;
-        write_slot(kv, lane, lane.write_slot + i, k.f32_row(row) + column, v.f32_row(row) + column,
-                   positions[row]);
+        write_slot(kv, lane, lane.write_slot + i, k.f32_row(row) + column, v.f32_row(row) + column, positions[row]);
       }
     }
   }

@@ -171,8 +171,7 @@ absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend&
   LlamaWeights weights = load_weights(loader, file, shape);
   PKV_RETURN_IF_ERROR(loader.finish());
   shape.weights = loader.most_frequent_format();
-  PKV_ASSIGN_OR_RETURN(Tensor inv_freq,
-                       backend.allocate(1, static_cast<int64_t>(rope.inv_freq.size()), DType::kF32));
+  PKV_ASSIGN_OR_RETURN(Tensor inv_freq, backend.allocate(1, static_cast<int64_t>(rope.inv_freq.size()), DType::kF32));
   backend.upload(inv_freq.view(), rope.inv_freq.data());
   return std::make_unique<LlamaModel>(backend, std::move(shape), std::move(inv_freq), rope.magnitude,
                                       std::move(weights), loader.bytes());

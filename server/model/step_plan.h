@@ -31,7 +31,7 @@ struct StepPlan {
     KvView result = cache;
     const std::vector<Lane>& lanes = layer_lanes[static_cast<size_t>(layer - first_layer)];
     result.page_ids = page_ids.data();
-    result.lanes = lanes.data();
+    result.lanes = const_cast<Lane*>(lanes.data());
     result.lane_count = static_cast<int32_t>(lanes.size());
     return result;
   }

@@ -237,7 +237,8 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, c
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     if (known > 0) backend_.fetch({columns.data(), scores.slice_rows(head, 1).slice_cols(0, known)});
     if (!state.empty()) {
-      backend_.fetch({state.data(), scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size()))});
+      backend_.fetch(
+          {state.data(), scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size()))});
     }
     const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
     kept_scores.clear();

@@ -23,8 +23,8 @@ std::vector<int32_t> first_columns(int32_t count) {
 // Row `head` of a scratch tensor, n columns.
 std::vector<float> host_row(const SelectionInput& input, const Tensor& tensor, size_t head) {
   std::vector<float> row(static_cast<size_t>(input.tokens));
-  input.backend.fetch({row.data(),
-                         tensor.view().slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, input.tokens)});
+  input.backend.fetch(
+      {row.data(), tensor.view().slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, input.tokens)});
   return row;
 }
 

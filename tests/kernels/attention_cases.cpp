@@ -234,10 +234,7 @@ void add_attention_cases(OperationCases& cases) {
            .rows_between = 1,
            .skipped_rows = skipped});
     }
-    add({.name = name + "decode_without_2",
-         .dtypes = three,
-         .sequences = ragged,
-         .skipped_rows = 2});
+    add({.name = name + "decode_without_2", .dtypes = three, .sequences = ragged, .skipped_rows = 2});
     add({.name = name + "prompt_peaked",
          .dtypes = three,
          .sequences = {{40, {90, 31, 5}}},

@@ -282,7 +282,8 @@ TEST_P(AttentionTest, WritesAcrossPagesAndBeyondOnes) {
     ThreadPool pool(2);
     CpuAttention attention(GetParam().features, false, pool);
     const PagedLanes before = cache;
-    attention.write_kv(matrix(k, 100), matrix(v, 100), positions.data(), cache.view(), {spans.data(), static_cast<int32_t>(spans.size())}, 2);
+    attention.write_kv(matrix(k, 100), matrix(v, 100), positions.data(), cache.view(),
+                       {spans.data(), static_cast<int32_t>(spans.size())}, 2);
     for (int32_t lane = 0; lane < 4; ++lane) {
       const auto rounded = [&](float x) { return lane == 0 || lane == 3 ? half_to_float(float_to_half(x)) : x; };
       for (int32_t i = 0; i < 50; ++i) {

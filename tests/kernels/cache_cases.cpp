@@ -67,12 +67,10 @@ class WriteCase : public OperationCase {
     state->cache = std::make_unique<CaseCache>(backend, CacheContent(random, std::move(cache)));
     return make_prepared(
         [state, kv_heads, &backend] {
-          backend.write_kv(state->k.view(), state->v.view(), state->positions.data(), state->cache->view(), row_spans(state->spans),
-                           kv_heads);
+          backend.write_kv(state->k.view(), state->v.view(), state->positions.data(), state->cache->view(),
+                           row_spans(state->spans), kv_heads);
         },
-        [state, &backend] {
-          return state->cache->everything();
-        });
+        [state, &backend] { return state->cache->everything(); });
   }
 
  private:
@@ -178,9 +176,7 @@ class GatherCase : public OperationCase {
           backend.gather(state->cache->view(), kFrom, state->kept.view(), spec_.count,
                          spec_.to_other_lane ? kOther : kFrom);
         },
-        [state, &backend] {
-          return state->cache->everything();
-        });
+        [state, &backend] { return state->cache->everything(); });
   }
 
  private:
@@ -188,9 +184,28 @@ class GatherCase : public OperationCase {
   GatherSpec spec_;
 };
 
+class SetPageIdsCase : public OperationCase {
+ public:
+  SetPageIdsCase() : OperationCase("set_page_ids/some") {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      CaseTensor page_ids;
+      BackendArray<PageEdit> edits;
+    };
+    auto state = std::make_shared<State>();
+    state->page_ids = CaseTensor(backend, 1, 6, std::vector<int32_t>{10, 11, 12, 13, 14, 15});
+    state->edits = {backend, {{.at = 4, .page = 7}, {.at = 0, .page = 2}, {.at = 5, .page = 5}}};
+    return make_prepared(
+        [state, &backend] { backend.set_page_ids(state->page_ids.view().i32(), state->edits.data(), 2); },
+        [state, &backend] { return Outputs{state->page_ids.integers(backend, "page_ids")}; });
+  }
+};
+
 }  // namespace
 
 void add_cache_cases(OperationCases& cases) {
+  cases.push_back(std::make_unique<SetPageIdsCase>());
   add_write_cases(cases);
   const auto add = [&](GatherSpec spec) {
     cases.push_back(std::make_unique<GatherCase>(spec));

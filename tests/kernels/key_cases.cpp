@@ -139,8 +139,11 @@ class TurnKeysCase : public KeyCase {
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     auto cache = std::shared_ptr<CaseCache>(make_cache(backend));
     const auto run = [this, cache, &backend, inv_freq = BackendArray<float>(backend, inv_freq_)] {
-      const RopeSpec rope{
-          .inv_freq = inv_freq.data(), .pairs = inv_freq.size(), .pairing = turn_.pairing, .head_dim = spec().head_dim, .magnitude = 1.5f};
+      const RopeSpec rope{.inv_freq = inv_freq.data(),
+                          .pairs = inv_freq.size(),
+                          .pairing = turn_.pairing,
+                          .head_dim = spec().head_dim,
+                          .magnitude = 1.5f};
       backend.turn_keys(cache->view(), kFirstLane, lanes(), turn_.first_slot, turn_.delta, rope);
     };
     return make_prepared(run, [this, cache, &backend] {

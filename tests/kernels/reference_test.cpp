@@ -61,9 +61,11 @@ TEST_F(ReferenceTest, RopeTurnsPairsByTheAngle) {
   const std::vector<float> inv_freq = {quarter, 0.0f};
   const CaseTensor adjacent = tensor(1, 6, {1, 2, 3, 4, 5, 6}), halves = tensor(1, 6, {1, 2, 3, 4, 5, 6});
   const std::vector<int32_t> positions = {1};
-  backend_.rope(adjacent.view(), positions.data(), {.inv_freq = inv_freq.data(), .pairs = 2, .pairing = RopePairing::kAdjacent, .head_dim = 6});
+  backend_.rope(adjacent.view(), positions.data(),
+                {.inv_freq = inv_freq.data(), .pairs = 2, .pairing = RopePairing::kAdjacent, .head_dim = 6});
   EXPECT_THAT(values(adjacent), Pointwise(FloatNear(1e-6f), {-2.0f, 1.0f, 3.0f, 4.0f, 5.0f, 6.0f}));
-  backend_.rope(halves.view(), positions.data(), {.inv_freq = inv_freq.data(), .pairs = 2, .pairing = RopePairing::kHalves, .head_dim = 6});
+  backend_.rope(halves.view(), positions.data(),
+                {.inv_freq = inv_freq.data(), .pairs = 2, .pairing = RopePairing::kHalves, .head_dim = 6});
   EXPECT_THAT(values(halves), Pointwise(FloatNear(1e-6f), {-3.0f, 2.0f, 1.0f, 4.0f, 5.0f, 6.0f}));
 }
 
@@ -105,7 +107,8 @@ class ReferenceCacheTest : public ReferenceTest {
   void write_three() {
     const CaseTensor k = tensor(3, 2, {0, 0, std::log(2.0f), 0, 0, std::log(5.0f)});
     const CaseTensor v = tensor(3, 2, {1, 0, 0, 1, 10, 10});
-    backend_.write_kv(k.view(), v.view(), BackendArray<int32_t>(backend_, {40, 41, 42}).data(), view(), spans({0, 3, 0}), 1);
+    backend_.write_kv(k.view(), v.view(), BackendArray<int32_t>(backend_, {40, 41, 42}).data(), view(),
+                      spans({0, 3, 0}), 1);
   }
   std::vector<float> pool_ = std::vector<float>(16, -1.0f);
   std::vector<int32_t> positions_ = std::vector<int32_t>(8, -1);
@@ -229,7 +232,8 @@ TEST_F(ReferenceCacheTest, SimilarityIsZeroWhereKeysCancel) {
 TEST_F(ReferenceCacheTest, TurnsKeysFromASlotOn) {
   write_three();
   const CaseTensor k = tensor(3, 2, {1, 2, 3, 4, 5, 6});
-  backend_.write_kv(k.view(), k.view(), BackendArray<int32_t>(backend_, {40, 41, 42}).data(), view(), spans({0, 3, 0}), 1);
+  backend_.write_kv(k.view(), k.view(), BackendArray<int32_t>(backend_, {40, 41, 42}).data(), view(), spans({0, 3, 0}),
+                    1);
   const std::vector<float> inv_freq = {static_cast<float>(M_PI / 6)};
   const RopeSpec spec{.inv_freq = inv_freq.data(), .pairs = 1, .head_dim = 2, .magnitude = 7.0f};
   backend_.turn_keys(view(), 0, 1, 1, 3, spec);
@@ -258,6 +262,31 @@ TEST_F(ReferenceTest, ReducePoolAndSelect) {
   const CaseTensor kept(backend_, 1, 2, std::vector<int32_t>{-1, -1});
   backend_.select_top(pooled.view(), 2, kept.view());
   EXPECT_THAT(kept.integers(backend_, "").exact, ElementsAre(1, 2));  // of three sixes the first two
+}
+
+TEST_F(ReferenceTest, FillsAndFetchesViewsOfRows) {
+  const CaseTensor x = tensor(2, 3, {1, 2, 3, 4, 5, 6}), y = tensor(1, 2, {7, 8});
+  backend_.fill(x.view().slice_cols(1, 1), 9);
+  std::vector<float> columns(4, 0), row(2, 0);
+  const Fetch reads[] = {{columns.data(), x.view().slice_cols(1, 2)}, {row.data(), y.view()}, {nullptr, {}}};
+  backend_.fetch(reads);
+  EXPECT_THAT(columns, ElementsAre(9, 3, 9, 6));
+  EXPECT_THAT(row, ElementsAre(7, 8));
+}
+
+TEST_F(ReferenceTest, StagedMemoryIsZeroAndReadByOperationsOnceCommitted) {
+  auto staged = backend_.allocate_staged(100);
+  ASSERT_TRUE(staged.ok()) << staged.status();
+  EXPECT_EQ(staged->bytes(), 100u);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(staged->device()) % 64, 0u);
+  std::vector<int32_t> words(25, -1);
+  const TensorView device{staged->device(), DType::kI32, 1, 25, 25};
+  backend_.fetch({words.data(), device});
+  EXPECT_THAT(words, testing::Each(0));
+  reinterpret_cast<int32_t*>(staged->host())[3] = 42;
+  backend_.commit(*staged, 12, 4);
+  backend_.fetch({words.data(), device});
+  EXPECT_EQ(words[3], 42);
 }
 
 TEST_F(ReferenceTest, LazyMemoryIsZeroAndAligned) {

@@ -26,7 +26,11 @@ double largest_difference(Backend& backend, const Setting& setting) {
   std::vector<float> inv_freq;
   for (int i = 0; i < 24; ++i) inv_freq.push_back(static_cast<float>(std::pow(1e4, -i / 24.0)));  // 48 of 64 dimensions
   const BackendArray<float> frequencies(backend, inv_freq);
-  const RopeSpec spec{.inv_freq = frequencies.data(), .pairs = frequencies.size(), .pairing = setting.pairing, .head_dim = kHeadDim, .magnitude = 1.25f};
+  const RopeSpec spec{.inv_freq = frequencies.data(),
+                      .pairs = frequencies.size(),
+                      .pairing = setting.pairing,
+                      .head_dim = kHeadDim,
+                      .magnitude = 1.25f};
   const CaseLane lane{.lane = {.length = kRows, .visible = 1, .dtype = setting.dtype}};
   CaseCache cache(backend, CacheContent(random, {.head_dim = kHeadDim, .page_bytes = 3072, .lanes = {lane, lane}}));
   const Matrix keys = random_matrix(random, kRows, kHeadDim);

@@ -57,8 +57,8 @@ void write_lane(const LaneRows& rows, const KvView& kv, ToHalf to_half, float* s
 
 }  // namespace
 
-void CpuAttention::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions,
-                            const KvView& kv, const RowSpans& spans, int32_t kv_heads) {
+void CpuAttention::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                            const RowSpans& spans, int32_t kv_heads) {
   for (FloatScratch& scratch : per_thread_) scratch.reserve(static_cast<int64_t>(kBlockRows) * kv.head_dim);
   const int64_t lanes = static_cast<int64_t>(spans.count) * kv_heads;
   const auto write = [&](int64_t index, int32_t thread) {
