@@ -117,7 +117,7 @@ class ScoredLayer {
   }
 
  private:
-  KvView kv() const {
+  KvView kv() {
     KvView view = cache_->base_view();
     view.lanes = lanes_.data();
     view.lane_count = static_cast<int32_t>(lanes_.size());
