@@ -111,6 +111,10 @@ void CpuBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t ke
   cpu_pool_scores(scores, kind, kernel, out, pool_);
 }
 
+void CpuBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  cpu_score_entries(scoring, scores, pool_);
+}
+
 void CpuBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
   cpu_select_top(scores, count, kept, pool_);
 }
