@@ -196,7 +196,7 @@ void Compressor::read_recalls(std::span<LayerOutcome> outcomes) const {
   if (plan_.drops_entries() && !observes_attention(policy_)) return;
   const auto heads = static_cast<size_t>(options_.geometry.kv_heads);
   std::vector<double> recalls(outcomes.size() * heads, 1.0);  // of a layer that keeps everything
-  if (recalls_) backend_.download(recalls.data(), recalls_.view().slice_rows(0, static_cast<int64_t>(outcomes.size())));
+  if (recalls_) backend_.fetch({recalls.data(), recalls_.view().slice_rows(0, static_cast<int64_t>(outcomes.size()))});
   for (size_t layer = 0; layer < outcomes.size(); ++layer) {
     const auto first = recalls.begin() + static_cast<std::ptrdiff_t>(layer * heads);
     outcomes[layer].recall.assign(first, first + static_cast<std::ptrdiff_t>(heads));
@@ -264,21 +264,26 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, s
   const int32_t known = !scored                                  ? 0
                         : scoring == DecodeScoring::kAtIntervals ? std::max(0, tokens - plan_.window_tokens)
                                                                  : tokens;
-  std::vector<float> columns(static_cast<size_t>(tokens), std::numeric_limits<float>::quiet_NaN());
-  std::vector<float> state(static_cast<size_t>(policy_.lane_state_floats(options_.geometry.head_dim)));
-  std::vector<float> kept_scores;
-  for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
-    if (known > 0) backend_.download(columns.data(), scores.slice_rows(head, 1).slice_cols(0, known));
-    if (!state.empty()) {
-      backend_.download(state.data(),
-                        scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size())));
+  const auto heads = static_cast<size_t>(options_.geometry.kv_heads);
+  const int32_t most = *std::max_element(counts.begin(), counts.end());
+  const int32_t state_floats = policy_.lane_state_floats(options_.geometry.head_dim);
+  std::vector<int32_t> kept(heads * static_cast<size_t>(most));
+  std::vector<float> columns(heads * static_cast<size_t>(known)), state(heads * static_cast<size_t>(state_floats));
+  const Fetch reads[] = {{kept.data(), scratch.kept.view().slice_cols(0, most)},
+                         {columns.data(), scores.slice_cols(0, known)},
+                         {state.data(), scratch.state.view().slice_cols(0, state_floats)}};
+  backend_.fetch(reads);
+  for (size_t head = 0; head < heads; ++head) {
+    const std::span<const int32_t> own =
+        std::span(kept).subspan(head * static_cast<size_t>(most), static_cast<size_t>(counts[head]));
+    std::vector<float> own_scores;
+    for (const int32_t column : own) {
+      own_scores.push_back(column < known ? columns[head * static_cast<size_t>(known) + static_cast<size_t>(column)]
+                                          : std::numeric_limits<float>::quiet_NaN());
     }
-    std::vector<int32_t> kept(static_cast<size_t>(counts[static_cast<size_t>(head)]));
-    backend_.download(kept.data(),
-                      scratch.kept.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(kept.size())));
-    kept_scores.clear();
-    for (const int32_t column : kept) kept_scores.push_back(columns[static_cast<size_t>(column)]);
-    evictor.set_lane(layer, head, kept, kept_scores, state);
+    evictor.set_lane(
+        layer, static_cast<int32_t>(head), own, own_scores,
+        std::span(state).subspan(head * static_cast<size_t>(state_floats), static_cast<size_t>(state_floats)));
   }
   if (scoring != DecodeScoring::kAtIntervals) return;
   const TensorView ring = evictor.ring(layer);

@@ -49,7 +49,7 @@ absl::StatusOr<std::vector<int32_t>> count_by_share(const SelectionInput& input)
                              .total = plan.shared_budgets[static_cast<size_t>(input.layer)]},
                             counts);
   std::vector<int32_t> kept(input.budgets.size());
-  input.backend.download(kept.data(), counts);
+  input.backend.fetch({kept.data(), counts});
   PKV_RETURN_IF_ERROR(input.backend.status());
   return kept;
 }
@@ -63,8 +63,8 @@ absl::StatusOr<std::vector<int32_t>> count_by_recall(const SelectionInput& input
                                  input.recalls);
   std::vector<int32_t> kept(input.budgets.size());
   std::vector<double> recalls(input.budgets.size());
-  input.backend.download(kept.data(), counts);
-  input.backend.download(recalls.data(), input.recalls);
+  const Fetch reads[] = {{kept.data(), counts}, {recalls.data(), input.recalls}};
+  input.backend.fetch(reads);
   PKV_RETURN_IF_ERROR(input.backend.status());
   for (size_t head = 0; head < kept.size() && !input.budget.allow_shortfall; ++head) {
     if (kept[head] < most || recalls[head] >= wanted) continue;

@@ -157,7 +157,7 @@ class RecallCase : public OperationCase {
     return make_prepared(run, [state, &backend] {
       const auto as_floats = [&](const Tensor& tensor, std::string name) {
         std::vector<double> values(static_cast<size_t>(tensor.view().cols));
-        backend.download(values.data(), tensor.view());
+        backend.fetch({values.data(), tensor.view()});
         return Output{.name = std::move(name), .floats = std::vector<float>(values.begin(), values.end())};
       };
       return Outputs{state->counts.integers(backend, "counts"), state->kept.integers(backend, "kept"),

@@ -9,6 +9,7 @@
 
 #include "gmock/gmock.h"
 #include "kernels/reference/reference_backend.h"
+#include "tests/support/backend_array.h"
 #include "tests/support/counting_backend.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/prompt_run.h"
@@ -26,7 +27,7 @@ std::vector<float> random_rows(std::mt19937& random, size_t count) {
   return rows;
 }
 
-int64_t waits(const test::CountingBackend& backend) { return backend.count("download") + backend.count("sync"); }
+int64_t waits(const test::CountingBackend& backend) { return backend.count("fetch") + backend.count("sync"); }
 
 struct Shape {
   CacheGeometry geometry;
@@ -349,7 +350,8 @@ TEST_F(CompressorTest, RowsAreObservedAtThePositionsTheyAreTurnedTo) {
         Planned planned = shape.planned(spec_of(PolicyKind::kTova, 13));
         planned.policy = std::make_unique<RowsPolicy>(observed);
         CompressorOptions options = shape.options();
-        options.rope = {.inv_freq = kInvFreq, .head_dim = 8, .magnitude = 3.0f};
+        const test::BackendArray<float> inv_freq(*backend, kInvFreq);
+        options.rope = {.inv_freq = inv_freq.data(), .pairs = 3, .head_dim = 8, .magnitude = 3.0f};
         PromptRun prompt(*backend, **cache, planned, options);
         const LayerOutcome outcome = prompt.run_layer(0, rows, chunk);
         const std::vector<double> mass = plain_mass(rows, shape.tokens, observed);
