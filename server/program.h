@@ -1,5 +1,5 @@
-// pyramidkv-server: configuration in, server out. All of the program but main(), so that a test can run it with a device
-// of its own.
+// pyramidkv-server: configuration in, server out. All of the program but main(), so that a test can run it with a
+// device of its own.
 #pragma once
 
 #include "server/app.h"
