@@ -74,14 +74,11 @@ bool run_out(const Model& model, int64_t n, int64_t failures) {
   EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
   EXPECT_EQ(engine->state(), came_to_it ? EngineState::kFailed : EngineState::kStopped);
   EXPECT_EQ(engine->failure().code(), came_to_it ? absl::StatusCode::kInternal : absl::StatusCode::kOk);
-  int told = 0;
   for (const auto& sink : sinks) {
     EXPECT_EQ(sink->ends, 1);
     if (sink->result.has_value()) continue;
-    ++told;
     EXPECT_EQ(sink->status.code(), sink->starts == 0 ? absl::StatusCode::kUnavailable : absl::StatusCode::kInternal);
   }
-  if (came_to_it) EXPECT_GT(told, 0);
   engine.reset();
   for (const auto& sink : sinks) EXPECT_EQ(sink.use_count(), 1);
   return came_to_it;
