@@ -15,7 +15,7 @@
 namespace pkv {
 
 // In place of a score.
-constexpr float kUnscored = std::numeric_limits<float>::quiet_NaN();     // none yet
+constexpr float kNoScore = std::numeric_limits<float>::quiet_NaN();      // none yet
 constexpr float kNeverEvicted = std::numeric_limits<float>::infinity();  // of sinks and pins
 
 // What entries are compared by.
@@ -28,7 +28,7 @@ enum class EntryRank : uint8_t {
 // The score of an entry when it comes.
 enum class NewEntryScore : uint8_t {
   kUnscored,
-  kZero,           // attention is added to it
+  kZero,  // attention is added to it
   kPosition,
   kHash,           // entry_hash()
   kKeyNorm,        // minus the length of its key
@@ -48,13 +48,13 @@ struct ScoredLanes {
 
 // A sequence of a step whose entries go: its new token and how entries are ranked.
 struct EvictingRow {
-  float* scores = nullptr;        // of all lanes of the sequence
-  int32_t* positions = nullptr;   // likewise
-  float* key_sums = nullptr;      // [layers * kv_heads, d] sums of unit-length keys: NewEntryScore::kKeySimilarity
-  uint64_t seed = 0;              // NewEntryScore::kHash
-  int32_t row = 0;                // of the step; its lanes are [row * kv_heads, (row + 1) * kv_heads) of every layer
-  int32_t position = 0;           // of the token
-  int32_t window = 1;             // newest tokens that stay, this one among them; at least 1
+  float* scores = nullptr;       // of all lanes of the sequence
+  int32_t* positions = nullptr;  // likewise
+  float* key_sums = nullptr;     // [layers * kv_heads, d] sums of unit-length keys: NewEntryScore::kKeySimilarity
+  uint64_t seed = 0;             // NewEntryScore::kHash
+  int32_t row = 0;               // of the step; its lanes are [row * kv_heads, (row + 1) * kv_heads) of every layer
+  int32_t position = 0;          // of the token
+  int32_t window = 1;            // newest tokens that stay, this one among them; at least 1
   EntryRank rank = EntryRank::kScore;
   NewEntryScore new_score = NewEntryScore::kUnscored;
 };

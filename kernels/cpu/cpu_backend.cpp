@@ -1,16 +1,13 @@
-// Memory, element by element operations and the wiring of the CPU backend.
+// Element by element operations and the wiring of the CPU backend.
 #include "kernels/cpu/cpu_backend.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cpu/lanes/evict.h"
 #include "kernels/cpu/lanes/select.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/status_macros.h"
@@ -18,15 +15,10 @@
 namespace pkv {
 namespace {
 
-constexpr size_t kPage = 4096;
 // An exponential, or the decoding of a packed weight, against an element read and written.
 constexpr int64_t kHeavyElement = 4;
 
 const PackedView& packed(const Weight& weight) { return static_cast<const PackedWeight&>(weight).view(); }
-
-std::byte* row_bytes(const TensorView& view, int64_t row) {
-  return static_cast<std::byte*>(view.data) + row * view.row_stride * static_cast<int64_t>(dtype_bytes(view.dtype));
-}
 
 }  // namespace
 
@@ -43,50 +35,6 @@ std::string CpuBackend::description() const {
                       pool_.threads() == 1 ? " thread" : " threads", exact_ ? "; float32 products" : "", ")");
 }
 
-// ---- memory
-
-absl::StatusOr<Tensor> CpuBackend::allocate(int64_t rows, int64_t cols, DType dtype) {
-  PKV_CHECK(rows >= 0 && cols >= 0, "extents of a tensor");
-  const auto out_of_memory = [&] {
-    return absl::ResourceExhaustedError(absl::StrCat("no memory for a tensor of ", rows, " x ", cols));
-  };
-  if (cols > 0 && rows > std::numeric_limits<int64_t>::max() / 8 / cols) return out_of_memory();
-  const size_t bytes = static_cast<size_t>(rows) * static_cast<size_t>(cols) * dtype_bytes(dtype);
-  const size_t alignment = bytes >= kPage ? kPage : 64;
-  void* memory = std::aligned_alloc(alignment, std::max(alignment, (bytes + alignment - 1) / alignment * alignment));
-  if (memory == nullptr) return out_of_memory();
-  return Tensor(std::shared_ptr<void>(memory, [](void* address) { std::free(address); }),
-                {memory, dtype, rows, cols, cols});
-}
-
-absl::StatusOr<std::shared_ptr<std::byte>> CpuBackend::allocate_lazy(size_t bytes) {
-  const size_t size = std::max(bytes, kPage);
-  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat("no address space for ", bytes, " bytes"));
-  }
-  return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory),
-                                    [size](std::byte* address) { munmap(address, size); });
-}
-
-void CpuBackend::upload(const TensorView& to, const void* from) {
-  const size_t bytes = static_cast<size_t>(to.cols) * dtype_bytes(to.dtype);
-  const auto* source = static_cast<const std::byte*>(from);
-  for (int64_t row = 0; row < to.rows; ++row) std::memcpy(row_bytes(to, row), source + row * bytes, bytes);
-}
-
-void CpuBackend::download(void* to, const TensorView& from) {
-  const size_t bytes = static_cast<size_t>(from.cols) * dtype_bytes(from.dtype);
-  auto* target = static_cast<std::byte*>(to);
-  for (int64_t row = 0; row < from.rows; ++row) std::memcpy(target + row * bytes, row_bytes(from, row), bytes);
-}
-
-void CpuBackend::copy(const TensorView& to, const TensorView& from) {
-  PKV_CHECK(to.rows == from.rows && to.cols == from.cols && to.dtype == from.dtype, "shapes of a copy");
-  const size_t bytes = static_cast<size_t>(from.cols) * dtype_bytes(from.dtype);
-  for (int64_t row = 0; row < from.rows; ++row) std::memcpy(row_bytes(to, row), row_bytes(from, row), bytes);
-}
-
 absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightSource& source) {
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> weight, pack_weight(source, arena_, pool_));
   return std::unique_ptr<Weight>(std::move(weight));
@@ -94,8 +42,8 @@ absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightS
 
 // ---- dense operations
 
-void CpuBackend::embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) {
-  parallel_for(pool_, static_cast<int64_t>(ids.size()), kHeavyElement * out.cols, [&](int64_t row) {
+void CpuBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
+  parallel_for(pool_, out.rows, kHeavyElement * out.cols, [&](int64_t row) {
     PKV_CHECK(ids[row] >= 0 && ids[row] < table.rows(), "token id");
     unpack_row(packed(table), ids[row], out.f32_row(row));
   });
@@ -115,14 +63,12 @@ void CpuBackend::add_bias(const TensorView& x, const TensorView& bias) {
   parallel_for(pool_, x.rows, x.cols, [&](int64_t row) { elementwise_.add(x.f32_row(row), bias.f32(), x.cols); });
 }
 
-void CpuBackend::rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) {
-  PKV_CHECK(static_cast<int64_t>(positions.size()) == x.rows, "a position per row");
-  rope_table_.prepare(positions, spec, pool_);
+void CpuBackend::rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) {
+  rope_table_.prepare({positions, static_cast<size_t>(x.rows)}, spec, pool_);
   const auto rotate = spec.pairing == RopePairing::kAdjacent ? elementwise_.rope_adjacent : elementwise_.rope_halves;
-  const auto pairs = static_cast<int32_t>(spec.inv_freq.size());
   const auto heads = static_cast<int32_t>(x.cols / spec.head_dim);
   parallel_for(pool_, x.rows, x.cols, [&](int64_t row) {
-    rotate(x.f32_row(row), rope_table_.cosines(row), rope_table_.sines(row), pairs, heads, spec.head_dim);
+    rotate(x.f32_row(row), rope_table_.cosines(row), rope_table_.sines(row), spec.pairs, heads, spec.head_dim);
   });
 }
 
@@ -138,8 +84,8 @@ void CpuBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
 
 // ---- cache, attention, observation, selection
 
-void CpuBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
-                          const KvView& kv, std::span<const RowSpan> spans, int32_t kv_heads) {
+void CpuBackend::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                          const RowSpans& spans, int32_t kv_heads) {
   attention_.write_kv(k, v, positions, kv, spans, kv_heads);
 }
 
@@ -180,6 +126,47 @@ void CpuBackend::key_similarity(const KvView& kv, int32_t first_lane, const Tens
 void CpuBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                            const RopeSpec& spec) {
   attention_.turn_keys(kv, first_lane, lanes, first_slot, delta, spec);
+}
+
+void CpuBackend::write_turned(const TurnedRows& rows, const RopeSpec& spec) {
+  RopeSpec turn = spec;
+  turn.magnitude = 1.0f;  // that was multiplied in when they turned first
+  turned_by_.assign(static_cast<size_t>(rows.rows), rows.delta);
+  turned_positions_.resize(turned_by_.size());
+  std::iota(turned_positions_.begin(), turned_positions_.end(), 0);
+  const RowSpan span{.first_row = 0, .rows = rows.rows, .first_lane = 0};
+  KvView kv = rows.kv;
+  for (int32_t layer = 0; layer < rows.layers; ++layer) {
+    const Lane* first = rows.kv.lanes + layer * rows.lanes_per_layer + rows.first_lane;
+    turned_lanes_.assign(first, first + rows.kv_heads);
+    for (Lane& lane : turned_lanes_) lane.write_slot = 0;
+    kv.lanes = turned_lanes_.data();
+    const int64_t at = int64_t{layer} * rows.rows;
+    copy(rows.turned, rows.keys.slice_rows(at, rows.rows));
+    rope(rows.turned, turned_by_.data(), turn);
+    write_kv(rows.turned, rows.values.slice_rows(at, rows.rows), turned_positions_.data(), kv, {&span, 1},
+             rows.kv_heads);
+  }
+}
+
+void CpuBackend::take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) {
+  cpu_take_columns(from, columns, out);
+}
+
+void CpuBackend::choose_slots(const EvictingStep& step) { cpu_choose_slots(step, pool_); }
+
+void CpuBackend::score_new_entries(const EvictingStep& step, const TensorView& k) {
+  cpu_score_new_entries(step, k, pool_);
+}
+
+void CpuBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) { cpu_add_scores(lanes, added, pool_); }
+
+void CpuBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {
+  cpu_set_scores(lanes, scores, newest, pool_);
+}
+
+void CpuBackend::order_entries(const ScoredLanes& lanes, const TensorView& order) {
+  cpu_order_entries(lanes, order, pool_);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& options) {

@@ -1,11 +1,12 @@
-// The reference backend's evictions while generating: which slot a new token takes, what it is scored by, and how scores
-// follow the attention.
+// The reference backend's evictions while generating: which slot a new token takes, what it is scored by, and how
+// scores follow the attention.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/entry_score.h"
 #include "kernels/reference/reference_backend.h"
 
 namespace pkv {
@@ -57,7 +58,7 @@ float first_score(const EvictingRow& row, int32_t layer, int32_t head) {
     case NewEntryScore::kKeySimilarity:
       break;
   }
-  return kUnscored;
+  return kNoScore;
 }
 
 double length_of(const float* vector, int64_t count) {
@@ -124,7 +125,7 @@ void ReferenceBackend::set_scores(const ScoredLanes& lanes, const TensorView& sc
     const int32_t entries = entries_before(lanes.lanes[g]);
     float* target = lanes.scores + lanes.lanes[g].first_score;
     for (int32_t slot = 0; slot < entries; ++slot) {
-      if (target[slot] != kNeverEvicted) target[slot] = slot < entries - newest ? scores.f32_row(g)[slot] : kUnscored;
+      if (target[slot] != kNeverEvicted) target[slot] = slot < entries - newest ? scores.f32_row(g)[slot] : kNoScore;
     }
   }
 }

@@ -8,7 +8,6 @@
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "server/cache/layer_lanes.h"
-#include "server/policy/fill.h"
 #include "server/policy/observed_attention.h"
 
 namespace pkv {
@@ -109,7 +108,7 @@ LayerView Compressor::layer_view(const KvView& kv, const TensorView& q, std::spa
 
 // H2O (arXiv 2306.14048, section 4): what every query so far has given to each key.
 void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t first_row) {
-  if (first_row == 0) fill(backend_, sums_.view(), 0);
+  if (first_row == 0) backend_.fill(sums_.view(), 0);
   std::vector<int32_t> visible;
   for (int32_t row = 0; row < q.rows; row += kRowsAtOnce) {
     const auto rows = static_cast<int32_t>(std::min<int64_t>(kRowsAtOnce, q.rows - row));
@@ -162,7 +161,6 @@ absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int3
     backend_.gather(lanes.kv(), head, columns, count, in_place ? head : heads + head);
     if (in_place) cut.cache.shrink(cut.from, layer, head, count);
   }
-  backend_.sync();
   return absl::OkStatus();
 }
 
@@ -237,10 +235,10 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, c
   std::vector<float> state(static_cast<size_t>(policy_.lane_state_floats(options_.geometry.head_dim)));
   std::vector<float> kept_scores;
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
-    if (known > 0) backend_.download(columns.data(), scores.slice_rows(head, 1).slice_cols(0, known));
+    if (known > 0) backend_.fetch({columns.data(), scores.slice_rows(head, 1).slice_cols(0, known)});
     if (!state.empty()) {
-      backend_.download(state.data(),
-                        scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size())));
+      backend_.fetch(
+          {state.data(), scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size()))});
     }
     const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
     kept_scores.clear();

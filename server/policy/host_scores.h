@@ -12,7 +12,7 @@ namespace pkv {
 template <typename Function>
 void map_scores(Backend& backend, const TensorView& view, Function&& f) {
   std::vector<float> values(static_cast<size_t>(view.rows * view.cols));
-  backend.download(values.data(), view);
+  backend.fetch({values.data(), view});
   for (int64_t g = 0; g < view.rows; ++g) {
     for (int64_t j = 0; j < view.cols; ++j) {
       float& value = values[static_cast<size_t>(g * view.cols + j)];
@@ -20,7 +20,6 @@ void map_scores(Backend& backend, const TensorView& view, Function&& f) {
     }
   }
   backend.upload(view, values.data());
-  backend.sync();  // `values` goes out of scope
 }
 
 // view[g, j] = f(g, j), whatever was there.
@@ -32,7 +31,6 @@ void make_scores(Backend& backend, const TensorView& view, Function&& f) {
     for (int64_t j = 0; j < view.cols; ++j) values.push_back(f(static_cast<int32_t>(g), static_cast<int32_t>(j)));
   }
   backend.upload(view, values.data());
-  backend.sync();  // `values` goes out of scope
 }
 
 }  // namespace pkv

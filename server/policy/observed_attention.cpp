@@ -1,8 +1,6 @@
 // Two passes over the keys: the rows' log-sum-exps, and the mass in every column.
 #include "server/policy/observed_attention.h"
 
-#include "server/policy/fill.h"
-
 namespace pkv {
 
 void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {
@@ -18,7 +16,7 @@ void add_observed_attention(const LayerView& layer, const TensorView& lse, const
 }
 
 void sum_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {
-  fill(*layer.backend, sums, 0.0f);
+  layer.backend->fill(sums, 0.0f);
   add_observed_attention(layer, lse, sums);
 }
 

@@ -25,22 +25,27 @@ class ForwardingBackend : public Backend {
 
   absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
   absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;
+  absl::StatusOr<Staged> allocate_staged(size_t bytes) override;
+  void commit(const Staged& staged, size_t offset, size_t bytes) override;
   void upload(const TensorView& to, const void* from) override;
-  void download(void* to, const TensorView& from) override;
+  void fill(const TensorView& to, float value) override;
   void copy(const TensorView& to, const TensorView& from) override;
+  using Backend::fetch;
+  void fetch(std::span<const Fetch> reads) override;
   void sync() override;
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
 
-  void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) override;
+  void embed(const Weight& table, const int32_t* ids, const TensorView& out) override;
   void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
   void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
   void add_bias(const TensorView& x, const TensorView& bias) override;
-  void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
+  void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
   void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
-  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
-                std::span<const RowSpan> spans, int32_t kv_heads) override;
+  void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) override;
+  void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                const RowSpans& spans, int32_t kv_heads) override;
   void attend(const AttendArgs& args) override;
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
@@ -54,6 +59,14 @@ class ForwardingBackend : public Backend {
                       const TensorView& cosines) override;
   void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                  const RopeSpec& spec) override;
+  void write_turned(const TurnedRows& rows, const RopeSpec& spec) override;
+
+  void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) override;
+  void choose_slots(const EvictingStep& step) override;
+  void score_new_entries(const EvictingStep& step, const TensorView& k) override;
+  void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
+  void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order) override;
 
  protected:
   // Around every operation, uploads, fetches and sync() included: it is done where `forward` is called. `operation` is

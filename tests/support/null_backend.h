@@ -1,9 +1,9 @@
 // A machine that computes nothing, and a model of any shape on it: scheduler, admission, cache, policies and eviction
 // run as they are, at the speed of their own bookkeeping.
 //
-// Real are memory, copies, the positions that write_kv() and gather() record, and select_top(). Dense operations and
-// attention leave their outputs as they were, which for fresh memory is zeros. Scores are made up from row and column,
-// so that selections are neither sorted nor all alike.
+// Real are memory, copies, the positions that write_kv() and gather() record, select_top(), and which entries are
+// evicted. Dense operations and attention leave their outputs as they were, which for fresh memory is zeros. Scores are
+// made up from row and column, so that selections are neither sorted nor all alike.
 #pragma once
 
 #include <array>
@@ -13,34 +13,29 @@
 #include <string_view>
 #include <vector>
 
-#include "kernels/backend.h"
+#include "kernels/reference/reference_backend.h"
 #include "server/model/model.h"
 
 namespace pkv::test {
 
-class NullBackend final : public Backend {
+class NullBackend final : public HostBackend {
  public:
   std::string_view name() const override { return "null"; }
   std::string description() const override { return "null (computes nothing)"; }
 
   absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
-  absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;
-  void upload(const TensorView& to, const void* from) override;
-  void download(void* to, const TensorView& from) override;
-  void copy(const TensorView& to, const TensorView& from) override;
-  void sync() override {}
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
 
-  void embed(const Weight&, std::span<const int32_t>, const TensorView&) override {}
+  void embed(const Weight&, const int32_t*, const TensorView&) override {}
   void rms_norm(const TensorView&, const TensorView&, float, const TensorView&) override {}
   void linear(const TensorView&, const Weight&, bool, Phase, const TensorView&) override {}
   void add_bias(const TensorView&, const TensorView&) override {}
-  void rope(const TensorView&, std::span<const int32_t>, const RopeSpec&) override {}
+  void rope(const TensorView&, const int32_t*, const RopeSpec&) override {}
   void silu_mul(const TensorView&, const TensorView&) override {}
   void log_sum_exp(const TensorView&, const TensorView&) override {}
 
-  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
-                std::span<const RowSpan> spans, int32_t kv_heads) override;
+  void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                const RowSpans& spans, int32_t kv_heads) override;
   void attend(const AttendArgs&) override {}
   void row_lse(const ObserveArgs&, const TensorView&) override {}
   void column_mass(const ObserveArgs&, const TensorView&, const TensorView&, const TensorView&) override {}
@@ -52,8 +47,25 @@ class NullBackend final : public Backend {
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
   void turn_keys(const KvView&, int32_t, int32_t, int32_t, int32_t, const RopeSpec&) override {}
+  void write_turned(const TurnedRows&, const RopeSpec&) override {}
+
+  void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) override {
+    evictions_.take_columns(from, columns, out);
+  }
+  void choose_slots(const EvictingStep& step) override { evictions_.choose_slots(step); }
+  void score_new_entries(const EvictingStep& step, const TensorView& k) override {
+    evictions_.score_new_entries(step, k);
+  }
+  void add_scores(const ScoredLanes&, const TensorView&) override {}
+  void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override {
+    evictions_.set_scores(lanes, scores, newest);
+  }
+  void order_entries(const ScoredLanes& lanes, const TensorView& order) override {
+    evictions_.order_entries(lanes, order);
+  }
 
  private:
+  ReferenceBackend evictions_;
   std::vector<int32_t> moved_;  // reused by select_top() and gather()
 };
 
@@ -64,8 +76,8 @@ class NullModel final : public Model {
 
   const ModelShape& shape() const override { return shape_; }
   size_t weight_bytes() const override { return 0; }
-  RopeSpec rope() const override { return {.inv_freq = inv_freq_, .head_dim = shape_.head_dim}; }
-  void embed(std::span<const int32_t>, const TensorView&) const override {}
+  RopeSpec rope() const override { return {.inv_freq = inv_freq_.data(), .pairs = 1, .head_dim = shape_.head_dim}; }
+  void embed(const int32_t*, const TensorView&) const override {}
   void run_layer(const StepPlan& plan, int32_t layer, const TensorView& x, StepScratch& scratch,
                  int32_t outputs) const override;
   void logits(const TensorView&, Phase, const TensorView&, const TensorView&) const override {}

@@ -10,6 +10,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/entry_score.h"
 
 namespace pkv {
 namespace {
@@ -110,7 +111,7 @@ float score_without_key(const EvictingRow& row, int32_t layer, int32_t head) {
     case NewEntryScore::kHash:
       return entry_hash(row.seed, layer, head, row.position);
     default:
-      return kUnscored;
+      return kNoScore;
   }
 }
 
@@ -192,9 +193,10 @@ void cpu_set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t 
     const int32_t scored = std::max(0, entries - newest);
     float* target = lanes.scores + lanes.lanes[g].first_score;
     const float* made = scores.f32_row(g);
-    for (int32_t slot = 0; slot < scored; ++slot) target[slot] = target[slot] == kNeverEvicted ? target[slot] : made[slot];
+    for (int32_t slot = 0; slot < scored; ++slot)
+      target[slot] = target[slot] == kNeverEvicted ? target[slot] : made[slot];
     std::replace_if(
-        target + scored, target + entries, [](float score) { return score != kNeverEvicted; }, kUnscored);
+        target + scored, target + entries, [](float score) { return score != kNeverEvicted; }, kNoScore);
   });
 }
 
