@@ -2,7 +2,6 @@
 #include "server/policy/compressor.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "kernels/check.h"
@@ -231,19 +230,17 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, c
   const int32_t known = !scored                                  ? 0
                         : scoring == DecodeScoring::kAtIntervals ? std::max(0, tokens - plan_.window_tokens)
                                                                  : tokens;
-  std::vector<float> columns(static_cast<size_t>(tokens), std::numeric_limits<float>::quiet_NaN());
-  std::vector<float> state(static_cast<size_t>(policy_.lane_state_floats(options_.geometry.head_dim)));
-  std::vector<float> kept_scores;
-  for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
-    if (known > 0) backend_.fetch({columns.data(), scores.slice_rows(head, 1).slice_cols(0, known)});
-    if (!state.empty()) {
-      backend_.fetch(
-          {state.data(), scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size()))});
-    }
-    const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
-    kept_scores.clear();
-    for (const int32_t column : kept) kept_scores.push_back(columns[static_cast<size_t>(column)]);
-    evictor.set_lane(layer, head, kept, kept_scores, state);
+  std::vector<int32_t> counts;
+  for (size_t head = 0; head < selection.kept.size(); ++head) {
+    counts.push_back(static_cast<int32_t>(selection.kept[head].size()));
+    backend_.upload(scratch.kept.view().slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, counts.back()),
+                    selection.kept[head].data());
+  }
+  evictor.set_layer(
+      layer,
+      {.tokens = tokens, .counts = counts, .kept = scratch.kept.view(), .scores = scores, .scored = known});
+  if (const int64_t state = policy_.lane_state_floats(options_.geometry.head_dim); state > 0) {
+    backend_.copy(evictor.lane_states(layer), scratch.state.view().slice_cols(0, state));
   }
   if (scoring != DecodeScoring::kAtIntervals) return;
   const TensorView ring = evictor.ring(layer);

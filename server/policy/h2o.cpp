@@ -32,11 +32,11 @@ class H2oPolicy : public CachePolicy {
     layer.backend->copy(buffers.scores, buffers.mass);
     if (params_.h2o_score == H2oScore::kSum) return;
     map_scores(*layer.backend, buffers.scores,
-               [&](int32_t, int32_t slot, float sum) { return decode_rank(sum, layer.tokens - slot); });
+               [&](int32_t, int32_t slot, float sum) { return sum / static_cast<float>(layer.tokens - slot); });
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kEveryStep; }
-  float decode_rank(float score, int32_t queries) const override {
-    return params_.h2o_score == H2oScore::kMean ? score / static_cast<float>(queries) : score;
+  DecodeRule decode_rule() const override {
+    const bool mean = params_.h2o_score == H2oScore::kMean;
+    return {.new_score = NewEntryScore::kZero, .rank = mean ? EntryRank::kScorePerQuery : EntryRank::kScore};
   }
 
  private:

@@ -26,8 +26,7 @@ class RandomPolicy : public CachePolicy {
     make_scores(*layer.backend, buffers.scores,
                 [&](int32_t kv_head, int32_t slot) { return draw(layer.layer, kv_head, slot); });
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
-  float entry_score(const NewEntry& entry) const override { return draw(entry.layer, entry.kv_head, entry.position); }
+  DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kHash, .seed = params_.seed}; }
 
  private:
   // In [0, 1), of 24 bits, which a float holds exactly.
