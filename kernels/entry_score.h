@@ -30,8 +30,7 @@ constexpr uint64_t splitmix64(uint64_t state) {
 
 // In [0, 1), of 24 bits, which a float holds exactly. Depends on the seed and the entry's place alone.
 constexpr float entry_hash(uint64_t seed, int32_t layer, int32_t kv_head, int32_t position) {
-  const uint64_t lane =
-      splitmix64(splitmix64(seed) ^ static_cast<uint64_t>(layer)) ^ static_cast<uint64_t>(kv_head);
+  const uint64_t lane = splitmix64(splitmix64(seed) ^ static_cast<uint64_t>(layer)) ^ static_cast<uint64_t>(kv_head);
   const uint64_t bits = splitmix64(splitmix64(lane) ^ static_cast<uint64_t>(position)) >> 40;
   return static_cast<float>(bits) * 0x1p-24f;
 }

@@ -33,11 +33,11 @@ class CacheRelative {
 
   // Rows [first_row, first_row + k.rows) of the prompt have gone through the layer: k, v [rows, Hkv * d], k rotated.
   void capture(int32_t layer, const TensorView& k, const TensorView& v, int32_t first_row);
-  // The next token is to be written, its lanes holding `length` entries with it. Returns the position by which its query
-  // and key are to be rotated.
+  // The next token is to be written, its lanes holding `length` entries with it. Returns the position by which its
+  // query and key are to be rotated.
   int32_t begin_token(int32_t length);
-  // Before it is written: moves the keys where they have to go for it. The sinks lie in slots 0.. of every lane. Lanes of
-  // layer l in `kv`: l * lanes_per_layer + first_lane + kv_head.
+  // Before it is written: moves the keys where they have to go for it. The sinks lie in slots 0.. of every lane. Lanes
+  // of layer l in `kv`: l * lanes_per_layer + first_lane + kv_head.
   void move_keys(const KvView& kv, int32_t first_lane, int32_t lanes_per_layer);
 
  private:

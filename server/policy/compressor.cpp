@@ -237,8 +237,7 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, c
                     selection.kept[head].data());
   }
   evictor.set_layer(
-      layer,
-      {.tokens = tokens, .counts = counts, .kept = scratch.kept.view(), .scores = scores, .scored = known});
+      layer, {.tokens = tokens, .counts = counts, .kept = scratch.kept.view(), .scores = scores, .scored = known});
   if (const int64_t state = policy_.lane_state_floats(options_.geometry.head_dim); state > 0) {
     backend_.copy(evictor.lane_states(layer), scratch.state.view().slice_cols(0, state));
   }

@@ -196,8 +196,7 @@ class UpdateScoresCase : public EvictionCase {
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     auto state = make_state(backend);
     auto random = rng();
-    state->input =
-        CaseTensor(backend, random_matrix(random, spec().kv_heads, spec().entries + 5), Placement::kStrided);
+    state->input = CaseTensor(backend, random_matrix(random, spec().kv_heads, spec().entries + 5), Placement::kStrided);
     const auto run = [this, state, &backend] {
       if (update_ == Update::kAdd) return backend.add_scores(scored_lanes(*state), state->input.view());
       backend.set_scores(scored_lanes(*state), state->input.view(), spec().window);

@@ -10,6 +10,7 @@
 
 #include "kernels/reference/reference_backend.h"
 #include "server/cache/layer_lanes.h"
+#include "tests/unit/policy/step_lanes.h"
 
 namespace pkv {
 namespace {
@@ -93,8 +94,11 @@ class RelativeSequence {
 
  private:
   static RopeSpec rope(float magnitude) {
-    return {
-        .inv_freq = kInvFreq, .pairing = RopePairing::kHalves, .head_dim = kGeometry.head_dim, .magnitude = magnitude};
+    return {.inv_freq = kInvFreq,
+            .pairs = static_cast<int32_t>(std::size(kInvFreq)),
+            .pairing = RopePairing::kHalves,
+            .head_dim = kGeometry.head_dim,
+            .magnitude = magnitude};
   }
   Row row() {
     Row result;
@@ -109,7 +113,7 @@ class RelativeSequence {
   Tensor rotated(const Row& values, int32_t position) {
     auto tensor = backend_.allocate(1, kWidth, DType::kF32);
     backend_.upload(tensor->view(), values.data());
-    backend_.rope(tensor->view(), std::span(&position, 1), rope(1.25f));
+    backend_.rope(tensor->view(), &position, rope(1.25f));
     return *std::move(tensor);
   }
   static Row key_of(const Tensor& keys, int32_t head) {
@@ -153,7 +157,7 @@ class RelativeSequence {
       relative_->capture(layer, key.view(), key.view(), i);
       if (slot == length() || slots_[static_cast<size_t>(slot)] != i) continue;
       for (Lane& lane : lanes.lanes()) lane.write_slot = slot;
-      backend_.write_kv(key.view(), key.view(), std::span(&i, 1), lanes.kv(), {&span, 1}, kGeometry.kv_heads);
+      backend_.write_kv(key.view(), key.view(), &i, lanes.kv(), {&span, 1}, kGeometry.kv_heads);
       ++slot;
     }
   }

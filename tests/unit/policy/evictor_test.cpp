@@ -101,7 +101,7 @@ class EvictorTest : public testing::Test {
         lanes.push_back(draw_lane(policy, shape, policy.plan.lane_budgets[at], scored));
         plain.start_lane(layer, head, lanes.back());
       }
-      sequence.start_layer(layer, lanes);
+      sequence.start_layer(layer, shape.prompt_tokens, lanes);
       if (!at_intervals) continue;
       std::vector<std::vector<float>> rows;
       for (int32_t row = 0; row < policy.plan.window_tokens; ++row) {
@@ -129,7 +129,7 @@ class EvictorTest : public testing::Test {
   // One lane of one head, its entries given; the positions of the entries that go for the next tokens, in order.
   std::vector<int32_t> gone(const Planned& policy, const Shape& shape, const LaneStart& start, int32_t tokens) {
     EvictingSequence sequence(*backend_, policy, options_of(shape));
-    sequence.start_layer(0, {start});
+    sequence.start_layer(0, shape.prompt_tokens, {start});
     std::vector<int32_t> result;
     std::vector<int32_t> before = sequence.positions(0, 0);
     for (int32_t token = 0; token < tokens; ++token) {
