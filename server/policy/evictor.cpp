@@ -249,11 +249,7 @@ void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, Compr
     view.layer = layer;
     view.tokens = entries;
     // Each query sees the entries up to its own, which are the newest of the lane but for the token's own slot.
-    std::vector<int32_t> visible;
-    for (int64_t row = 0; row < queries.rows; ++row) {
-      visible.push_back(entries - static_cast<int32_t>(queries.rows - 1 - row));
-    }
-    view.visible = visible;
+    view.unseen = static_cast<int32_t>(queries.rows) - 1 + (like.grows ? 1 : 0);
     const TensorView scores = scratch.scores.view().slice_rows(0, run.heads).slice_cols(0, entries);
     policy_.score(view, {.lse = query_heads(lse_.view().slice_rows(0, queries.rows), run, 1),
                          .sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
@@ -280,7 +276,6 @@ void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScra
   for (LaneRun run = lane_run(layer, 0); run.heads > 0; run = lane_run(layer, run.first_head + run.heads)) {
     LayerView view = run_view(token.kv, token.first_lane, run, token.q);
     view.tokens = lane(layer, run.first_head).length;
-    view.visible = {&view.tokens, 1};
     const TensorView sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, view.tokens);
     const TensorView mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, view.tokens);
     sum_observed_attention(view, query_heads(lse_.view(), run, 1), sums);

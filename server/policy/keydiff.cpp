@@ -3,7 +3,6 @@
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
-#include "server/policy/host_scores.h"
 
 namespace pkv {
 namespace {
@@ -17,7 +16,7 @@ class KeyDiffPolicy : public CachePolicy {
   // scores[g, j] = minus the cosine of key j to the sum of the unit-length keys, which is the lane's state.
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
     layer.backend->key_similarity(layer.kv, layer.first_lane, buffers.lane_state, buffers.scores);
-    map_scores(*layer.backend, buffers.scores, [](int32_t, int32_t, float cosine) { return -cosine; });
+    layer.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
   }
   // A new key is added to the sum, as if it had been there when the prompt was scored, and compared with that.
   DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kKeySimilarity}; }
