@@ -33,6 +33,7 @@
 #include "absl/status/statusor.h"
 #include "kernels/entry_format.h"
 #include "kernels/entry_score.h"
+#include "kernels/eviction.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
 #include "kernels/tensor.h"
@@ -117,6 +118,19 @@ struct ObserveArgs {
 struct Fetch {
   void* to = nullptr;
   TensorView from;
+};
+
+// Rows at the beginning of every lane of a sequence, in all its layers, whose keys are to stand elsewhere.
+struct TurnedRows {
+  TensorView keys, values;  // [layers * rows, Hkv * d] as they were written first, layer after layer
+  TensorView turned;        // [rows, Hkv * d] room for one layer's
+  int32_t rows = 0;         // S
+  int32_t delta = 0;        // positions by which the keys are turned further
+  KvView kv;                // KV head g of layer l: kv.lanes[l * lanes_per_layer + first_lane + g]
+  int32_t first_lane = 0;
+  int32_t lanes_per_layer = 0;
+  int32_t layers = 0;
+  int32_t kv_heads = 0;
 };
 
 enum class PoolKind : uint8_t { kNone, kMax, kAvg };     // Max pads with -inf, Avg with zeros that count
@@ -268,6 +282,26 @@ class Backend {
   // + delta.
   virtual void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                          const RopeSpec& spec) = 0;
+  // Writes the rows to the slots [0, S) of every lane, slot == position, their keys turned as turn_keys() does.
+  virtual void write_turned(const TurnedRows& rows, const RopeSpec& spec) = 0;
+
+  // ---- evictions while generating (eviction.h)
+  // out[r, i] = from[r, columns[r, i]]. from [rows, n], columns i32 and out [rows, count].
+  virtual void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) = 0;
+  // The slot of every sequence's new token in all its lanes: write_slot where that is kChosenByEviction; and there the
+  // token's position and, where no key is needed for it, score (kNoScore where one is).
+  virtual void choose_slots(const EvictingStep& step) = 0;
+  // The scores that need the tokens' keys, k [R, Hkv * d] of the step's rows in this one layer, rotated. Products and
+  // sums in float64, element after element.
+  virtual void score_new_entries(const EvictingStep& step, const TensorView& k) = 0;
+  // scores += added[lane, slot] for every entry. added [lanes, >= length].
+  virtual void add_scores(const ScoredLanes& lanes, const TensorView& added) = 0;
+  // Before the step's token: the entries but the newest `newest` get scores[lane, slot], these none, and what never
+  // goes keeps that. scores [lanes, >= entries - newest].
+  virtual void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) = 0;
+  // Before the step's token: puts scores and positions into the order of the positions; order[lane, i] is the slot
+  // whose entry has to come to slot i < counts[lane]. order i32 [lanes, >= entries], counts i32 [1, lanes].
+  virtual void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) = 0;
 };
 
 // How a backend is to be made.

@@ -14,6 +14,9 @@ namespace pkv {
 // A format of cache entries: the number of its row in entry_format.h.
 enum class KvDtype : uint8_t { kF16, kF32 };
 
+// In place of a write slot: an entry goes, and Backend::choose_slots() says which.
+constexpr int32_t kChosenByEviction = -1;
+
 // One lane as one step sees it. Slot s lies in page page_ids[first_page + s / slots], place s % slots.
 //
 // A step appends a sequence's rows in order, so causality needs no mask: its row i (0-based) is written to slot
@@ -24,6 +27,7 @@ struct Lane {
   int32_t length = 0;      // slots in use once this step's rows are written
   int32_t write_slot = 0;
   int32_t visible = 0;
+  int32_t first_score = 0;  // of a lane whose entries go while generating: where their scores begin (eviction.h)
   KvDtype dtype = KvDtype::kF16;
 };
 

@@ -2,10 +2,12 @@
 #include "kernels/cpu/cpu_backend.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/cpu/lanes/evict.h"
 #include "kernels/cpu/lanes/select.h"
 #include "kernels/cpu/parallel.h"
 #include "kernels/status_macros.h"
@@ -161,6 +163,47 @@ void CpuBackend::key_similarity(const KvView& kv, int32_t first_lane, const Tens
 void CpuBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                            const RopeSpec& spec) {
   attention_.turn_keys(kv, first_lane, lanes, first_slot, delta, spec);
+}
+
+void CpuBackend::write_turned(const TurnedRows& rows, const RopeSpec& spec) {
+  RopeSpec turn = spec;
+  turn.magnitude = 1.0f;  // that was multiplied in when they turned first
+  turned_by_.assign(static_cast<size_t>(rows.rows), rows.delta);
+  turned_positions_.resize(turned_by_.size());
+  std::iota(turned_positions_.begin(), turned_positions_.end(), 0);
+  const RowSpan span{.first_row = 0, .rows = rows.rows, .first_lane = 0};
+  KvView kv = rows.kv;
+  for (int32_t layer = 0; layer < rows.layers; ++layer) {
+    const Lane* first = rows.kv.lanes + layer * rows.lanes_per_layer + rows.first_lane;
+    turned_lanes_.assign(first, first + rows.kv_heads);
+    for (Lane& lane : turned_lanes_) lane.write_slot = 0;
+    kv.lanes = turned_lanes_.data();
+    const int64_t at = int64_t{layer} * rows.rows;
+    copy(rows.turned, rows.keys.slice_rows(at, rows.rows));
+    rope(rows.turned, turned_by_.data(), turn);
+    write_kv(rows.turned, rows.values.slice_rows(at, rows.rows), turned_positions_.data(), kv, {&span, 1},
+             rows.kv_heads);
+  }
+}
+
+void CpuBackend::take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) {
+  cpu_take_columns(from, columns, out);
+}
+
+void CpuBackend::choose_slots(const EvictingStep& step) { cpu_choose_slots(step, pool_); }
+
+void CpuBackend::score_new_entries(const EvictingStep& step, const TensorView& k) {
+  cpu_score_new_entries(step, k, pool_);
+}
+
+void CpuBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) { cpu_add_scores(lanes, added, pool_); }
+
+void CpuBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {
+  cpu_set_scores(lanes, scores, newest, pool_);
+}
+
+void CpuBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
+  cpu_order_entries(lanes, order, counts, pool_);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& options) {

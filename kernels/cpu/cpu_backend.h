@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/cpu/attention/attention.h"
@@ -58,6 +59,14 @@ class CpuBackend final : public HostBackend {
                       const TensorView& cosines) override;
   void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                  const RopeSpec& spec) override;
+  void write_turned(const TurnedRows& rows, const RopeSpec& spec) override;
+
+  void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) override;
+  void choose_slots(const EvictingStep& step) override;
+  void score_new_entries(const EvictingStep& step, const TensorView& k) override;
+  void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
+  void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
 
  private:
   CpuPaths paths_;
@@ -68,6 +77,8 @@ class CpuBackend final : public HostBackend {
   CpuAttention attention_;
   RopeTable rope_table_;
   RopeTable turn_table_;  // one row, of turn_rows()
+  std::vector<int32_t> turned_by_, turned_positions_;  // [rows] of write_turned()
+  std::vector<Lane> turned_lanes_;
   WeightArena arena_;
 };
 

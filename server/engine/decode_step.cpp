@@ -21,7 +21,7 @@ absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on
     placed_.clear();
     angles_.clear();
     for (size_t i = first; i < end; ++i) {
-      const absl::StatusOr<int32_t> angle = rows[i].lanes->place_token(rows[i].position, shared_.compressor_scratch);
+      const absl::StatusOr<int32_t> angle = rows[i].lanes->place_token(rows[i].position);
       if (!angle.ok()) {
         on_failure(i, angle.status());
         continue;
@@ -36,6 +36,7 @@ absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on
 
 absl::Status DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits) {
   plan(rows);
+  make_room(rows);
   const TensorView x = x_.rows(plan_.rows());
   shared_.model.embed(plan_.token_ids.data(), x);
   for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
@@ -70,26 +71,47 @@ void DecodeStep::plan(std::span<const DecodeRow> rows) {
   }
   plan_.angles = angles_;
   plan_.first_layer = 0;
-  plan_.layer_lanes.resize(static_cast<size_t>(shape.layers));
+  plan_.lanes_per_layer = plan_.rows() * shape.kv_heads;
+  plan_.lanes.clear();
   plan_.page_ids.clear();
   plan_.cache = shared_.cache.base_view();
   for (int32_t layer = 0; layer < shape.layers; ++layer) {
-    std::vector<Lane>& lanes = plan_.layer_lanes[static_cast<size_t>(layer)];
-    lanes.clear();
-    for (const size_t i : placed_) rows[i].lanes->view_token(layer, lanes, plan_.page_ids);
+    for (const size_t i : placed_) rows[i].lanes->view_token(layer, plan_.lanes, plan_.page_ids);
   }
+}
+
+EvictingStep DecodeStep::evicting_step(int32_t first_layer, int32_t layers) const {
+  return {.rows = evicting_.data(),
+          .count = static_cast<int32_t>(evicting_.size()),
+          .lanes = plan_.view(first_layer).lanes,
+          .lanes_per_layer = plan_.lanes_per_layer,
+          .first_layer = first_layer,
+          .layers = layers,
+          .kv_heads = shared_.model.shape().kv_heads};
+}
+
+void DecodeStep::make_room(std::span<const DecodeRow> rows) {
+  evicting_.clear();
+  for (size_t i = 0; i < placed_.size(); ++i) {
+    SequenceLanes& lanes = *rows[placed_[i]].lanes;
+    lanes.prepare(plan_.view(0), plan_.spans[i].first_lane, plan_.lanes_per_layer, shared_.compressor_scratch);
+    if (lanes.evictor() != nullptr) evicting_.push_back(lanes.evictor()->evicting_row(static_cast<int32_t>(i)));
+  }
+  keys_scored_ =
+      std::any_of(evicting_.begin(), evicting_.end(), [](const EvictingRow& row) { return needs_key(row.new_score); });
+  if (!evicting_.empty()) shared_.model.backend().choose_slots(evicting_step(0, shared_.model.shape().layers));
 }
 
 void DecodeStep::observe(std::span<const DecodeRow> rows, int32_t layer) {
   const KvView kv = plan_.view(layer);
+  if (keys_scored_) {
+    shared_.model.backend().score_new_entries(evicting_step(layer, 1), shared_.scratch.k.rows(plan_.rows()));
+  }
   for (size_t i = 0; i < placed_.size(); ++i) {
     const auto row = static_cast<int64_t>(i);
-    rows[placed_[i]].lanes->observe(layer,
-                                    {.q = shared_.scratch.q.view().slice_rows(row, 1),
-                                     .k = shared_.scratch.k.view().slice_rows(row, 1),
-                                     .kv = kv,
-                                     .first_lane = plan_.spans[i].first_lane},
-                                    shared_.compressor_scratch);
+    rows[placed_[i]].lanes->observe(
+        layer, {.q = shared_.scratch.q.view().slice_rows(row, 1), .kv = kv, .first_lane = plan_.spans[i].first_lane},
+        shared_.compressor_scratch);
   }
 }
 

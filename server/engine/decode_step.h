@@ -47,13 +47,18 @@ class DecodeStep {
   explicit DecodeStep(const Shared& shared) : shared_(shared) {}
   absl::Status run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits);
   void plan(std::span<const DecodeRow> rows);
+  // Every lane of the step gets the slot of its new entry.
+  void make_room(std::span<const DecodeRow> rows);
+  EvictingStep evicting_step(int32_t first_layer, int32_t layers) const;
   void observe(std::span<const DecodeRow> rows, int32_t layer);
 
   Shared shared_;
-  Tensor x_;                     // [rows, D]
-  StepPlan plan_;                // reused from step to step
-  std::vector<size_t> placed_;   // rows of the call that take part
-  std::vector<int32_t> angles_;  // of them
+  Tensor x_;                           // [rows, D]
+  StepPlan plan_;                      // reused from step to step
+  std::vector<EvictingRow> evicting_;  // rows of the plan whose entries go
+  bool keys_scored_ = false;           // some of them by their keys
+  std::vector<size_t> placed_;         // rows of the call that take part
+  std::vector<int32_t> angles_;        // of them
 };
 
 }  // namespace pkv

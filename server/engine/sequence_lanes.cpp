@@ -54,25 +54,32 @@ std::span<int32_t> SequenceLanes::layer_slots(int32_t layer) {
   return std::span(slots_).subspan(static_cast<size_t>(layer) * heads, heads);
 }
 
-absl::StatusOr<int32_t> SequenceLanes::place_token(int32_t position, CompressorScratch& scratch) {
+absl::StatusOr<int32_t> SequenceLanes::place_token(int32_t position) {
   const CacheGeometry& geometry = cache_.geometry();
+  if (evictor_) evictor_->begin_token(position);
   for (int32_t layer = 0; layer < geometry.layers; ++layer) {
     const std::span<int32_t> slots = layer_slots(layer);
-    if (evictor_) {
-      evictor_->choose_slots(cache_, id_, layer, position, scratch, slots);
-    } else {
-      for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-        slots[static_cast<size_t>(head)] = cache_.length(id_, layer, head);
-      }
+    for (int32_t head = 0; head < geometry.kv_heads; ++head) {
+      const bool grows = !evictor_ || evictor_->grows(layer, head);
+      slots[static_cast<size_t>(head)] = grows ? cache_.length(id_, layer, head) : 0;
     }
     PKV_RETURN_IF_ERROR(cache_.place_token(id_, layer, slots));
   }
-  return relative_ ? relative_->begin_token(cache_, id_, cache_.length(id_, 0, 0)) : position;
+  return relative_ ? relative_->begin_token(cache_.length(id_, 0, 0)) : position;
 }
 
 void SequenceLanes::view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const {
   const auto heads = static_cast<size_t>(cache_.geometry().kv_heads);
   cache_.view_token(id_, layer, std::span(slots_).subspan(static_cast<size_t>(layer) * heads, heads), lanes, page_ids);
+  if (evictor_) evictor_->mark(layer, std::span(lanes).last(heads));
+}
+
+void SequenceLanes::prepare(const KvView& kv, int32_t first_lane, int32_t lanes_per_layer, CompressorScratch& scratch) {
+  const int32_t layers = cache_.geometry().layers;
+  for (int32_t layer = 0; layer < layers && evictor_; ++layer) {
+    evictor_->refresh(layer, kv, layer * lanes_per_layer + first_lane, scratch);
+  }
+  if (relative_) relative_->move_keys(kv, first_lane, lanes_per_layer);
 }
 
 void SequenceLanes::observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch) {

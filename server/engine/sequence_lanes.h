@@ -49,9 +49,13 @@ class SequenceLanes {
 
   // Room for the token at `position` in every lane. Returns the position to rotate it by. RESOURCE_EXHAUSTED where the
   // pool has no page, which a reservation excludes.
-  absl::StatusOr<int32_t> place_token(int32_t position, CompressorScratch& scratch);
-  // The layer's lanes as the step sees them that writes this token, as KvCache::view().
+  absl::StatusOr<int32_t> place_token(int32_t position);
+  // The layer's lanes as the step sees them that writes this token, as KvCache::view(); where an entry has to go for it
+  // Backend::choose_slots() names the slot.
   void view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const;
+  // Moves and scores entries where that is due for this token. Lanes of layer l in the step: l * lanes_per_layer +
+  // first_lane + kv_head.
+  void prepare(const KvView& kv, int32_t first_lane, int32_t lanes_per_layer, CompressorScratch& scratch);
   // The token went through the layer, and through all of them.
   void observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch);
   void end_token();

@@ -144,11 +144,11 @@ void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
   plan_.angles = plan_.positions;
   plan_.spans.assign(1, {.first_row = 0, .rows = rows, .first_lane = 0});
   plan_.first_layer = prefill.layer;
-  plan_.layer_lanes.resize(1);
-  plan_.layer_lanes[0].clear();
+  plan_.lanes_per_layer = cache_->geometry().kv_heads;
+  plan_.lanes.clear();
   plan_.page_ids.clear();
   plan_.cache = cache_->base_view();
-  cache_->view(sequence.lanes()->id(), prefill.layer, rows, plan_.layer_lanes[0], plan_.page_ids);
+  cache_->view(sequence.lanes()->id(), prefill.layer, rows, plan_.lanes, plan_.page_ids);
 }
 
 absl::Status Stepper::finish_layer(Sequence& sequence) {

@@ -17,22 +17,23 @@ struct StepPlan {
   std::vector<int32_t> angles;     // [rows] positions by which queries and keys are rotated; mostly the same
   std::vector<RowSpan> spans;      // one per sequence; first_lane counts within a layer's lanes
 
-  // The cache views of the layers this step runs: lanes of layer l are layer_lanes[l - first_layer], all indexing
-  // page_ids.
+  // The cache views of the layers this step runs, all indexing page_ids. An operation that covers all layers takes the
+  // view of the first one.
   int32_t first_layer = 0;
-  std::vector<std::vector<Lane>> layer_lanes;  // [layers of the step][sequences * kv_heads]
+  int32_t lanes_per_layer = 0;  // sequences * kv_heads
+  std::vector<Lane> lanes;      // [layers of the step][lanes_per_layer]
   std::vector<int32_t> page_ids;
   KvView cache;  // lanes and page_ids are set per layer by view()
 
   int32_t rows() const { return static_cast<int32_t>(positions.size()); }
   RowSpans row_spans() const { return {spans.data(), static_cast<int32_t>(spans.size())}; }
-  // The view of one of the step's layers. Valid until the plan changes.
+  // The view of one of the step's layers; those of further layers lie behind it. Valid until the plan changes.
   KvView view(int32_t layer) const {
     KvView result = cache;
-    const std::vector<Lane>& lanes = layer_lanes[static_cast<size_t>(layer - first_layer)];
+    const size_t first = static_cast<size_t>(layer - first_layer) * static_cast<size_t>(lanes_per_layer);
     result.page_ids = page_ids.data();
-    result.lanes = const_cast<Lane*>(lanes.data());
-    result.lane_count = static_cast<int32_t>(lanes.size());
+    result.lanes = const_cast<Lane*>(lanes.data()) + first;
+    result.lane_count = lanes_per_layer;
     return result;
   }
 };

@@ -33,23 +33,25 @@ class CacheRelative {
 
   // Rows [first_row, first_row + k.rows) of the prompt have gone through the layer: k, v [rows, Hkv * d], k rotated.
   void capture(int32_t layer, const TensorView& k, const TensorView& v, int32_t first_row);
-  // Before the next token is written, when its lanes hold `length` entries with it: moves the keys where they have to
-  // go. The sinks lie in slots 0.. of every lane. Returns the position by which the token's query and key are to be
-  // rotated.
-  int32_t begin_token(KvCache& cache, SequenceId sequence, int32_t length);
+  // The next token is to be written, its lanes holding `length` entries with it. Returns the position by which its
+  // query and key are to be rotated.
+  int32_t begin_token(int32_t length);
+  // Before it is written: moves the keys where they have to go for it. The sinks lie in slots 0.. of every lane. Lanes
+  // of layer l in `kv`: l * lanes_per_layer + first_lane + kv_head.
+  void move_keys(const KvView& kv, int32_t first_lane, int32_t lanes_per_layer);
 
  private:
   CacheRelative(Backend& backend, const Options& options) : backend_(backend), options_(options) {}
-  void write_sinks(const KvCache& cache, SequenceId sequence, int32_t delta);
-  void turn_back(const KvCache& cache, SequenceId sequence, int32_t shift);
   int32_t sinks() const { return std::min(options_.sinks, options_.prompt_tokens); }
 
   Backend& backend_;
   Options options_;
-  Tensor keys_, values_;  // [layers * sinks, Hkv * d]
-  Tensor turned_;         // [sinks, Hkv * d]
+  Tensor keys_, values_;  // [layers * sinks(), Hkv * d], allocated for as many as the policy may have
+  Tensor turned_;         // [sinks(), Hkv * d] likewise
   int32_t next_ = -1;     // angle of the next token; -1: the prompt is not done
-  int32_t delta_ = 0;     // by which the stored sinks are turned
+  int32_t delta_ = 0;     // by which the sinks have to be turned for the token under way
+  int32_t stored_ = 0;    // by which they are
+  int32_t back_ = 0;      // by which everything else has to be turned back for it
 };
 
 }  // namespace pkv

@@ -2,7 +2,6 @@
 #include "server/policy/compressor.h"
 
 #include <algorithm>
-#include <limits>
 #include <utility>
 
 #include "kernels/check.h"
@@ -264,26 +263,10 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, s
   const int32_t known = !scored                                  ? 0
                         : scoring == DecodeScoring::kAtIntervals ? std::max(0, tokens - plan_.window_tokens)
                                                                  : tokens;
-  const auto heads = static_cast<size_t>(options_.geometry.kv_heads);
-  const int32_t most = *std::max_element(counts.begin(), counts.end());
-  const int32_t state_floats = policy_.lane_state_floats(options_.geometry.head_dim);
-  std::vector<int32_t> kept(heads * static_cast<size_t>(most));
-  std::vector<float> columns(heads * static_cast<size_t>(known)), state(heads * static_cast<size_t>(state_floats));
-  const Fetch reads[] = {{kept.data(), scratch.kept.view().slice_cols(0, most)},
-                         {columns.data(), scores.slice_cols(0, known)},
-                         {state.data(), scratch.state.view().slice_cols(0, state_floats)}};
-  backend_.fetch(reads);
-  for (size_t head = 0; head < heads; ++head) {
-    const std::span<const int32_t> own =
-        std::span(kept).subspan(head * static_cast<size_t>(most), static_cast<size_t>(counts[head]));
-    std::vector<float> own_scores;
-    for (const int32_t column : own) {
-      own_scores.push_back(column < known ? columns[head * static_cast<size_t>(known) + static_cast<size_t>(column)]
-                                          : std::numeric_limits<float>::quiet_NaN());
-    }
-    evictor.set_lane(
-        layer, static_cast<int32_t>(head), own, own_scores,
-        std::span(state).subspan(head * static_cast<size_t>(state_floats), static_cast<size_t>(state_floats)));
+  evictor.set_layer(
+      layer, {.tokens = tokens, .counts = counts, .kept = scratch.kept.view(), .scores = scores, .scored = known});
+  if (const int64_t state = policy_.lane_state_floats(options_.geometry.head_dim); state > 0) {
+    backend_.copy(evictor.lane_states(layer), scratch.state.view().slice_cols(0, state));
   }
   if (scoring != DecodeScoring::kAtIntervals) return;
   const TensorView ring = evictor.ring(layer);

@@ -1,8 +1,6 @@
-// Makes room while tokens are generated (scope TOTAL): knows the score and the position of every entry and names,
-// before each new entry is written, the one that goes. What it keeps are auxiliary bytes of the request.
-//
-// Of the candidates, entries outside the newest W tokens (the new one among them), sinks and pins, the one of the
-// lowest score goes; of equals the latest. Entries without a score yet are candidates only where no other is.
+// Makes room while tokens are generated (scope TOTAL). Scores and positions of all entries lie in backend memory and
+// never leave it: the backend's operations score new entries and choose those that go (kernels/eviction.h). The host
+// knows lengths, and by counting when scores have to be made anew. What is kept are auxiliary bytes of the request.
 #pragma once
 
 #include <cstdint>
@@ -27,30 +25,43 @@ struct EvictorOptions {
 class Evictor {
  public:
   // `backend` and `policy` must outlive the evictor; `plan` evicts_while_generating. RESOURCE_EXHAUSTED where the
-  // backend has no memory for the ring of queries.
+  // backend has no memory for what is kept.
   static absl::StatusOr<std::unique_ptr<Evictor>> create(Backend& backend, const CachePolicy& policy,
                                                          const CachePlan& plan, const EvictorOptions& options);
-  // What create() will allocate: per lane slot a score and a position, per lane its state, per layer the newest
-  // queries.
+  // What create() allocates: per slot of every lane's limit a score and a position, per lane its state, per layer the
+  // newest queries.
   static uint64_t state_bytes(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
 
   // ---- from the prompt, layer by layer
   // Where the queries of the newest rows go: [W, Hq * d], row position % W. Only DecodeScoring::kAtIntervals.
   TensorView ring(int32_t layer) const;
-  // A lane after the cut: positions and scores in slot order (NaN: none yet), state [lane_state_floats].
-  void set_lane(int32_t layer, int32_t kv_head, std::span<const int32_t> positions, std::span<const float> scores,
-                std::span<const float> state);
+  // Where the lanes' states go: [kv_heads, lane_state_floats].
+  TensorView lane_states(int32_t layer) const;
+  // What the cut left of the layer's lanes, of a prompt of `tokens`.
+  struct LayerCut {
+    int32_t tokens = 0;
+    std::span<const int32_t> counts;  // [kv_heads] entries of each lane
+    TensorView kept;                  // [kv_heads, >= counts] i32: the entries' columns, ascending; the newest W all
+    TensorView scores;                // [kv_heads, tokens], changed where columns have no score or never go
+    int32_t scored = 0;               // the first so many columns have scores
+  };
+  void set_layer(int32_t layer, const LayerCut& cut);
 
-  // ---- for every token, layer by layer
-  // Chooses the slot of the token at `position` in every lane of the layer, slots [kv_heads], as
-  // KvCache::place_token() takes them. Scores anew where that is due; entries may move to other slots for it.
-  void choose_slots(KvCache& cache, SequenceId sequence, int32_t layer, int32_t position, CompressorScratch& scratch,
-                    std::span<int32_t> slots);
-  // The token went through the layer: its query [1, Hq * d] and key [1, Hkv * d], rotated, and the layer's lanes with
-  // it written, kv.lanes[first_lane + kv_head].
+  // ---- for every token: first on the host
+  // A token is to be written at `position`: every lane grows by one entry, or gives one up.
+  void begin_token(int32_t position);
+  bool grows(int32_t layer, int32_t kv_head) const { return lane(layer, kv_head).grows; }
+  // Marks the layer's lanes [kv_heads] of a step for the operations on them.
+  void mark(int32_t layer, std::span<Lane> lanes) const;
+  // What the step's operations have to know, the token being row `row` of the step.
+  EvictingRow evicting_row(int32_t row) const;
+
+  // ---- and then in stream order, layer by layer; kv.lanes[first_lane + kv_head] are the layer's lanes of the step
+  // Before Backend::choose_slots(): scores the layer anew where that is due; its entries move to other slots for it.
+  void refresh(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
+  // The token went through the layer: its query [1, Hq * d], rotated, and its key is written.
   struct NewToken {
     TensorView q;
-    TensorView k;
     KvView kv;
     int32_t first_lane = 0;
   };
@@ -62,34 +73,50 @@ class Evictor {
 
  private:
   struct LaneState {
-    std::vector<float> scores;       // [length]; NaN: none yet
-    std::vector<int32_t> positions;  // [length]
+    int32_t first = 0;  // of its entries in scores_ and positions_
     int32_t limit = 0;
-    int32_t new_slot = 0;  // of the token under way
-    std::vector<float> state;
+    int32_t length = 0;
+    int32_t scored = 0;  // entries with a score that may go; counted only where scores are made at intervals
+    bool grows = false;  // for the token under way
+    int32_t entries_before() const { return grows ? length - 1 : length; }
+  };
+  // Neighbouring lanes of a layer that are equally long and go through operations together.
+  struct LaneRun {
+    int32_t first_head = 0;
+    int32_t heads = 0;
   };
 
   Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
+  const LaneState& lane(int32_t layer, int32_t kv_head) const;
   LaneState& lane(int32_t layer, int32_t kv_head);
-  // What every view has in common; layer, first lane and length are the caller's.
-  LayerView layer_view(const KvView& kv, const ObservedRows& rows) const;
-  bool is_candidate(const LaneState& lane, size_t slot, int32_t position) const;
-  int32_t worst_slot(const LaneState& lane, int32_t position) const;
-  bool lacks_scored_candidate(const LaneState& lane, int32_t position) const;
-  void refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_t position, CompressorScratch& scratch);
-  void sort_by_position(const KvView& kv, int32_t kv_head, LaneState& lane, CompressorScratch& scratch);
+  // Sinks and pins before `position`: each lane has all of them.
+  int32_t kept_before(int32_t position) const;
+  bool is_due(int32_t layer) const;
+  // The run that begins at `first_head`; without heads where there are no more.
+  LaneRun lane_run(int32_t layer, int32_t first_head) const;
+  ScoredLanes scored_lanes(const KvView& kv, int32_t first_lane, const LaneRun& run) const;
+  // What a policy scores a run of lanes by; layer and length are the caller's.
+  LayerView run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const ObservedRows& rows) const;
+  TensorView query_heads(const TensorView& tensor, const LaneRun& run, int32_t width) const;
+  void order_lanes(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
+  TensorView newest_queries(int32_t layer);
   void add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch);
-  void score_entries(int32_t layer, const NewToken& token);
 
   Backend& backend_;
   const CachePolicy& policy_;
+  const DecodeRule rule_;
   EvictorOptions options_;
   int32_t window_ = 0;
   std::vector<TokenSpan> kept_spans_;
   std::vector<LaneState> lanes_;  // [layers * kv_heads]
+  std::vector<bool> due_;         // [layers]: scores are made anew for the token under way
+  Tensor scores_;                 // [1, entries of all lanes]
+  Tensor positions_;              // likewise, i32
+  Tensor states_;                 // [layers * kv_heads, lane_state_floats]
   Tensor ring_;                   // [layers * W, Hq * d]
   Tensor ordered_q_;              // [W, Hq * d]: of one layer, ascending by position
   Tensor lse_;                    // [max(W, 1), Hq]
+  int32_t position_ = 0;          // of the token under way
   int32_t tokens_ = 0;            // written since the prompt
   uint64_t evicted_ = 0;
 };

@@ -11,7 +11,7 @@ class FullPolicy : public CachePolicy {
  public:
   int32_t window_tokens(int32_t /*budget*/) const override { return 0; }
   void score(const LayerView&, const ScoreBuffers&) const override { PKV_CHECK(false, "full cuts nothing"); }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
+  DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kPosition}; }
 };
 
 }  // namespace

@@ -32,9 +32,9 @@ class H2oPolicy : public CachePolicy {
     if (params_.h2o_score == H2oScore::kSum) return;
     layer.backend->score_entries({.kind = EntryScore::kPerQuery}, buffers.scores);
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kEveryStep; }
-  float decode_rank(float score, int32_t queries) const override {
-    return params_.h2o_score == H2oScore::kMean ? score / static_cast<float>(queries) : score;
+  DecodeRule decode_rule() const override {
+    const bool mean = params_.h2o_score == H2oScore::kMean;
+    return {.new_score = NewEntryScore::kZero, .rank = mean ? EntryRank::kScorePerQuery : EntryRank::kScore};
   }
 
  private:

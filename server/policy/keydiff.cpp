@@ -1,20 +1,11 @@
 // keydiff: per lane the entries whose keys are least similar to the lane's mean key, and the newest W (KeyDiff,
 // arXiv 2504.15364): the cosine to the mean of all unit-length keys, evicted ones included.
-#include <cmath>
-
-#include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
 
 namespace pkv {
 namespace {
-
-double length_of(std::span<const float> vector) {
-  double squares = 0;
-  for (const float value : vector) squares += static_cast<double>(value) * value;
-  return std::sqrt(squares);
-}
 
 class KeyDiffPolicy : public CachePolicy {
  public:
@@ -27,22 +18,9 @@ class KeyDiffPolicy : public CachePolicy {
     layer.backend->key_similarity(layer.kv, layer.first_lane, buffers.lane_state, buffers.scores);
     layer.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
+  // A new key is added to the sum, as if it had been there when the prompt was scored, and compared with that.
+  DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kKeySimilarity}; }
   int32_t lane_state_floats(int32_t head_dim) const override { return head_dim; }
-  // Adds the key to the sum, as if it had been there when the prompt was scored, and compares it with that.
-  float entry_score(const NewEntry& entry) const override {
-    PKV_CHECK(entry.lane_state.size() == entry.key.size(), "the sum has as many numbers as a key");
-    const double key_length = length_of(entry.key);
-    if (key_length == 0) return 0;
-    double product = 0;
-    for (size_t i = 0; i < entry.key.size(); ++i) {
-      float& sum = entry.lane_state[i];
-      sum = static_cast<float>(sum + entry.key[i] / key_length);
-      product += static_cast<double>(entry.key[i]) * sum;
-    }
-    const double lengths = key_length * length_of(entry.lane_state);
-    return lengths > 0 ? static_cast<float>(-product / lengths) : 0;
-  }
 
  private:
   PolicyParams params_;

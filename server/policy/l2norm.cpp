@@ -1,7 +1,5 @@
 // l2norm: per lane the entries with the shortest keys, and the newest W ("A Simple and Effective L2 Norm-Based Strategy
 // for KV Cache Compression", arXiv 2406.11430). Rotation leaves lengths as they are, so rotated keys serve.
-#include <cmath>
-
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
@@ -20,12 +18,7 @@ class L2NormPolicy : public CachePolicy {
     layer.backend->key_norms(layer.kv, layer.first_lane, buffers.scores);
     layer.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
-  float entry_score(const NewEntry& entry) const override {
-    double squares = 0;
-    for (const float value : entry.key) squares += static_cast<double>(value) * value;
-    return static_cast<float>(-std::sqrt(squares));
-  }
+  DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kKeyNorm}; }
 
  private:
   PolicyParams params_;

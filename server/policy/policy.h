@@ -34,6 +34,13 @@ enum class DecodeScoring : uint8_t {
   kAtIntervals,  // by score() again, over the newest W queries
 };
 
+// What the backend scores and ranks entries by while tokens are generated (kernels/eviction.h).
+struct DecodeRule {
+  NewEntryScore new_score = NewEntryScore::kUnscored;
+  EntryRank rank = EntryRank::kScore;
+  uint64_t seed = 0;  // NewEntryScore::kHash
+};
+
 // 1 / sqrt(d).
 inline float attention_scale(int32_t head_dim) { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 
@@ -65,15 +72,6 @@ struct ScoreBuffers {
   TensorView lane_state;  // [Hkv, lane_state_floats()] out, where there is any
 };
 
-// A new token's entry in one lane, for policies that score it by itself.
-struct NewEntry {
-  std::span<const float> key;  // [d], rotated
-  int32_t layer = 0;
-  int32_t kv_head = 0;
-  int32_t position = 0;
-  std::span<float> lane_state;  // [lane_state_floats()] of this lane, in and out
-};
-
 class CachePolicy {
  public:
   virtual ~CachePolicy() = default;
@@ -98,13 +96,10 @@ class CachePolicy {
   virtual void score(const LayerView& layer, const ScoreBuffers& buffers) const = 0;
 
   // ---- scope TOTAL
-  virtual DecodeScoring decode_scoring() const = 0;
+  virtual DecodeRule decode_rule() const = 0;
+  DecodeScoring decode_scoring() const;  // follows from the rule
+  // Numbers that are kept of every lane to score new entries by: NewEntryScore::kKeySimilarity only.
   virtual int32_t lane_state_floats(int32_t /*head_dim*/) const { return 0; }
-  // DecodeScoring::kOnEntry only.
-  virtual float entry_score(const NewEntry& entry) const;
-  // What entries are compared by: their score, or what `queries`, the number of queries that could see the entry, makes
-  // of it.
-  virtual float decode_rank(float score, int32_t /*queries*/) const { return score; }
 };
 
 // Whether recall is known.

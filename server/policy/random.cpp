@@ -17,10 +17,7 @@ class RandomPolicy : public CachePolicy {
     layer.backend->score_entries({.kind = EntryScore::kHash, .seed = params_.seed, .layer = layer.layer},
                                  buffers.scores);
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
-  float entry_score(const NewEntry& entry) const override {
-    return entry_hash(params_.seed, entry.layer, entry.kv_head, entry.position);
-  }
+  DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kHash, .seed = params_.seed}; }
 
  private:
   PolicyParams params_;

@@ -19,10 +19,8 @@ class StreamingLlmPolicy : public CachePolicy {
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
     layer.backend->score_entries({.kind = EntryScore::kPosition}, buffers.scores);
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
-  float entry_score(const NewEntry& entry) const override { return static_cast<float>(entry.position); }
-  // The oldest goes first. By age, which stays small however long an answer gets.
-  float decode_rank(float /*score*/, int32_t queries) const override { return -static_cast<float>(queries); }
+  // The oldest goes first: by age, which stays small however long an answer gets.
+  DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kPosition, .rank = EntryRank::kAge}; }
 
  private:
   PolicyParams params_;

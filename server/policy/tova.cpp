@@ -24,7 +24,7 @@ class TovaPolicy : public CachePolicy {
     }
     layer.backend->copy(buffers.scores, buffers.mass);
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kAtIntervals; }
+  DecodeRule decode_rule() const override { return {}; }
 };
 
 }  // namespace

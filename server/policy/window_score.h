@@ -23,7 +23,7 @@ class WindowScorePolicy : public CachePolicy {
   // mass[g, j]: the window rows' attention to slot j, summed over rows, averaged over the group's query heads.
   // scores[g, j]: the same reduced over the group as asked for, then pooled along [0, n - W).
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override;
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kAtIntervals; }
+  DecodeRule decode_rule() const override { return {}; }
 
  protected:
   const PolicyParams& params() const { return params_; }

@@ -165,4 +165,32 @@ void ForwardingBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t 
   run("turn_keys", [&] { inner_->turn_keys(kv, first_lane, lanes, first_slot, delta, spec); });
 }
 
+void ForwardingBackend::write_turned(const TurnedRows& rows, const RopeSpec& spec) {
+  run("write_turned", [&] { inner_->write_turned(rows, spec); });
+}
+
+void ForwardingBackend::take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) {
+  run("take_columns", [&] { inner_->take_columns(from, columns, out); });
+}
+
+void ForwardingBackend::choose_slots(const EvictingStep& step) {
+  run("choose_slots", [&] { inner_->choose_slots(step); });
+}
+
+void ForwardingBackend::score_new_entries(const EvictingStep& step, const TensorView& k) {
+  run("score_new_entries", [&] { inner_->score_new_entries(step, k); });
+}
+
+void ForwardingBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) {
+  run("add_scores", [&] { inner_->add_scores(lanes, added); });
+}
+
+void ForwardingBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {
+  run("set_scores", [&] { inner_->set_scores(lanes, scores, newest); });
+}
+
+void ForwardingBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
+  run("order_entries", [&] { inner_->order_entries(lanes, order, counts); });
+}
+
 }  // namespace pkv::test

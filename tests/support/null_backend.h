@@ -1,10 +1,9 @@
 // A machine that computes nothing, and a model of any shape on it: scheduler, admission, cache, policies and eviction
 // run as they are, at the speed of their own bookkeeping.
 //
-// Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), selection
-// and recall. Dense
-// operations and attention leave their outputs as they were, which for fresh memory is zeros. Scores are made up from
-// row and column, so that selections are neither sorted nor all alike.
+// Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), selection and recall, and
+// which entries are evicted. Dense operations and attention leave their outputs as they were, which for fresh memory is
+// zeros. Scores are made up from row and column, so that selections are neither sorted nor all alike.
 #pragma once
 
 #include <array>
@@ -56,9 +55,25 @@ class NullBackend final : public HostBackend {
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
   void turn_keys(const KvView&, int32_t, int32_t, int32_t, int32_t, const RopeSpec&) override {}
+  void write_turned(const TurnedRows&, const RopeSpec&) override {}
+
+  void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) override {
+    reference_.take_columns(from, columns, out);
+  }
+  void choose_slots(const EvictingStep& step) override { reference_.choose_slots(step); }
+  void score_new_entries(const EvictingStep& step, const TensorView& k) override {
+    reference_.score_new_entries(step, k);
+  }
+  void add_scores(const ScoredLanes&, const TensorView&) override {}
+  void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override {
+    reference_.set_scores(lanes, scores, newest);
+  }
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override {
+    reference_.order_entries(lanes, order, counts);
+  }
 
  private:
-  ReferenceBackend reference_;  // what it does once a layer of a prompt
+  ReferenceBackend reference_;  // what it does once a layer of a prompt, and for evictions
   std::vector<int32_t> moved_;  // reused by select_top() and gather()
 };
 

@@ -47,7 +47,8 @@ absl::Status PromptRun::run_layer(int32_t layer, int32_t first_row, const Tensor
   std::iota(plan.positions.begin(), plan.positions.end(), first_row);
   plan.angles = plan.positions;
   plan.cache = cache_->base_view();
-  cache_->view(sequence_, layer, count, plan.layer_lanes.emplace_back(), plan.page_ids);
+  plan.lanes_per_layer = model_.shape().kv_heads;
+  cache_->view(sequence_, layer, count, plan.lanes, plan.page_ids);
   model_.run_layer(plan, layer, rows, scratch_, count);
   if (observer) observer(layer, first_row, scratch_.q.rows(count), plan.view(layer));
   return absl::OkStatus();

@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 
-#include <limits>
 #include <numeric>
 
 #include "server/policy/registry.h"
@@ -11,8 +10,6 @@
 
 namespace pkv::test {
 namespace {
-
-constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
 
 class SequenceLanesTest : public testing::Test {
  protected:
@@ -64,15 +61,21 @@ class SequenceLanesTest : public testing::Test {
   void read_prompt(SequenceLanes& lanes, const Terms& terms) {
     const CacheGeometry& geometry = cache_->geometry();
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
+      std::vector<int32_t> counts;
       for (int32_t head = 0; head < geometry.kv_heads; ++head) {
         const auto lane = static_cast<size_t>(layer * geometry.kv_heads + head);
         const int32_t kept = terms.plan.lane_budgets[lane];
         ASSERT_TRUE(cache_->append_slots(lanes.id(), layer, head, kept).ok());
-        if (lanes.evictor() == nullptr) continue;
+        counts.push_back(kept);
         std::vector<int32_t> positions(static_cast<size_t>(kept));
         std::iota(positions.begin(), positions.end(), terms.prompt_tokens - kept);
-        lanes.evictor()->set_lane(layer, head, positions, std::vector<float>(positions.size(), kNone), {});
+        tiny_.backend->upload(scratch_->kept.view().slice_rows(head, 1).slice_cols(0, kept), positions.data());
       }
+      if (lanes.evictor() == nullptr) continue;
+      lanes.evictor()->set_layer(layer, {.tokens = terms.prompt_tokens,
+                                         .counts = counts,
+                                         .kept = scratch_->kept.view(),
+                                         .scores = scratch_->scores.view()});
     }
   }
 
@@ -108,7 +111,7 @@ TEST_F(SequenceLanesTest, WithoutEvictionsEveryLaneGrows) {
   EXPECT_EQ(lanes->state_bytes(), 0u);
   read_prompt(*lanes, kept);
   for (int32_t token = 0; token < 5; ++token) {
-    const auto angle = lanes->place_token(40 + token, *scratch_);
+    const auto angle = lanes->place_token(40 + token);
     ASSERT_TRUE(angle.ok());
     EXPECT_EQ(*angle, 40 + token);
     lanes->end_token();
@@ -124,7 +127,7 @@ TEST_F(SequenceLanesTest, LanesGrowToTheirLimitsAndNoFurther) {
   const CacheGeometry& geometry = cache_->geometry();
   const auto all_lanes = static_cast<uint64_t>(geometry.layers * geometry.kv_heads);
   for (int32_t token = 0; token < 8; ++token) {
-    ASSERT_TRUE(lanes->place_token(17 + token, *scratch_).ok());
+    ASSERT_TRUE(lanes->place_token(17 + token).ok());
     lanes->end_token();
     EXPECT_EQ(cache_->length(lanes->id(), geometry.layers - 1, 0), std::min(20, 18 + token));
     EXPECT_EQ(lanes->evicted_while_generating(), all_lanes * static_cast<uint64_t>(std::max(0, token - 2)));
@@ -136,11 +139,19 @@ TEST_F(SequenceLanesTest, AStepWritesToTheSlotsThatWereMadeFree) {
   const auto lanes = open(evicting);
   read_prompt(*lanes, evicting);
   for (const int32_t slot : {19, 4, 5, 6}) {  // the lanes grow by one; then the oldest but four sinks
-    ASSERT_TRUE(lanes->place_token(cache_->length(lanes->id(), 0, 0) + slot, *scratch_).ok());
+    ASSERT_TRUE(lanes->place_token(cache_->length(lanes->id(), 0, 0) + slot).ok());
     std::vector<Lane> view;
     std::vector<int32_t> page_ids;
     lanes->view_token(1, view, page_ids);
     ASSERT_EQ(view.size(), static_cast<size_t>(cache_->geometry().kv_heads));
+    const EvictingRow row = lanes->evictor()->evicting_row(0);
+    tiny_.backend->choose_slots({.rows = &row,
+                                 .count = 1,
+                                 .lanes = view.data(),
+                                 .lanes_per_layer = static_cast<int32_t>(view.size()),
+                                 .first_layer = 1,
+                                 .layers = 1,
+                                 .kv_heads = static_cast<int32_t>(view.size())});
     for (const Lane& lane : view) {
       EXPECT_EQ(lane.write_slot, slot);
       EXPECT_EQ(lane.length, 20);
@@ -159,7 +170,7 @@ TEST_F(SequenceLanesTest, CacheRelativePositionsGoOnFromThePrompt) {
   const int32_t most = tiny_.model->shape().max_positions;
   int32_t last = 39;
   for (int32_t token = 0; token < most; ++token) {  // further than positions go
-    const auto angle = lanes->place_token(40 + token, *scratch_);
+    const auto angle = lanes->place_token(40 + token);
     ASSERT_TRUE(angle.ok());
     ASSERT_LT(*angle, most);
     if (last == most - 1) {
@@ -180,7 +191,7 @@ TEST_F(SequenceLanesTest, WithoutAPageATokenHasNoPlace) {
   const Terms kept = terms(policy(PolicyKind::kFull), slots, 30);
   const auto lanes = open(kept);
   read_prompt(*lanes, kept);
-  EXPECT_EQ(lanes->place_token(slots, *scratch_).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(lanes->place_token(slots).status().code(), absl::StatusCode::kResourceExhausted);
 }
 
 }  // namespace

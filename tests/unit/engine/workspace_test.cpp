@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <numeric>
 #include <utility>
 
 #include "kernels/reference/reference_backend.h"
@@ -32,15 +31,6 @@ class CountingBackend final : public ReferenceBackend {
   std::atomic<int64_t> live_ = 0;
 };
 
-// Of its state the part that an evictor keeps outside the backend: score and position of every entry, and what its
-// policy keeps of a lane.
-uint64_t host_state(const Contract::Terms& terms, int32_t head_dim) {
-  const CachePlan& plan = terms.plan;
-  if (!plan.evicts_while_generating) return 0;
-  return 8 * std::accumulate(plan.lane_limits.begin(), plan.lane_limits.end(), uint64_t{0}) +
-         sizeof(float) * plan.lane_limits.size() * static_cast<uint64_t>(terms.policy->lane_state_floats(head_dim));
-}
-
 class WorkspaceTest : public testing::Test {
  protected:
   WorkspaceTest() {
@@ -52,9 +42,6 @@ class WorkspaceTest : public testing::Test {
 
   void expect_exact(const std::shared_ptr<Request>& request) {
     const Contract contract = *engine_->estimate(query_of(*request));
-    const int32_t head_dim = tiny_.model->shape().head_dim;
-    uint64_t host = host_state(contract.own, head_dim);
-    for (const Contract::Terms& rival : contract.rivals) host += 2 * host_state(rival, head_dim);
     const uint64_t shared = engine_->stats()->workspace_bytes;
     const int64_t before = backend_->live();
     std::vector<int64_t> at_token;  // the first while the prompt's workspace is still there
@@ -66,7 +53,7 @@ class WorkspaceTest : public testing::Test {
     submit(*engine_, request, sink)->wait();
     ASSERT_EQ(sink->status, absl::OkStatus());
     ASSERT_GE(at_token.size(), 2u);
-    const auto state = static_cast<int64_t>(contract.cost.state_bytes - host);
+    const auto state = static_cast<int64_t>(contract.cost.state_bytes);
     EXPECT_EQ(at_token[0], static_cast<int64_t>(contract.cost.workspace_bytes) + state);
     EXPECT_EQ(at_token[1], state);
     EXPECT_EQ(backend_->live(), before);

@@ -20,7 +20,8 @@ StepPlan FakeCache::plan(Phase phase, std::span<const Rows> rows, int32_t first_
   StepPlan plan;
   plan.phase = phase;
   plan.first_layer = first_layer;
-  plan.layer_lanes.resize(static_cast<size_t>(layers));
+  plan.lanes_per_layer = static_cast<int32_t>(rows.size()) * shape_.kv_heads;
+  plan.lanes.resize(static_cast<size_t>(layers * plan.lanes_per_layer));
   plan.cache = {.pool = pool_.data(),
                 .positions = positions_.data(),
                 .page_bytes = page_bytes_,
@@ -36,12 +37,12 @@ StepPlan FakeCache::plan(Phase phase, std::span<const Rows> rows, int32_t first_
     }
     for (int32_t layer = 0; layer < layers; ++layer) {
       for (int32_t head = 0; head < shape_.kv_heads; ++head) {
-        plan.layer_lanes[static_cast<size_t>(layer)].push_back(
-            {.first_page = static_cast<int32_t>(plan.page_ids.size()),
-             .length = part.begin + count,
-             .write_slot = part.begin,
-             .visible = part.begin + 1,
-             .dtype = KvDtype::kF32});
+        plan.lanes[static_cast<size_t>(layer * plan.lanes_per_layer + plan.spans.back().first_lane + head)] = {
+            .first_page = static_cast<int32_t>(plan.page_ids.size()),
+            .length = part.begin + count,
+            .write_slot = part.begin,
+            .visible = part.begin + 1,
+            .dtype = KvDtype::kF32};
         const int32_t lane = (part.sequence * shape_.layers + first_layer + layer) * shape_.kv_heads + head;
         for (int32_t page = 0; page < pages_per_lane_; ++page) {
           plan.page_ids.push_back(total_pages_ - 1 - (lane * pages_per_lane_ + page));

@@ -4,11 +4,13 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
 #include "kernels/reference/reference_backend.h"
 #include "server/cache/layer_lanes.h"
+#include "tests/unit/policy/step_lanes.h"
 
 namespace pkv {
 namespace {
@@ -23,7 +25,7 @@ using Row = std::vector<float>;
 class RelativeSequence {
  public:
   RelativeSequence(Backend& backend, int32_t sinks, int32_t prompt, int32_t limit, int32_t max_positions)
-      : backend_(backend), sinks_(sinks), limit_(limit) {
+      : backend_(backend), sinks_(std::min(sinks, prompt)), limit_(limit) {
     auto cache = KvCache::create(backend, kGeometry, uint64_t{1} << 20);
     auto relative = CacheRelative::create(backend, {.geometry = kGeometry,
                                                     .sinks = sinks,
@@ -56,14 +58,15 @@ class RelativeSequence {
       const std::vector<int32_t> places(kGeometry.kv_heads, slot);
       EXPECT_TRUE(cache_->place_token(id_, layer, places).ok());
     }
-    const int32_t angle = relative_->begin_token(*cache_, id_, length());
+    const int32_t angle = relative_->begin_token(length());
+    StepLanes lanes(*cache_, id_);
+    relative_->move_keys(lanes.kv(0), 0, kGeometry.kv_heads);
     for (int32_t layer = 0; layer < kGeometry.layers; ++layer) {
-      LayerLanes lanes(*cache_, {id_}, layer);
-      for (Lane& lane : lanes.lanes()) lane.write_slot = slot;
+      for (int32_t head = 0; head < kGeometry.kv_heads; ++head) lanes.lane(layer, head).write_slot = slot;
       const Tensor key = rotated(of_layer(text_.back(), layer), angle);
       const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
       const auto position = static_cast<int32_t>(text_.size()) - 1;
-      backend_.write_kv(key.view(), key.view(), &position, lanes.kv(), {&span, 1}, kGeometry.kv_heads);
+      backend_.write_kv(key.view(), key.view(), &position, lanes.kv(layer), {&span, 1}, kGeometry.kv_heads);
     }
     return angle;
   }
@@ -211,7 +214,7 @@ TEST_F(CacheRelativeTest, SinksKeepTheirRecordedPositions) {
 }
 
 TEST_F(CacheRelativeTest, APromptMayBeShorterThanTheSinks) {
-  RelativeSequence sequence(*backend_, /*sinks=*/4, /*prompt=*/4, /*limit=*/8, /*max_positions=*/4096);
+  RelativeSequence sequence(*backend_, /*sinks=*/4, /*prompt=*/3, /*limit=*/8, /*max_positions=*/4096);
   for (int32_t token = 0; token < 8; ++token) {
     const int32_t angle = sequence.step();
     ASSERT_LT(sequence.worst_difference(angle), 1e-4) << "token " << token;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <utility>
 #include <vector>
@@ -10,6 +11,7 @@
 #include "server/cache/layer_lanes.h"
 #include "server/policy/evictor.h"
 #include "tests/unit/policy/policy_specs.h"
+#include "tests/unit/policy/step_lanes.h"
 
 namespace pkv {
 
@@ -31,7 +33,7 @@ class EvictingSequence {
  public:
   // `planned` must outlive this. Entries are f32.
   EvictingSequence(Backend& backend, const Planned& planned, const EvictorOptions& options)
-      : backend_(backend), options_(options) {
+      : backend_(backend), policy_(*planned.policy), options_(options), window_(planned.plan.window_tokens) {
     auto cache = KvCache::create(backend, options.geometry, uint64_t{1} << 20);
     auto scratch = CompressorScratch::create(backend, options.q_heads, options.geometry, 512);
     auto evictor = Evictor::create(backend, *planned.policy, planned.plan, options);
@@ -50,19 +52,36 @@ class EvictingSequence {
     return held;
   }
 
-  // The layer's lanes [kv_heads] after the cut.
-  void start_layer(int32_t layer, const std::vector<LaneStart>& lanes) {
-    for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
+  // The layer's lanes [kv_heads] after the cut of a prompt of `tokens`.
+  void start_layer(int32_t layer, int32_t tokens, const std::vector<LaneStart>& lanes) {
+    const int32_t heads = options_.geometry.kv_heads;
+    const TensorView scores = scratch_->scores.view(), kept = scratch_->kept.view();
+    std::vector<int32_t> counts;
+    bool scored = false;
+    for (int32_t head = 0; head < heads; ++head) {
       const LaneStart& lane = lanes[static_cast<size_t>(head)];
-      const auto count = static_cast<int32_t>(lane.positions.size());
-      ASSERT_TRUE(cache_->append_slots(sequence_, layer, head, count).ok());
+      counts.push_back(static_cast<int32_t>(lane.positions.size()));
+      ASSERT_TRUE(cache_->append_slots(sequence_, layer, head, counts.back()).ok());
       LayerLanes view(*cache_, {sequence_}, layer);
       view.lanes()[static_cast<size_t>(head)].write_slot = 0;
-      const Tensor keys = upload(lane.keys, count);
-      const RowSpan span{.first_row = 0, .rows = count, .first_lane = head};
+      const Tensor keys = upload(lane.keys, counts.back());
+      const RowSpan span{.first_row = 0, .rows = counts.back(), .first_lane = head};
       backend_.write_kv(keys.view(), keys.view(), lane.positions.data(), view.kv(), {&span, 1}, 1);
-      evictor_->set_lane(layer, head, lane.positions, lane.scores, lane.state);
+      std::vector<float> columns(static_cast<size_t>(tokens));
+      for (size_t i = 0; i < lane.positions.size(); ++i) {
+        columns[static_cast<size_t>(lane.positions[i])] = lane.scores[i];
+        scored |= !std::isnan(lane.scores[i]);
+      }
+      backend_.upload(scores.slice_rows(head, 1).slice_cols(0, tokens), columns.data());
+      backend_.upload(kept.slice_rows(head, 1).slice_cols(0, counts.back()), lane.positions.data());
+      if (!lane.state.empty()) {
+        backend_.upload(evictor_->lane_states(layer).slice_rows(head, 1), lane.state.data());
+      }
     }
+    const bool window_scored = policy_.decode_scoring() != DecodeScoring::kAtIntervals;
+    const int32_t columns = window_scored ? tokens : std::max(0, tokens - window_);
+    evictor_->set_layer(
+        layer, {.tokens = tokens, .counts = counts, .kept = kept, .scores = scores, .scored = scored ? columns : 0});
   }
 
   // Where the queries of the prompt's newest rows go; [W][Hq * d], oldest first.
@@ -77,28 +96,38 @@ class EvictingSequence {
   // Writes the token at `position`, whatever has to go for it.
   void step(int32_t position, const TokenRows& token) {
     const CacheGeometry& geometry = options_.geometry;
-    const auto heads = static_cast<size_t>(geometry.kv_heads);
-    std::vector<int32_t> slots(static_cast<size_t>(geometry.layers) * heads);
-    const auto of_layer = [&](int32_t layer) {
-      return std::span(slots).subspan(static_cast<size_t>(layer) * heads, heads);
-    };
+    evictor_->begin_token(position);
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-      evictor_->choose_slots(*cache_, sequence_, layer, position, *scratch_, of_layer(layer));
-      ASSERT_TRUE(cache_->place_token(sequence_, layer, of_layer(layer)).ok());
+      std::vector<int32_t> slots;
+      for (int32_t head = 0; head < geometry.kv_heads; ++head) {
+        slots.push_back(evictor_->grows(layer, head) ? cache_->length(sequence_, layer, head) : 0);
+      }
+      ASSERT_TRUE(cache_->place_token(sequence_, layer, slots).ok());
     }
+    StepLanes lanes(*cache_, sequence_);
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-      std::vector<Lane> lanes;
-      std::vector<int32_t> page_ids;
-      cache_->view_token(sequence_, layer, of_layer(layer), lanes, page_ids);
-      KvView kv = cache_->base_view();
-      kv.lanes = lanes.data();
-      kv.lane_count = static_cast<int32_t>(lanes.size());
-      kv.page_ids = page_ids.data();
+      evictor_->mark(layer, lanes.layer_lanes(layer));
+      evictor_->refresh(layer, lanes.kv(layer), 0, *scratch_);
+    }
+    const EvictingRow row = evictor_->evicting_row(0);
+    EvictingStep step{.rows = &row,
+                      .count = 1,
+                      .lanes = lanes.kv(0).lanes,
+                      .lanes_per_layer = geometry.kv_heads,
+                      .layers = geometry.layers,
+                      .kv_heads = geometry.kv_heads};
+    backend_.choose_slots(step);
+    step.layers = 1;
+    for (int32_t layer = 0; layer < geometry.layers; ++layer) {
+      const KvView kv = lanes.kv(layer);
       const auto at = static_cast<size_t>(layer);
       const Tensor q = upload(token.q[at], 1), k = upload(token.k[at], 1);
       const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
       backend_.write_kv(k.view(), k.view(), &position, kv, {&span, 1}, geometry.kv_heads);
-      evictor_->observe(layer, {.q = q.view(), .k = k.view(), .kv = kv, .first_lane = 0}, *scratch_);
+      step.first_layer = layer;
+      step.lanes = kv.lanes;
+      backend_.score_new_entries(step, k.view());
+      evictor_->observe(layer, {.q = q.view(), .kv = kv, .first_lane = 0}, *scratch_);
     }
     evictor_->end_token();
   }
@@ -112,7 +141,9 @@ class EvictingSequence {
   }
 
   Backend& backend_;
+  const CachePolicy& policy_;
   EvictorOptions options_;
+  int32_t window_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompressorScratch> scratch_;
   std::unique_ptr<Evictor> evictor_;

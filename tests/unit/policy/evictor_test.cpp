@@ -39,6 +39,25 @@ class EvictorTest : public testing::Test {
     return low + static_cast<int32_t>(random_() % static_cast<uint32_t>(high - low + 1));
   }
 
+  Shape draw_shape() {
+    Shape shape{.geometry = {.layers = between(1, 3), .kv_heads = between(1, 3), .head_dim = 4 * between(1, 3)},
+                .prompt_tokens = between(30, 50),
+                .max_tokens = between(30, 60),
+                .interval_tokens = between(1, 20)};
+    shape.geometry.page_bytes = 64 * between(2, 4);
+    shape.q_heads = shape.geometry.kv_heads * between(1, 3);
+    return shape;
+  }
+  PolicySpec draw_spec(PolicyKind kind, const Shape& shape) {
+    PolicySpec spec = spec_of(kind, between(24, 60));
+    spec.params.seed = random_();
+    spec.params.window_tokens = between(1, 6);
+    spec.params.kernel_size = 3;
+    if (random_() % 2 == 0) spec.params.h2o_score = H2oScore::kMean;
+    if (random_() % 2 == 0) spec.pins = {{5, 8}, {shape.prompt_tokens - 2, shape.prompt_tokens}};
+    return spec;
+  }
+
   Planned planned_total(PolicySpec spec, const Shape& shape) {
     spec.budget.scope = BudgetScope::kTotal;
     spec.budget.interval_tokens = shape.interval_tokens;
@@ -101,7 +120,7 @@ class EvictorTest : public testing::Test {
         lanes.push_back(draw_lane(policy, shape, policy.plan.lane_budgets[at], scored));
         plain.start_lane(layer, head, lanes.back());
       }
-      sequence.start_layer(layer, lanes);
+      sequence.start_layer(layer, shape.prompt_tokens, lanes);
       if (!at_intervals) continue;
       std::vector<std::vector<float>> rows;
       for (int32_t row = 0; row < policy.plan.window_tokens; ++row) {
@@ -129,7 +148,7 @@ class EvictorTest : public testing::Test {
   // One lane of one head, its entries given; the positions of the entries that go for the next tokens, in order.
   std::vector<int32_t> gone(const Planned& policy, const Shape& shape, const LaneStart& start, int32_t tokens) {
     EvictingSequence sequence(*backend_, policy, options_of(shape));
-    sequence.start_layer(0, {start});
+    sequence.start_layer(0, shape.prompt_tokens, {start});
     std::vector<int32_t> result;
     std::vector<int32_t> before = sequence.positions(0, 0);
     for (int32_t token = 0; token < tokens; ++token) {
@@ -148,6 +167,10 @@ class EvictorTest : public testing::Test {
   std::unique_ptr<Backend> backend_ = make_reference_backend();
 };
 
+constexpr PolicyKind kEvicting[] = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
+                                    PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
+                                    PolicyKind::kKeyDiff,      PolicyKind::kRandom};
+
 // One lane, ten prompt tokens, all of them kept, no room for another.
 constexpr Shape kOneLane{.geometry = {.layers = 1, .kv_heads = 1, .head_dim = 4, .page_bytes = 128},
                          .q_heads = 1,
@@ -162,25 +185,31 @@ LaneStart ten_entries(std::vector<float> scores) {
 }
 
 TEST_F(EvictorTest, EveryPolicyDropsWhatAPlainSimulationDrops) {
-  constexpr PolicyKind kKinds[] = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
-                                   PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
-                                   PolicyKind::kKeyDiff,      PolicyKind::kRandom};
   for (int round = 0; round < 48; ++round) {
-    const PolicyKind kind = kKinds[static_cast<size_t>(round) % std::size(kKinds)];
-    Shape shape{.geometry = {.layers = between(1, 3), .kv_heads = between(1, 3), .head_dim = 4 * between(1, 3)},
-                .prompt_tokens = between(30, 50),
-                .max_tokens = between(30, 60),
-                .interval_tokens = between(1, 20)};
-    shape.geometry.page_bytes = 64 * between(2, 4);
-    shape.q_heads = shape.geometry.kv_heads * between(1, 3);
-    PolicySpec spec = spec_of(kind, between(24, 60));
-    spec.params.seed = random_();
-    spec.params.window_tokens = between(1, 6);
-    spec.params.kernel_size = 3;
-    if (random_() % 2 == 0) spec.params.h2o_score = H2oScore::kMean;
-    if (random_() % 2 == 0) spec.pins = {{5, 8}, {shape.prompt_tokens - 2, shape.prompt_tokens}};
-    const Planned policy = planned_total(spec, shape);
+    const PolicyKind kind = kEvicting[static_cast<size_t>(round) % std::size(kEvicting)];
+    const Shape shape = draw_shape();
+    const Planned policy = planned_total(draw_spec(kind, shape), shape);
     if (!policy.plan.evicts_while_generating) continue;
+    SCOPED_TRACE(testing::Message() << policy_row(kind).name << " round " << round);
+    compare(policy, shape);
+    if (HasFatalFailure()) return;
+  }
+}
+
+// As policies may have them that give every lane its own budget. tova's lanes are alike: it averages over all of them.
+TEST_F(EvictorTest, LanesOfOneLayerMayHaveLimitsOfTheirOwn) {
+  for (int round = 0; round < 42; ++round) {
+    const PolicyKind kind = kEvicting[static_cast<size_t>(round) % std::size(kEvicting)];
+    if (kind == PolicyKind::kTova) continue;
+    const Shape shape = draw_shape();
+    Planned policy = planned_total(draw_spec(kind, shape), shape);
+    if (!policy.plan.evicts_while_generating) continue;
+    int32_t floor = std::max(1, policy.plan.window_tokens) + 1;
+    for (const TokenSpan& span : policy.plan.kept_spans) floor += span.end - span.begin;
+    for (size_t lane = 0; lane < policy.plan.lane_limits.size(); ++lane) {
+      policy.plan.lane_budgets[lane] = between(std::min(floor, shape.prompt_tokens), shape.prompt_tokens);
+      policy.plan.lane_limits[lane] = std::max(floor, policy.plan.lane_budgets[lane] + between(0, 8));
+    }
     SCOPED_TRACE(testing::Message() << policy_row(kind).name << " round " << round);
     compare(policy, shape);
     if (HasFatalFailure()) return;

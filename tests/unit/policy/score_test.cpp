@@ -4,7 +4,9 @@
 #include <set>
 
 #include "gmock/gmock.h"
+#include "kernels/entry_score.h"
 #include "kernels/reference/reference_backend.h"
+#include "tests/support/backend_array.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/scored_layer.h"
 
@@ -197,6 +199,53 @@ LayerInput first_tokens(const LayerInput& whole, int32_t tokens) {
   return part;
 }
 
+struct NewEntry {
+  std::span<const float> key;
+  int32_t layer = 0;
+  int32_t kv_head = 0;
+  int32_t position = 0;
+  std::vector<float>& lane_state;  // in and out
+};
+
+// What the backend makes of it by the policy's rule.
+float new_entry_score(Backend& backend, const CachePolicy& policy, const NewEntry& entry) {
+  const DecodeRule rule = policy.decode_rule();
+  const int32_t heads = entry.kv_head + 1;
+  const auto d = static_cast<int64_t>(entry.key.size()), lanes = int64_t{entry.layer + 1} * heads;
+  const auto allocate = [&](int64_t rows, int64_t cols, DType dtype) {
+    auto tensor = backend.allocate(rows, cols, dtype);
+    EXPECT_TRUE(tensor.ok());
+    return *std::move(tensor);
+  };
+  const Tensor score = allocate(1, 1, DType::kF32), position = allocate(1, 1, DType::kI32);
+  const Tensor states = allocate(lanes, d, DType::kF32), keys = allocate(1, heads * d, DType::kF32);
+  const TensorView state = states.view().slice_rows(lanes - 1, 1);
+  if (!entry.lane_state.empty()) backend.upload(state, entry.lane_state.data());
+  backend.upload(keys.view().slice_cols(entry.kv_head * d, d), entry.key.data());
+  // Every lane has its only entry in the same place; that of the last lane comes last.
+  const test::BackendArray<Lane> step_lanes(backend, std::vector<Lane>(static_cast<size_t>(heads), Lane{.length = 1}));
+  const test::BackendArray<EvictingRow> rows(backend, {{.scores = score.view().f32(),
+                                                        .positions = position.view().i32(),
+                                                        .key_sums = states.view().f32(),
+                                                        .seed = rule.seed,
+                                                        .position = entry.position,
+                                                        .rank = rule.rank,
+                                                        .new_score = rule.new_score}});
+  const EvictingStep step{.rows = rows.data(),
+                          .count = 1,
+                          .lanes = step_lanes.data(),
+                          .lanes_per_layer = heads,
+                          .first_layer = entry.layer,
+                          .layers = 1,
+                          .kv_heads = heads};
+  backend.choose_slots(step);
+  backend.score_new_entries(step, keys.view());
+  float result = 0;
+  backend.fetch({&result, score.view()});
+  if (!entry.lane_state.empty()) backend.fetch({entry.lane_state.data(), state});
+  return result;
+}
+
 TEST_F(ScoreTest, ANewEntryIsScoredAsIfItHadComeWithThePrompt) {
   for (const PolicyKind kind :
        {PolicyKind::kStreamingLlm, PolicyKind::kL2Norm, PolicyKind::kKeyDiff, PolicyKind::kRandom}) {
@@ -212,11 +261,12 @@ TEST_F(ScoreTest, ANewEntryIsScoredAsIfItHadComeWithThePrompt) {
         const Scored want = ScoredLayer(*backend_, so_far).score(*policy);
         for (int32_t head = 0; head < whole.kv_heads; ++head) {
           const auto lane = static_cast<size_t>(head);
-          const float got = policy->entry_score({.key = whole.key(position, head),
-                                                 .layer = ScoredLayer::kLayer,
-                                                 .kv_head = head,
-                                                 .position = position,
-                                                 .lane_state = scored.lane_state[lane]});
+          const float got = new_entry_score(*backend_, *policy,
+                                            {.key = whole.key(position, head),
+                                             .layer = ScoredLayer::kLayer,
+                                             .kv_head = head,
+                                             .position = position,
+                                             .lane_state = scored.lane_state[lane]});
           ASSERT_NEAR(got, want.scores[lane].back(), 1e-5) << policy_row(kind).name;
           for (size_t i = 0; i < scored.lane_state[lane].size(); ++i) {
             ASSERT_NEAR(scored.lane_state[lane][i], want.lane_state[lane][i], 1e-4);
@@ -228,8 +278,8 @@ TEST_F(ScoreTest, ANewEntryIsScoredAsIfItHadComeWithThePrompt) {
 }
 
 TEST_F(ScoreTest, H2oRanksByTheQueriesThatCouldSeeAnEntry) {
-  EXPECT_EQ(make(PolicyKind::kH2o)->decode_rank(3.0f, 4), 3.0f);
-  EXPECT_EQ(make(PolicyKind::kH2o, H2oScore::kMean)->decode_rank(3.0f, 4), 0.75f);
+  EXPECT_EQ(entry_rank(make(PolicyKind::kH2o)->decode_rule().rank, 3.0f, 4), 3.0f);
+  EXPECT_EQ(entry_rank(make(PolicyKind::kH2o, H2oScore::kMean)->decode_rule().rank, 3.0f, 4), 0.75f);
 }
 
 TEST_F(ScoreTest, KeysWithoutLengthAreLikeNothing) {
@@ -240,8 +290,8 @@ TEST_F(ScoreTest, KeysWithoutLengthAreLikeNothing) {
   Scored scored = ScoredLayer(*backend_, input).score(*policy);
   EXPECT_THAT(scored.scores[0], Each(0.0f));
   const std::vector<float> none(4, 0.0f), key = {3.0f, 0.0f, 4.0f, 0.0f};
-  EXPECT_EQ(policy->entry_score({.key = none, .lane_state = scored.lane_state[0]}), 0.0f);
-  EXPECT_FLOAT_EQ(policy->entry_score({.key = key, .lane_state = scored.lane_state[0]}), -1.0f);
+  EXPECT_EQ(new_entry_score(*backend_, *policy, {.key = none, .lane_state = scored.lane_state[0]}), 0.0f);
+  EXPECT_FLOAT_EQ(new_entry_score(*backend_, *policy, {.key = key, .lane_state = scored.lane_state[0]}), -1.0f);
   EXPECT_THAT(scored.lane_state[0], ::testing::ElementsAre(0.6f, 0.0f, 0.8f, 0.0f));
 }
 
@@ -251,21 +301,19 @@ TEST_F(ScoreTest, RandomDrawsAreUniformAndTheirOwnInEveryLane) {
   other_spec.params.seed = 6;
   const auto other = policy_of(other_spec);
   constexpr int kDraws = 20000, kBins = 20;
-  for (const NewEntry lane : {NewEntry{.layer = 0, .kv_head = 0}, NewEntry{.layer = 0, .kv_head = 1},
-                              NewEntry{.layer = 1, .kv_head = 0}, NewEntry{.layer = 29, .kv_head = 2}}) {
+  const uint64_t seed = policy->decode_rule().seed, other_seed = other->decode_rule().seed;
+  ASSERT_NE(seed, other_seed);
+  for (const auto& [layer, kv_head] : {std::pair(0, 0), std::pair(0, 1), std::pair(1, 0), std::pair(29, 2)}) {
     std::vector<int> histogram(kBins, 0);
     int above_neighbour = 0;
     for (int32_t position = 0; position < kDraws; ++position) {
-      NewEntry entry = lane;
-      entry.position = position;
-      const float draw = policy->entry_score(entry);
+      const float draw = entry_hash(seed, layer, kv_head, position);
       ASSERT_GE(draw, 0.0f);
       ASSERT_LT(draw, 1.0f);
       ++histogram[static_cast<size_t>(draw * kBins)];
-      ++entry.kv_head;  // another lane, and another seed: no relation
-      above_neighbour += draw > policy->entry_score(entry);
-      --entry.kv_head;
-      above_neighbour += draw > other->entry_score(entry);
+      // Another lane, and another seed: no relation.
+      above_neighbour += draw > entry_hash(seed, layer, kv_head + 1, position);
+      above_neighbour += draw > entry_hash(other_seed, layer, kv_head, position);
     }
     // Six standard deviations of a binomial distribution.
     for (const int count : histogram) EXPECT_NEAR(count, kDraws / kBins, 6 * std::sqrt(kDraws / kBins));

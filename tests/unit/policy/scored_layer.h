@@ -117,7 +117,7 @@ class ScoredLayer {
  private:
   KvView kv() {
     KvView view = cache_->base_view();
-    view.lanes = lanes_.data();
+    view.lanes = const_cast<Lane*>(lanes_.data());
     view.lane_count = static_cast<int32_t>(lanes_.size());
     view.page_ids = page_ids_.data();
     return view;
