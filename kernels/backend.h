@@ -22,6 +22,7 @@
 #include "kernels/entry_format.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
+#include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
 namespace pkv {
@@ -145,8 +146,6 @@ class Backend {
   virtual void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) = 0;
   // gate = silu(gate) * up. [R, F]. (SwiGLU, arXiv 2002.05202, eq. 6)
   virtual void silu_mul(const TensorView& gate, const TensorView& up) = 0;
-  // lse[r] = log(sum_v exp(logits[r, v])). logits [R, V], lse [R, 1].
-  virtual void log_sum_exp(const TensorView& logits, const TensorView& lse) = 0;
 
   // ---- cache and attention
   // Writes the rows' keys and values (k, v [R, Hkv * d]) and positions [R] to the lanes' write slots.
@@ -187,6 +186,12 @@ class Backend {
   // + delta.
   virtual void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                          const RopeSpec& spec) = 0;
+
+  // ---- logits (kernels/sampling.h)
+  virtual void sample_rows(const SampleArgs& args) = 0;
+  virtual void token_logprobs(const LogprobArgs& args) = 0;
+  // Row r of `results`, i32 [R, >= 4], becomes the RowComparison of row r of logits [R, V] with baseline [1, V].
+  virtual void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) = 0;
 };
 
 // How a backend is to be made.

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cpu/lanes/select.h"
+#include "kernels/cpu/sampling/sampling.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
@@ -142,11 +143,6 @@ void CpuBackend::silu_mul(const TensorView& gate, const TensorView& up) {
            [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
 }
 
-void CpuBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  for_rows(logits.rows, 4 * logits.cols,
-           [&](int64_t row) { *lse.f32_row(row) = elementwise_.log_sum_exp(logits.f32_row(row), logits.cols); });
-}
-
 // ---- cache, attention, observation, selection
 
 void CpuBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
@@ -191,6 +187,16 @@ void CpuBackend::key_similarity(const KvView& kv, int32_t first_lane, const Tens
 void CpuBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                            const RopeSpec& spec) {
   attention_.turn_keys(kv, first_lane, lanes, first_slot, delta, spec);
+}
+
+// ---- logits
+
+void CpuBackend::sample_rows(const SampleArgs& args) { cpu_sample_rows(args, elementwise_, pool_); }
+
+void CpuBackend::token_logprobs(const LogprobArgs& args) { cpu_token_logprobs(args, elementwise_, pool_); }
+
+void CpuBackend::compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) {
+  cpu_compare_rows(logits, baseline, results, pool_);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& options) {

@@ -33,7 +33,6 @@ class ReferenceBackend : public Backend {
   void add_bias(const TensorView& x, const TensorView& bias) override;
   void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
-  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
   // attention_ops.cpp
   void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
@@ -55,6 +54,11 @@ class ReferenceBackend : public Backend {
                       const TensorView& cosines) override;
   void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                  const RopeSpec& spec) override;
+
+  // sampling_ops.cpp
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) override;
 };
 
 // A weight as dense float32 rows.

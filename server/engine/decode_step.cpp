@@ -14,7 +14,7 @@ absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows
   return step;
 }
 
-void DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure) {
+void DecodeStep::run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure) {
   const auto most = static_cast<size_t>(x_.view().rows);
   for (size_t first = 0; first < rows.size(); first += most) {
     const size_t end = std::min(rows.size(), first + most);
@@ -29,11 +29,11 @@ void DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on_logits,
       placed_.push_back(i);
       angles_.push_back(*angle);
     }
-    if (!placed_.empty()) run_placed(rows, on_logits);
+    if (!placed_.empty()) run_placed(rows, on_output);
   }
 }
 
-void DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits) {
+void DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output) {
   plan(rows);
   const TensorView x = x_.rows(plan_.rows());
   shared_.model.embed(plan_.token_ids, x);
@@ -43,14 +43,10 @@ void DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_
   }
   for (const size_t i : placed_) rows[i].lanes->end_token();
 
-  OutputHead& head = shared_.head;
-  for (int64_t first = 0; first < x.rows; first += head.rows()) {
-    const int64_t count = std::min<int64_t>(head.rows(), x.rows - first);
-    const auto begin = placed_.begin() + first;
-    const bool with_lse = std::any_of(begin, begin + count, [&](size_t i) { return rows[i].log_sum_exp; });
-    head.compute(x.slice_rows(first, count), Phase::kDecode, with_lse);
-    for (int64_t i = 0; i < count; ++i) on_logits(begin[i], head.logits(i), head.log_sum_exp(i));
-  }
+  outputs_.clear();
+  for (const size_t i : placed_) outputs_.push_back(rows[i].output);
+  shared_.head.run(x, Phase::kDecode, outputs_,
+                   [&](size_t row, const RowOutput& output) { on_output(placed_[row], output); });
 }
 
 void DecodeStep::plan(std::span<const DecodeRow> rows) {

@@ -68,10 +68,6 @@ void ForwardingBackend::silu_mul(const TensorView& gate, const TensorView& up) {
   run("silu_mul", [&] { inner_->silu_mul(gate, up); });
 }
 
-void ForwardingBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  run("log_sum_exp", [&] { inner_->log_sum_exp(logits, lse); });
-}
-
 // ---- cache and attention
 
 void ForwardingBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
@@ -124,6 +120,20 @@ void ForwardingBackend::key_similarity(const KvView& kv, int32_t first_lane, con
 void ForwardingBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot,
                                   int32_t delta, const RopeSpec& spec) {
   run("turn_keys", [&] { inner_->turn_keys(kv, first_lane, lanes, first_slot, delta, spec); });
+}
+
+// ---- logits
+
+void ForwardingBackend::sample_rows(const SampleArgs& args) {
+  run("sample_rows", [&] { inner_->sample_rows(args); });
+}
+
+void ForwardingBackend::token_logprobs(const LogprobArgs& args) {
+  run("token_logprobs", [&] { inner_->token_logprobs(args); });
+}
+
+void ForwardingBackend::compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) {
+  run("compare_rows", [&] { inner_->compare_rows(logits, baseline, results); });
 }
 
 }  // namespace pkv::test

@@ -37,7 +37,6 @@ class ForwardingBackend : public Backend {
   void add_bias(const TensorView& x, const TensorView& bias) override;
   void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
-  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
   void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
                 std::span<const RowSpan> spans, int32_t kv_heads) override;
@@ -54,6 +53,10 @@ class ForwardingBackend : public Backend {
                       const TensorView& cosines) override;
   void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                  const RopeSpec& spec) override;
+
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) override;
 
  protected:
   // Around every operation, uploads, fetches and sync() included: it is done where `forward` is called. `operation` is

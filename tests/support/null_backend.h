@@ -2,8 +2,8 @@
 // run as they are, at the speed of their own bookkeeping.
 //
 // Real are memory, copies, the positions that write_kv() and gather() record, and select_top(). Dense operations and
-// attention leave their outputs as they were, which for fresh memory is zeros. Scores are made up from row and column,
-// so that selections are neither sorted nor all alike.
+// attention leave their outputs as they were, which for fresh memory is zeros; so are all logits, which nothing edits.
+// Scores are made up from row and column, so that selections are neither sorted nor all alike.
 #pragma once
 
 #include <array>
@@ -37,7 +37,6 @@ class NullBackend final : public Backend {
   void add_bias(const TensorView&, const TensorView&) override {}
   void rope(const TensorView&, std::span<const int32_t>, const RopeSpec&) override {}
   void silu_mul(const TensorView&, const TensorView&) override {}
-  void log_sum_exp(const TensorView&, const TensorView&) override {}
 
   void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
                 std::span<const RowSpan> spans, int32_t kv_heads) override;
@@ -52,6 +51,9 @@ class NullBackend final : public Backend {
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
   void turn_keys(const KvView&, int32_t, int32_t, int32_t, int32_t, const RopeSpec&) override {}
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView&, const TensorView&, const TensorView& results) override;
 
  private:
   std::vector<int32_t> moved_;  // reused by select_top() and gather()
