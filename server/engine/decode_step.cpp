@@ -14,7 +14,7 @@ absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows
   return step;
 }
 
-void DecodeStep::run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure) {
+absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure) {
   const auto most = static_cast<size_t>(x_.view().rows);
   for (size_t first = 0; first < rows.size(); first += most) {
     const size_t end = std::min(rows.size(), first + most);
@@ -29,11 +29,12 @@ void DecodeStep::run(std::span<const DecodeRow> rows, const OnOutput& on_output,
       placed_.push_back(i);
       angles_.push_back(*angle);
     }
-    if (!placed_.empty()) run_placed(rows, on_output);
+    if (!placed_.empty()) PKV_RETURN_IF_ERROR(run_placed(rows, on_output));
   }
+  return absl::OkStatus();
 }
 
-void DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output) {
+absl::Status DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output) {
   plan(rows);
   const TensorView x = x_.rows(plan_.rows());
   shared_.model.embed(plan_.token_ids, x);
@@ -45,8 +46,8 @@ void DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnOutput& on_
 
   outputs_.clear();
   for (const size_t i : placed_) outputs_.push_back(rows[i].output);
-  shared_.head.run(x, Phase::kDecode, outputs_,
-                   [&](size_t row, const RowOutput& output) { on_output(placed_[row], output); });
+  return shared_.head.run(x, Phase::kDecode, outputs_,
+                          [&](size_t row, const RowOutput& output) { return on_output(placed_[row], output); });
 }
 
 void DecodeStep::plan(std::span<const DecodeRow> rows) {

@@ -37,13 +37,14 @@ class DecodeStep {
   uint64_t bytes() const { return x_.bytes(); }
 
   // Called once per row, in order: the place in `rows`, and what came of it, or why there is nothing.
-  using OnOutput = std::function<void(size_t row, const RowOutput& output)>;
+  using OnOutput = std::function<absl::Status(size_t row, const RowOutput& output)>;
   using OnFailure = std::function<void(size_t row, const absl::Status& status)>;
-  void run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure);
+  // An error is the backend's status(), or of on_output, which is not called with what a failed backend gives.
+  absl::Status run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure);
 
  private:
   explicit DecodeStep(const Shared& shared) : shared_(shared) {}
-  void run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output);
+  absl::Status run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output);
   void plan(std::span<const DecodeRow> rows);
   void observe(std::span<const DecodeRow> rows, int32_t layer);
 

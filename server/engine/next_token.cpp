@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "kernels/status_macros.h"
+
 namespace pkv {
 
 OutputRow next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits) {
@@ -11,14 +13,15 @@ OutputRow next_token_row(const Request& request, std::span<const TokenId> answer
   return row;
 }
 
-TokenLogprob choose_token(const Request& request, LogitEdits& edits, const RowOutput& output, std::mt19937_64& rng) {
+absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& edits, const RowOutput& output,
+                                          std::mt19937_64& rng) {
   float logit = 0;  // without edits
   std::optional<TokenId> token = choose_of_best(output.ranked, request.sampling, rng);
   if (token) {
     const std::span<const RankedToken> best = output.ranked.best;
     logit = std::find_if(best.begin(), best.end(), [&](const RankedToken& one) { return one.token == *token; })->before;
   } else {
-    const std::span<float> row = output.whole_row();
+    PKV_ASSIGN_OR_RETURN(const std::span<float> row, output.whole_row());
     edits.apply(row);
     token = choose_of_row(row, request.sampling, rng);
     edits.restore(row);

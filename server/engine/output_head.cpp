@@ -55,9 +55,10 @@ uint64_t OutputHead::bytes() const {
   return bytes;
 }
 
-void OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use) {
+absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use) {
   PKV_CHECK(x.rows == static_cast<int64_t>(rows.size()) && x.rows <= results_.view().rows, "rows of an output head");
   const Wanted wanted = send(rows);
+  Backend& backend = model_->backend();
   const int32_t vocabulary = model_->shape().vocab_size;
   const auto may_need_row = [&](const OutputRow& row) {
     return row.sampling != nullptr && sample_need(*row.sampling, vocabulary).may_need_row;
@@ -70,16 +71,20 @@ void OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow
     // The next tile takes this one's place.
     if (end < x.rows && std::none_of(tile.begin(), tile.end(), may_need_row)) continue;
     fetch(used, end - used, wanted);
+    PKV_RETURN_IF_ERROR(backend.status());
     for (int64_t i = used; i < end; ++i) {
-      const auto whole_row = [&]() -> std::span<float> {
+      const auto whole_row = [&]() -> absl::StatusOr<std::span<float>> {
         PKV_CHECK(i >= first, "a row whose logits are gone");
-        model_->backend().download(whole_row_.data(), logits_.view().slice_rows(i - first, 1));
-        return whole_row_;
+        backend.download(whole_row_.data(), logits_.view().slice_rows(i - first, 1));
+        PKV_RETURN_IF_ERROR(backend.status());
+        return std::span(whole_row_);
       };
-      use(static_cast<size_t>(i), output_of(rows[static_cast<size_t>(i)], i - used, whole_row));
+      const auto row = static_cast<size_t>(i);
+      PKV_RETURN_IF_ERROR(use(row, output_of(rows[row], i - used, whole_row)));
     }
     used = end;
   }
+  return absl::OkStatus();
 }
 
 OutputHead::Wanted OutputHead::send(std::span<const OutputRow> rows) {
@@ -157,8 +162,7 @@ void OutputHead::fetch(int64_t first, int64_t count, const Wanted& wanted) {
   model_->backend().download(fetched_.data(), results_.view().slice_rows(first, count).slice_cols(0, fetched_words_));
 }
 
-RowOutput OutputHead::output_of(const OutputRow& row, int64_t index,
-                                absl::FunctionRef<std::span<float>()> whole_row) const {
+RowOutput OutputHead::output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const {
   const int32_t vocabulary = model_->shape().vocab_size;
   const int32_t* words = fetched_.data() + index * fetched_words_;
   const auto number = [&](int64_t at) { return std::bit_cast<float>(words[at]); };

@@ -27,6 +27,8 @@ struct OutputRow {
   Comparison comparison = Comparison::kNone;
 };
 
+using WholeRow = absl::FunctionRef<absl::StatusOr<std::span<float>>()>;
+
 // What came of it, as far as it was wanted. Spans are valid until the next row is used.
 struct RowOutput {
   RankedRow ranked;
@@ -34,7 +36,7 @@ struct RowOutput {
   float target = 0;                  // the target's logit
   std::span<const RankedToken> top;  // the best
   RowComparison comparison;
-  absl::FunctionRef<std::span<float>()> whole_row;  // fetches the logits [V]
+  WholeRow whole_row;  // fetches the logits [V]; an error is the backend's status()
 };
 
 class OutputHead {
@@ -46,9 +48,10 @@ class OutputHead {
   int32_t tile_rows() const { return static_cast<int32_t>(logits_.view().rows); }
   uint64_t bytes() const;
 
-  // x [R <= rows, D], one for each of `rows`; `use` is called once per row, in order.
-  using Use = absl::FunctionRef<void(size_t row, const RowOutput& output)>;
-  void run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use);
+  // x [R <= rows, D], one for each of `rows`; `use` is called once per row, in order, until it gives an error, which is
+  // the run's. So is the backend's status(); `use` is not called with what a failed one gives.
+  using Use = absl::FunctionRef<absl::Status(size_t row, const RowOutput& output)>;
+  absl::Status run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use);
 
  private:
   // What comes of a row, as the operations write it: a row of a tensor of 4-byte elements.
@@ -65,7 +68,7 @@ class OutputHead {
                     const Wanted& wanted);
   void compare_tile(std::span<const OutputRow> rows, int64_t first);
   void fetch(int64_t first, int64_t count, const Wanted& wanted);
-  RowOutput output_of(const OutputRow& row, int64_t index, absl::FunctionRef<std::span<float>()> whole_row) const;
+  RowOutput output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const;
 
   const Model* model_;
   Tensor normed_;        // [tile, D]

@@ -89,17 +89,11 @@ absl::Status Stepper::start_prefill(Sequence& sequence) {
 }
 
 absl::StatusOr<int64_t> Stepper::prefill_unit(Sequence& sequence) {
-  int64_t work = 0;
   const Sequence::Prefill& prefill = *sequence.prefill();
-  if (prefill.layer < model_.shape().layers) {
-    absl::StatusOr<int64_t> done = layer_unit(sequence);
-    if (!done.ok()) return done;
-    work = *done;
-  } else {
-    work = scoring_unit(sequence);
-  }
+  PKV_ASSIGN_OR_RETURN(const int64_t work,
+                       prefill.layer < model_.shape().layers ? layer_unit(sequence) : scoring_unit(sequence));
   const int32_t stages = model_.shape().layers + (scores_prompt(sequence) ? 1 : 0);
-  if (prefill.layer == stages) finish_prompt(sequence);
+  if (prefill.layer == stages) PKV_RETURN_IF_ERROR(finish_prompt(sequence));
   return work;
 }
 
@@ -195,7 +189,7 @@ absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
 
 // ---- decode
 
-void Stepper::decode(std::span<Sequence* const> sequences) {
+absl::Status Stepper::decode(std::span<Sequence* const> sequences) {
   rows_.clear();
   for (Sequence* sequence : sequences) {
     rows_.push_back({.lanes = sequence->lanes(),
@@ -205,8 +199,8 @@ void Stepper::decode(std::span<Sequence* const> sequences) {
                      .output = next_token_row(sequence->request(), sequence->generated(), sequence->edits())});
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
-  decode_step_->run(
-      rows_, [&](size_t row, const RowOutput& output) { accept(*sequences[row], output); },
+  return decode_step_->run(
+      rows_, [&](size_t row, const RowOutput& output) { return accept(*sequences[row], output); },
       [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }
 

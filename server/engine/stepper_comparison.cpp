@@ -26,11 +26,11 @@ absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequ
   return comparison;
 }
 
-void Stepper::decode_comparison(Sequence& sequence) {
+absl::Status Stepper::decode_comparison(Sequence& sequence) {
   const Request& request = sequence.request();
   Comparison& comparison = *sequence.comparison();
   // What each row's output is for. The baseline comes first, for the others are compared with it.
-  std::vector<std::function<void(const RowOutput&)>> uses;
+  std::vector<std::function<absl::Status(const RowOutput&)>> uses;
   rows_.clear();
   const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, const OutputRow& wanted, auto use) {
     const int32_t position = sequence.prompt_tokens() + static_cast<int32_t>(tokens.size()) - 1;
@@ -41,24 +41,30 @@ void Stepper::decode_comparison(Sequence& sequence) {
     OutputRow baseline = next_token_row(request, sequence.generated(), sequence.edits());
     baseline.comparison = OutputRow::Comparison::kBaseline;
     add_row(*sequence.lanes(), sequence.generated(), baseline,
-            [&](const RowOutput& output) { accept(sequence, output); });
+            [&](const RowOutput& output) { return accept(sequence, output); });
     for (Rival& rival : comparison.rivals) {
       add_row(*rival.teacher_forced, sequence.generated(), {.comparison = OutputRow::Comparison::kCompared},
-              [&](const RowOutput& output) { rival.add_place(output.comparison); });
+              [&](const RowOutput& output) {
+                rival.add_place(output.comparison);
+                return absl::OkStatus();
+              });
     }
   }
   for (Rival& rival : comparison.rivals) {
     if (rival.ended) continue;
     add_row(*rival.free_running, rival.tokens, next_token_row(request, rival.tokens, *rival.edits),
-            [&](const RowOutput& output) {
-              const TokenId token = choose_token(request, *rival.edits, output, sequence.rng()).id;
-              rival.tokens.push_back(token);
-              rival.ended = sequence.ends_with(token) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
+            [&](const RowOutput& output) -> absl::Status {
+              PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
+                                   choose_token(request, *rival.edits, output, sequence.rng()));
+              rival.tokens.push_back(token.id);
+              rival.ended =
+                  sequence.ends_with(token.id) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
+              return absl::OkStatus();
             });
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
-  decode_step_->run(
-      rows_, [&](size_t row, const RowOutput& output) { uses[row](output); },
+  return decode_step_->run(
+      rows_, [&](size_t row, const RowOutput& output) { return uses[row](output); },
       [&](size_t, const absl::Status& status) { sequence.fail(no_slots(status)); });
 }
 

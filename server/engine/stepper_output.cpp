@@ -1,6 +1,7 @@
 // The stepper's part in output: the next token of an answer, and the log-probabilities of a prompt.
 #include <algorithm>
 
+#include "kernels/status_macros.h"
 #include "server/engine/next_token.h"
 #include "server/engine/stepper.h"
 
@@ -9,11 +10,14 @@ absl::StatusOr<LogitEdits> Stepper::make_edits(const Sequence& sequence) const {
   return LogitEdits::create(model_.backend(), sequence.request(), model_.shape().vocab_size);
 }
 
-void Stepper::accept(Sequence& sequence, const RowOutput& output) {
-  sequence.accept(choose_token(sequence.request(), sequence.edits(), output, sequence.rng()), options_.clock());
+absl::Status Stepper::accept(Sequence& sequence, const RowOutput& output) {
+  PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
+                       choose_token(sequence.request(), sequence.edits(), output, sequence.rng()));
+  sequence.accept(token, options_.clock());
+  return absl::OkStatus();
 }
 
-int64_t Stepper::scoring_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> Stepper::scoring_unit(Sequence& sequence) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const Request& request = sequence.request();
   const int32_t first = prefill.row;
@@ -26,11 +30,12 @@ int64_t Stepper::scoring_unit(Sequence& sequence) {
   }
   std::vector<TokenLogprob> tile;
   if (first == 0) tile.push_back({.id = request.prompt[0]});  // nothing precedes it
-  head_->run(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, wanted,
-             [&](size_t row, const RowOutput& output) {
-               const TokenId target = wanted[row].logprobs.target;
-               if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
-             });
+  PKV_RETURN_IF_ERROR(head_->run(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, wanted,
+                                 [&](size_t row, const RowOutput& output) {
+                                   const TokenId target = wanted[row].logprobs.target;
+                                   if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
+                                   return absl::OkStatus();
+                                 }));
   rows_run_ += rows;
   if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
   prefill.row += rows;
@@ -39,13 +44,13 @@ int64_t Stepper::scoring_unit(Sequence& sequence) {
 }
 
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.
-void Stepper::finish_prompt(Sequence& sequence) {
+absl::Status Stepper::finish_prompt(Sequence& sequence) {
   const Request& request = sequence.request();
   if (request.sampling.max_tokens > 0) {
     const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
     const OutputRow wanted = next_token_row(request, sequence.generated(), sequence.edits());
-    head_->run(last, Phase::kPrefill, {&wanted, 1},
-               [&](size_t, const RowOutput& output) { accept(sequence, output); });
+    PKV_RETURN_IF_ERROR(head_->run(last, Phase::kPrefill, {&wanted, 1},
+                                   [&](size_t, const RowOutput& output) { return accept(sequence, output); }));
   } else {
     sequence.end_without_answer();
   }
@@ -54,6 +59,7 @@ void Stepper::finish_prompt(Sequence& sequence) {
     for (Rival& rival : comparison->rivals) rival.ended = sequence.answered();
   }
   sequence.end_prefill();
+  return absl::OkStatus();
 }
 
 }  // namespace pkv

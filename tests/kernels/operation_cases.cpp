@@ -76,6 +76,7 @@ OperationCases operation_cases() {
   add_attention_cases(cases);
   add_observation_cases(cases);
   add_selection_cases(cases);
+  add_sampling_cases(cases);
   return cases;
 }
 

@@ -2,10 +2,14 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/sampling/sampling.h"
 
 namespace pkv {
 namespace {
+
+// A float64 exponential twice a token, in elements (kernels/cpu/parallel.h).
+constexpr int64_t kExpElements = 32;
 
 // What a row's log-probabilities follow from: log p = logit - log_sum_exp, in float64.
 struct Distribution {
@@ -36,7 +40,7 @@ RowComparison compare(const Distribution& row, const Distribution& baseline, int
 
 void cpu_compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results, ThreadPool& pool) {
   const Distribution base = distribution_of(baseline.f32(), baseline.cols);
-  pool.parallel_for(logits.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, logits.rows, kExpElements * logits.cols, [&](int64_t row) {
     *row_as<RowComparison>(results, row) = compare(distribution_of(logits.f32_row(row), logits.cols), base, logits.cols);
   });
 }

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "kernels/cpu/parallel.h"
 #include "kernels/cpu/sampling/ranking.h"
 
 namespace pkv {
@@ -39,11 +40,11 @@ void logprob_row(const LogprobArgs& args, int64_t r, const ElementwiseKernels& k
 }  // namespace
 
 void cpu_sample_rows(const SampleArgs& args, const ElementwiseKernels& kernels, ThreadPool& pool) {
-  pool.parallel_for(args.logits.rows, [&](int64_t row, int32_t) { sample_row(args, row, kernels); });
+  parallel_for(pool, args.logits.rows, args.logits.cols, [&](int64_t row) { sample_row(args, row, kernels); });
 }
 
 void cpu_token_logprobs(const LogprobArgs& args, const ElementwiseKernels& kernels, ThreadPool& pool) {
-  pool.parallel_for(args.logits.rows, [&](int64_t row, int32_t) { logprob_row(args, row, kernels); });
+  parallel_for(pool, args.logits.rows, args.logits.cols, [&](int64_t row) { logprob_row(args, row, kernels); });
 }
 
 }  // namespace pkv
