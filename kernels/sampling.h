@@ -1,5 +1,5 @@
-// What is asked of rows of logits, and what comes of them: tokens to choose from, log-probabilities, comparisons. All of
-// it lies in backend memory. Rankings are by value, descending, and then by id, ascending; NaN counts as -infinity.
+// What is asked of rows of logits, and what comes of them: tokens to choose from, log-probabilities, comparisons. All
+// of it lies in backend memory. Rankings are by value, descending, and then by id, ascending; NaN counts as -infinity.
 #pragma once
 
 #include <cstdint>
@@ -74,8 +74,8 @@ struct LogprobArgs {
 
 // A row beside the baseline of the same place.
 struct RowComparison {
-  double kl = 0;           // KL(baseline || row) in nats, >= 0; every sum and exponential in float64
-  int32_t same_best = 0;   // 1: both have the same best token
+  double kl = 0;          // KL(baseline || row) in nats, >= 0; every sum and exponential in float64
+  int32_t same_best = 0;  // 1: both have the same best token
   int32_t padding = 0;
 };
 

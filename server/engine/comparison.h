@@ -18,7 +18,7 @@
 namespace pkv {
 
 struct Rival {
-  std::unique_ptr<Compressor> compressor;  // until the prompt is done
+  std::unique_ptr<Compressor> compressor;         // until the prompt is done
   std::unique_ptr<SequenceLanes> teacher_forced;  // follows the baseline's answer
   std::unique_ptr<SequenceLanes> free_running;
   std::vector<LayerOutcome> outcomes;

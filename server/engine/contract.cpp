@@ -102,8 +102,7 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
   cost.workspace_bytes =
       sizeof(float) * static_cast<uint64_t>(query.prompt_tokens) * static_cast<uint64_t>(shape_.width) +
       Compressor::workspace_bytes(*contract.own.policy, contract.own.plan, options);
-  const uint64_t edit_bytes =
-      LogitEdits::bytes(std::min<int64_t>(query.edited_tokens, shape_.vocab_size));
+  const uint64_t edit_bytes = LogitEdits::bytes(std::min<int64_t>(query.edited_tokens, shape_.vocab_size));
   cost.state_bytes = contract.own.plan.state_bytes + edit_bytes;
   for (const Contract::Terms& rival : contract.rivals) {
     others.insert(others.end(), 2, &rival.plan);

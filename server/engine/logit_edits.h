@@ -1,5 +1,6 @@
-// What bias, penalties and min_tokens do to the logits that an answer is chosen from: a table of edits in backend memory,
-// of which a token of the answer changes one entry, and its copy on the host. It reserves what it can ever need.
+// What bias, penalties and min_tokens do to the logits that an answer is chosen from: a table of edits in backend
+// memory, of which a token of the answer changes one entry, and its copy on the host. It reserves what it can ever
+// need.
 #pragma once
 
 #include <cstdint>

@@ -172,7 +172,8 @@ RowOutput OutputHead::output_of(const OutputRow& row, int64_t index, WholeRow wh
   RowOutput output{.whole_row = whole_row};
   if (row.sampling != nullptr) {
     const SampleNeed need = sample_need(*row.sampling, vocabulary);
-    output.ranked = {.best = tokens(Results::kRanked, need.ranked), .vocabulary = vocabulary, .mass = number(Results::kMass)};
+    output.ranked = {
+        .best = tokens(Results::kRanked, need.ranked), .vocabulary = vocabulary, .mass = number(Results::kMass)};
   }
   if (row.logprobs.ranked >= 0) {
     output.log_sum_exp = number(Results::kLogSumExp);

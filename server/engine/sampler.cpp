@@ -95,7 +95,8 @@ TokenId choose_of_all(Candidates& candidates, const SamplingParams& params, std:
   return draw(candidates, rng);
 }
 
-// Of the best candidates, in order, those that the filters keep of all; false where that cannot be said. `mass`: of all.
+// Of the best candidates, in order, those that the filters keep of all; false where that cannot be said. `mass`: of
+// all.
 bool keep_of_best(Candidates& candidates, const SamplingParams& params, double mass) {
   if (params.top_k > 0 && static_cast<size_t>(params.top_k) < candidates.size()) {
     keep_top_k(candidates, params.top_k);

@@ -1,5 +1,5 @@
-// Chooses the next token of what the backend ranked of its logits. Pure: logits, parameters and a random generator in, a
-// token out; what the backend does first are the edits (server/engine/logit_edits.h).
+// Chooses the next token of what the backend ranked of its logits. Pure: logits, parameters and a random generator in,
+// a token out; what the backend does first are the edits (server/engine/logit_edits.h).
 //
 // Order of the filters, as in the field: bias, penalties, temperature, top_k, top_p, min_p. Temperature 0 is the exact
 // argmax after bias and penalties; the lowest id wins ties. A token follows from the whole row of logits. Mostly its

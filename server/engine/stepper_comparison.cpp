@@ -57,8 +57,7 @@ absl::Status Stepper::decode_comparison(Sequence& sequence) {
               PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
                                    choose_token(request, *rival.edits, output, sequence.rng()));
               rival.tokens.push_back(token.id);
-              rival.ended =
-                  sequence.ends_with(token.id) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
+              rival.ended = sequence.ends_with(token.id) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
               return absl::OkStatus();
             });
   }

@@ -32,11 +32,11 @@ Matrix logits_of(std::mt19937& rng, int64_t rows, int64_t vocabulary) {
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t v = 0; v < vocabulary; ++v) {
       float& logit = logits.row(r)[v];
-      if (r % 6 == 1) logit = 0.25f;                                      // all equal
-      if (r % 6 == 2) logit = static_cast<float>(v * 31 % 7) - 3.0f;      // plateaus
-      if (r % 6 == 3) logit *= 20;                                        // one stands out
+      if (r % 6 == 1) logit = 0.25f;                                  // all equal
+      if (r % 6 == 2) logit = static_cast<float>(v * 31 % 7) - 3.0f;  // plateaus
+      if (r % 6 == 3) logit *= 20;                                    // one stands out
       if (r % 6 == 4 && v % 5 != 2) logit = v % 5 == 1 ? kNotANumber : -kInfinity;
-      if (r % 6 == 5) logit = v % 2 == 0 ? -0.0f : 0.0f;                  // zeros of both signs are equal
+      if (r % 6 == 5) logit = v % 2 == 0 ? -0.0f : 0.0f;  // zeros of both signs are equal
     }
   }
   return logits;
@@ -56,7 +56,8 @@ struct SampleSpec {
 class SampleCase : public OperationCase {
  public:
   explicit SampleCase(SampleSpec spec)
-      : OperationCase(absl::StrCat("sample_rows/", spec.name, "/", spec.ranked, "_of_", spec.rows, "x", spec.vocabulary)),
+      : OperationCase(
+            absl::StrCat("sample_rows/", spec.name, "/", spec.ranked, "_of_", spec.rows, "x", spec.vocabulary)),
         spec_(std::move(spec)) {}
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
@@ -151,7 +152,9 @@ class LogprobCase : public OperationCase {
     state->logits = CaseTensor(backend, logits, Placement::kStrided);
     std::vector<LogprobRow> rows;
     for (int32_t r = 0; r < kRows; ++r) {
-      rows.push_back({.ranked = r == 1 ? -1 : r == 2 ? 0 : ranked_,
+      rows.push_back({.ranked = r == 1   ? -1
+                                : r == 2 ? 0
+                                         : ranked_,
                       .target = r == 3 ? -1 : static_cast<int32_t>(r * 1000 % vocabulary_)});
     }
     state->rows = structs(backend, rows);
@@ -199,9 +202,9 @@ class CompareCase : public OperationCase {
     const Matrix baseline = random_matrix(random, 1, vocabulary_, 4.0f);
     Matrix logits = random_matrix(random, kRows, vocabulary_, 4.0f);
     for (int64_t v = 0; v < vocabulary_; ++v) {
-      logits.row(0)[v] = baseline.row(0)[v];                                // the same
-      logits.row(1)[v] = baseline.row(0)[v] + 5;                            // the same distribution
-      logits.row(2)[v] = baseline.row(0)[v] + 0.01f * logits.row(2)[v];     // nearly so
+      logits.row(0)[v] = baseline.row(0)[v];                             // the same
+      logits.row(1)[v] = baseline.row(0)[v] + 5;                         // the same distribution
+      logits.row(2)[v] = baseline.row(0)[v] + 0.01f * logits.row(2)[v];  // nearly so
     }
     state->logits = CaseTensor(backend, logits, Placement::kStrided);
     state->baseline = CaseTensor(backend, baseline, Placement::kDense);
@@ -217,7 +220,8 @@ class CompareCase : public OperationCase {
             RowComparison result;
             std::memcpy(static_cast<void*>(&result), words.exact.data() + r * kStride, sizeof(result));
             kl.floats.push_back(static_cast<float>(result.kl));
-            same.exact.insert(same.exact.end(), {result.same_best, words.exact[static_cast<size_t>((r + 1) * kStride - 1)]});
+            same.exact.insert(same.exact.end(),
+                              {result.same_best, words.exact[static_cast<size_t>((r + 1) * kStride - 1)]});
           }
           return Outputs{kl, same};
         });

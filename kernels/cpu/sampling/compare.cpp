@@ -38,10 +38,12 @@ RowComparison compare(const Distribution& row, const Distribution& baseline, int
 
 }  // namespace
 
-void cpu_compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results, ThreadPool& pool) {
+void cpu_compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results,
+                      ThreadPool& pool) {
   const Distribution base = distribution_of(baseline.f32(), baseline.cols);
   parallel_for(pool, logits.rows, kExpElements * logits.cols, [&](int64_t row) {
-    *row_as<RowComparison>(results, row) = compare(distribution_of(logits.f32_row(row), logits.cols), base, logits.cols);
+    *row_as<RowComparison>(results, row) =
+        compare(distribution_of(logits.f32_row(row), logits.cols), base, logits.cols);
   });
 }
 

@@ -10,6 +10,7 @@ namespace pkv {
 
 void cpu_sample_rows(const SampleArgs& args, const ElementwiseKernels& kernels, ThreadPool& pool);
 void cpu_token_logprobs(const LogprobArgs& args, const ElementwiseKernels& kernels, ThreadPool& pool);
-void cpu_compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results, ThreadPool& pool);
+void cpu_compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results,
+                      ThreadPool& pool);
 
 }  // namespace pkv
