@@ -122,6 +122,7 @@ TEST_P(SamplerDifferential, ChoosesAsDefined) {
   Backend& backend = *made;
   RowSampler sampler(backend, setting.vocabulary, kTile, kRows);
   Chance chance(static_cast<uint32_t>(setting.vocabulary));
+  int64_t choices = 0;
   for (int32_t batch = 0; batch < setting.batches && !testing::Test::HasFailure(); ++batch) {
     std::vector<RowSampler::Answer> answers;
     std::vector<std::mt19937_64> plain_rng;
