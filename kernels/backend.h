@@ -10,6 +10,7 @@
 // start and merges them in order.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -20,6 +21,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/entry_format.h"
+#include "kernels/entry_score.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
 #include "kernels/sampling.h"
@@ -80,15 +82,19 @@ struct AttendArgs {
   Phase phase = Phase::kDecode;
 };
 
-// Observation rows: queries of one sequence against one layer's lanes, each row seeing its own number of slots.
+// Observation rows: queries of one sequence against one layer's lanes. Row r sees all of a lane's slots but the newest
+// max(0, unseen - r): with unseen == R - 1 the rows are those of the newest R slots, with 0 every row sees everything.
 struct ObserveArgs {
-  TensorView q;                      // [R, Hq * d], after RoPE
-  std::span<const int32_t> visible;  // [R] slots [0, visible[r]) are seen by row r
+  TensorView q;  // [R, Hq * d], after RoPE
   KvView kv;
   int32_t first_lane = 0;  // the sequence's lanes are [first_lane, first_lane + kv_heads)
+  int32_t unseen = 0;
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;
+
+  // Slots [0, visible) that a row sees of a lane of `length`.
+  int32_t visible(int32_t length, int32_t row) const { return std::max(0, length - std::max(0, unseen - row)); }
 };
 
 enum class PoolKind : uint8_t { kNone, kMax, kAvg };     // Max pads with -inf, Avg with zeros that count
@@ -128,6 +134,7 @@ class Backend {
   virtual void upload(const TensorView& to, const void* from) = 0;      // dense host rows -> view
   virtual void download(void* to, const TensorView& from) = 0;          // view -> dense host rows; includes a sync()
   virtual void copy(const TensorView& to, const TensorView& from) = 0;  // equal shapes
+  virtual void fill(const TensorView& view, float value) = 0;           // every element of a float32 view
   virtual void sync() = 0;
   // `source` must stay valid as long as the weight (a memory-mapped file).
   virtual absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) = 0;
@@ -165,6 +172,8 @@ class Backend {
   virtual void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) = 0;
   // Pools each row along columns: stride 1, odd kernel, same length. scores, out [lanes, n], not the same memory.
   virtual void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) = 0;
+  // scores[g, j] = score_entry(scoring, g, j, n, scores[g, j]). scores [Hkv, n].
+  virtual void score_entries(const EntryScoring& scoring, const TensorView& scores) = 0;
   // Per row the `count` best columns, score descending and then smaller column first, returned ascending in
   // kept[row, 0 .. count). scores [lanes, n] f32, kept [lanes, >= count] i32.
   virtual void select_top(const TensorView& scores, int32_t count, const TensorView& kept) = 0;

@@ -95,6 +95,10 @@ void CpuBackend::copy(const TensorView& to, const TensorView& from) {
   for (int64_t row = 0; row < from.rows; ++row) std::memcpy(row_bytes(to, row), row_bytes(from, row), bytes);
 }
 
+void CpuBackend::fill(const TensorView& view, float value) {
+  parallel_for(pool_, view.rows, view.cols, [&](int64_t row) { std::fill_n(view.f32_row(row), view.cols, value); });
+}
+
 absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightSource& source) {
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<PackedWeight> weight, pack_weight(source, arena_, pool_));
   return std::unique_ptr<Weight>(std::move(weight));
@@ -161,6 +165,10 @@ void CpuBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, const
 
 void CpuBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {
   cpu_pool_scores(scores, kind, kernel, out, pool_);
+}
+
+void CpuBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  cpu_score_entries(scoring, scores, pool_);
 }
 
 void CpuBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {

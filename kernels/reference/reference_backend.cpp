@@ -61,6 +61,10 @@ void ReferenceBackend::copy(const TensorView& to, const TensorView& from) {
   for (int64_t r = 0; r < to.rows; ++r) std::memmove(row_bytes(to, r), row_bytes(from, r), bytes);
 }
 
+void ReferenceBackend::fill(const TensorView& view, float value) {
+  for (int64_t r = 0; r < view.rows; ++r) std::fill_n(view.f32_row(r), view.cols, value);
+}
+
 absl::StatusOr<std::unique_ptr<Weight>> ReferenceBackend::prepare_weight(const WeightSource& source) {
   const QuantTraits& traits = quant_traits(source.type);
   PKV_CHECK(source.rows > 0 && source.cols > 0 && source.cols % traits.block_size == 0,

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "kernels/check.h"
-#include "server/policy/fill.h"
 #include "server/policy/recall_shortfall.h"
 
 namespace pkv {
@@ -37,7 +36,7 @@ void raise_kept_spans(const SelectionInput& input) {
   for (const TokenSpan& span : input.plan.kept_spans) {
     const int32_t end = std::min(span.end, past_columns(input));
     if (span.begin >= end) continue;
-    fill(input.backend, input.scratch.scores.view().slice_cols(span.begin, end - span.begin), kAlways);
+    input.backend.fill(input.scratch.scores.view().slice_cols(span.begin, end - span.begin), kAlways);
   }
 }
 

@@ -33,6 +33,10 @@ void ForwardingBackend::copy(const TensorView& to, const TensorView& from) {
   run("copy", [&] { inner_->copy(to, from); });
 }
 
+void ForwardingBackend::fill(const TensorView& view, float value) {
+  run("fill", [&] { inner_->fill(view, value); });
+}
+
 void ForwardingBackend::sync() {
   run("sync", [&] { inner_->sync(); });
 }
@@ -96,6 +100,10 @@ void ForwardingBackend::reduce_groups(const TensorView& sums, GroupReduce reduce
 
 void ForwardingBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {
   run("pool_scores", [&] { inner_->pool_scores(scores, kind, kernel, out); });
+}
+
+void ForwardingBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  run("score_entries", [&] { inner_->score_entries(scoring, scores); });
 }
 
 void ForwardingBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {

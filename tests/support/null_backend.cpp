@@ -97,6 +97,10 @@ void NullBackend::copy(const TensorView& to, const TensorView& from) {
   for (int64_t r = 0; r < to.rows; ++r) std::memcpy(row_of(to, r), row_of(from, r), row_bytes(to));
 }
 
+void NullBackend::fill(const TensorView& view, float value) {
+  for (int64_t r = 0; r < view.rows; ++r) std::fill_n(view.f32_row(r), view.cols, value);
+}
+
 absl::StatusOr<std::unique_ptr<Weight>> NullBackend::prepare_weight(const WeightSource& source) {
   return std::make_unique<NullWeight>(source.rows, source.cols);
 }
@@ -122,6 +126,14 @@ void NullBackend::key_norms(const KvView&, int32_t, const TensorView& norms) { m
 void NullBackend::key_similarity(const KvView&, int32_t, const TensorView& unit_sums, const TensorView& cosines) {
   make_up(unit_sums);
   make_up(cosines);
+}
+
+void NullBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  const auto columns = static_cast<int32_t>(scores.cols);
+  for (int32_t g = 0; g < static_cast<int32_t>(scores.rows); ++g) {
+    float* row = scores.f32_row(g);
+    for (int32_t j = 0; j < columns; ++j) row[j] = score_entry(scoring, g, j, columns, row[j]);
+  }
 }
 
 void NullBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
