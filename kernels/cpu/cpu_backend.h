@@ -2,12 +2,10 @@
 #pragma once
 
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/elementwise/rope_table.h"
 #include "kernels/cpu/kernel_table.h"
@@ -15,10 +13,11 @@
 #include "kernels/cpu/linear/packed_weight.h"
 #include "kernels/cpu/path_choice.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/host_backend.h"
 
 namespace pkv {
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public HostBackend {
  public:
   CpuBackend(CpuPaths paths, bool exact, int32_t threads);
 
@@ -26,24 +25,17 @@ class CpuBackend final : public Backend {
   std::string description() const override;
   absl::Status supports(const AttentionShape& shape) const override { return CpuAttention::supports(shape); }
 
-  absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
-  absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;
-  void upload(const TensorView& to, const void* from) override;
-  void download(void* to, const TensorView& from) override;
-  void copy(const TensorView& to, const TensorView& from) override;
-  void fill(const TensorView& view, float value) override;
-  void sync() override {}
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
 
-  void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) override;
+  void embed(const Weight& table, const int32_t* ids, const TensorView& out) override;
   void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
   void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
   void add_bias(const TensorView& x, const TensorView& bias) override;
-  void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
+  void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
 
-  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
-                std::span<const RowSpan> spans, int32_t kv_heads) override;
+  void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                const RowSpans& spans, int32_t kv_heads) override;
   void attend(const AttendArgs& args) override;
 
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;

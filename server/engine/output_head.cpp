@@ -75,7 +75,7 @@ absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const O
     for (int64_t i = used; i < end; ++i) {
       const auto whole_row = [&]() -> absl::StatusOr<std::span<float>> {
         PKV_CHECK(i >= first, "a row whose logits are gone");
-        backend.download(whole_row_.data(), logits_.view().slice_rows(i - first, 1));
+        backend.fetch({whole_row_.data(), logits_.view().slice_rows(i - first, 1)});
         PKV_RETURN_IF_ERROR(backend.status());
         return std::span(whole_row_);
       };
@@ -159,7 +159,7 @@ void OutputHead::compare_tile(std::span<const OutputRow> rows, int64_t first) {
 
 void OutputHead::fetch(int64_t first, int64_t count, const Wanted& wanted) {
   fetched_words_ = Results::kRanked + wanted.ranked * kWords<RankedToken>;
-  model_->backend().download(fetched_.data(), results_.view().slice_rows(first, count).slice_cols(0, fetched_words_));
+  model_->backend().fetch({fetched_.data(), results_.view().slice_rows(first, count).slice_cols(0, fetched_words_)});
 }
 
 RowOutput OutputHead::output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const {

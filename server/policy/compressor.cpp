@@ -159,7 +159,6 @@ absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int3
     backend_.gather(lanes.kv(), head, columns, count, in_place ? head : heads + head);
     if (in_place) cut.cache.shrink(cut.from, layer, head, count);
   }
-  backend_.sync();
   return absl::OkStatus();
 }
 
@@ -235,10 +234,10 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, c
   std::vector<float> state(static_cast<size_t>(policy_.lane_state_floats(options_.geometry.head_dim)));
   std::vector<float> kept_scores;
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
-    if (known > 0) backend_.download(columns.data(), scores.slice_rows(head, 1).slice_cols(0, known));
+    if (known > 0) backend_.fetch({columns.data(), scores.slice_rows(head, 1).slice_cols(0, known)});
     if (!state.empty()) {
-      backend_.download(state.data(),
-                        scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size())));
+      backend_.fetch(
+          {state.data(), scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size()))});
     }
     const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
     kept_scores.clear();

@@ -217,7 +217,7 @@ void Evictor::refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_
   std::vector<float> scores(static_cast<size_t>(length - window_));
   for (int32_t head = 0; head < heads; ++head) {
     LaneState& scored = lane(layer, head);
-    backend_.download(scores.data(), scratch.scores.view().slice_rows(head, 1).slice_cols(0, length - window_));
+    backend_.fetch({scores.data(), scratch.scores.view().slice_rows(head, 1).slice_cols(0, length - window_)});
     for (size_t slot = 0; slot < scored.scores.size(); ++slot) {
       if (scored.scores[slot] != kNever) scored.scores[slot] = slot < scores.size() ? scores[slot] : kUnscored;
     }
@@ -244,7 +244,7 @@ void Evictor::observe(int32_t layer, const NewToken& token, CompressorScratch& s
 void Evictor::score_entries(int32_t layer, const NewToken& token) {
   const auto size = static_cast<size_t>(options_.geometry.head_dim);
   std::vector<float> keys(static_cast<size_t>(token.k.cols));
-  backend_.download(keys.data(), token.k);
+  backend_.fetch({keys.data(), token.k});
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     LaneState& scored = lane(layer, head);
     const auto slot = static_cast<size_t>(scored.new_slot);
@@ -270,7 +270,7 @@ void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScra
   for (int32_t head = 0; head < heads; ++head) {
     LaneState& grown = lane(layer, head);
     PKV_CHECK(grown.scores.size() == added.size(), "lanes of one layer are alike");
-    backend_.download(added.data(), mass.slice_rows(head, 1));
+    backend_.fetch({added.data(), mass.slice_rows(head, 1)});
     for (size_t slot = 0; slot < added.size(); ++slot) grown.scores[slot] += added[slot];
   }
 }

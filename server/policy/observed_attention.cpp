@@ -16,7 +16,7 @@ void add_observed_attention(const LayerView& layer, const TensorView& lse, const
 }
 
 void sum_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {
-  layer.backend->fill(sums, 0);
+  layer.backend->fill(sums, 0.0f);
   add_observed_attention(layer, lse, sums);
 }
 

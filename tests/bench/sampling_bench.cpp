@@ -75,7 +75,7 @@ struct Bench {
     };
     const auto before = [&] {
       plain_tokens.clear();
-      backend.download(host.data(), plain.view());
+      backend.fetch({host.data(), plain.view()});
       for (int32_t r = 0; r < kRows; ++r) {
         const std::span<float> row = std::span(host).subspan(static_cast<size_t>(r) * static_cast<size_t>(vocabulary),
                                                              static_cast<size_t>(vocabulary));

@@ -71,7 +71,7 @@ Outcome attend(const Case& c, const PagedLanes& cache, std::vector<float> q, con
                     .out = matrix(outcome.out, rows),
                     .lse = matrix(outcome.lse, rows),
                     .kv = cache.view(),
-                    .spans = spans,
+                    .spans = {spans.data(), static_cast<int32_t>(spans.size())},
                     .q_heads = q_heads,
                     .kv_heads = c.kv_heads,
                     .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
@@ -282,7 +282,8 @@ TEST_P(AttentionTest, WritesAcrossPagesAndBeyondOnes) {
     ThreadPool pool(2);
     CpuAttention attention(GetParam().features, false, pool);
     const PagedLanes before = cache;
-    attention.write_kv(matrix(k, 100), matrix(v, 100), positions, cache.view(), spans, 2);
+    attention.write_kv(matrix(k, 100), matrix(v, 100), positions.data(), cache.view(),
+                       {spans.data(), static_cast<int32_t>(spans.size())}, 2);
     for (int32_t lane = 0; lane < 4; ++lane) {
       const auto rounded = [&](float x) { return lane == 0 || lane == 3 ? half_to_float(float_to_half(x)) : x; };
       for (int32_t i = 0; i < 50; ++i) {
@@ -314,7 +315,8 @@ TEST_P(AttentionTest, AnEvictedSlotIsOverwrittenAndSeen) {
   ThreadPool pool(1);
   CpuAttention attention(GetParam().features, false, pool);
   const std::vector<int32_t> positions = {5000};
-  attention.write_kv(matrix(k, 1), matrix(v, 1), positions, cache.view(), make_spans(c), 2);
+  const std::vector<RowSpan> spans = make_spans(c);
+  attention.write_kv(matrix(k, 1), matrix(v, 1), positions.data(), cache.view(), {spans.data(), 1}, 2);
   EXPECT_EQ(cache.position(0, 17), 5000);
   EXPECT_EQ(cache.position(0, 16), 16);
   EXPECT_EQ(cache.position(1, 279), 5000);

@@ -75,10 +75,11 @@ std::vector<float> attend(Backend& backend, const CacheContent& cache, const Ten
                           Phase phase) {
   const CaseCache on_backend(backend, cache);
   const CaseTensor out(backend, Matrix(q.rows, q.cols), Placement::kDense);
+  const BackendArray<RowSpan> span_array(backend, spans);
   backend.attend({.q = q,
                   .out = out.view(),
                   .kv = on_backend.view(),
-                  .spans = spans,
+                  .spans = row_spans(span_array),
                   .q_heads = kQueryHeads,
                   .kv_heads = kKvHeads,
                   .scale = 0.125f,

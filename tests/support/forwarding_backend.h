@@ -25,22 +25,26 @@ class ForwardingBackend : public Backend {
 
   absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
   absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;
+  absl::StatusOr<Staged> allocate_staged(size_t bytes) override;
+  void commit(const Staged& staged, size_t offset, size_t bytes) override;
   void upload(const TensorView& to, const void* from) override;
-  void download(void* to, const TensorView& from) override;
+  void fill(const TensorView& to, float value) override;
   void copy(const TensorView& to, const TensorView& from) override;
-  void fill(const TensorView& view, float value) override;
+  using Backend::fetch;
+  void fetch(std::span<const Fetch> reads) override;
   void sync() override;
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
 
-  void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) override;
+  void embed(const Weight& table, const int32_t* ids, const TensorView& out) override;
   void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
   void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
   void add_bias(const TensorView& x, const TensorView& bias) override;
-  void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
+  void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
 
-  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
-                std::span<const RowSpan> spans, int32_t kv_heads) override;
+  void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) override;
+  void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                const RowSpans& spans, int32_t kv_heads) override;
   void attend(const AttendArgs& args) override;
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,

@@ -44,7 +44,7 @@ class LogitsTap final : public ForwardingBackend {
   void sample_rows(const SampleArgs& args) override {
     for (int64_t row = 0; row < args.logits.rows; ++row) {
       logits.emplace_back(static_cast<size_t>(args.logits.cols));
-      inner().download(logits.back().data(), args.logits.slice_rows(row, 1));
+      inner().fetch({logits.back().data(), args.logits.slice_rows(row, 1)});
     }
     ForwardingBackend::sample_rows(args);
   }

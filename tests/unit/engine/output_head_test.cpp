@@ -39,7 +39,7 @@ class OutputHeadTest : public testing::Test {
     for (int32_t i = 0; i < kRows; ++i) answers.push_back(sampler_.start(request, static_cast<uint64_t>(i)));
     backend_.reset();
     sampler_.next(answers, random_rows(kRows));
-    return backend_.count("download") - (kRows + kTile - 1) / kTile;
+    return backend_.count("fetch") - (kRows + kTile - 1) / kTile;
   }
 
   CountingBackend backend_{make_reference_backend()};

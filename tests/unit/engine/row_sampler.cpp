@@ -10,7 +10,7 @@ namespace pkv::test {
 
 void GivenLogits::logits(const TensorView& x, Phase, const TensorView&, const TensorView& logits) const {
   std::vector<float> which(static_cast<size_t>(x.rows));
-  backend().download(which.data(), x);
+  backend().fetch({which.data(), x});
   for (int64_t r = 0; r < x.rows; ++r) {
     backend().upload(logits.slice_rows(r, 1), rows[static_cast<size_t>(which[static_cast<size_t>(r)])].data());
   }

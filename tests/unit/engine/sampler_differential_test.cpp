@@ -92,7 +92,7 @@ float log_sum_exp(Backend& backend, const std::vector<float>& logits) {
                           .target = target.view(),
                           .ranked = {}});
   float value = 0;
-  backend.download(&value, lse.view());
+  backend.fetch({&value, lse.view()});
   return value;
 }
 
