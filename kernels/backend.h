@@ -36,6 +36,7 @@
 #include "kernels/eviction.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
+#include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
 namespace pkv {
@@ -217,8 +218,6 @@ class Backend {
   virtual void turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) = 0;
   // gate = silu(gate) * up. [R, F]. (SwiGLU, arXiv 2002.05202, eq. 6)
   virtual void silu_mul(const TensorView& gate, const TensorView& up) = 0;
-  // lse[r] = log(sum_v exp(logits[r, v])). logits [R, V], lse [R, 1].
-  virtual void log_sum_exp(const TensorView& logits, const TensorView& lse) = 0;
 
   // ---- cache and attention
   // page_ids[edits[i].at] = edits[i].page, i < count; the places are distinct.
@@ -302,6 +301,12 @@ class Backend {
   // Before the step's token: puts scores and positions into the order of the positions; order[lane, i] is the slot
   // whose entry has to come to slot i < counts[lane]. order i32 [lanes, >= entries], counts i32 [1, lanes].
   virtual void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) = 0;
+
+  // ---- logits (kernels/sampling.h)
+  virtual void sample_rows(const SampleArgs& args) = 0;
+  virtual void token_logprobs(const LogprobArgs& args) = 0;
+  // Row r of `results`, i32 [R, >= 4], becomes the RowComparison of row r of logits [R, V] with baseline [1, V].
+  virtual void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) = 0;
 };
 
 // How a backend is to be made.

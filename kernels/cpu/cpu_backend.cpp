@@ -10,6 +10,7 @@
 #include "kernels/cpu/lanes/evict.h"
 #include "kernels/cpu/lanes/select.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/sampling/sampling.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
@@ -93,11 +94,6 @@ void CpuBackend::turn_rows(const TensorView& x, int32_t delta, const RopeSpec& s
 void CpuBackend::silu_mul(const TensorView& gate, const TensorView& up) {
   parallel_for(pool_, gate.rows, kHeavyElement * gate.cols,
                [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
-}
-
-void CpuBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  parallel_for(pool_, logits.rows, kHeavyElement * logits.cols,
-               [&](int64_t row) { *lse.f32_row(row) = elementwise_.log_sum_exp(logits.f32_row(row), logits.cols); });
 }
 
 // ---- cache, attention, observation, selection
@@ -204,6 +200,16 @@ void CpuBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, 
 
 void CpuBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
   cpu_order_entries(lanes, order, counts, pool_);
+}
+
+// ---- logits
+
+void CpuBackend::sample_rows(const SampleArgs& args) { cpu_sample_rows(args, elementwise_, pool_); }
+
+void CpuBackend::token_logprobs(const LogprobArgs& args) { cpu_token_logprobs(args, elementwise_, pool_); }
+
+void CpuBackend::compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) {
+  cpu_compare_rows(logits, baseline, results, pool_);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& options) {

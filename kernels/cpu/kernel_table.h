@@ -103,7 +103,11 @@ struct ElementwiseKernels {
   void (*rms_norm)(const float* x, const float* gain, float eps, int64_t cols, float* out) = nullptr;
   void (*add)(float* x, const float* y, int64_t cols) = nullptr;
   void (*silu_mul)(float* gate, const float* up, int64_t cols) = nullptr;
-  float (*log_sum_exp)(const float* x, int64_t cols) = nullptr;
+  // maxima[i] = the largest of x[i * block .. (i + 1) * block), the last block cut at cols; -infinity where it is NaN
+  // throughout. `block` is a multiple of 32.
+  void (*block_maxima)(const float* x, int64_t cols, int64_t block, float* maxima) = nullptr;
+  // sum of exp((x[c] - top) * scale): float32, short sums added up in float64. top >= x[c].
+  double (*exp_sum)(const float* x, int64_t cols, float top, float scale) = nullptr;
   // cosines and sines [pairs] of one row; rotates `heads` heads of head_dim elements each.
   void (*rope_adjacent)(float* x, const float* cosines, const float* sines, int32_t pairs, int32_t heads,
                         int32_t head_dim) = nullptr;

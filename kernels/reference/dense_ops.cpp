@@ -104,15 +104,4 @@ void ReferenceBackend::silu_mul(const TensorView& gate, const TensorView& up) {
   }
 }
 
-void ReferenceBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  for (int64_t r = 0; r < logits.rows; ++r) {
-    const float* row = logits.f32_row(r);
-    double highest = -INFINITY;
-    for (int64_t v = 0; v < logits.cols; ++v) highest = std::fmax(highest, row[v]);
-    double sum = 0;
-    for (int64_t v = 0; v < logits.cols; ++v) sum += std::exp(row[v] - highest);
-    *lse.f32_row(r) = static_cast<float>(highest + std::log(sum));
-  }
-}
-
 }  // namespace pkv

@@ -27,7 +27,6 @@ class ReferenceBackend : public HostBackend {
   void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
   void turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
-  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
   // attention_ops.cpp
   void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
@@ -64,6 +63,10 @@ class ReferenceBackend : public HostBackend {
   void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
   void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
+  // sampling_ops.cpp
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) override;
 };
 
 // A weight as dense float32 rows.

@@ -30,6 +30,7 @@ struct Contract {
     int32_t max_tokens = 0;
     std::span<const PolicySpec> compare_with;  // as in Request
     bool prompt_logprobs = false;              // as in Request
+    int64_t edited_tokens = 0;                 // LogitEdits::most_tokens() of the request
   };
   // One policy of it.
   struct Terms {

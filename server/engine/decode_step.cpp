@@ -14,7 +14,7 @@ absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows
   return step;
 }
 
-absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure) {
+absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure) {
   const auto most = static_cast<size_t>(x_.view().rows);
   for (size_t first = 0; first < rows.size(); first += most) {
     const size_t end = std::min(rows.size(), first + most);
@@ -29,12 +29,12 @@ absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on
       placed_.push_back(i);
       angles_.push_back(*angle);
     }
-    if (!placed_.empty()) PKV_RETURN_IF_ERROR(run_placed(rows, on_logits));
+    if (!placed_.empty()) PKV_RETURN_IF_ERROR(run_placed(rows, on_output));
   }
   return absl::OkStatus();
 }
 
-absl::Status DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits) {
+absl::Status DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output) {
   plan(rows);
   make_room(rows);
   const TensorView x = x_.rows(plan_.rows());
@@ -45,16 +45,10 @@ absl::Status DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLog
   }
   for (const size_t i : placed_) rows[i].lanes->end_token();
 
-  OutputHead& head = shared_.head;
-  for (int64_t first = 0; first < x.rows; first += head.rows()) {
-    const int64_t count = std::min<int64_t>(head.rows(), x.rows - first);
-    const auto begin = placed_.begin() + first;
-    const bool with_lse = std::any_of(begin, begin + count, [&](size_t i) { return rows[i].log_sum_exp; });
-    head.compute(x.slice_rows(first, count), Phase::kDecode, with_lse);
-    PKV_RETURN_IF_ERROR(shared_.model.backend().status());
-    for (int64_t i = 0; i < count; ++i) on_logits(begin[i], head.logits(i), head.log_sum_exp(i));
-  }
-  return absl::OkStatus();
+  outputs_.clear();
+  for (const size_t i : placed_) outputs_.push_back(rows[i].output);
+  return shared_.head.run(x, Phase::kDecode, outputs_,
+                          [&](size_t row, const RowOutput& output) { return on_output(placed_[row], output); });
 }
 
 void DecodeStep::plan(std::span<const DecodeRow> rows) {

@@ -19,7 +19,7 @@ struct DecodeRow {
   SequenceLanes* lanes = nullptr;
   int32_t token = 0;
   int32_t position = 0;
-  bool log_sum_exp = false;
+  OutputRow output;  // what is wanted of the logits that follow
 };
 
 class DecodeStep {
@@ -36,16 +36,15 @@ class DecodeStep {
   static absl::StatusOr<DecodeStep> create(const Shared& shared, int32_t rows);
   uint64_t bytes() const { return x_.bytes(); }
 
-  // Called once per row, in order: the place in `rows`, and the logits [V] of the token that follows (with their
-  // log-sum-exp where asked for), or why there are none.
-  using OnLogits = std::function<void(size_t row, std::span<float> logits, float log_sum_exp)>;
+  // Called once per row, in order: the place in `rows`, and what came of it, or why there is nothing.
+  using OnOutput = std::function<absl::Status(size_t row, const RowOutput& output)>;
   using OnFailure = std::function<void(size_t row, const absl::Status& status)>;
-  // An error is the backend's status(); on_logits is not called with what a failed one gives.
-  absl::Status run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure);
+  // An error is the backend's status(), or of on_output, which is not called with what a failed backend gives.
+  absl::Status run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure);
 
  private:
   explicit DecodeStep(const Shared& shared) : shared_(shared) {}
-  absl::Status run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits);
+  absl::Status run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output);
   void plan(std::span<const DecodeRow> rows);
   // Every lane of the step gets the slot of its new entry.
   void make_room(std::span<const DecodeRow> rows);
@@ -59,6 +58,7 @@ class DecodeStep {
   bool keys_scored_ = false;           // some of them by their keys
   std::vector<size_t> placed_;         // rows of the call that take part
   std::vector<int32_t> angles_;        // of them
+  std::vector<OutputRow> outputs_;
 };
 
 }  // namespace pkv

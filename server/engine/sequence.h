@@ -18,6 +18,7 @@
 #include "server/engine/byte_account.h"
 #include "server/engine/comparison.h"
 #include "server/engine/contract.h"
+#include "server/engine/logit_edits.h"
 #include "server/engine/request_result.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence_lanes.h"
@@ -74,7 +75,7 @@ class Sequence {
   // Memory is reserved: tells the sink.
   void admit();
   // What it was admitted for is there.
-  void start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, absl::Time now);
+  void start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, LogitEdits edits, absl::Time now);
   void set_comparison(std::unique_ptr<Comparison> comparison) { comparison_ = std::move(comparison); }
   bool prefill_started() const { return lanes_ != nullptr; }
   // A layer of the prompt was cut.
@@ -118,8 +119,7 @@ class Sequence {
 
   // ---- how its answer is made
   std::mt19937_64& rng() { return rng_; }
-  // Tokens that cannot follow an answer of `length` tokens: everything that would end it before min_tokens are there.
-  std::span<const TokenId> forbidden(int32_t length) const;
+  LogitEdits& edits() { return *edits_; }  // once begun
   // Whether `token` ends an answer; whether `length` tokens are all that may be.
   bool ends_with(TokenId token) const;
   bool is_full(int32_t length) const { return length >= request_->sampling.max_tokens; }
@@ -150,6 +150,7 @@ class Sequence {
 
   std::unique_ptr<Prefill> prefill_;
   std::unique_ptr<SequenceLanes> lanes_;
+  std::optional<LogitEdits> edits_;
   std::unique_ptr<Comparison> comparison_;
 };
 

@@ -68,9 +68,8 @@ class Stepper {
   CompressorOptions compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
   SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms);
 
-  TokenLogprob choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
-                      float log_sum_exp) const;
-  void accept(Sequence& sequence, std::span<float> logits, float log_sum_exp);
+  absl::StatusOr<LogitEdits> make_edits(const Sequence& sequence) const;
+  absl::Status accept(Sequence& sequence, const RowOutput& output);
 
   const Model& model_;
   EngineOptions options_;

@@ -1,4 +1,4 @@
-// Cases of embed, rms_norm, add_bias, rope, turn_rows, silu_mul and log_sum_exp. All of them are float32 in every mode.
+// Cases of embed, rms_norm, add_bias, rope, turn_rows and silu_mul. All of them are float32 in every mode.
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -181,22 +181,6 @@ void add_row_cases(OperationCases& cases) {
   }
 }
 
-void add_log_sum_exp_cases(OperationCases& cases) {
-  std::mt19937 rng(8);
-  for (int64_t vocabulary : {1, 7, 1000, 49152}) {
-    for (float deviation : {4.0f, 60.0f}) {
-      cases.push_back(std::make_unique<RowCase>(
-          RowSpec{.name = absl::StrCat("log_sum_exp/deviation_", deviation),
-                  .first = random_matrix(rng, 3, vocabulary, deviation),
-                  .second = Matrix(1, 1),
-                  .out_cols = 1,
-                  .placement = Placement::kStrided,
-                  .operation = [](Backend& backend, const TensorView& logits, const TensorView&,
-                                  const TensorView& out) { backend.log_sum_exp(logits, out); }}));
-    }
-  }
-}
-
 // ---- rope
 
 struct RopeCaseSpec {
@@ -300,7 +284,6 @@ void add_dense_cases(OperationCases& cases) {
     }
   }
   add_row_cases(cases);
-  add_log_sum_exp_cases(cases);
   add_rope_cases(cases);
 }
 

@@ -85,10 +85,6 @@ void ForwardingBackend::silu_mul(const TensorView& gate, const TensorView& up) {
   run("silu_mul", [&] { inner_->silu_mul(gate, up); });
 }
 
-void ForwardingBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  run("log_sum_exp", [&] { inner_->log_sum_exp(logits, lse); });
-}
-
 // ---- cache and attention
 
 void ForwardingBackend::set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) {
@@ -191,6 +187,20 @@ void ForwardingBackend::set_scores(const ScoredLanes& lanes, const TensorView& s
 
 void ForwardingBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
   run("order_entries", [&] { inner_->order_entries(lanes, order, counts); });
+}
+
+// ---- logits
+
+void ForwardingBackend::sample_rows(const SampleArgs& args) {
+  run("sample_rows", [&] { inner_->sample_rows(args); });
+}
+
+void ForwardingBackend::token_logprobs(const LogprobArgs& args) {
+  run("token_logprobs", [&] { inner_->token_logprobs(args); });
+}
+
+void ForwardingBackend::compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) {
+  run("compare_rows", [&] { inner_->compare_rows(logits, baseline, results); });
 }
 
 }  // namespace pkv::test

@@ -44,7 +44,6 @@ class ForwardingBackend : public Backend {
   void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
   void turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
-  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
   void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) override;
   void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
@@ -76,6 +75,10 @@ class ForwardingBackend : public Backend {
   void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
   void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
+
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) override;
 
  protected:
   // Around every operation, uploads, fetches and sync() included: it is done where `forward` is called. `operation` is

@@ -2,6 +2,7 @@
 #include "tests/support/null_backend.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "kernels/check.h"
@@ -26,6 +27,11 @@ int32_t& position_at(const KvView& kv, const Lane& lane, int32_t slot) {
   PKV_CHECK(slot >= 0 && slot < lane.length, "a slot outside the lane");
   const int32_t slots = page_layout(kv, lane).slots();
   return kv.page_positions(lane, slot / slots)[slot % slots];
+}
+
+// The first tokens: logits are zeros that nothing edits.
+void rank_zeros(int32_t count, RankedToken* best) {
+  for (int32_t token = 0; token < count; ++token) best[token] = {.token = token, .logit = 0, .before = 0};
 }
 
 class NullWeight final : public Weight {
@@ -124,6 +130,26 @@ void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept,
     for (int32_t i = 0; i < count; ++i) moved_.push_back(position_at(kv, source, kept.i32_row(g)[i]));
     for (int32_t i = 0; i < count; ++i) position_at(kv, target, i) = moved_[static_cast<size_t>(i)];
   }
+}
+
+void NullBackend::sample_rows(const SampleArgs& args) {
+  for (int64_t row = 0; row < args.logits.rows; ++row) {
+    rank_zeros(args.rows[row].ranked, row_as<RankedToken>(args.ranked, row));
+    *args.mass.f32_row(row) = static_cast<float>(args.logits.cols);
+  }
+}
+
+void NullBackend::token_logprobs(const LogprobArgs& args) {
+  for (int64_t row = 0; row < args.logits.rows; ++row) {
+    if (args.rows[row].ranked < 0) continue;
+    *args.log_sum_exp.f32_row(row) = std::log(static_cast<float>(args.logits.cols));
+    *args.target.f32_row(row) = 0;
+    rank_zeros(args.rows[row].ranked, row_as<RankedToken>(args.ranked, row));
+  }
+}
+
+void NullBackend::compare_rows(const TensorView& logits, const TensorView&, const TensorView& results) {
+  for (int64_t row = 0; row < logits.rows; ++row) *row_as<RowComparison>(results, row) = {.kl = 0, .same_best = 1};
 }
 
 void NullModel::run_layer(const StepPlan& plan, int32_t layer, const TensorView&, StepScratch& scratch, int32_t) const {

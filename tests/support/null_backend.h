@@ -3,7 +3,8 @@
 //
 // Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), selection and recall, and
 // which entries are evicted. Dense operations and attention leave their outputs as they were, which for fresh memory is
-// zeros. Scores are made up from row and column, so that selections are neither sorted nor all alike.
+// zeros; so are all logits, which nothing edits. Scores are made up from row and column, so that selections are neither
+// sorted nor all alike.
 #pragma once
 
 #include <array>
@@ -34,7 +35,6 @@ class NullBackend final : public HostBackend {
   void rope(const TensorView&, const int32_t*, const RopeSpec&) override {}
   void turn_rows(const TensorView&, int32_t, const RopeSpec&) override {}
   void silu_mul(const TensorView&, const TensorView&) override {}
-  void log_sum_exp(const TensorView&, const TensorView&) override {}
 
   void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
                 const RowSpans& spans, int32_t kv_heads) override;
@@ -71,6 +71,9 @@ class NullBackend final : public HostBackend {
   void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override {
     reference_.order_entries(lanes, order, counts);
   }
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView&, const TensorView&, const TensorView& results) override;
 
  private:
   ReferenceBackend reference_;  // what it does once a layer of a prompt, and for evictions
