@@ -9,6 +9,18 @@ std::vector<int32_t> CachePolicy::layer_budgets(int32_t budget, int32_t /*tokens
   return std::vector<int32_t>(static_cast<size_t>(layers), budget);
 }
 
+std::vector<int32_t> CachePolicy::lane_budgets(int32_t budget, int32_t tokens, const LaneGrid& grid) const {
+  std::vector<int32_t> lanes;
+  for (const int32_t entries : layer_budgets(budget, tokens, grid.layers)) {
+    lanes.insert(lanes.end(), static_cast<size_t>(grid.kv_heads), entries);
+  }
+  return lanes;
+}
+
+std::vector<LayerTotal> CachePolicy::layer_totals(int32_t /*budget*/, int32_t /*tokens*/, const LaneGrid&) const {
+  return {};
+}
+
 float CachePolicy::entry_score(const NewEntry&) const {
   PKV_CHECK(false, "a policy that does not score entries when they come");
 }
