@@ -115,6 +115,9 @@ class Backend {
   virtual BackendTraits traits() const { return {}; }
   // UNIMPLEMENTED saying what it cannot compute. Asked when a model is loaded; the operations then rely on it.
   virtual absl::Status supports(const AttentionShape&) const { return absl::OkStatus(); }
+  // The first error of the machine. It stays: from then on operations do nothing, and what is read is zeros. OK for
+  // ever where no operation can fail.
+  virtual absl::Status status() const { return absl::OkStatus(); }
 
   // ---- memory
   // Uninitialised [rows, cols]. RESOURCE_EXHAUSTED when the machine has no such memory.

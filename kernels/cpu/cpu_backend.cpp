@@ -12,14 +12,15 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cpu/lanes/select.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
 namespace {
 
 constexpr size_t kPage = 4096;
-// Element by element work below this many elements costs less than waking another thread.
-constexpr int64_t kSerialElements = 16384;
+// An exponential, or the decoding of a packed weight, against an element read and written.
+constexpr int64_t kHeavyElement = 4;
 
 const PackedView& packed(const Weight& weight) { return static_cast<const PackedWeight&>(weight).view(); }
 
@@ -40,18 +41,6 @@ CpuBackend::CpuBackend(const IsaFeatures& features, bool exact, int32_t threads)
 std::string CpuBackend::description() const {
   return absl::StrCat("cpu (", describe_isa(features_), "; ", pool_.threads(),
                       pool_.threads() == 1 ? " thread" : " threads", exact_ ? "; float32 products" : "", ")");
-}
-
-void CpuBackend::for_rows(int64_t rows, int64_t elements_per_row, absl::FunctionRef<void(int64_t row)> body) {
-  if (rows * elements_per_row < kSerialElements) {
-    for (int64_t row = 0; row < rows; ++row) body(row);
-    return;
-  }
-  const int64_t per_task = std::max<int64_t>(1, rows / (4 * pool_.threads()));
-  pool_.parallel_for((rows + per_task - 1) / per_task, [&](int64_t task, int32_t) {
-    const int64_t end = std::min(rows, (task + 1) * per_task);
-    for (int64_t row = task * per_task; row < end; ++row) body(row);
-  });
 }
 
 // ---- memory
@@ -106,15 +95,15 @@ absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightS
 // ---- dense operations
 
 void CpuBackend::embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) {
-  for_rows(static_cast<int64_t>(ids.size()), 4 * out.cols, [&](int64_t row) {
+  parallel_for(pool_, static_cast<int64_t>(ids.size()), kHeavyElement * out.cols, [&](int64_t row) {
     PKV_CHECK(ids[row] >= 0 && ids[row] < table.rows(), "token id");
     unpack_row(packed(table), ids[row], out.f32_row(row));
   });
 }
 
 void CpuBackend::rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) {
-  for_rows(x.rows, x.cols,
-           [&](int64_t row) { elementwise_.rms_norm(x.f32_row(row), gain.f32(), eps, x.cols, out.f32_row(row)); });
+  parallel_for(pool_, x.rows, x.cols,
+               [&](int64_t row) { elementwise_.rms_norm(x.f32_row(row), gain.f32(), eps, x.cols, out.f32_row(row)); });
 }
 
 void CpuBackend::linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase,
@@ -123,7 +112,7 @@ void CpuBackend::linear(const TensorView& x, const Weight& weight, bool accumula
 }
 
 void CpuBackend::add_bias(const TensorView& x, const TensorView& bias) {
-  for_rows(x.rows, x.cols, [&](int64_t row) { elementwise_.add(x.f32_row(row), bias.f32(), x.cols); });
+  parallel_for(pool_, x.rows, x.cols, [&](int64_t row) { elementwise_.add(x.f32_row(row), bias.f32(), x.cols); });
 }
 
 void CpuBackend::rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) {
@@ -132,19 +121,19 @@ void CpuBackend::rope(const TensorView& x, std::span<const int32_t> positions, c
   const auto rotate = spec.pairing == RopePairing::kAdjacent ? elementwise_.rope_adjacent : elementwise_.rope_halves;
   const auto pairs = static_cast<int32_t>(spec.inv_freq.size());
   const auto heads = static_cast<int32_t>(x.cols / spec.head_dim);
-  for_rows(x.rows, x.cols, [&](int64_t row) {
+  parallel_for(pool_, x.rows, x.cols, [&](int64_t row) {
     rotate(x.f32_row(row), rope_table_.cosines(row), rope_table_.sines(row), pairs, heads, spec.head_dim);
   });
 }
 
 void CpuBackend::silu_mul(const TensorView& gate, const TensorView& up) {
-  for_rows(gate.rows, 4 * gate.cols,
-           [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
+  parallel_for(pool_, gate.rows, kHeavyElement * gate.cols,
+               [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
 }
 
 void CpuBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  for_rows(logits.rows, 4 * logits.cols,
-           [&](int64_t row) { *lse.f32_row(row) = elementwise_.log_sum_exp(logits.f32_row(row), logits.cols); });
+  parallel_for(pool_, logits.rows, kHeavyElement * logits.cols,
+               [&](int64_t row) { *lse.f32_row(row) = elementwise_.log_sum_exp(logits.f32_row(row), logits.cols); });
 }
 
 // ---- cache, attention, observation, selection

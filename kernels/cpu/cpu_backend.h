@@ -6,7 +6,6 @@
 #include <string>
 #include <string_view>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/attention/attention.h"
@@ -61,9 +60,6 @@ class CpuBackend final : public Backend {
                  const RopeSpec& spec) override;
 
  private:
-  // Runs body(row) for all rows; in parallel where rows x elements_per_row are worth it.
-  void for_rows(int64_t rows, int64_t elements_per_row, absl::FunctionRef<void(int64_t row)> body);
-
   IsaFeatures features_;
   bool exact_;
   ThreadPool pool_;

@@ -58,7 +58,7 @@ LanePages lane_pages(const KvView& kv, int32_t lane) {
 }
 
 void CpuAttention::for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body) {
-  if (parallel) return pool_.parallel_for(tasks, body);
+  if (parallel) return pool_.run(tasks, body);
   for (int64_t task = 0; task < tasks; ++task) body(task, 0);
 }
 

@@ -73,6 +73,8 @@ class CpuAttention {
     int32_t kv_head = 0;
     int32_t visible = 0;  // slots that the first row sees; each next row sees one more
     LanePages pages;
+    // Multiply-adds of each query head and dimension, scores and values together.
+    int64_t products() const { return static_cast<int64_t>(rows) * (2 * visible + rows); }
   };
   struct ObserveChunk;
   struct ObservePanel;

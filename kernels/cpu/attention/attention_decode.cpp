@@ -6,14 +6,12 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
 
 constexpr int32_t kDecodeTileSlots = 256;
-// Below this many multiply-adds a second thread costs more than it saves.
-constexpr int64_t kMinParallelWork = 100'000;
-constexpr int64_t kTasksPerThread = 8;
 
 int32_t pages_per_tile(const LanePages& pages) { return std::max(1, kDecodeTileSlots / pages.slots); }
 
@@ -56,11 +54,8 @@ void CpuAttention::decode(const AttendArgs& args) {
   const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + 16 + 2);
   for (FloatScratch& scratch : per_thread_) scratch.reserve(per_thread);
 
-  const bool parallel = 2 * slots * group * d >= kMinParallelWork;
-  const int64_t tasks = parallel ? std::min(tiles, pool_.threads() * kTasksPerThread) : 1;
-  pool_.parallel_for(tasks, [&](int64_t task, int32_t thread) {
-    run_decode_tiles(args, tiles * task / tasks, tiles * (task + 1) / tasks, thread);
-  });
+  parallel_for(pool_, tiles, elements_of_multiply_adds(2 * slots * group * d) / std::max<int64_t>(tiles, 1),
+               [&](int64_t begin, int64_t end, int32_t thread) { run_decode_tiles(args, begin, end, thread); });
 }
 
 void CpuAttention::run_decode_tiles(const AttendArgs& args, int64_t begin, int64_t end, int32_t thread) {

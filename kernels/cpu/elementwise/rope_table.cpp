@@ -4,7 +4,15 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/parallel.h"
+
 namespace pkv {
+namespace {
+
+// Of one angle in double precision, against an element read and written.
+constexpr int64_t kCosineAndSine = 64;
+
+}  // namespace
 
 void RopeTable::prepare(std::span<const int32_t> positions, const RopeSpec& spec, ThreadPool& pool) {
   if (std::ranges::equal(positions, positions_) && std::ranges::equal(spec.inv_freq, inv_freq_) &&
@@ -15,7 +23,7 @@ void RopeTable::prepare(std::span<const int32_t> positions, const RopeSpec& spec
   inv_freq_.assign(spec.inv_freq.begin(), spec.inv_freq.end());
   magnitude_ = spec.magnitude;
   values_.resize(2 * positions.size() * inv_freq_.size());
-  pool.parallel_for(static_cast<int64_t>(positions.size()), [&](int64_t row, int32_t) {
+  parallel_for(pool, static_cast<int64_t>(positions.size()), kCosineAndSine * pairs(), [&](int64_t row) {
     float* cosine = values_.data() + 2 * row * pairs();
     float* sine = cosine + pairs();
     for (int64_t i = 0; i < pairs(); ++i) {
