@@ -4,6 +4,7 @@
 // head, window included.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
 #include <vector>
@@ -32,8 +33,10 @@ enum class BudgetScope : uint8_t {
   kTotal,   // prompt and answer together stay within the budget
 };
 
-// Ratios are held in millionths, to which they are rounded where they come in.
+// Ratios are rounded to six decimals where they come in and held in millionths.
 constexpr int64_t kMillion = 1'000'000;
+// The nearest number of millionths; |value| < 9e12.
+inline int64_t to_millionths(double value) { return std::llround(value * static_cast<double>(kMillion)); }
 
 struct Budget {
   BudgetKind kind = BudgetKind::kNone;

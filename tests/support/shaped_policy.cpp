@@ -8,7 +8,6 @@
 
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
-#include "server/policy/registry.h"
 
 namespace pkv::test {
 namespace {
@@ -77,6 +76,10 @@ absl::StatusOr<std::unique_ptr<CachePolicy>> make_shaped_policy(const PolicySpec
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<CachePolicy> policy, make_policy(spec));
   if (shape == LaneShape::kOwn || !policy_row(spec.kind).takes_budget || policy->cache_relative()) return policy;
   return std::make_unique<ShapedPolicy>(std::move(policy), shape);
+}
+
+PolicyMaker shaped_policies(LaneShape shape) {
+  return [shape](const PolicySpec& spec) { return make_shaped_policy(spec, shape); };
 }
 
 }  // namespace pkv::test

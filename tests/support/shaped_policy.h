@@ -7,7 +7,7 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "server/policy/policy.h"
+#include "server/policy/registry.h"
 
 namespace pkv::test {
 
@@ -25,5 +25,7 @@ std::string name_of(LaneShape shape);
 // As make_policy(), for every policy that takes a budget: divided as `shape` says. Lanes of a policy whose positions
 // are relative to the cache stay alike.
 absl::StatusOr<std::unique_ptr<CachePolicy>> make_shaped_policy(const PolicySpec& spec, LaneShape shape);
+// The same for EngineOptions::make_policy.
+PolicyMaker shaped_policies(LaneShape shape);
 
 }  // namespace pkv::test

@@ -100,7 +100,7 @@ class RandomRequests {
 class EngineContract : public testing::TestWithParam<LaneShape> {
  protected:
   EngineOptions shaped(EngineOptions options = small_options()) const {
-    options.make_policy = [shape = GetParam()](const PolicySpec& spec) { return make_shaped_policy(spec, shape); };
+    options.make_policy = shaped_policies(GetParam());
     return options;
   }
 };

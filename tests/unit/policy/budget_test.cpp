@@ -182,9 +182,34 @@ TEST(Budget, TokensAreWhatIsAskedFor) {
   }
 }
 
+TEST(Budget, MillionthsAreTheNearest) {
+  EXPECT_EQ(to_millionths(0.1), 100'000);
+  EXPECT_EQ(to_millionths(18.000001), 18'000'001);
+  EXPECT_EQ(to_millionths(-2.5), -2'500'000);
+  EXPECT_EQ(to_millionths(1.0 / 3), 333'333);
+  EXPECT_EQ(to_millionths(0.0000006), 1);
+  EXPECT_EQ(to_millionths(0.0000004), 0);
+  std::mt19937_64 random(3);
+  for (int round = 0; round < 10000; ++round) {
+    const auto millionths = static_cast<int64_t>(random() % 1'000'000'000'000u);
+    const std::string text =
+        std::to_string(millionths / kMillion) + "." + std::to_string(kMillion + millionths % kMillion).substr(1);
+    ASSERT_EQ(to_millionths(std::strtod(text.c_str(), nullptr)), millionths) << text;
+  }
+}
+
 std::vector<int64_t> raised(std::vector<int64_t> budgets, int64_t floor) {
   raise_to_floor(budgets, floor);
   return budgets;
+}
+
+TEST(LaneBudgets, AreThoseOfTheirLayersUnlessAPolicySaysOtherwise) {
+  const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 60));
+  const std::vector<int32_t> layers = policy->layer_budgets(60, 500, 4);
+  const std::vector<int32_t> lanes = policy->lane_budgets(60, 500, {.layers = 4, .kv_heads = 3});
+  ASSERT_EQ(lanes.size(), 12u);
+  for (size_t lane = 0; lane < lanes.size(); ++lane) EXPECT_EQ(lanes[lane], layers[lane / 3]);
+  EXPECT_TRUE(policy->layer_totals(60, 500, {.layers = 4, .kv_heads = 3}).empty());
 }
 
 TEST(Floor, IsPaidInProportionToTheSurplus) {
