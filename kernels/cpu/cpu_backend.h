@@ -10,17 +10,17 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/elementwise/rope_table.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/linear/linear.h"
 #include "kernels/cpu/linear/packed_weight.h"
+#include "kernels/cpu/path_choice.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace pkv {
 
 class CpuBackend final : public Backend {
  public:
-  CpuBackend(const IsaFeatures& features, bool exact, int32_t threads);
+  CpuBackend(CpuPaths paths, bool exact, int32_t threads);
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override;
@@ -60,7 +60,7 @@ class CpuBackend final : public Backend {
                  const RopeSpec& spec) override;
 
  private:
-  IsaFeatures features_;
+  CpuPaths paths_;
   bool exact_;
   ThreadPool pool_;
   ElementwiseKernels elementwise_;

@@ -6,6 +6,7 @@
 
 namespace pkv {
 
+struct CpuPaths;
 struct IsaFeatures;
 
 // Outputs per panel of a packed weight matrix; the last panel is padded with zeros.
@@ -119,7 +120,7 @@ extern const ElementwiseKernels kElementwiseScalar;
 extern const ElementwiseKernels kElementwiseAvx2;
 extern const ElementwiseKernels kElementwiseAvx512;
 
-LinearKernels select_linear_kernels(const IsaFeatures& features);
+LinearKernels select_linear_kernels(const CpuPaths& paths);
 ElementwiseKernels select_elementwise_kernels(const IsaFeatures& features);
 
 }  // namespace pkv

@@ -1,5 +1,5 @@
-// The one rule by which data-parallel work is cut into tasks. Work is counted in elements: a float that is read, changed
-// and written is one, some tenths of a nanosecond on one core.
+// The one rule by which data-parallel work is cut into tasks. Work is counted in elements: a float that is read,
+// changed and written is one, some tenths of a nanosecond on one core.
 #pragma once
 
 #include <algorithm>
