@@ -130,8 +130,7 @@ class ReportCheck {
   // Heads [first, end) of all layers: what a budget bounds. FACTORY has a table of its own, which the lane budgets are.
   void check_sums(size_t first, size_t end) {
     const PolicySpec& spec = case_.spec;
-    const bool exact = spec.kind != PolicyKind::kPyramidKv || spec.params.allocation == PyramidAllocation::kExact;
-    if (spec.kind == PolicyKind::kFull || by_recall() || (!exact && case_.own_division)) return;
+    if (spec.kind == PolicyKind::kFull || by_recall() || !case_.promised.own.policy->spends_exactly()) return;
     const bool even = spec.kind != PolicyKind::kPyramidKv && case_.own_division;
     const int64_t lanes = case_.shape.layers * static_cast<int64_t>(end - first);
     const int64_t budget = lanes * case_.promised.own.plan.budget_tokens;

