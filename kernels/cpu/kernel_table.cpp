@@ -21,12 +21,12 @@ LinearKernels select_linear_kernels(const CpuPaths& paths) {
 
 ElementwiseKernels select_elementwise_kernels(const IsaFeatures& features) {
 #if defined(__x86_64__)
-  if (features.avx512) return kElementwiseAvx512;
-  if (features.avx2) return kElementwiseAvx2;
+  if (features.avx512) return PathTable<ElementwiseKernels, Isa::kAvx512>::kernels;
+  if (features.avx2) return PathTable<ElementwiseKernels, Isa::kAvx2>::kernels;
 #else
   static_cast<void>(features);
 #endif
-  return kElementwiseScalar;
+  return PathTable<ElementwiseKernels, Isa::kScalar>::kernels;
 }
 
 }  // namespace pkv

@@ -4,6 +4,8 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/isa_path.h"
+
 namespace pkv {
 
 struct CpuPaths;
@@ -116,9 +118,12 @@ extern const LinearKernels kLinearAvx2;
 extern const LinearKernels kLinearAvx512;
 extern const LinearKernels kLinearAvx512Vnni;
 extern const LinearKernels kLinearAvx512Bf16;
-extern const ElementwiseKernels kElementwiseScalar;
-extern const ElementwiseKernels kElementwiseAvx2;
-extern const ElementwiseKernels kElementwiseAvx512;
+template <>
+const ElementwiseKernels PathTable<ElementwiseKernels, Isa::kScalar>::kernels;
+template <>
+const ElementwiseKernels PathTable<ElementwiseKernels, Isa::kAvx2>::kernels;
+template <>
+const ElementwiseKernels PathTable<ElementwiseKernels, Isa::kAvx512>::kernels;
 
 LinearKernels select_linear_kernels(const CpuPaths& paths);
 ElementwiseKernels select_elementwise_kernels(const IsaFeatures& features);

@@ -31,10 +31,8 @@ bool take_lower(const Use& use, const PathTime& time, std::string& measured) {
 CpuPaths highest_paths(const IsaFeatures& features) { return faster_paths(features, {}); }
 
 CpuPaths faster_paths(const IsaFeatures& features, const PathTimes& times) {
-  CpuPaths paths{.features = features,
-                 .prompt_products = features,
-                 .prompt_attention = features,
-                 .decode_products = features};
+  CpuPaths paths{
+      .features = features, .prompt_products = features, .prompt_attention = features, .decode_products = features};
   if (take_lower({"prompt products", "bf16", "avx512"}, times.prompt_products, paths.measured)) {
     paths.prompt_products.bf16 = false;
   }

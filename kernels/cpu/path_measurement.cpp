@@ -141,7 +141,8 @@ class AttentionSample {
 };
 
 PathTime measure_attention() {
-  AttentionSample higher(kPanelAvx512Bf16), lower(kAttentionAvx512.panel);
+  AttentionSample higher(PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels);
+  AttentionSample lower(PathTable<AttentionKernels, Isa::kAvx512>::kernels.panel);
   return measure([&] { higher.run(); }, [&] { lower.run(); });
 }
 #endif
@@ -154,8 +155,8 @@ PathTimes measure_paths([[maybe_unused]] const IsaFeatures& features) {
   ThreadPool pool(1);
   WeightArena arena;
   const std::vector<uint8_t> blocks = q4_0_blocks();
-  const auto weight = pack_weight(
-      {.data = blocks.data(), .type = WeightType::kQ4_0, .rows = kOutputs, .cols = kInputs}, arena, pool);
+  const auto weight =
+      pack_weight({.data = blocks.data(), .type = WeightType::kQ4_0, .rows = kOutputs, .cols = kInputs}, arena, pool);
   if (!weight.ok()) return times;  // no memory for it; loading a model will say so
   const PackedView& view = (*weight)->view();
   IsaFeatures lower = features;

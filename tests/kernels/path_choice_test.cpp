@@ -35,11 +35,13 @@ TEST(PathChoiceTest, TakesTheLowerPathWhereItIsFaster) {
 TEST(PathChoiceTest, EachUseHasItsOwnMeasurement) {
   EXPECT_EQ(faster_paths(kAll, {.prompt_attention = {2, 1}}).prompt_attention, kNoBf16);
   EXPECT_EQ(faster_paths(kAll, {.decode_products = {2, 1}}).decode_products, kNoVnni);
-  const CpuPaths paths = faster_paths(kAll, {.prompt_products = {1, 2}, .prompt_attention = {1, 1.304}, .decode_products = {3, 1}});
+  const CpuPaths paths =
+      faster_paths(kAll, {.prompt_products = {1, 2}, .prompt_attention = {1, 1.304}, .decode_products = {3, 1}});
   EXPECT_EQ(paths.prompt_products, kAll);
   EXPECT_EQ(paths.decode_products, kNoVnni);
-  EXPECT_EQ(paths.measured,
-            "prompt products bf16 (2.00x avx512), prompt attention bf16 (1.30x avx512), decode products avx2 (3.00x vnni)");
+  EXPECT_EQ(
+      paths.measured,
+      "prompt products bf16 (2.00x avx512), prompt attention bf16 (1.30x avx512), decode products avx2 (3.00x vnni)");
 }
 
 TEST(PathChoiceTest, NearTiesGoToTheHigherPath) {

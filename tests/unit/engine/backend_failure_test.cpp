@@ -156,9 +156,7 @@ TEST_P(BackendFailure, AnywhereInAPromptAndItsAnswer) {
   fail_everywhere(watched_request(spec(BudgetScope::kPrompt)), 5);
 }
 
-TEST_P(BackendFailure, AnywhereUnderATotalBudget) {
-  fail_everywhere(watched_request(spec(BudgetScope::kTotal)), 5);
-}
+TEST_P(BackendFailure, AnywhereUnderATotalBudget) { fail_everywhere(watched_request(spec(BudgetScope::kTotal)), 5); }
 
 INSTANTIATE_TEST_SUITE_P(EveryPolicy, BackendFailure, testing::ValuesIn([] {
                            std::vector<PolicyKind> kinds;
