@@ -7,7 +7,6 @@
 #include "kernels/status_macros.h"
 #include "server/engine/logit_edits.h"
 #include "server/policy/compressor.h"
-#include "server/policy/registry.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -82,7 +81,7 @@ PlanInput ContractRules::plan_input(const CachePolicy& policy, const PolicySpec&
 }
 
 absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, const Contract::Query& query) const {
-  PKV_ASSIGN_OR_RETURN(std::unique_ptr<CachePolicy> policy, make_policy(spec));
+  PKV_ASSIGN_OR_RETURN(std::unique_ptr<CachePolicy> policy, make_policy_(spec));
   PKV_ASSIGN_OR_RETURN(CachePlan plan, plan_cache(plan_input(*policy, spec, query)));
   if (plan.positions_used > shape_.max_positions) {
     return refused({.reason = Refusal::Reason::kLength,

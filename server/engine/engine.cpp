@@ -44,7 +44,7 @@ EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::un
       stepper_(std::move(stepper)),
       scheduler_(limits()),
       recorder_(model.shape()),
-      rules_(model.shape(), stepper_->cache().geometry(), limits()) {
+      rules_(model.shape(), stepper_->cache().geometry(), limits(), options_.make_policy) {
   publish(options_.clock());
   thread_ = std::jthread([this] { run(); });
 }
