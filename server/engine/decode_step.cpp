@@ -37,7 +37,7 @@ absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on
 absl::Status DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits) {
   plan(rows);
   const TensorView x = x_.rows(plan_.rows());
-  shared_.model.embed(plan_.token_ids, x);
+  shared_.model.embed(plan_.token_ids.data(), x);
   for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
     shared_.model.run_layer(plan_, layer, x, shared_.scratch, plan_.rows());
     observe(rows, layer);

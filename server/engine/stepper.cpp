@@ -103,7 +103,7 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
   }
   plan_prefill(sequence, rows);
   const TensorView x = prefill.residual.view().slice_rows(prefill.row, rows);
-  if (layer == 0) model_.embed(plan_.token_ids, x);
+  if (layer == 0) model_.embed(plan_.token_ids.data(), x);
 
   // Of the last layer only the rows that the output head reads are wanted.
   const bool last_chunk = prefill.row + rows == tokens;

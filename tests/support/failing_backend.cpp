@@ -23,10 +23,13 @@ void FailingBackend::sync() {
   seen_ = failed_.load();
 }
 
-void FailingBackend::download(void* to, const TensorView& from) {
-  ForwardingBackend::download(to, from);
+void FailingBackend::fetch(std::span<const Fetch> reads) {
+  ForwardingBackend::fetch(reads);
   seen_ = failed_.load();
-  if (failed_) std::memset(to, 0, static_cast<size_t>(from.rows * from.cols) * dtype_bytes(from.dtype));
+  if (!failed_) return;
+  for (const Fetch& read : reads) {
+    std::memset(read.to, 0, static_cast<size_t>(read.from.rows * read.from.cols) * dtype_bytes(read.from.dtype));
+  }
 }
 
 }  // namespace pkv::test

@@ -22,7 +22,8 @@ class FailingBackend : public ForwardingBackend {
 
   absl::Status status() const override { return seen_ ? failure() : ForwardingBackend::status(); }
   void sync() override;
-  void download(void* to, const TensorView& from) override;
+  using Backend::fetch;
+  void fetch(std::span<const Fetch> reads) override;
 
   static absl::Status failure() { return absl::InternalError("the device is lost"); }
 

@@ -21,16 +21,29 @@ absl::StatusOr<std::shared_ptr<std::byte>> ForwardingBackend::allocate_lazy(size
   return inner_->allocate_lazy(bytes);
 }
 
+absl::StatusOr<Staged> ForwardingBackend::allocate_staged(size_t bytes) {
+  PKV_RETURN_IF_ERROR(reserve("allocate_staged", bytes));
+  return inner_->allocate_staged(bytes);
+}
+
+void ForwardingBackend::commit(const Staged& staged, size_t offset, size_t bytes) {
+  run("commit", [&] { inner_->commit(staged, offset, bytes); });
+}
+
 void ForwardingBackend::upload(const TensorView& to, const void* from) {
   run("upload", [&] { inner_->upload(to, from); });
 }
 
-void ForwardingBackend::download(void* to, const TensorView& from) {
-  run("download", [&] { inner_->download(to, from); });
+void ForwardingBackend::fill(const TensorView& to, float value) {
+  run("fill", [&] { inner_->fill(to, value); });
 }
 
 void ForwardingBackend::copy(const TensorView& to, const TensorView& from) {
   run("copy", [&] { inner_->copy(to, from); });
+}
+
+void ForwardingBackend::fetch(std::span<const Fetch> reads) {
+  run("fetch", [&] { inner_->fetch(reads); });
 }
 
 void ForwardingBackend::sync() {
@@ -43,7 +56,7 @@ absl::StatusOr<std::unique_ptr<Weight>> ForwardingBackend::prepare_weight(const 
 
 // ---- dense operations
 
-void ForwardingBackend::embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) {
+void ForwardingBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
   run("embed", [&] { inner_->embed(table, ids, out); });
 }
 
@@ -60,7 +73,7 @@ void ForwardingBackend::add_bias(const TensorView& x, const TensorView& bias) {
   run("add_bias", [&] { inner_->add_bias(x, bias); });
 }
 
-void ForwardingBackend::rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) {
+void ForwardingBackend::rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) {
   run("rope", [&] { inner_->rope(x, positions, spec); });
 }
 
@@ -74,8 +87,12 @@ void ForwardingBackend::log_sum_exp(const TensorView& logits, const TensorView& 
 
 // ---- cache and attention
 
-void ForwardingBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
-                                 const KvView& kv, std::span<const RowSpan> spans, int32_t kv_heads) {
+void ForwardingBackend::set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) {
+  run("set_page_ids", [&] { inner_->set_page_ids(page_ids, edits, count); });
+}
+
+void ForwardingBackend::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                                 const RowSpans& spans, int32_t kv_heads) {
   run("write_kv", [&] { inner_->write_kv(k, v, positions, kv, spans, kv_heads); });
 }
 
@@ -100,6 +117,10 @@ void ForwardingBackend::reduce_groups(const TensorView& sums, GroupReduce reduce
 
 void ForwardingBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {
   run("pool_scores", [&] { inner_->pool_scores(scores, kind, kernel, out); });
+}
+
+void ForwardingBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  run("score_entries", [&] { inner_->score_entries(scoring, scores); });
 }
 
 void ForwardingBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {

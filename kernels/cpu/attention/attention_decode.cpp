@@ -25,7 +25,7 @@ void CpuAttention::decode(const AttendArgs& args) {
   int64_t slots = 0;
   int32_t widest_tile = 0;
   for (const RowSpan& span : args.spans) {
-    for (int32_t i = 0; i < span.rows; ++i) {
+    for (int32_t i = args.first_row(span); i < span.rows; ++i) {
       for (int32_t head = 0; head < args.kv_heads; ++head) {
         const int32_t lane = span.first_lane + head;
         const LanePages pages = lane_pages(args.kv, lane);
@@ -33,7 +33,7 @@ void CpuAttention::decode(const AttendArgs& args) {
         PKV_CHECK(visible >= 1, "a row sees at least one slot");
         const int32_t tile_slots = pages_per_tile(pages) * pages.slots;
         const int32_t count = (visible + tile_slots - 1) / tile_slots;
-        units_.push_back({.row = span.first_row + i,
+        units_.push_back({.row = span.first_row + i - args.skipped_rows,
                           .kv_head = head,
                           .visible = visible,
                           .tiles = count,

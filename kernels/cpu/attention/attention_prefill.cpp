@@ -59,9 +59,9 @@ void CpuAttention::list_prefill_items(const AttendArgs& args) {
     const int32_t tokens = std::max(1, query_rows / group);
     items_.clear();
     for (const RowSpan& span : args.spans) {
-      for (int32_t first = 0; first < span.rows; first += tokens) {
+      for (int32_t first = args.first_row(span); first < span.rows; first += tokens) {
         for (int32_t head = 0; head < args.kv_heads; ++head) {
-          items_.push_back({.first_row = span.first_row + first,
+          items_.push_back({.first_row = span.first_row + first - args.skipped_rows,
                             .rows = std::min(tokens, span.rows - first),
                             .kv_head = head,
                             .visible = args.kv.lanes[span.first_lane + head].visible + first,

@@ -63,7 +63,7 @@ class RelativeSequence {
       const Tensor key = rotated(of_layer(text_.back(), layer), angle);
       const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
       const auto position = static_cast<int32_t>(text_.size()) - 1;
-      backend_.write_kv(key.view(), key.view(), std::span(&position, 1), lanes.kv(), {&span, 1}, kGeometry.kv_heads);
+      backend_.write_kv(key.view(), key.view(), &position, lanes.kv(), {&span, 1}, kGeometry.kv_heads);
     }
     return angle;
   }
@@ -91,8 +91,11 @@ class RelativeSequence {
 
  private:
   static RopeSpec rope(float magnitude) {
-    return {
-        .inv_freq = kInvFreq, .pairing = RopePairing::kHalves, .head_dim = kGeometry.head_dim, .magnitude = magnitude};
+    return {.inv_freq = kInvFreq,
+            .pairs = static_cast<int32_t>(std::size(kInvFreq)),
+            .pairing = RopePairing::kHalves,
+            .head_dim = kGeometry.head_dim,
+            .magnitude = magnitude};
   }
   Row row() {
     Row result;
@@ -107,7 +110,7 @@ class RelativeSequence {
   Tensor rotated(const Row& values, int32_t position) {
     auto tensor = backend_.allocate(1, kWidth, DType::kF32);
     backend_.upload(tensor->view(), values.data());
-    backend_.rope(tensor->view(), std::span(&position, 1), rope(1.25f));
+    backend_.rope(tensor->view(), &position, rope(1.25f));
     return *std::move(tensor);
   }
   static Row key_of(const Tensor& keys, int32_t head) {
@@ -151,7 +154,7 @@ class RelativeSequence {
       relative_->capture(layer, key.view(), key.view(), i);
       if (slot == length() || slots_[static_cast<size_t>(slot)] != i) continue;
       for (Lane& lane : lanes.lanes()) lane.write_slot = slot;
-      backend_.write_kv(key.view(), key.view(), std::span(&i, 1), lanes.kv(), {&span, 1}, kGeometry.kv_heads);
+      backend_.write_kv(key.view(), key.view(), &i, lanes.kv(), {&span, 1}, kGeometry.kv_heads);
       ++slot;
     }
   }

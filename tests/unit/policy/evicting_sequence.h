@@ -60,7 +60,7 @@ class EvictingSequence {
       view.lanes()[static_cast<size_t>(head)].write_slot = 0;
       const Tensor keys = upload(lane.keys, count);
       const RowSpan span{.first_row = 0, .rows = count, .first_lane = head};
-      backend_.write_kv(keys.view(), keys.view(), lane.positions, view.kv(), {&span, 1}, 1);
+      backend_.write_kv(keys.view(), keys.view(), lane.positions.data(), view.kv(), {&span, 1}, 1);
       evictor_->set_lane(layer, head, lane.positions, lane.scores, lane.state);
     }
   }
@@ -97,7 +97,7 @@ class EvictingSequence {
       const auto at = static_cast<size_t>(layer);
       const Tensor q = upload(token.q[at], 1), k = upload(token.k[at], 1);
       const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
-      backend_.write_kv(k.view(), k.view(), std::span(&position, 1), kv, {&span, 1}, geometry.kv_heads);
+      backend_.write_kv(k.view(), k.view(), &position, kv, {&span, 1}, geometry.kv_heads);
       evictor_->observe(layer, {.q = q.view(), .k = k.view(), .kv = kv, .first_lane = 0}, *scratch_);
     }
     evictor_->end_token();
