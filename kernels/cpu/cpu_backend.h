@@ -78,7 +78,7 @@ class CpuBackend final : public HostBackend {
   LinearRunner linear_;
   CpuAttention attention_;
   RopeTable rope_table_;
-  RopeTable turn_table_;  // one row, of turn_rows()
+  RopeTable turn_table_;                               // one row, of turn_rows()
   std::vector<int32_t> turned_by_, turned_positions_;  // [rows] of write_turned()
   std::vector<Lane> turned_lanes_;
   WeightArena arena_;

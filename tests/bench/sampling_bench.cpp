@@ -54,7 +54,8 @@ struct Bench {
     Request request{.prompt = {1, 2, 3}, .sampling = params};
     const SameLogits model(backend, vocabulary, logits);
     OutputHead head = *OutputHead::create(model, kRows, kRows);
-    const Tensor x = *backend.allocate(kRows, 1, DType::kF32), plain = *backend.allocate(kRows, vocabulary, DType::kF32);
+    const Tensor x = *backend.allocate(kRows, 1, DType::kF32),
+                 plain = *backend.allocate(kRows, vocabulary, DType::kF32);
     backend.upload(plain.view(), logits.data());
     std::vector<LogitEdits> edits;
     std::vector<OutputRow> rows;

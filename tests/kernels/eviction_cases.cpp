@@ -217,8 +217,8 @@ class OrderEntriesCase : public EvictionCase {
     const int64_t cols = spec().entries + 3;
     state->order = CaseTensor(backend, spec().kv_heads, cols,
                               std::vector<int32_t>(static_cast<size_t>(spec().kv_heads * cols), -77));
-    state->counts = CaseTensor(backend, 1, spec().kv_heads,
-                               std::vector<int32_t>(static_cast<size_t>(spec().kv_heads), -77));
+    state->counts =
+        CaseTensor(backend, 1, spec().kv_heads, std::vector<int32_t>(static_cast<size_t>(spec().kv_heads), -77));
     return make_prepared(
         [this, state, &backend] {
           backend.order_entries(scored_lanes(*state), state->order.view(), state->counts.view());

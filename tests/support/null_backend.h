@@ -1,10 +1,10 @@
 // A machine that computes nothing, and a model of any shape on it: scheduler, admission, cache, policies and eviction
 // run as they are, at the speed of their own bookkeeping.
 //
-// Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), selection and recall, and
-// which entries are evicted. Dense operations and attention leave their outputs as they were, which for fresh memory is
-// zeros; so are all logits, which nothing edits. Scores are made up from row and column, so that selections are neither
-// sorted nor all alike.
+// Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), selection and recall,
+// and which entries are evicted. Dense operations and attention leave their outputs as they were, which for fresh
+// memory is zeros; so are all logits, which nothing edits. Scores are made up from row and column, so that selections
+// are neither sorted nor all alike.
 #pragma once
 
 #include <array>

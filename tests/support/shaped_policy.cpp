@@ -42,10 +42,8 @@ class ShapedPolicy final : public CachePolicy {
   Observation observation() const override { return scores_->observation(); }
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override { return scores_->observe(prompt_tokens); }
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override { scores_->score(layer, buffers); }
-  DecodeScoring decode_scoring() const override { return scores_->decode_scoring(); }
+  DecodeRule decode_rule() const override { return scores_->decode_rule(); }
   int32_t lane_state_floats(int32_t head_dim) const override { return scores_->lane_state_floats(head_dim); }
-  float entry_score(const NewEntry& entry) const override { return scores_->entry_score(entry); }
-  float decode_rank(float score, int32_t queries) const override { return scores_->decode_rank(score, queries); }
 
  private:
   // `count` random parts of `sum`: a quarter of them nothing, the largest some fifty times the smallest.

@@ -15,8 +15,7 @@ namespace pkv::test {
 
 class GivenLogits final : public Model {
  public:
-  GivenLogits(Backend& backend, int32_t vocabulary)
-      : Model(backend), shape_{.width = 1, .vocab_size = vocabulary} {}
+  GivenLogits(Backend& backend, int32_t vocabulary) : Model(backend), shape_{.width = 1, .vocab_size = vocabulary} {}
 
   // Of the rows of the next run of the head, one after the other; x says which: x[r] is the row.
   std::vector<std::vector<float>> rows;
