@@ -1,0 +1,83 @@
+// What a decode step moves between host and backend: its output and nothing else, whatever its policies.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "kernels/reference/reference_backend.h"
+#include "server/policy/registry.h"
+#include "tests/support/counting_backend.h"
+#include "tests/unit/engine/engine_fixture.h"
+
+namespace pkv::test {
+namespace {
+
+class StepTrafficTest : public testing::Test {
+ protected:
+  StepTrafficTest() {
+    auto counting = std::make_unique<CountingBackend>(make_reference_backend());
+    backend_ = counting.get();
+    tiny_ = make_tiny_model(std::move(counting));
+    engine_ = make_engine(*tiny_.model, small_options());
+  }
+
+  // Runs the request by itself. What every decode step fetched, and what it sent.
+  void expect_one_fetch_a_step(const std::shared_ptr<Request>& request) {
+    std::vector<CountingBackend::Counts> at_token;  // the first comes from the prompt, each other from a step
+    auto sink = std::make_shared<RecordingSink>();
+    sink->at_token = [&](int32_t) {
+      at_token.push_back(backend_->counts());
+      return true;
+    };
+    submit(*engine_, request, sink)->wait();
+    ASSERT_EQ(sink->status, absl::OkStatus());
+    ASSERT_GT(at_token.size(), 10u);
+    for (size_t step = 1; step < at_token.size(); ++step) {
+      const auto during = [&](const char* operation) { return at_token[step][operation] - at_token[step - 1][operation]; };
+      ASSERT_EQ(during("fetch"), 1) << "step " << step;
+      ASSERT_EQ(during("upload"), 0) << "step " << step;
+      ASSERT_LE(during("commit"), 1) << "step " << step;
+    }
+  }
+
+  CountingBackend* backend_ = nullptr;
+  TinyModel tiny_;
+  std::unique_ptr<Engine> engine_;
+};
+
+PolicySpec spec_of(const PolicyRow& row, BudgetScope scope, int64_t tokens) {
+  PolicySpec spec = policy(row.kind, row.takes_budget ? tokens : 0);
+  if (row.takes_budget) spec.budget.scope = scope;
+  spec.budget.interval_tokens = 7;  // full lanes, and growing ones, are scored anew on the way
+  return spec;
+}
+
+TEST_F(StepTrafficTest, IsOneFetchWhateverThePolicy) {
+  for (const PolicyRow& row : policy_table()) {
+    for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
+      for (const int64_t tokens : {40, 70}) {  // below the prompt, and reached by the answer
+        SCOPED_TRACE(testing::Message() << row.name << (scope == BudgetScope::kTotal ? " TOTAL " : " PROMPT ") << tokens);
+        expect_one_fetch_a_step(make_request(random_prompt(60, 3), 30, spec_of(row, scope, tokens)));
+      }
+    }
+  }
+}
+
+TEST_F(StepTrafficTest, IsOneFetchWherePositionsAreRelativeToTheCache) {
+  PolicySpec spec = policy(PolicyKind::kStreamingLlm, 40);
+  spec.budget.scope = BudgetScope::kTotal;
+  spec.params.position_mode = PositionMode::kCacheRelative;
+  expect_one_fetch_a_step(make_request(random_prompt(60, 3), 30, spec));
+}
+
+TEST_F(StepTrafficTest, IsOneFetchForAComparisonOfEverything) {
+  auto request = make_request(random_prompt(60, 3), 30);
+  for (const PolicyRow& row : policy_table()) {
+    if (!row.takes_budget || request->compare_with.size() == 7) continue;
+    request->compare_with.push_back(spec_of(row, BudgetScope::kTotal, 40));
+  }
+  expect_one_fetch_a_step(request);
+}
+
+}  // namespace
+}  // namespace pkv::test
