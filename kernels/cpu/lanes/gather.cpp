@@ -5,6 +5,7 @@
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/lanes/entry_elements.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
@@ -110,7 +111,7 @@ void CpuAttention::gather(const KvView& kv, int32_t from, const TensorView& kept
   if (!streams) job.staging = shared_.reserve((count * entry_bytes + kFloat - 1) / kFloat);
   auto* positions = reinterpret_cast<int32_t*>(partials_.reserve(count));
   const int64_t tasks = (kv.head_dim + kDimsPerTask - 1) / kDimsPerTask;
-  for_tasks(tasks, elements >= kMinParallelElements, [&](int64_t task, int32_t) {
+  parallel_for(pool_, tasks, elements / std::max<int64_t>(tasks, 1), [&](int64_t task) {
     const int32_t begin = static_cast<int32_t>(task) * kDimsPerTask;
     const int32_t end = std::min(kv.head_dim, begin + kDimsPerTask);
     with_elements(job.from.dtype, [&](auto types) { gather_dims<decltype(types)>(job, begin, end); });

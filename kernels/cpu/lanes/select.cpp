@@ -8,9 +8,15 @@
 #include <limits>
 
 #include "kernels/check.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
+
+// A score that is made or hashed, and one that three passes of a selection look at, against an element read and
+// written.
+constexpr int64_t kScoredElement = 8;
+constexpr int64_t kSelectedElement = 16;
 
 // Unsigned integers in the order of the scores.
 uint32_t score_key(float score) {
@@ -82,7 +88,7 @@ void pool_row(const float* scores, int64_t columns, PoolKind kind, int32_t kerne
 void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool) {
   const int64_t group = sums.rows / out.rows;
   PKV_CHECK(group * out.rows == sums.rows, "query heads are a multiple of KV heads");
-  pool.run(out.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, out.rows, sums.cols * group, [&](int64_t row) {
     float* to = out.f32_row(row);
     std::copy_n(sums.f32_row(row * group), out.cols, to);
     for (int64_t g = 1; g < group; ++g) {
@@ -99,13 +105,13 @@ void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorV
 
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool) {
   PKV_CHECK(kind == PoolKind::kNone || kernel % 2 == 1, "pooling kernels are odd");
-  pool.run(scores.rows,
-           [&](int64_t row, int32_t) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
+  parallel_for(pool, scores.rows, scores.cols * std::max(kernel, 1),
+               [&](int64_t row) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
 }
 
 void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool) {
   const auto columns = static_cast<int32_t>(scores.cols);
-  pool.run(scores.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, scores.rows, kScoredElement * scores.cols, [&](int64_t row) {
     float* score = scores.f32_row(row);
     for (int32_t j = 0; j < columns; ++j) {
       score[j] = score_entry(scoring, static_cast<int32_t>(row), j, columns, score[j]);
@@ -115,8 +121,8 @@ void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, Th
 
 void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& kept, ThreadPool& pool) {
   PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "cannot keep more columns than there are");
-  pool.run(scores.rows,
-           [&](int64_t row, int32_t) { select_row(scores.f32_row(row), scores.cols, count, kept.i32_row(row)); });
+  parallel_for(pool, scores.rows, kSelectedElement * scores.cols,
+               [&](int64_t row) { select_row(scores.f32_row(row), scores.cols, count, kept.i32_row(row)); });
 }
 
 }  // namespace pkv
