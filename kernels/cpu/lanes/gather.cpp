@@ -127,8 +127,8 @@ void CpuAttention::gather(const KvView& kv, int32_t from, const TensorView& kept
     entries += count;
     if (!job.streams()) staged_bytes += staging_bytes(job);
   }
-  auto* staging = reinterpret_cast<std::byte*>(shared_.reserve(staged_bytes / static_cast<int64_t>(sizeof(float))));
-  auto* positions = reinterpret_cast<int32_t*>(partials_.reserve(entries));
+  auto* staging = shared_.reserve<std::byte>(staged_bytes);
+  auto* positions = partials_.reserve<int32_t>(entries);
   for (GatherJob& job : jobs) {
     job.positions = positions;
     positions += job.kept.size();

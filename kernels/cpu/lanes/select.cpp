@@ -10,9 +10,15 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
+
+// A score that is made or hashed, and one that three passes of a selection look at, against an element read and
+// written.
+constexpr int64_t kScoredElement = 8;
+constexpr int64_t kSelectedElement = 16;
 
 // Unsigned integers in the order of the scores.
 uint32_t score_key(float score) {
@@ -84,7 +90,7 @@ void pool_row(const float* scores, int64_t columns, PoolKind kind, int32_t kerne
 void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool) {
   const int64_t group = sums.rows / out.rows;
   PKV_CHECK(group * out.rows == sums.rows, "query heads are a multiple of KV heads");
-  pool.run(out.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, out.rows, sums.cols * group, [&](int64_t row) {
     float* to = out.f32_row(row);
     std::copy_n(sums.f32_row(row * group), out.cols, to);
     for (int64_t g = 1; g < group; ++g) {
@@ -101,13 +107,13 @@ void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorV
 
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool) {
   PKV_CHECK(kind == PoolKind::kNone || kernel % 2 == 1, "pooling kernels are odd");
-  pool.run(scores.rows,
-           [&](int64_t row, int32_t) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
+  parallel_for(pool, scores.rows, scores.cols * std::max(kernel, 1),
+               [&](int64_t row) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
 }
 
 void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool) {
   const auto columns = static_cast<int32_t>(scores.cols);
-  pool.run(scores.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, scores.rows, kScoredElement * scores.cols, [&](int64_t row) {
     float* score = scores.f32_row(row);
     for (int32_t j = 0; j < columns; ++j) {
       score[j] = score_entry(scoring, static_cast<int32_t>(row), j, columns, score[j]);
@@ -119,7 +125,7 @@ void cpu_select_top(const TensorView& scores, int32_t window, const TensorView& 
                     ThreadPool& pool) {
   PKV_CHECK(counts.cols == scores.rows && kept.rows == scores.rows, "a count for each lane");
   const int64_t past = scores.cols - window;
-  pool.run(scores.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, scores.rows, kSelectedElement * scores.cols, [&](int64_t row) {
     const int32_t count = counts.i32()[row], ranked = count - window;
     PKV_CHECK(ranked >= 0 && count <= scores.cols && count <= kept.cols, "entries between the window and all");
     select_row(scores.f32_row(row), past, ranked, kept.i32_row(row));
@@ -138,7 +144,7 @@ void cpu_share_layer(const TensorView& scores, const LayerShare& share, const Te
   const int64_t each = std::min<int64_t>(share.largest_lane - share.window, past);
   std::vector<int32_t> columns(static_cast<size_t>(lanes * each));
   std::vector<float> best(columns.size());
-  pool.run(lanes, [&](int64_t row, int32_t) {
+  parallel_for(pool, lanes, kSelectedElement * scores.cols, [&](int64_t row) {
     const float* score = scores.f32_row(row);
     int32_t* own = columns.data() + row * each;
     select_row(score, past, static_cast<int32_t>(each), own);
@@ -161,7 +167,7 @@ void cpu_count_for_recall(const TensorView& scores, const TensorView& mass, cons
   PKV_CHECK(counts.cols == scores.rows && recalls.cols == scores.rows, "a count and a recall for each lane");
   constexpr float kAlways = std::numeric_limits<float>::infinity();
   const uint32_t always = score_key(kAlways);
-  pool.run(scores.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, scores.rows, 4 * kSelectedElement * scores.cols, [&](int64_t row) {
     // Rank and column in one integer, the best the smallest.
     std::vector<uint64_t> order(static_cast<size_t>(scores.cols));
     for (int64_t j = 0; j < scores.cols; ++j) {
@@ -185,7 +191,7 @@ void cpu_count_for_recall(const TensorView& scores, const TensorView& mass, cons
 void cpu_recall(const TensorView& mass, const TensorView& kept, const TensorView& counts, const TensorView& recalls,
                 ThreadPool& pool) {
   PKV_CHECK(counts.cols == mass.rows && recalls.cols == mass.rows, "a count and a recall for each lane");
-  pool.run(mass.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, mass.rows, mass.cols, [&](int64_t row) {
     const float* of_lane = mass.f32_row(row);
     const int32_t* columns = kept.i32_row(row);
     const double total = std::accumulate(of_lane, of_lane + mass.cols, 0.0);
