@@ -189,8 +189,7 @@ absl::StatusOr<Value> get_slice(const Value& object, const Value& start, const V
   PKV_RETURN_IF_ERROR(undefined_error(object));
   if (const String* string = object.string()) {
     budget.spend_bytes(2 * string->text.size());
-    PKV_ASSIGN_OR_RETURN(const Steps steps,
-                         slice_steps(start, stop, step, count_characters(string->text.bytes())));
+    PKV_ASSIGN_OR_RETURN(const Steps steps, slice_steps(start, stop, step, count_characters(string->text.bytes())));
     return slice_text(*string, steps, budget);
   }
   const Sequence* sequence = object.sequence();

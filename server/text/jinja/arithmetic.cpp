@@ -142,9 +142,7 @@ Value repeat_list(const Sequence& list, int64_t times, Budget& budget) {
   return make_list(std::move(items), budget, list.form);
 }
 
-bool is_list(const Sequence* sequence) {
-  return sequence != nullptr && sequence->form <= Sequence::Form::kTuple;
-}
+bool is_list(const Sequence* sequence) { return sequence != nullptr && sequence->form <= Sequence::Form::kTuple; }
 
 absl::StatusOr<Value> multiply(const Value& left, const Value& right, Budget& budget) {
   const Value& many = left.as_integer().has_value() ? right : left;

@@ -21,8 +21,7 @@ absl::StatusOr<Value> follow_path(const Value& item, const Value* path, const Va
     return at;
   }
   for (Text& part : split(string->text, Text("."), -1, budget)) {
-    const bool digits =
-        !part.empty() && part.bytes().find_first_not_of("0123456789") == std::string::npos;
+    const bool digits = !part.empty() && part.bytes().find_first_not_of("0123456789") == std::string::npos;
     const auto index = digits ? parse_integer(part.bytes(), 10) : std::nullopt;
     PKV_RETURN_IF_ERROR(step(index.has_value() ? Value::of(*index) : make_string(std::move(part), budget)));
   }

@@ -14,9 +14,9 @@ struct Limits {
   size_t source_bytes = 256 << 10;
   int nesting = 120;  // brackets, operators and blocks in each other
   // Of one rendering.
-  int64_t steps = 5'000'000;           // an expression or statement is one; so is every 64 bytes or 8 values looked at
-  size_t memory_bytes = 64 << 20;      // of all values alive, the output among them
-  int depth = 400;                     // of expressions, blocks and macros being evaluated
+  int64_t steps = 2'000'000;       // an expression or statement is one; so is every 64 bytes or 8 values looked at
+  size_t memory_bytes = 64 << 20;  // of all values alive, the output among them
+  int depth = 400;                 // of expressions, blocks and macros being evaluated
 };
 
 // Values in values: lists, dicts, methods of them. More is refused, so that nothing walks down without end.

@@ -34,8 +34,7 @@ bool equal_dicts(const Dict& left, const Dict& right, Budget& budget) {
 
 bool equal_sequences(const Sequence& left, const Sequence& right, Budget& budget) {
   if (&left == &right) return true;
-  return left.form == right.form && left.form <= Sequence::Form::kRange &&
-         equal_items(left.items, right.items, budget);
+  return left.form == right.form && left.form <= Sequence::Form::kRange && equal_items(left.items, right.items, budget);
 }
 
 absl::StatusOr<bool> less_items(const std::vector<Value>& left, const std::vector<Value>& right, Budget& budget) {
@@ -54,17 +53,17 @@ bool equal(const Value& left, const Value& right, Budget& budget) {
   if (left.is_none() || right.is_none()) return left.is_none() && right.is_none();
   if (const auto a = left.as_integer(), b = right.as_integer(); a.has_value() && b.has_value()) return *a == *b;
   if (const auto a = left.as_real(), b = right.as_real(); a.has_value() && b.has_value()) return *a == *b;
-  if (const String *a = left.string(), *b = right.string(); a != nullptr && b != nullptr) {
+  if (const String* a = left.string(), *b = right.string(); a != nullptr && b != nullptr) {
     budget.spend_bytes(a->text.size());
     return a->text.bytes() == b->text.bytes();
   }
-  if (const Sequence *a = left.sequence(), *b = right.sequence(); a != nullptr && b != nullptr) {
+  if (const Sequence* a = left.sequence(), *b = right.sequence(); a != nullptr && b != nullptr) {
     return equal_sequences(*a, *b, budget);
   }
-  if (const Dict *a = left.dict(), *b = right.dict(); a != nullptr && b != nullptr) return equal_dicts(*a, *b, budget);
+  if (const Dict* a = left.dict(), *b = right.dict(); a != nullptr && b != nullptr) return equal_dicts(*a, *b, budget);
   if (left.name_space() != nullptr) return left.name_space() == right.name_space();
   if (left.loop() != nullptr) return left.loop() == right.loop();
-  if (const Callable *a = left.callable(), *b = right.callable(); a != nullptr && b != nullptr) {
+  if (const Callable* a = left.callable(), *b = right.callable(); a != nullptr && b != nullptr) {
     return a->function == b->function && a->macro == b->macro && equal(a->self, b->self, budget);
   }
   return false;
@@ -77,7 +76,7 @@ absl::StatusOr<bool> less(const Value& left, const Value& right, Budget& budget)
   PKV_RETURN_IF_ERROR(undefined_error(right));
   if (const auto a = left.as_integer(), b = right.as_integer(); a.has_value() && b.has_value()) return *a < *b;
   if (const auto a = left.as_real(), b = right.as_real(); a.has_value() && b.has_value()) return *a < *b;
-  if (const String *a = left.string(), *b = right.string(); a != nullptr && b != nullptr) {
+  if (const String* a = left.string(), *b = right.string(); a != nullptr && b != nullptr) {
     budget.spend_bytes(a->text.size());
     return a->text.bytes() < b->text.bytes();  // as by code points
   }

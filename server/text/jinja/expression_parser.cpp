@@ -22,9 +22,9 @@ struct ComparisonRow {
   std::string_view sign;
   Comparison comparison;
 };
-constexpr ComparisonRow kComparisons[] = {{"==", Comparison::kEqual},     {"!=", Comparison::kNotEqual},
-                                          {"<", Comparison::kLess},       {"<=", Comparison::kLessEqual},
-                                          {">", Comparison::kGreater},    {">=", Comparison::kGreaterEqual}};
+constexpr ComparisonRow kComparisons[] = {{"==", Comparison::kEqual},  {"!=", Comparison::kNotEqual},
+                                          {"<", Comparison::kLess},    {"<=", Comparison::kLessEqual},
+                                          {">", Comparison::kGreater}, {">=", Comparison::kGreaterEqual}};
 
 template <size_t N>
 const BinaryRow* find_row(const BinaryRow (&rows)[N], const Token& token) {

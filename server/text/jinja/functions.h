@@ -24,7 +24,7 @@ struct Run {
   Namespace* new_namespace();
 
   Budget budget;
-  std::optional<std::tm> now;                           // what strftime_now writes; none: it is not defined
+  std::optional<std::tm> now;                          // what strftime_now writes; none: it is not defined
   std::vector<std::unique_ptr<Namespace>> namespaces;  // after the budget, which they give back to
 };
 

@@ -106,10 +106,8 @@ Result strftime_now(Run& run, const Value&, const Bound& arguments) {
 }
 
 constexpr Function kGlobals[] = {
-    {"range", range, {"start", "stop", "step"}, 1},
-    {"namespace", make_namespace, {}, 0, true},
-    {"dict", make_dictionary, {}, 0, true},
-    {"raise_exception", raise_exception, {"message"}, 1},
+    {"range", range, {"start", "stop", "step"}, 1}, {"namespace", make_namespace, {}, 0, true},
+    {"dict", make_dictionary, {}, 0, true},         {"raise_exception", raise_exception, {"message"}, 1},
     {"strftime_now", strftime_now, {"format"}, 1},
 };
 

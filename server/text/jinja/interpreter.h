@@ -25,8 +25,7 @@ struct Macro {
 
 class Interpreter {
  public:
-  Interpreter(const Program& program, Run& run, int max_depth)
-      : program_(program), run_(run), max_depth_(max_depth) {}
+  Interpreter(const Program& program, Run& run, int max_depth) : program_(program), run_(run), max_depth_(max_depth) {}
 
   // The text that the program writes with these variables; names that it does not have are left out.
   // INVALID_ARGUMENT with the template's own words for raise_exception, else FAILED_PRECONDITION or RESOURCE_EXHAUSTED

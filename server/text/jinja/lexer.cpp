@@ -80,8 +80,7 @@ class Lexer {
 
   void add_text(size_t begin, size_t size) {
     if (size == 0) return;
-    tokens_.push_back(
-        {.kind = TokenKind::kText, .at = cursor_.position(begin), .text = source_.substr(begin, size)});
+    tokens_.push_back({.kind = TokenKind::kText, .at = cursor_.position(begin), .text = source_.substr(begin, size)});
   }
 
   // Goes on behind a tag's end.

@@ -12,11 +12,11 @@
 namespace pkv::jinja {
 
 enum class TokenKind : uint8_t {
-  kText,         // outside of tags, written as it is
-  kPrintBegin,   // {{
-  kPrintEnd,     // }}
-  kBlockBegin,   // {%
-  kBlockEnd,     // %}
+  kText,        // outside of tags, written as it is
+  kPrintBegin,  // {{
+  kPrintEnd,    // }}
+  kBlockBegin,  // {%
+  kBlockEnd,    // %}
   kName,
   kString,
   kInteger,

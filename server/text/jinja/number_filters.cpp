@@ -61,7 +61,8 @@ Result rounded(Run&, const Value& self, const Bound& arguments) {
     if (self.as_integer().has_value()) return Value::of(*self.as_integer());
     return Value::of(std::strtod(absl::StrFormat("%.*f", static_cast<int>(precision), *value).c_str(), nullptr));
   }
-  if (method.bytes() != "ceil" && method.bytes() != "floor") return template_error("method must be common, ceil or floor");
+  if (method.bytes() != "ceil" && method.bytes() != "floor")
+    return template_error("method must be common, ceil or floor");
   const double scale = std::pow(10.0, static_cast<double>(precision));
   return Value::of((method.bytes() == "ceil" ? std::ceil(*value * scale) : std::floor(*value * scale)) / scale);
 }

@@ -1,11 +1,11 @@
 // What all of the parser shares: tokens, names, limits, and the check of what the template calls.
 #include "server/text/jinja/parser.h"
-#include "server/text/jinja/words.h"
 
 #include <algorithm>
 #include <utility>
 
 #include "kernels/status_macros.h"
+#include "server/text/jinja/words.h"
 
 namespace pkv::jinja {
 namespace {

@@ -59,8 +59,8 @@ class Parser {
   absl::Status check_names() const;
 
   // statement_parser.cpp
-  absl::Status parse_body(Body& body, Words ends);  // leaves the name that ends it
-  absl::Status parse_block(Body& body, Words ends);     // the rest of a tag, then parse_body
+  absl::Status parse_body(Body& body, Words ends);   // leaves the name that ends it
+  absl::Status parse_block(Body& body, Words ends);  // the rest of a tag, then parse_body
   absl::Status parse_statement(Body& body);
   absl::Status parse_if(Statement& statement);
   absl::Status parse_for(Statement& statement);

@@ -133,7 +133,8 @@ absl::StatusOr<Value> percent_format(const Text& format, const Arguments& argume
     out.append(text);
     if (conversion.left) out.append(padding);
   }
-  if (next < arguments.values.size() && arguments.named.empty()) return template_error("not all arguments converted during string formatting");
+  if (next < arguments.values.size() && arguments.named.empty())
+    return template_error("not all arguments converted during string formatting");
   return make_string(out.take(), budget);
 }
 

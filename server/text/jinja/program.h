@@ -71,16 +71,16 @@ using Body = std::vector<std::unique_ptr<const Statement>>;
 
 struct Statement {
   enum class Kind : uint8_t {
-    kText,       // text
-    kPrint,      // expressions[0]
-    kIf,         // expressions: conditions; bodies: one each, perhaps one more for else
-    kFor,        // expressions: what is walked through, perhaps a filter; bodies: loop, else
-    kSet,        // target, expressions[0]
-    kSetBlock,   // target, expressions[0] of what bodies[0] writes
-    kFilter,     // expressions[0] of what bodies[0] writes
-    kMacro,      // name, parameters, expressions: defaults of the last of them; bodies[0]
-    kWith,       // parameters, expressions: their values; bodies[0]
-    kPlain,      // bodies[0], as if it stood there alone
+    kText,      // text
+    kPrint,     // expressions[0]
+    kIf,        // expressions: conditions; bodies: one each, perhaps one more for else
+    kFor,       // expressions: what is walked through, perhaps a filter; bodies: loop, else
+    kSet,       // target, expressions[0]
+    kSetBlock,  // target, expressions[0] of what bodies[0] writes
+    kFilter,    // expressions[0] of what bodies[0] writes
+    kMacro,     // name, parameters, expressions: defaults of the last of them; bodies[0]
+    kWith,      // parameters, expressions: their values; bodies[0]
+    kPlain,     // bodies[0], as if it stood there alone
     kBreak,
     kContinue,
   };

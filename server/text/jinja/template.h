@@ -38,7 +38,7 @@ class Template {
   // `now`: what strftime_now writes; without it the function is not defined.
   absl::StatusOr<Text> render(const Variables& variables, const std::optional<std::tm>& now = std::nullopt) const;
 
-  bool uses(std::string_view name) const;          // the name stands somewhere in the template
+  bool uses(std::string_view name) const;             // the name stands somewhere in the template
   bool asks_if_defined(std::string_view name) const;  // `name is defined`, or undefined
 
  private:

@@ -16,7 +16,8 @@ int depth_of(const std::vector<Value>& items) {
 Value make_sequence(Sequence sequence, Budget& budget) {
   budget.spend_values(sequence.items.size());
   sequence.charge = Charge(&budget);
-  if (!sequence.charge.take(kBlockBytes + sizeof(Sequence) + sequence.items.size() * sizeof(Value))) sequence.items.clear();
+  if (!sequence.charge.take(kBlockBytes + sizeof(Sequence) + sequence.items.size() * sizeof(Value)))
+    sequence.items.clear();
   if (!budget.allows_depth(depth_of(sequence.items))) sequence.items.clear();
   sequence.depth = depth_of(sequence.items);
   return Value(std::make_shared<const Sequence>(std::move(sequence)));

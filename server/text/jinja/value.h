@@ -24,8 +24,8 @@ struct Loop;
 struct Macro;
 struct Namespace;
 
-// What does not exist, for errors: an attribute `name` of an `owner` (dict, str), or a variable where that is null. Both
-// point to what lives longer than the rendering; without a name it is a computed one.
+// What does not exist, for errors: an attribute `name` of an `owner` (dict, str), or a variable where that is null.
+// Both point to what lives longer than the rendering; without a name it is a computed one.
 struct Undefined {
   const std::string* name = nullptr;
   const char* owner = nullptr;
