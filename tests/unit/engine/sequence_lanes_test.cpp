@@ -60,6 +60,7 @@ class SequenceLanesTest : public testing::Test {
   // The newest of the prompt, as many as every lane keeps.
   void read_prompt(SequenceLanes& lanes, const Terms& terms) {
     const CacheGeometry& geometry = cache_->geometry();
+    tiny_.backend->fill(scratch_->scores.view(), 0);
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       std::vector<int32_t> counts;
       for (int32_t head = 0; head < geometry.kv_heads; ++head) {
@@ -75,7 +76,8 @@ class SequenceLanesTest : public testing::Test {
       lanes.evictor()->set_layer(layer, {.tokens = terms.prompt_tokens,
                                          .counts = counts,
                                          .kept = scratch_->kept.view(),
-                                         .scores = scratch_->scores.view()});
+                                         .scores = scratch_->scores.view(),
+                                         .scored = terms.prompt_tokens});
     }
   }
 
@@ -138,8 +140,9 @@ TEST_F(SequenceLanesTest, AStepWritesToTheSlotsThatWereMadeFree) {
   const Terms evicting = terms(total(policy(PolicyKind::kStreamingLlm, 20)), 19, 30);
   const auto lanes = open(evicting);
   read_prompt(*lanes, evicting);
+  int32_t position = 19;
   for (const int32_t slot : {19, 4, 5, 6}) {  // the lanes grow by one; then the oldest but four sinks
-    ASSERT_TRUE(lanes->place_token(cache_->length(lanes->id(), 0, 0) + slot).ok());
+    ASSERT_TRUE(lanes->place_token(position++).ok());
     std::vector<Lane> view;
     std::vector<int32_t> page_ids;
     lanes->view_token(1, view, page_ids);
