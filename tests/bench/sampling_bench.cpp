@@ -26,7 +26,7 @@ class SameLogits final : public Model {
   const ModelShape& shape() const override { return shape_; }
   size_t weight_bytes() const override { return 0; }
   RopeSpec rope() const override { return {}; }
-  void embed(std::span<const int32_t>, const TensorView&) const override {}
+  void embed(const int32_t*, const TensorView&) const override {}
   void run_layer(const StepPlan&, int32_t, const TensorView&, StepScratch&, int32_t) const override {}
   void logits(const TensorView&, Phase, const TensorView&, const TensorView& logits) const override {
     if (!there_) backend().upload(logits, values_.data());
@@ -54,7 +54,8 @@ struct Bench {
     Request request{.prompt = {1, 2, 3}, .sampling = params};
     const SameLogits model(backend, vocabulary, logits);
     OutputHead head = *OutputHead::create(model, kRows, kRows);
-    const Tensor x = *backend.allocate(kRows, 1, DType::kF32), plain = *backend.allocate(kRows, vocabulary, DType::kF32);
+    const Tensor x = *backend.allocate(kRows, 1, DType::kF32),
+                 plain = *backend.allocate(kRows, vocabulary, DType::kF32);
     backend.upload(plain.view(), logits.data());
     std::vector<LogitEdits> edits;
     std::vector<OutputRow> rows;

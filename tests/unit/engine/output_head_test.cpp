@@ -96,11 +96,11 @@ TEST_F(OutputHeadTest, TheFirstErrorEndsTheRun) {
   sampler_.model().rows = random_rows(kRows);
   const std::vector<OutputRow> rows(kRows);
   int32_t used = 0;
-  const absl::Status status = sampler_.head().run(sampler_.input(kRows), Phase::kDecode, rows,
-                                                  [&](size_t, const RowOutput&) -> absl::Status {
-                                                    if (++used == 3) return absl::InternalError("enough");
-                                                    return absl::OkStatus();
-                                                  });
+  const absl::Status status =
+      sampler_.head().run(sampler_.input(kRows), Phase::kDecode, rows, [&](size_t, const RowOutput&) -> absl::Status {
+        if (++used == 3) return absl::InternalError("enough");
+        return absl::OkStatus();
+      });
   EXPECT_EQ(status, absl::InternalError("enough"));
   EXPECT_EQ(used, 3);
 }

@@ -35,14 +35,13 @@ std::vector<TokenLogprob> RowSampler::next(std::span<Answer> answers, std::vecto
   std::vector<OutputRow> rows;
   for (Answer& answer : answers) rows.push_back(next_token_row(*answer.request, answer.tokens, answer.edits));
   std::vector<TokenLogprob> tokens;
-  const absl::Status status =
-      head_.run(input(static_cast<int64_t>(answers.size())), Phase::kDecode, rows,
-                [&](size_t row, const RowOutput& output) {
-                  EXPECT_EQ(row, tokens.size());
-                  Answer& answer = answers[row];
-                  tokens.push_back(*choose_token(*answer.request, answer.edits, output, answer.rng));
-                  return absl::OkStatus();
-                });
+  const absl::Status status = head_.run(
+      input(static_cast<int64_t>(answers.size())), Phase::kDecode, rows, [&](size_t row, const RowOutput& output) {
+        EXPECT_EQ(row, tokens.size());
+        Answer& answer = answers[row];
+        tokens.push_back(*choose_token(*answer.request, answer.edits, output, answer.rng));
+        return absl::OkStatus();
+      });
   EXPECT_EQ(status, absl::OkStatus());
   for (size_t i = 0; i < answers.size(); ++i) answers[i].tokens.push_back(tokens[i].id);
   return tokens;

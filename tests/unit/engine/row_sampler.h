@@ -15,8 +15,7 @@ namespace pkv::test {
 
 class GivenLogits final : public Model {
  public:
-  GivenLogits(Backend& backend, int32_t vocabulary)
-      : Model(backend), shape_{.width = 1, .vocab_size = vocabulary} {}
+  GivenLogits(Backend& backend, int32_t vocabulary) : Model(backend), shape_{.width = 1, .vocab_size = vocabulary} {}
 
   // Of the rows of the next run of the head, one after the other; x says which: x[r] is the row.
   std::vector<std::vector<float>> rows;
@@ -24,7 +23,7 @@ class GivenLogits final : public Model {
   const ModelShape& shape() const override { return shape_; }
   size_t weight_bytes() const override { return 0; }
   RopeSpec rope() const override { return {}; }
-  void embed(std::span<const int32_t>, const TensorView&) const override {}
+  void embed(const int32_t*, const TensorView&) const override {}
   void run_layer(const StepPlan&, int32_t, const TensorView&, StepScratch&, int32_t) const override {}
   void logits(const TensorView& x, Phase, const TensorView&, const TensorView& logits) const override;
 

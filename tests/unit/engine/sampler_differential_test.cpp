@@ -38,10 +38,10 @@ std::vector<float> random_logits(Chance& chance, int32_t vocabulary) {
   for (float& logit : logits) logit = deviation * chance.normal();
   const uint32_t kind = chance.below(8);
   for (size_t i = 0; i < logits.size(); ++i) {
-    if (kind == 0) logits[i] = std::round(logits[i]);                               // ties
-    if (kind == 1 && !chance.one_in(20)) logits[i] = -kInfinity;                    // few are possible
+    if (kind == 0) logits[i] = std::round(logits[i]);             // ties
+    if (kind == 1 && !chance.one_in(20)) logits[i] = -kInfinity;  // few are possible
     if (kind == 2 && chance.one_in(3)) logits[i] = chance.of({-kInfinity, 0.0f, -0.0f});
-    if (kind == 3 && i % 300 == 7) logits[i] += 4 * deviation;                      // some stand out
+    if (kind == 3 && i % 300 == 7) logits[i] += 4 * deviation;  // some stand out
   }
   if (chance.one_in(40)) logits.assign(logits.size(), -kInfinity);
   if (chance.one_in(40)) logits[chance.below(static_cast<uint32_t>(vocabulary))] = kInfinity;
@@ -82,7 +82,8 @@ std::shared_ptr<Request> random_request(Chance& chance, int32_t vocabulary, int3
 
 float log_sum_exp(Backend& backend, const std::vector<float>& logits) {
   const auto tensor = [&](int64_t words) { return *backend.allocate(1, words, DType::kF32); };
-  const Tensor row = tensor(static_cast<int64_t>(logits.size())), lse = tensor(1), target = tensor(1), wanted = tensor(2);
+  const Tensor row = tensor(static_cast<int64_t>(logits.size())), lse = tensor(1), target = tensor(1),
+               wanted = tensor(2);
   const LogprobRow want{.ranked = 0};
   backend.upload(row.view(), logits.data());
   backend.upload(wanted.view(), &want);
@@ -144,11 +145,12 @@ TEST_P(SamplerDifferential, ChoosesAsDefined) {
         const std::vector<TokenId> ends = ending_tokens(request);
         const bool no_end = step < request.sampling.min_tokens;
         std::vector<float> edited = kept[i];
-        const TokenId id = plain_sample({.logits = edited,
-                                         .prompt = request.prompt,
-                                         .generated = before,
-                                         .forbidden = no_end ? std::span<const TokenId>(ends) : std::span<const TokenId>()},
-                                        request.sampling, plain_rng[i]);
+        const TokenId id =
+            plain_sample({.logits = edited,
+                          .prompt = request.prompt,
+                          .generated = before,
+                          .forbidden = no_end ? std::span<const TokenId>(ends) : std::span<const TokenId>()},
+                         request.sampling, plain_rng[i]);
         EXPECT_EQ(answer.rng, plain_rng[i]) << "another number of random numbers";
         TokenLogprob expected{.id = id};
         if (request.logprobs) {
@@ -162,15 +164,16 @@ TEST_P(SamplerDifferential, ChoosesAsDefined) {
   EXPECT_EQ(choices, int64_t{setting.batches} * kRows * kTokens);
 }
 
-INSTANTIATE_TEST_SUITE_P(Settings, SamplerDifferential,
-                         testing::Values(Setting{"reference_1", {.device = "reference"}, 1, 20},
-                                         Setting{"reference_300", {.device = "reference"}, 300, 60},
-                                         Setting{"cpu_2", {.device = "cpu", .threads = 2}, 2, 40},
-                                         Setting{"cpu_257", {.device = "cpu", .threads = 2}, 257, 250},
-                                         Setting{"cpu_1000", {.device = "cpu", .threads = 2}, 1000, 250},
-                                         Setting{"cpu_5000", {.device = "cpu", .threads = 1}, 5000, 120},
-                                         Setting{"cpu_scalar_700", {.device = "cpu", .threads = 1, .isa = "scalar"}, 700, 60}),
-                         [](const auto& test) { return std::string(test.param.name); });
+INSTANTIATE_TEST_SUITE_P(
+    Settings, SamplerDifferential,
+    testing::Values(Setting{"reference_1", {.device = "reference"}, 1, 20},
+                    Setting{"reference_300", {.device = "reference"}, 300, 60},
+                    Setting{"cpu_2", {.device = "cpu", .threads = 2}, 2, 40},
+                    Setting{"cpu_257", {.device = "cpu", .threads = 2}, 257, 250},
+                    Setting{"cpu_1000", {.device = "cpu", .threads = 2}, 1000, 250},
+                    Setting{"cpu_5000", {.device = "cpu", .threads = 1}, 5000, 120},
+                    Setting{"cpu_scalar_700", {.device = "cpu", .threads = 1, .isa = "scalar"}, 700, 60}),
+    [](const auto& test) { return std::string(test.param.name); });
 
 }  // namespace
 }  // namespace pkv::test
