@@ -34,6 +34,10 @@ TEST(JinjaBounds, Steps) {
       "{% for i in range(100) %}{{ range(50000) | sort | first }}{% endfor %}",
       "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(50) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] "
       "%}{% endfor %}{{ n.x == n.y }}",
+      "{% set l = range(50000) | list %}{% for i in range(100000) %}{{ l | sum }}{% endfor %}",
+      "{% for i in range(100000) %}{% if 'a'.startswith(content) %}{% endif %}{% endfor %}",
+      "{% for i in range(100000) %}{{ content | int }}{% endfor %}",
+      "{% for i in range(100000) %}{{ dict(a=1, b=2) | items | list | length }}{% endfor %}",
       "{{ 'x' * 100000000000 }}",
       "{{ '' * 100000000000 }}" + repeated("{{ content.split('a') | length }}", 30),
       "{{ [] * 100000000000 }}{{ [1] * 100000000000 }}",
@@ -85,9 +89,11 @@ TEST(JinjaBounds, MemoryIsGivenBack) {
 TEST(JinjaBounds, Depth) {
   const std::string self = "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}";
   EXPECT_THAT(outcome(self).ToString(), HasSubstr("calls itself too deeply"));
-  const std::string nested = "{% set n = namespace(x=[]) %}{% for i in range(10000) %}{% set n.x = [n.x] %}{% endfor %}";
+  const std::string nested =
+      "{% set n = namespace(x=[]) %}{% for i in range(10000) %}{% set n.x = [n.x] %}{% endfor %}";
   EXPECT_THAT(outcome(nested).ToString(), HasSubstr("too deeply"));
-  const std::string dicts = "{% set n = namespace(x=1) %}{% for i in range(100) %}{% set n.x = {'a': n.x} %}{% endfor %}";
+  const std::string dicts =
+      "{% set n = namespace(x=1) %}{% for i in range(100) %}{% set n.x = {'a': n.x} %}{% endfor %}";
   EXPECT_THAT(outcome(dicts).ToString(), HasSubstr("too deeply"));
   const std::string loops =
       "{% set n = namespace(x=[1]) %}{% for i in range(100) %}{% for j in n.x %}{% set n.x = [loop] %}{% endfor %}"
