@@ -47,6 +47,7 @@ absl::StatusOr<Value> Interpreter::call_macro(const Macro& macro, const Argument
   const size_t first_default = parameters.size() - statement.expressions.size();
   for (size_t i = 0; i < parameters.size(); ++i) {
     const std::string& name = program_.names[parameters[i]];
+    budget().spend_values(arguments.named.size());
     const Value* given = arguments.find(name);
     if (given != nullptr) ++named;
     if (i < arguments.values.size()) {

@@ -3,6 +3,16 @@
 #include "kernels/status_macros.h"
 
 namespace pkv::jinja {
+namespace {
+
+// What a function may look at or copy, all of it.
+void pay_for(const Value& value, Budget& budget) {
+  if (const String* string = value.string()) budget.spend_bytes(string->text.size());
+  if (const Sequence* sequence = value.sequence()) budget.spend_values(sequence->items.size());
+  if (const Dict* dict = value.dict()) budget.spend_values(dict->items.size());
+}
+
+}  // namespace
 
 Namespace* Run::new_namespace() {
   auto space = std::make_unique<Namespace>();
@@ -61,6 +71,10 @@ absl::StatusOr<Text> Bound::text(size_t index, std::string_view otherwise) const
 }
 
 absl::StatusOr<Value> Function::call(Run& run, const Value& self, const Arguments& arguments) const {
+  pay_for(self, run.budget);
+  for (const Value& value : arguments.values) pay_for(value, run.budget);
+  for (const auto& [key, value] : arguments.named) pay_for(value, run.budget);
+  if (run.budget.exhausted()) return run.budget.status();
   PKV_ASSIGN_OR_RETURN(const Bound bound, Bound::bind(*this, arguments));
   return body(run, self, bound);
 }

@@ -42,6 +42,7 @@ Result range(Run& run, const Value&, const Bound& arguments) {
 Result make_namespace(Run& run, const Value&, const Bound& bound) {
   Namespace* space = run.new_namespace();
   const auto add = [&](const std::string& name, const Value& value) {
+    run.budget.spend_values(space->attributes.size());
     if (Value* old = space->find(name)) {
       *old = value;
     } else if (space->charge.take(2 * sizeof(space->attributes[0]) + name.size())) {

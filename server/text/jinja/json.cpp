@@ -40,6 +40,7 @@ std::string escaped(uint32_t code, bool ascii) {
 
 void append_string(const Text& text, bool ascii, TextBuilder& out) {
   out.append("\"");
+  out.budget().spend_bytes(4 * text.size());
   for (const Piece& piece : text.pieces()) {
     size_t plain = 0;
     for (size_t at = 0; at < piece.text.size();) {

@@ -104,6 +104,7 @@ absl::StatusOr<Interpreter::Flow> Interpreter::execute_for(const Statement& stat
   }
   loops_.push_back(loop);
   for (; loop->index < items->items.size(); ++loop->index) {
+    budget().spend(1);
     const ScopeGuard guard(*this, scope_);
     set(program_.loop, Value(loop));
     PKV_RETURN_IF_ERROR(assign(statement.target, items->items[loop->index]));

@@ -107,6 +107,7 @@ Text strip(const Text& text, const std::optional<Text>& characters, Sides sides,
 }
 
 Text replace(const Text& text, const Text& from, const Text& to, int64_t count, Budget& budget) {
+  count = std::max<int64_t>(count, -1);
   const std::string_view bytes = text.bytes();
   TextBuilder out(budget);
   size_t at = 0;
@@ -128,6 +129,7 @@ Text replace(const Text& text, const Text& from, const Text& to, int64_t count, 
 }
 
 std::vector<Text> split(const Text& text, const std::optional<Text>& separator, int64_t count, Budget& budget) {
+  count = std::max<int64_t>(count, -1);
   if (!separator.has_value()) return split_spaces(text, count, budget);
   Pieces pieces(text, budget);
   size_t at = 0;
@@ -143,6 +145,7 @@ std::vector<Text> split(const Text& text, const std::optional<Text>& separator, 
 
 std::vector<Text> split_from_right(const Text& text, const std::optional<Text>& separator, int64_t count,
                                    Budget& budget) {
+  count = std::max<int64_t>(count, -1);
   if (!separator.has_value()) return split_spaces_from_right(text, count, budget);
   Pieces pieces(text, budget);
   size_t end = text.size();

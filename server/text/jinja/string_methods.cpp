@@ -1,4 +1,6 @@
 // Methods of str that make strings.
+#include <algorithm>
+
 #include "kernels/status_macros.h"
 #include "server/text/jinja/characters.h"
 #include "server/text/jinja/operations.h"
@@ -101,7 +103,7 @@ Result zero_filled(Run& run, const Value& self, const Bound& arguments) {
   const Text digits = text.substr(sign, text.size());
   TextBuilder out(run.budget);
   out.append(text, 0, sign);
-  out.append(pad(digits, width - static_cast<int64_t>(sign), '0', Sides::kRight, run.budget));
+  out.append(pad(digits, std::max<int64_t>(width, 1) - static_cast<int64_t>(sign), '0', Sides::kRight, run.budget));
   return same_kind(out.take(), self, run.budget);
 }
 

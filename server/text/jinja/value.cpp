@@ -14,6 +14,7 @@ int depth_of(const std::vector<Value>& items) {
 }
 
 Value make_sequence(Sequence sequence, Budget& budget) {
+  budget.spend(1);
   budget.spend_values(sequence.items.size());
   sequence.charge = Charge(&budget);
   if (!sequence.charge.take(kBlockBytes + sizeof(Sequence) + sequence.items.size() * sizeof(Value)))

@@ -35,6 +35,7 @@ void append_quoted(const Text& text, TextBuilder& out) {
   const bool has_single = text.bytes().find('\'') != std::string::npos;
   const char quote = has_single && text.bytes().find('"') == std::string::npos ? '"' : '\'';
   out.append(std::string_view(&quote, 1));
+  out.budget().spend_bytes(4 * text.size());
   for (const Piece& piece : text.pieces()) {
     size_t plain = 0;
     for (size_t at = 0; at < piece.text.size();) {

@@ -34,6 +34,10 @@ TEST(JinjaBounds, Steps) {
       "{% for i in range(100) %}{{ range(50000) | sort | first }}{% endfor %}",
       "{% set n = namespace(x=[1], y=[1]) %}{% for i in range(50) %}{% set n.x = [n.x, n.x] %}{% set n.y = [n.y, n.y] "
       "%}{% endfor %}{{ n.x == n.y }}",
+      "{% set l = range(50000) | list %}{% for i in range(100000) %}{{ l | sum }}{% endfor %}",
+      "{% for i in range(100000) %}{% if 'a'.startswith(content) %}{% endif %}{% endfor %}",
+      "{% for i in range(100000) %}{{ content | int }}{% endfor %}",
+      "{% for i in range(100000) %}{{ dict(a=1, b=2) | items | list | length }}{% endfor %}",
       "{{ 'x' * 100000000000 }}",
       "{{ '' * 100000000000 }}" + repeated("{{ content.split('a') | length }}", 30),
       "{{ [] * 100000000000 }}{{ [1] * 100000000000 }}",
