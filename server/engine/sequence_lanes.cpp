@@ -4,14 +4,18 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/check.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
 
 absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options& options) {
   KvCache& cache = options.cache;
-  std::unique_ptr<SequenceLanes> lanes(
-      new SequenceLanes(cache, cache.open(options.spec.kv_dtype), options.plan.state_bytes));
+  PKV_ASSIGN_OR_RETURN(const SequenceId id,
+                       cache.open({.dtype = options.spec.kv_dtype,
+                                   .lane_entries = options.plan.lane_limits,
+                                   .layer_entries = options.holds_whole_layers ? options.prompt_tokens : 0}));
+  std::unique_ptr<SequenceLanes> lanes(new SequenceLanes(cache, id, options.plan.state_bytes));
   const CacheGeometry& geometry = cache.geometry();
   Backend& backend = options.model.backend();
   if (options.plan.evicts_while_generating) {
@@ -22,13 +26,12 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
   }
   if (options.plan.cache_relative) {
     PKV_ASSIGN_OR_RETURN(lanes->relative_,
-                         CacheRelative::create(backend, {.geometry = geometry,
-                                                         .sinks = options.policy.sink_tokens(),
-                                                         .prompt_tokens = options.prompt_tokens,
-                                                         .max_positions = options.model.shape().max_positions,
-                                                         .rope = options.model.rope()}));
+                         CacheRelative::create(cache, {.sinks = options.policy.sink_tokens(),
+                                                       .prompt_tokens = options.prompt_tokens,
+                                                       .max_positions = options.model.shape().max_positions,
+                                                       .rope = options.model.rope()}));
   }
-  lanes->slots_.resize(static_cast<size_t>(geometry.layers) * static_cast<size_t>(geometry.kv_heads));
+  if (lanes->evictor_) lanes->slots_.resize(options.plan.lane_limits.size());
   return lanes;
 }
 
@@ -55,24 +58,20 @@ std::span<int32_t> SequenceLanes::layer_slots(int32_t layer) {
 }
 
 absl::StatusOr<int32_t> SequenceLanes::place_token(int32_t position, CompressorScratch& scratch) {
-  const CacheGeometry& geometry = cache_.geometry();
-  for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-    const std::span<int32_t> slots = layer_slots(layer);
-    if (evictor_) {
-      evictor_->choose_slots(cache_, id_, layer, position, scratch, slots);
-    } else {
-      for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-        slots[static_cast<size_t>(head)] = cache_.length(id_, layer, head);
-      }
-    }
-    PKV_RETURN_IF_ERROR(cache_.place_token(id_, layer, slots));
+  for (int32_t layer = 0; evictor_ && layer < cache_.geometry().layers; ++layer) {
+    evictor_->choose_slots(cache_, id_, layer, position, scratch, layer_slots(layer));
   }
-  return relative_ ? relative_->begin_token(cache_, id_, cache_.length(id_, 0, 0)) : position;
+  PKV_ASSIGN_OR_RETURN(const int64_t full, cache_.place_token(id_));
+  PKV_CHECK(evictor_ || full == 0, "a lane beyond its limit without evictions");
+  return relative_ ? relative_->begin_token(id_, cache_.length(id_, 0, 0)) : position;
 }
 
-void SequenceLanes::view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const {
+void SequenceLanes::view_token(Lane* lanes, int64_t layer_stride) const {
+  cache_.view_token(id_, lanes, layer_stride);
   const auto heads = static_cast<size_t>(cache_.geometry().kv_heads);
-  cache_.view_token(id_, layer, std::span(slots_).subspan(static_cast<size_t>(layer) * heads, heads), lanes, page_ids);
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    lanes[static_cast<int64_t>(i / heads) * layer_stride + static_cast<int64_t>(i % heads)].write_slot = slots_[i];
+  }
 }
 
 void SequenceLanes::observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch) {

@@ -26,6 +26,7 @@ class SequenceLanes {
     const PolicySpec& spec;
     const CachePlan& plan;
     int32_t prompt_tokens = 0;
+    bool holds_whole_layers = true;  // the prompt goes through these lanes, layer by layer
   };
   // What is referred to must outlive the lanes. RESOURCE_EXHAUSTED where the machine lacks the memory for the policy's
   // state.
@@ -50,8 +51,8 @@ class SequenceLanes {
   // Room for the token at `position` in every lane. Returns the position to rotate it by. RESOURCE_EXHAUSTED where the
   // pool has no page, which a reservation excludes.
   absl::StatusOr<int32_t> place_token(int32_t position, CompressorScratch& scratch);
-  // The layer's lanes as the step sees them that writes this token, as KvCache::view().
-  void view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const;
+  // The lanes of every layer as the step sees them that writes this token, as KvCache::view_token().
+  void view_token(Lane* lanes, int64_t layer_stride) const;
   // The token went through the layer, and through all of them.
   void observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch);
   void end_token();
@@ -68,7 +69,7 @@ class SequenceLanes {
   uint64_t state_bytes_;
   std::unique_ptr<Evictor> evictor_;
   std::unique_ptr<CacheRelative> relative_;
-  std::vector<int32_t> slots_;  // [layers * kv_heads] of the token under way
+  std::vector<int32_t> slots_;  // [layers * kv_heads] of the token under way, where entries are evicted
 };
 
 }  // namespace pkv

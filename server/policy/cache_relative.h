@@ -10,24 +10,24 @@
 #include <algorithm>
 #include <cstdint>
 #include <memory>
+#include <utility>
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
-#include "server/cache/kv_cache.h"
+#include "server/cache/step_buffer.h"
 
 namespace pkv {
 
 class CacheRelative {
  public:
   struct Options {
-    CacheGeometry geometry;
     int32_t sinks = 0;
     int32_t prompt_tokens = 0;
     int32_t max_positions = 0;  // of the model
     RopeSpec rope;
   };
-  // RESOURCE_EXHAUSTED where the backend has no memory for the copies. `backend` must outlive this.
-  static absl::StatusOr<std::unique_ptr<CacheRelative>> create(Backend& backend, const Options& options);
+  // RESOURCE_EXHAUSTED where the backend has no memory for the copies. `cache` must outlive this.
+  static absl::StatusOr<std::unique_ptr<CacheRelative>> create(KvCache& cache, const Options& options);
   // What create() allocates: float32 keys and values of the sinks in every layer.
   static uint64_t state_bytes(const CacheGeometry& geometry, int32_t sinks);
 
@@ -36,16 +36,19 @@ class CacheRelative {
   // Before the next token is written, when its lanes hold `length` entries with it: moves the keys where they have to
   // go. The sinks lie in slots 0.. of every lane. Returns the position by which the token's query and key are to be
   // rotated.
-  int32_t begin_token(KvCache& cache, SequenceId sequence, int32_t length);
+  int32_t begin_token(SequenceId sequence, int32_t length);
 
  private:
-  CacheRelative(Backend& backend, const Options& options) : backend_(backend), options_(options) {}
-  void write_sinks(const KvCache& cache, SequenceId sequence, int32_t delta);
-  void turn_back(const KvCache& cache, SequenceId sequence, int32_t shift);
+  CacheRelative(KvCache& cache, const Options& options, StepBuffer buffer)
+      : cache_(cache), backend_(cache.backend()), options_(options), buffer_(std::move(buffer)) {}
+  void write_sinks(SequenceId sequence, int32_t delta);
+  void turn_back(SequenceId sequence, int32_t shift);
   int32_t sinks() const { return std::min(options_.sinks, options_.prompt_tokens); }
 
+  KvCache& cache_;
   Backend& backend_;
   Options options_;
+  StepBuffer buffer_;     // of the sinks as one layer's rows
   Tensor keys_, values_;  // [layers * sinks, Hkv * d]
   Tensor turned_;         // [sinks, Hkv * d]
   int32_t next_ = -1;     // angle of the next token; -1: the prompt is not done

@@ -260,7 +260,7 @@ void Evictor::score_entries(int32_t layer, const NewToken& token) {
 
 void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
-  const int32_t length = token.kv.lanes[token.first_lane].length;
+  const auto length = static_cast<int32_t>(lane(layer, 0).positions.size());
   LayerView view = layer_view(token.kv, token.q, {&length, 1});
   view.first_lane = token.first_lane;
   view.tokens = length;

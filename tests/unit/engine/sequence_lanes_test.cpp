@@ -137,10 +137,9 @@ TEST_F(SequenceLanesTest, AStepWritesToTheSlotsThatWereMadeFree) {
   read_prompt(*lanes, evicting);
   for (const int32_t slot : {19, 4, 5, 6}) {  // the lanes grow by one; then the oldest but four sinks
     ASSERT_TRUE(lanes->place_token(cache_->length(lanes->id(), 0, 0) + slot, *scratch_).ok());
-    std::vector<Lane> view;
-    std::vector<int32_t> page_ids;
-    lanes->view_token(1, view, page_ids);
-    ASSERT_EQ(view.size(), static_cast<size_t>(cache_->geometry().kv_heads));
+    const CacheGeometry& geometry = cache_->geometry();
+    std::vector<Lane> view(static_cast<size_t>(geometry.layers) * static_cast<size_t>(geometry.kv_heads));
+    lanes->view_token(view.data(), geometry.kv_heads);
     for (const Lane& lane : view) {
       EXPECT_EQ(lane.write_slot, slot);
       EXPECT_EQ(lane.length, 20);
@@ -177,7 +176,7 @@ TEST_F(SequenceLanesTest, WithoutAPageATokenHasNoPlace) {
   const int32_t lane_count = geometry.layers * geometry.kv_heads;
   make_cache(uint64_t{256} * static_cast<uint64_t>(lane_count));  // one page for each lane
   const int32_t slots = geometry.layout(KvDtype::kF16).slots();
-  const Terms kept = terms(policy(PolicyKind::kFull), slots, 30);
+  const Terms kept = terms(policy(PolicyKind::kFull), slots, 2);
   const auto lanes = open(kept);
   read_prompt(*lanes, kept);
   EXPECT_EQ(lanes->place_token(slots, *scratch_).status().code(), absl::StatusCode::kResourceExhausted);

@@ -9,6 +9,7 @@
 #include "gtest/gtest.h"
 #include "server/cache/layer_lanes.h"
 #include "server/policy/evictor.h"
+#include "tests/support/backend_array.h"
 #include "tests/unit/policy/policy_specs.h"
 
 namespace pkv {
@@ -39,7 +40,7 @@ class EvictingSequence {
     cache_ = *std::move(cache);
     scratch_ = *std::move(scratch);
     evictor_ = *std::move(evictor);
-    sequence_ = cache_->open(KvDtype::kF32);
+    sequence_ = *cache_->open({.dtype = KvDtype::kF32, .lane_entries = planned.plan.lane_limits});
   }
 
   Evictor& evictor() { return *evictor_; }
@@ -56,11 +57,15 @@ class EvictingSequence {
       const LaneStart& lane = lanes[static_cast<size_t>(head)];
       const auto count = static_cast<int32_t>(lane.positions.size());
       ASSERT_TRUE(cache_->append_slots(sequence_, layer, head, count).ok());
-      LayerLanes view(*cache_, {sequence_}, layer);
-      view.lanes()[static_cast<size_t>(head)].write_slot = 0;
+      StepBuffer& buffer = cache_->between_steps();
+      buffer.begin(Phase::kPrefill, {.spans = 1}, layer);
+      buffer.spans()[0] = {.first_row = 0, .rows = count, .first_lane = head};
+      cache_->view(sequence_, layer, 0, buffer.lanes());
+      buffer.lanes()[head].write_slot = 0;
+      const StepPlan plan = buffer.commit();
       const Tensor keys = upload(lane.keys, count);
-      const RowSpan span{.first_row = 0, .rows = count, .first_lane = head};
-      backend_.write_kv(keys.view(), keys.view(), lane.positions.data(), view.kv(), {&span, 1}, 1);
+      backend_.write_kv(keys.view(), keys.view(), test::BackendArray<int32_t>(backend_, lane.positions).data(),
+                        plan.cache, plan.spans, 1);
       evictor_->set_lane(layer, head, lane.positions, lane.scores, lane.state);
     }
   }
@@ -84,21 +89,20 @@ class EvictingSequence {
     };
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       evictor_->choose_slots(*cache_, sequence_, layer, position, *scratch_, of_layer(layer));
-      ASSERT_TRUE(cache_->place_token(sequence_, layer, of_layer(layer)).ok());
     }
+    ASSERT_TRUE(cache_->place_token(sequence_).ok());
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-      std::vector<Lane> lanes;
-      std::vector<int32_t> page_ids;
-      cache_->view_token(sequence_, layer, of_layer(layer), lanes, page_ids);
-      KvView kv = cache_->base_view();
-      kv.lanes = lanes.data();
-      kv.lane_count = static_cast<int32_t>(lanes.size());
-      kv.page_ids = page_ids.data();
+      StepBuffer& buffer = cache_->between_steps();
+      buffer.begin(Phase::kDecode, {.spans = 1}, layer);
+      buffer.spans()[0] = {.first_row = 0, .rows = 1, .first_lane = 0};
+      cache_->view(sequence_, layer, 0, buffer.lanes());
+      for (size_t head = 0; head < heads; ++head) buffer.lanes()[head].write_slot = of_layer(layer)[head];
+      const StepPlan plan = buffer.commit();
       const auto at = static_cast<size_t>(layer);
       const Tensor q = upload(token.q[at], 1), k = upload(token.k[at], 1);
-      const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
-      backend_.write_kv(k.view(), k.view(), &position, kv, {&span, 1}, geometry.kv_heads);
-      evictor_->observe(layer, {.q = q.view(), .k = k.view(), .kv = kv, .first_lane = 0}, *scratch_);
+      backend_.write_kv(k.view(), k.view(), test::BackendArray<int32_t>(backend_, {position}).data(), plan.cache,
+                        plan.spans, geometry.kv_heads);
+      evictor_->observe(layer, {.q = q.view(), .k = k.view(), .kv = plan.cache, .first_lane = 0}, *scratch_);
     }
     evictor_->end_token();
   }
@@ -116,7 +120,7 @@ class EvictingSequence {
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompressorScratch> scratch_;
   std::unique_ptr<Evictor> evictor_;
-  SequenceId sequence_ = 0;
+  SequenceId sequence_ = nullptr;
 };
 
 }  // namespace pkv
