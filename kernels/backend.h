@@ -31,6 +31,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/entry_format.h"
+#include "kernels/entry_score.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
 #include "kernels/tensor.h"
@@ -96,15 +97,19 @@ struct AttendArgs {
   int32_t first_row(const RowSpan& span) const { return std::clamp(skipped_rows - span.first_row, 0, span.rows); }
 };
 
-// Observation rows: queries of one sequence against one layer's lanes, each row seeing its own number of slots.
+// Observation rows: queries of one sequence against one layer's lanes. Row r sees all of a lane's slots but the newest
+// max(0, unseen - r): with unseen == R - 1 the rows are those of the newest R slots, with 0 every row sees everything.
 struct ObserveArgs {
-  TensorView q;                      // [R, Hq * d], after RoPE
-  std::span<const int32_t> visible;  // [R] slots [0, visible[r]) are seen by row r
+  TensorView q;  // [R, Hq * d], after RoPE
   KvView kv;
   int32_t first_lane = 0;  // the sequence's lanes are [first_lane, first_lane + kv_heads)
+  int32_t unseen = 0;
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;
+
+  // Slots [0, visible) that a row sees of a lane of `length`.
+  int32_t visible(int32_t length, int32_t row) const { return std::max(0, length - std::max(0, unseen - row)); }
 };
 
 // A read of backend memory: view -> dense host rows.
@@ -199,6 +204,8 @@ class Backend {
   virtual void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) = 0;
   // Pools each row along columns: stride 1, odd kernel, same length. scores, out [lanes, n], not the same memory.
   virtual void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) = 0;
+  // scores[g, j] = score_entry(scoring, g, j, n, scores[g, j]). scores [Hkv, n].
+  virtual void score_entries(const EntryScoring& scoring, const TensorView& scores) = 0;
   // Per row the `count` best columns, score descending and then smaller column first, returned ascending in
   // kept[row, 0 .. count). scores [lanes, n] f32, kept [lanes, >= count] i32.
   virtual void select_top(const TensorView& scores, int32_t count, const TensorView& kept) = 0;
@@ -227,8 +234,9 @@ struct BackendOptions {
   std::string device = "cpu";  // cpu | reference
   bool exact = false;          // runtime.compute: float32 -- dequantised weights, every product in float32
   int32_t threads = 0;         // 0: one per available core
-  std::string
-      isa;  // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16); empty: all there is
+  // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16). Empty: of all there is, the paths
+  // that a measurement of some milliseconds finds faster.
+  std::string isa;
 };
 // INVALID_ARGUMENT for an unknown device or path, FAILED_PRECONDITION where this machine lacks it.
 absl::StatusOr<std::unique_ptr<Backend>> make_backend(const BackendOptions& options);

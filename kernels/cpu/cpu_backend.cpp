@@ -18,19 +18,26 @@ constexpr int64_t kHeavyElement = 4;
 
 const PackedView& packed(const Weight& weight) { return static_cast<const PackedWeight&>(weight).view(); }
 
+// Measured once, so that all backends of a process compute alike.
+const CpuPaths& measured_paths() {
+  static const CpuPaths kPaths = faster_paths(detect_isa(), measure_paths(detect_isa()));
+  return kPaths;
+}
+
 }  // namespace
 
-CpuBackend::CpuBackend(const IsaFeatures& features, bool exact, int32_t threads)
-    : features_(features),
+CpuBackend::CpuBackend(CpuPaths paths, bool exact, int32_t threads)
+    : paths_(std::move(paths)),
       exact_(exact),
       pool_(threads),
-      elementwise_(select_elementwise_kernels(features)),
-      linear_(select_linear_kernels(features), exact, pool_),
-      attention_(features, exact, pool_) {}
+      elementwise_(select_elementwise_kernels(paths_.features)),
+      linear_(select_linear_kernels(paths_), exact, pool_),
+      attention_(paths_.prompt_attention, exact, pool_) {}
 
 std::string CpuBackend::description() const {
-  return absl::StrCat("cpu (", describe_isa(features_), "; ", pool_.threads(),
-                      pool_.threads() == 1 ? " thread" : " threads", exact_ ? "; float32 products" : "", ")");
+  return absl::StrCat("cpu (", describe_isa(paths_.features), "; ", pool_.threads(),
+                      pool_.threads() == 1 ? " thread" : " threads", exact_ ? "; float32 products" : "",
+                      paths_.measured.empty() ? "" : "; measured: ", paths_.measured, ")");
 }
 
 absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightSource& source) {
@@ -104,6 +111,10 @@ void CpuBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t ke
   cpu_pool_scores(scores, kind, kernel, out, pool_);
 }
 
+void CpuBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  cpu_score_entries(scoring, scores, pool_);
+}
+
 void CpuBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
   cpu_select_top(scores, count, kept, pool_);
 }
@@ -131,7 +142,9 @@ absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& 
     return absl::InvalidArgumentError(absl::StrCat("threads must be between 0 and 1024, not ", options.threads));
   }
   PKV_ASSIGN_OR_RETURN(const IsaFeatures features, cap_isa(detect_isa(), options.isa));
-  return std::make_unique<CpuBackend>(features, options.exact,
+  // Who names a path gets it, and the exact mode multiplies float32 on all of them.
+  CpuPaths paths = options.isa.empty() && !options.exact ? measured_paths() : highest_paths(features);
+  return std::make_unique<CpuBackend>(std::move(paths), options.exact,
                                       options.threads == 0 ? available_cores() : options.threads);
 }
 

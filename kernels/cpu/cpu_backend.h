@@ -8,10 +8,10 @@
 #include "absl/status/statusor.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/elementwise/rope_table.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/linear/linear.h"
 #include "kernels/cpu/linear/packed_weight.h"
+#include "kernels/cpu/path_choice.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/host_backend.h"
 
@@ -19,7 +19,7 @@ namespace pkv {
 
 class CpuBackend final : public HostBackend {
  public:
-  CpuBackend(const IsaFeatures& features, bool exact, int32_t threads);
+  CpuBackend(CpuPaths paths, bool exact, int32_t threads);
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override;
@@ -44,6 +44,7 @@ class CpuBackend final : public HostBackend {
                    const TensorView& squares) override;
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
   void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
   void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
@@ -53,7 +54,7 @@ class CpuBackend final : public HostBackend {
                  const RopeSpec& spec) override;
 
  private:
-  IsaFeatures features_;
+  CpuPaths paths_;
   bool exact_;
   ThreadPool pool_;
   ElementwiseKernels elementwise_;

@@ -93,13 +93,12 @@ namespace {
 template <typename Visit>
 void for_each_observation(const ObserveArgs& args, Visit visit) {
   const int32_t group = args.q_heads / args.kv_heads;
-  int32_t most_visible = 0;
-  for (int32_t count : args.visible) most_visible = std::max(most_visible, count);
   std::vector<double> scores;
   for (int32_t g = 0; g < args.kv_heads; ++g) {
-    const UnpackedLane dense(args.kv, args.kv.lanes[args.first_lane + g], most_visible);
+    const Lane& lane = args.kv.lanes[args.first_lane + g];
+    const UnpackedLane dense(args.kv, lane, lane.length);
     for (int64_t row = 0; row < args.q.rows; ++row) {
-      scores.resize(static_cast<size_t>(args.visible[static_cast<size_t>(row)]));
+      scores.resize(static_cast<size_t>(args.visible(lane.length, static_cast<int32_t>(row))));
       for (int32_t h = g * group; h < (g + 1) * group; ++h) {
         const float* query = args.q.f32_row(row) + static_cast<int64_t>(h) * args.kv.head_dim;
         const double lse = score_row(query, dense, args.scale, scores);

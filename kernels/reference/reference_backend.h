@@ -39,6 +39,7 @@ class ReferenceBackend : public HostBackend {
   // selection_ops.cpp
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
   void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
 
   // key_ops.cpp

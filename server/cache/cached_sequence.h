@@ -26,9 +26,9 @@ struct CachedSequence {
   int32_t first = 0;              // its range of the page table
   int32_t places = 0;
   // The end of that range is for the lanes of one layer that have more entries than they may keep.
-  int32_t layer_pages = 0;     // places of each
-  int32_t whole_lanes = 0;     // that are there
-  size_t whole_layer = 0;      // whose they are
+  int32_t layer_pages = 0;  // places of each
+  int32_t whole_lanes = 0;  // that are there
+  size_t whole_layer = 0;   // whose they are
   CacheBytes bytes;
   uint64_t added_auxiliary = 0;  // by add_auxiliary()
 

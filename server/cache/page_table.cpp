@@ -48,7 +48,8 @@ int32_t PageTable::take_edits(PageEdit* edits, int32_t room) {
   if (changed_.size() > static_cast<size_t>(room)) commit_all();
   // A place that changed twice is there twice, with what it holds now.
   const auto count = static_cast<int32_t>(changed_.size());
-  for (int32_t i = 0; i < count; ++i) edits[i] = {changed_[static_cast<size_t>(i)], at(changed_[static_cast<size_t>(i)])};
+  for (int32_t i = 0; i < count; ++i)
+    edits[i] = {changed_[static_cast<size_t>(i)], at(changed_[static_cast<size_t>(i)])};
   changed_.clear();
   return count;
 }

@@ -15,8 +15,8 @@ namespace pkv {
 
 class PageTable {
  public:
-  // Of `places` page ids, which cost no memory until they are used. RESOURCE_EXHAUSTED where the address space cannot be
-  // had. `backend` must outlive this.
+  // Of `places` page ids, which cost no memory until they are used. RESOURCE_EXHAUSTED where the address space cannot
+  // be had. `backend` must outlive this.
   static absl::StatusOr<PageTable> create(Backend& backend, int32_t places);
 
   int32_t places() const { return places_; }

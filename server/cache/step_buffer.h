@@ -15,7 +15,7 @@ class StepBuffer {
   // What a step has, or at most has.
   struct Size {
     int32_t rows = 0;
-    int32_t spans = 0;   // sequences
+    int32_t spans = 0;  // sequences
     int32_t layers = 1;
   };
   // `cache` must outlive this. RESOURCE_EXHAUSTED where the memory cannot be had.

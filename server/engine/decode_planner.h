@@ -27,8 +27,8 @@ class DecodePlanner {
   // For steps of at most `rows` rows. `cache` must outlive this. RESOURCE_EXHAUSTED where the memory cannot be had.
   static absl::StatusOr<DecodePlanner> create(KvCache& cache, int32_t rows);
 
-  // Makes room for the rows [first, end) and plans a step of those that have it; the others' failures are told. The plan
-  // is valid until the next one.
+  // Makes room for the rows [first, end) and plans a step of those that have it; the others' failures are told. The
+  // plan is valid until the next one.
   using OnFailure = absl::FunctionRef<void(size_t row, const absl::Status& status)>;
   const StepPlan& plan(std::span<const DecodeRow> rows, size_t first, size_t end, CompressorScratch& scratch,
                        OnFailure on_failure);

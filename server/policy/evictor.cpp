@@ -180,11 +180,11 @@ void Evictor::sort_by_position(const KvView& kv, int32_t kv_head, LaneState& lan
   std::sort(lane.positions.begin(), lane.positions.end());
 }
 
-LayerView Evictor::layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const {
+LayerView Evictor::layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const {
   return {.backend = &backend_,
           .kv = kv,
           .observed_q = q,
-          .visible = visible,
+          .unseen = unseen,
           .q_heads = options_.q_heads,
           .kv_heads = options_.geometry.kv_heads,
           .scale = attention_scale(options_.geometry.head_dim)};
@@ -202,14 +202,12 @@ void Evictor::refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_
     sort_by_position(kv, head, lane(layer, head), scratch);
   }
 
-  // The newest queries, oldest first: each sees the entries up to its own, which are the last of the lane.
+  // The newest queries, oldest first: each sees the entries up to its own, which are the newest of the lane.
   const int32_t rows = std::min(window_, position);
-  std::vector<int32_t> visible;
   for (int32_t row = 0; row < rows; ++row) {
     backend_.copy(ordered_q_.view().slice_rows(row, 1), ring(layer).slice_rows((position - rows + row) % window_, 1));
-    visible.push_back(length - (rows - 1 - row));
   }
-  LayerView view = layer_view(kv, ordered_q_.view().slice_rows(0, rows), visible);
+  LayerView view = layer_view(kv, ordered_q_.view().slice_rows(0, rows), rows - 1);
   view.layer = layer;
   view.tokens = length;
   policy_.score(view, {.lse = lse_.view().slice_rows(0, rows),
@@ -261,7 +259,7 @@ void Evictor::score_entries(int32_t layer, const NewToken& token) {
 void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
   const auto length = static_cast<int32_t>(lane(layer, 0).positions.size());
-  LayerView view = layer_view(token.kv, token.q, {&length, 1});
+  LayerView view = layer_view(token.kv, token.q, 0);
   view.first_lane = token.first_lane;
   view.tokens = length;
   const TensorView sums = scratch.sums.view().slice_cols(0, length);

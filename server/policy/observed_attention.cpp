@@ -5,9 +5,9 @@ namespace pkv {
 
 void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {
   const ObserveArgs observed{.q = layer.observed_q,
-                             .visible = layer.visible,
                              .kv = layer.kv,
                              .first_lane = layer.first_lane,
+                             .unseen = layer.unseen,
                              .q_heads = layer.q_heads,
                              .kv_heads = layer.kv_heads,
                              .scale = layer.scale};

@@ -91,13 +91,11 @@ void BM_Observe(benchmark::State& state) {
   std::vector<float> q = random_floats(static_cast<size_t>(rows) * kQueryHeads * kHeadDim, 2);
   std::vector<float> lse(static_cast<size_t>(rows) * kQueryHeads);
   std::vector<float> sums(static_cast<size_t>(slots) * kQueryHeads);
-  std::vector<int32_t> visible(rows);
-  for (int32_t r = 0; r < rows; ++r) visible[r] = slots - rows + 1 + r;
   ThreadPool pool(available_cores());
   CpuAttention attention(features_of(state), false, pool);
   const ObserveArgs args{.q = matrix(q, rows),
-                         .visible = visible,
                          .kv = cache.view(),
+                         .unseen = rows - 1,
                          .q_heads = kQueryHeads,
                          .kv_heads = kKvHeads,
                          .scale = 0.125f};

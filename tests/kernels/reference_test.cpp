@@ -146,8 +146,7 @@ TEST_F(ReferenceCacheTest, ObservationSumsAttentionMass) {
   write_three();
   const CaseTensor q = tensor(2, 2, {1, 1, 1, 1}), lse = tensor(2, 1, {0, 0});
   const CaseTensor sums = tensor(1, 4, {1, 0, 0, 9}), squares = tensor(1, 4, {0, 0, 0, 9});
-  const std::vector<int32_t> visible = {2, 3};
-  const ObserveArgs args{.q = q.view(), .visible = visible, .kv = view(), .q_heads = 1, .kv_heads = 1, .scale = 1};
+  const ObserveArgs args{.q = q.view(), .kv = view(), .unseen = 1, .q_heads = 1, .kv_heads = 1, .scale = 1};
   backend_.row_lse(args, lse.view());
   EXPECT_THAT(values(lse), Pointwise(FloatNear(1e-6f), {std::log(3.0f), std::log(8.0f)}));
   backend_.column_mass(args, lse.view(), sums.view(), squares.view());

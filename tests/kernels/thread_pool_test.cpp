@@ -11,6 +11,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/path_choice.h"
 
 namespace pkv {
 namespace {

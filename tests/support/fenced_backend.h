@@ -1,6 +1,6 @@
 // The reference backend with a fence around its memory: no address of it can be read or written but while one of its
-// operations runs, and operations take no other memory. Host code that touches backend memory, which works where the two
-// are one, crashes here. What is staged has two sides, and the device's knows what was committed.
+// operations runs, and operations take no other memory. Host code that touches backend memory, which works where the
+// two are one, crashes here. What is staged has two sides, and the device's knows what was committed.
 #pragma once
 
 #include <memory>

@@ -119,6 +119,10 @@ void ForwardingBackend::pool_scores(const TensorView& scores, PoolKind kind, int
   run("pool_scores", [&] { inner_->pool_scores(scores, kind, kernel, out); });
 }
 
+void ForwardingBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  run("score_entries", [&] { inner_->score_entries(scoring, scores); });
+}
+
 void ForwardingBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
   run("select_top", [&] { inner_->select_top(scores, count, kept); });
 }

@@ -52,6 +52,7 @@ class ForwardingBackend : public Backend {
                    const TensorView& squares) override;
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
   void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
   void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;

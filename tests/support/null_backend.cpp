@@ -72,6 +72,14 @@ void NullBackend::key_similarity(const KvView&, int32_t, const TensorView& unit_
   make_up(cosines);
 }
 
+void NullBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  const auto columns = static_cast<int32_t>(scores.cols);
+  for (int32_t g = 0; g < static_cast<int32_t>(scores.rows); ++g) {
+    float* row = scores.f32_row(g);
+    for (int32_t j = 0; j < columns; ++j) row[j] = score_entry(scoring, g, j, columns, row[j]);
+  }
+}
+
 void NullBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
   PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "more columns to select than there are");
   for (int64_t row = 0; row < scores.rows; ++row) {

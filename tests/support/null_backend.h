@@ -1,9 +1,9 @@
 // A machine that computes nothing, and a model of any shape on it: scheduler, admission, cache, policies and eviction
 // run as they are, at the speed of their own bookkeeping.
 //
-// Real are memory, copies, the positions that write_kv() and gather() record, and select_top(). Dense operations and
-// attention leave their outputs as they were, which for fresh memory is zeros. Scores are made up from row and column,
-// so that selections are neither sorted nor all alike.
+// Real are memory, copies, the positions that write_kv() and gather() record, score_entries() and select_top(). Dense
+// operations and attention leave their outputs as they were, which for fresh memory is zeros. Scores are made up from
+// row and column, so that selections are neither sorted nor all alike.
 #pragma once
 
 #include <array>
@@ -41,6 +41,7 @@ class NullBackend final : public HostBackend {
   void column_mass(const ObserveArgs&, const TensorView&, const TensorView&, const TensorView&) override {}
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
   void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
   void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;

@@ -51,7 +51,7 @@ void CpuAttention::decode(const AttendArgs& args) {
   }
   for (size_t u = 0; u < units_.size(); ++u) tiles_left_[u].store(units_[u].tiles, std::memory_order_relaxed);
   partials_.reserve(tiles * group * (d + 2));
-  const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + 16 + 2);
+  const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + kScorePadding + 2);
   for (FloatScratch& scratch : per_thread_) scratch.reserve(per_thread);
 
   parallel_for(pool_, tiles, elements_of_multiply_adds(2 * slots * group * d) / std::max<int64_t>(tiles, 1),
@@ -87,7 +87,7 @@ void CpuAttention::run_decode_tiles(const AttendArgs& args, int64_t begin, int64
                       .group = group,
                       .q = q,
                       .scores = scores,
-                      .score_stride = tile_slots + 16,
+                      .score_stride = tile_slots + kScorePadding,
                       .partial = partials + begin * partial_floats};
       tile.pages.page_ids += static_cast<int64_t>(index) * tile_pages;
       kernels_.decode_tile(tile);

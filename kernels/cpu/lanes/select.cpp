@@ -103,6 +103,16 @@ void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, co
            [&](int64_t row, int32_t) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
 }
 
+void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool) {
+  const auto columns = static_cast<int32_t>(scores.cols);
+  pool.run(scores.rows, [&](int64_t row, int32_t) {
+    float* score = scores.f32_row(row);
+    for (int32_t j = 0; j < columns; ++j) {
+      score[j] = score_entry(scoring, static_cast<int32_t>(row), j, columns, score[j]);
+    }
+  });
+}
+
 void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& kept, ThreadPool& pool) {
   PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "cannot keep more columns than there are");
   pool.run(scores.rows,

@@ -8,9 +8,9 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "kernels/reference/reference_backend.h"
 #include "server/cache/layer_lanes.h"
 #include "tests/support/backend_array.h"
+#include "tests/support/tested_backend.h"
 
 namespace pkv {
 namespace {
@@ -36,7 +36,7 @@ class KvCacheTest : public ::testing::Test {
     EXPECT_TRUE(id.ok()) << id.status();
     return *id;
   }
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 TEST_F(KvCacheTest, RefusesGeometriesThatHoldNothing) {

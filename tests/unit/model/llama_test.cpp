@@ -11,6 +11,7 @@
 #include "kernels/check.h"
 #include "server/model/model.h"
 #include "tests/support/gguf_writer.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/model/fake_cache.h"
 #include "tests/unit/model/plain_llama.h"
 
@@ -37,7 +38,7 @@ struct Loaded {
   StepScratch scratch;
 
   explicit Loaded(const test::GgufWriter& writer, int32_t max_rows = 64) {
-    backend = *make_backend({.device = "reference"});
+    backend = test::make_tested_backend();
     file = *GgufFile::open(writer.write().path());
     absl::StatusOr<std::unique_ptr<Model>> loaded = load_model(*file, *backend);
     PKV_CHECK(loaded.ok(), loaded.status().ToString().c_str());

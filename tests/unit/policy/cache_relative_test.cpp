@@ -7,8 +7,8 @@
 #include <cmath>
 #include <random>
 
-#include "kernels/reference/reference_backend.h"
 #include "tests/support/backend_array.h"
+#include "tests/support/tested_backend.h"
 
 namespace pkv {
 namespace {
@@ -168,7 +168,7 @@ class RelativeSequence {
 
 class CacheRelativeTest : public testing::Test {
  protected:
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 TEST_F(CacheRelativeTest, EveryKeyIsMetAtItsDistanceInTheCache) {

@@ -2,9 +2,9 @@
 #include <random>
 
 #include "gmock/gmock.h"
-#include "kernels/reference/reference_backend.h"
 #include "server/cache/kv_cache.h"
 #include "server/policy/cache_plan.h"
+#include "tests/support/tested_backend.h"
 
 namespace pkv {
 namespace {
@@ -39,7 +39,7 @@ Measured replay(KvCache& cache, KvDtype dtype, int32_t prompt_tokens, const Cach
 }
 
 TEST(Footprint, IsWhatACacheReallyAllocates) {
-  const auto backend = make_reference_backend();
+  const auto backend = test::make_tested_backend();
   std::mt19937 random(5);
   const auto between = [&](int32_t low, int32_t high) {
     return low + static_cast<int32_t>(random() % static_cast<uint32_t>(high - low + 1));

@@ -91,11 +91,9 @@ class ScoredLayer {
       for (int32_t row = 0; row < n; ++row) rows.push_back({row, row});
     }
     const Tensor q = matrix(std::max<size_t>(rows.size(), 1), input_.q_heads * input_.head_dim);
-    std::vector<int32_t> visible;
     for (size_t i = 0; i < rows.size(); ++i) {
       EXPECT_EQ(rows[i].position, rows[i].prompt_row);
       backend_.upload(q.view().slice_rows(static_cast<int64_t>(i), 1), input_.query(rows[i].prompt_row, 0).data());
-      visible.push_back(rows[i].position + 1);
     }
     // Wider than the prompt, as the engine's are.
     const Tensor lse = matrix(std::max<size_t>(rows.size(), 1), input_.q_heads), sums = matrix(input_.q_heads, n + 3),
@@ -112,7 +110,7 @@ class ScoredLayer {
                           .first_lane = input_.kv_heads,
                           .tokens = n,
                           .observed_q = q.view(),
-                          .visible = visible,
+                          .unseen = rows.empty() ? 0 : n - 1 - rows.front().position,
                           .q_heads = input_.q_heads,
                           .kv_heads = input_.kv_heads,
                           .scale = 1.0f / std::sqrt(static_cast<float>(input_.head_dim))};
