@@ -33,7 +33,9 @@ class StepTrafficTest : public testing::Test {
     ASSERT_EQ(sink->status, absl::OkStatus());
     ASSERT_GT(at_token.size(), 10u);
     for (size_t step = 1; step < at_token.size(); ++step) {
-      const auto during = [&](const char* operation) { return at_token[step][operation] - at_token[step - 1][operation]; };
+      const auto during = [&](const char* operation) {
+        return at_token[step][operation] - at_token[step - 1][operation];
+      };
       ASSERT_EQ(during("fetch"), 1) << "step " << step;
       ASSERT_EQ(during("upload"), 0) << "step " << step;
       ASSERT_LE(during("commit"), 1) << "step " << step;
@@ -56,7 +58,8 @@ TEST_F(StepTrafficTest, IsOneFetchWhateverThePolicy) {
   for (const PolicyRow& row : policy_table()) {
     for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
       for (const int64_t tokens : {40, 70}) {  // below the prompt, and reached by the answer
-        SCOPED_TRACE(testing::Message() << row.name << (scope == BudgetScope::kTotal ? " TOTAL " : " PROMPT ") << tokens);
+        SCOPED_TRACE(testing::Message() << row.name << (scope == BudgetScope::kTotal ? " TOTAL " : " PROMPT ")
+                                        << tokens);
         expect_one_fetch_a_step(make_request(random_prompt(60, 3), 30, spec_of(row, scope, tokens)));
       }
     }

@@ -7,7 +7,7 @@
 #include <set>
 
 #include "gmock/gmock.h"
-#include "kernels/reference/reference_backend.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/prompt_run.h"
 
@@ -69,7 +69,7 @@ class CompressorTest : public ::testing::Test {
   }
 
   std::mt19937 random_{11};
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 void expect_valid_lane(const std::vector<int32_t>& kept, int32_t budget, int32_t tokens, int32_t window) {

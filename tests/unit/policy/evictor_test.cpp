@@ -8,7 +8,7 @@
 #include <numeric>
 #include <random>
 
-#include "kernels/reference/reference_backend.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/policy/plain_evictions.h"
 
 namespace pkv {
@@ -164,7 +164,7 @@ class EvictorTest : public testing::Test {
   }
 
   std::mt19937 random_{17};
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 constexpr PolicyKind kEvicting[] = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
