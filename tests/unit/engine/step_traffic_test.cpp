@@ -38,7 +38,7 @@ class StepTrafficTest : public testing::Test {
       };
       ASSERT_EQ(during("fetch"), 1) << "step " << step;
       ASSERT_EQ(during("upload"), 0) << "step " << step;
-      ASSERT_LE(during("commit"), 1) << "step " << step;
+      ASSERT_EQ(during("commit"), 1) << "step " << step;
     }
   }
 
