@@ -138,7 +138,7 @@ KvView CaseCache::view() const {
   kv.pool = pool_.get();
   kv.positions = reinterpret_cast<int32_t*>(positions_.get());
   kv.page_ids = reinterpret_cast<const int32_t*>(page_ids_.get());
-  kv.lanes = reinterpret_cast<const Lane*>(lanes_.get());
+  kv.lanes = reinterpret_cast<Lane*>(lanes_.get());
   return kv;
 }
 
