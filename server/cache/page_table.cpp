@@ -11,15 +11,15 @@
 namespace pkv {
 namespace {
 
-// Changed places that are remembered without taking memory for them.
-constexpr size_t kUsualChanges = size_t{1} << 16;
+// Changed places that are remembered; what is more goes to the backend at once.
+constexpr size_t kMostChanges = size_t{1} << 16;
 
 }  // namespace
 
 absl::StatusOr<PageTable> PageTable::create(Backend& backend, int32_t places) {
   PageTable table(backend, places);
   PKV_ASSIGN_OR_RETURN(table.memory_, backend.allocate_staged(static_cast<size_t>(places) * sizeof(int32_t)));
-  table.changed_.reserve(kUsualChanges);
+  table.changed_.reserve(kMostChanges);
   return table;
 }
 
@@ -33,7 +33,7 @@ void PageTable::move(int32_t from, int32_t to, int32_t count) {
   PKV_CHECK(to <= from && to == end_, "ranges move together, in their order");
   if (to != from) {
     std::memmove(host() + to, host() + from, static_cast<size_t>(count) * sizeof(int32_t));
-    for (int32_t place = to; place < to + count; ++place) changed_.push_back(place);
+    for (int32_t place = to; place < to + count; ++place) note(place);
   }
   end_ = to + count;
 }
@@ -41,6 +41,11 @@ void PageTable::move(int32_t from, int32_t to, int32_t count) {
 void PageTable::set(int32_t place, int32_t page) {
   PKV_CHECK(place >= 0 && place < end_, "a place of nobody");
   host()[place] = page;
+  note(place);
+}
+
+void PageTable::note(int32_t place) {
+  if (changed_.size() == kMostChanges) commit_all();
   changed_.push_back(place);
 }
 

@@ -42,6 +42,7 @@ class PageTable {
  private:
   PageTable(Backend& backend, int32_t places) : backend_(&backend), places_(places) {}
   int32_t* host() const { return reinterpret_cast<int32_t*>(memory_.host()); }
+  void note(int32_t changed_place);
   void commit_all();
 
   Backend* backend_;

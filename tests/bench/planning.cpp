@@ -107,15 +107,14 @@ void run(const Load& load) {
   };
   for (int32_t i = 0; i < 20; ++i) step();  // memory is touched, page tables are known
   times.clear();
-  counting.reset();
-  const int64_t before = allocations;
+  const int64_t commits = counting.count("commit"), before = allocations;
   for (int32_t i = 20; i < load.steps; ++i) step();
   const int64_t allocated = allocations - before;
   std::printf("%d sequences x %d layers x %d KV heads at %d tokens: %.1f us a step (median; most %.1f)\n",
               load.sequences, load.layers, load.kv_heads, load.tokens, median(times),
               *std::max_element(times.begin(), times.end()));
   std::printf("%zu steps: %lld commits, %lld allocations\n", times.size(),
-              static_cast<long long>(counting.count("commit")), static_cast<long long>(allocated));
+              static_cast<long long>(counting.count("commit") - commits), static_cast<long long>(allocated));
 }
 
 }  // namespace

@@ -191,7 +191,7 @@ TEST_F(ReferenceCacheTest, GatherIntoAnotherLane) {
   pool_.resize(24, -1.0f);
   positions_.resize(12, -1);
   pages_.push_back(2);
-  const Lane lanes[] = {lane_, {.first_page = 2, .length = 0, .dtype = KvDtype::kF32}};
+  Lane lanes[] = {lane_, {.first_page = 2, .length = 0, .dtype = KvDtype::kF32}};
   KvView kv = view();
   kv.lanes = lanes;
   kv.lane_count = 2;

@@ -169,6 +169,18 @@ TEST_F(KvCacheTest, PlacesATokenInEveryLaneUpToItsLimit) {
   EXPECT_EQ(cache->bytes(id).allocated, 64u * (1 + 2 + 2 + 2 + 1 + 2));
 }
 
+TEST_F(KvCacheTest, BringsMorePageIdsToTheBackendThanAStepHasRoomFor) {
+  const auto cache = make(20000);
+  const SequenceId id = open(*cache, KvDtype::kF16, 40000);
+  for (const int32_t entries : {30000, 5}) {
+    ASSERT_TRUE(cache->append_slots(id, 1, entries).ok());
+    for (int32_t head = 0; head < 2; ++head) {
+      EXPECT_EQ(table_on_backend(*cache, id, 1, head),
+                std::vector<int32_t>(cache->page_ids(id, 1, head).begin(), cache->page_ids(id, 1, head).end()));
+    }
+  }
+}
+
 TEST_F(KvCacheTest, RefusesSequencesBeyondThePageTable) {
   const auto cache = make(3);  // 12 places
   const std::vector<int32_t> limits(6, 8), larger(6, 9);
@@ -247,6 +259,7 @@ class Replay {
   int refused_opens() const { return refused_opens_; }
 
   void check() {
+    ++checks_;
     uint64_t pages = 0, held = 0, bytes = 0;
     std::set<int32_t> used;
     for (auto& [id, expected] : sequences_) {
@@ -263,6 +276,7 @@ class Replay {
           for (int32_t page : cache_.page_ids(id, layer, head)) {
             ASSERT_TRUE(used.insert(page).second) << "a page in two lanes";
           }
+          if (checks_ % 16 != 0) continue;
           ASSERT_THAT(table_on_backend(cache_, id, layer, head), ElementsAreArray(cache_.page_ids(id, layer, head)));
         }
       }
@@ -336,6 +350,7 @@ class Replay {
   std::mt19937 random_;
   std::map<SequenceId, Expected> sequences_;
   uint64_t peak_ = 0;
+  int checks_ = 0;
   int32_t places_ = 0;  // of the page table, in use
   int appended_ = 0, refused_ = 0, refused_opens_ = 0;
 };

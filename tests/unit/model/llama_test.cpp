@@ -160,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, LlamaVariantTest, testing::ValuesIn(variants(
 TEST(LlamaTest, ChunksChangeNothing) {
   Loaded m(test::tiny_llama({.layers = 3}));
   const std::vector<int32_t> tokens = random_tokens(31, 320, 11);
-  FakeCache whole(*m.backend, m.model->shape(), 1, 31), pieces(m.model->shape(), 1, 31);
+  FakeCache whole(*m.backend, m.model->shape(), 1, 31), pieces(*m.backend, m.model->shape(), 1, 31);
   const Matrix expected = m.logits(prefill(m, whole, 0, tokens, {31}, 31).view(), Phase::kPrefill);
   const Matrix chunked = m.logits(prefill(m, pieces, 0, tokens, {8, 1, 16, 6}, 31).view(), Phase::kPrefill);
   EXPECT_EQ(largest_difference(chunked, expected), 0.0);
