@@ -204,11 +204,11 @@ TensorView Evictor::query_heads(const TensorView& tensor, const LaneRun& run, in
   return tensor.slice_cols(run.first_head * group, run.heads * group);
 }
 
-LayerView Evictor::run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const TensorView& q) const {
+LayerView Evictor::run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const ObservedRows& rows) const {
   return {.backend = &backend_,
           .kv = kv,
           .first_lane = first_lane + run.first_head,
-          .observed_q = query_heads(q, run, options_.geometry.head_dim),
+          .observed = {&rows, 1},
           .q_heads = options_.q_heads / options_.geometry.kv_heads * run.heads,
           .kv_heads = run.heads,
           .scale = attention_scale(options_.geometry.head_dim)};
@@ -217,12 +217,9 @@ LayerView Evictor::run_view(const KvView& kv, int32_t first_lane, const LaneRun&
 // Entries into the order of their positions, as scores are made for; their slots are no promise to anybody.
 void Evictor::order_lanes(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
-  const TensorView order = scratch.kept.view();
-  backend_.order_entries(scored_lanes(kv, first_lane, {.first_head = 0, .heads = heads}), order);
-  for (int32_t head = 0; head < heads; ++head) {
-    const int32_t lane_index = first_lane + head;
-    backend_.gather(kv, lane_index, order.slice_rows(head, 1), lane(layer, head).entries_before(), lane_index);
-  }
+  const TensorView order = scratch.kept.view(), counts = scratch.counts.view();
+  backend_.order_entries(scored_lanes(kv, first_lane, {.first_head = 0, .heads = heads}), order, counts);
+  backend_.gather(kv, first_lane, order, counts, first_lane);
 }
 
 // The ring's rows, oldest first, in at most two pieces.
@@ -245,11 +242,12 @@ void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, Compr
     const LaneState& like = lane(layer, run.first_head);
     const int32_t entries = like.entries_before();
     if (entries <= window_) continue;
-    LayerView view = run_view(kv, first_lane, run, queries);
+    // Each query sees the entries up to its own, which are the newest of the lane but for the token's own slot.
+    const ObservedRows newest{.q = query_heads(queries, run, options_.geometry.head_dim),
+                              .unseen = static_cast<int32_t>(queries.rows) - 1 + (like.grows ? 1 : 0)};
+    LayerView view = run_view(kv, first_lane, run, newest);
     view.layer = layer;
     view.tokens = entries;
-    // Each query sees the entries up to its own, which are the newest of the lane but for the token's own slot.
-    view.unseen = static_cast<int32_t>(queries.rows) - 1 + (like.grows ? 1 : 0);
     const TensorView scores = scratch.scores.view().slice_rows(0, run.heads).slice_cols(0, entries);
     policy_.score(view, {.lse = query_heads(lse_.view().slice_rows(0, queries.rows), run, 1),
                          .sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
@@ -274,7 +272,8 @@ void Evictor::observe(int32_t layer, const NewToken& token, CompressorScratch& s
 
 void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
   for (LaneRun run = lane_run(layer, 0); run.heads > 0; run = lane_run(layer, run.first_head + run.heads)) {
-    LayerView view = run_view(token.kv, token.first_lane, run, token.q);
+    const ObservedRows newest{.q = query_heads(token.q, run, options_.geometry.head_dim)};
+    LayerView view = run_view(token.kv, token.first_lane, run, newest);
     view.tokens = lane(layer, run.first_head).length;
     const TensorView sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, view.tokens);
     const TensorView mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, view.tokens);

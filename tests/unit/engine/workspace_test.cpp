@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/reference/reference_backend.h"
+#include "server/engine/logit_edits.h"
 #include "server/policy/registry.h"
 #include "tests/unit/engine/engine_fixture.h"
 
@@ -42,6 +43,9 @@ class WorkspaceTest : public testing::Test {
 
   void expect_exact(const std::shared_ptr<Request>& request) {
     const Contract contract = *engine_->estimate(query_of(*request));
+    // What stands for edits on the host; the rest is what the backend is asked for.
+    const auto edits = static_cast<uint64_t>(std::min<int64_t>(LogitEdits::most_tokens(*request), 320));  // vocabulary
+    const uint64_t host = (1 + contract.rivals.size()) * (LogitEdits::bytes(1) - sizeof(LogitEdit)) * edits;
     const uint64_t shared = engine_->stats()->workspace_bytes;
     const int64_t before = backend_->live();
     std::vector<int64_t> at_token;  // the first while the prompt's workspace is still there
@@ -53,7 +57,7 @@ class WorkspaceTest : public testing::Test {
     submit(*engine_, request, sink)->wait();
     ASSERT_EQ(sink->status, absl::OkStatus());
     ASSERT_GE(at_token.size(), 2u);
-    const auto state = static_cast<int64_t>(contract.cost.state_bytes);
+    const auto state = static_cast<int64_t>(contract.cost.state_bytes - host);
     EXPECT_EQ(at_token[0], static_cast<int64_t>(contract.cost.workspace_bytes) + state);
     EXPECT_EQ(at_token[1], state);
     EXPECT_EQ(backend_->live(), before);
@@ -91,6 +95,27 @@ TEST_F(WorkspaceTest, OfAComparisonIsWhatIsAllocated) {
   request->compare_with = {policy(PolicyKind::kSnapKv, 20), total(PolicyKind::kH2o, 24),
                            total(PolicyKind::kKeyDiff, 30)};
   expect_exact(request);
+}
+
+TEST_F(WorkspaceTest, OfEditsOfLogitsIsWhatIsAllocated) {
+  auto request = make_request(random_prompt(100, 3), 5);
+  request->sampling.logit_bias = {{7, 1.0f}, {8, -1.0f}};
+  request->sampling.min_tokens = 3;
+  request->sampling.stop_token_ids = {7, 11};
+  EXPECT_EQ(LogitEdits::most_tokens(*request), 3 + static_cast<int64_t>(request->end_tokens.size()));
+  expect_exact(request);
+  request->compare_with = {policy(PolicyKind::kSnapKv, 20), policy(PolicyKind::kFull)};
+  expect_exact(request);
+  request->compare_with.clear();
+  request->sampling.presence_penalty = 0.5f;
+  expect_exact(request);
+  request->sampling.repetition_penalty = 1.1f;
+  const std::set<TokenId> distinct(request->prompt.begin(), request->prompt.end());
+  EXPECT_GE(LogitEdits::most_tokens(*request), static_cast<int64_t>(distinct.size()) + 4);
+  expect_exact(request);
+  request->sampling.max_tokens = 700;  // the vocabulary is all that can ever be
+  EXPECT_GT(LogitEdits::most_tokens(*request), 320);
+  EXPECT_EQ(engine_->estimate(query_of(*request))->cost.state_bytes, LogitEdits::bytes(320));
 }
 
 TEST_F(WorkspaceTest, StateThatIsMoreThanThereIsIsRefused) {
