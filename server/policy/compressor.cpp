@@ -171,8 +171,10 @@ absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t la
     if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, counts, *target.evictor);
     PKV_RETURN_IF_ERROR(move_entries(cut, target, layer, counts));
   }
-  const std::span<const int32_t> budgets = layer_budgets(layer);
-  return LayerOutcome{.budget_tokens = *std::max_element(budgets.begin(), budgets.end()), .kept = std::move(counts)};
+  // A lane's budget is what it got, where lanes share.
+  const std::span<const int32_t> budgets = plan_.shares(layer) ? counts : layer_budgets(layer);
+  const int32_t largest = *std::max_element(budgets.begin(), budgets.end());
+  return LayerOutcome{.budget_tokens = largest, .kept = std::move(counts)};
 }
 
 absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int32_t layer,

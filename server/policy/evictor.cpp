@@ -2,6 +2,7 @@
 #include "server/policy/evictor.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "kernels/check.h"
@@ -14,6 +15,13 @@ namespace {
 // Rows of queries that are kept per layer.
 int32_t ring_rows(const CachePolicy& policy, const CachePlan& plan) {
   return policy.decode_scoring() == DecodeScoring::kAtIntervals ? plan.window_tokens : 0;
+}
+
+// Of all lanes of a layer together.
+int64_t entries_at_most(const CachePlan& plan, const CacheGeometry& geometry, int32_t layer) {
+  if (plan.shares(layer)) return plan.shared_limits[static_cast<size_t>(layer)];
+  const auto first = plan.lane_limits.begin() + std::ptrdiff_t{layer} * geometry.kv_heads;
+  return std::accumulate(first, first + geometry.kv_heads, int64_t{0});
 }
 
 // Everything create() allocates.
@@ -31,7 +39,9 @@ EvictorShapes shapes_of(const CachePolicy& policy, const CachePlan& plan, const 
                        .lse = policy.decode_scoring() == DecodeScoring::kEveryStep ? 1 : ring,
                        .width = int64_t{options.q_heads} * options.geometry.head_dim,
                        .q_heads = options.q_heads};
-  for (const int32_t limit : plan.lane_limits) shapes.entries += limit;
+  for (int32_t layer = 0; layer < options.geometry.layers; ++layer) {
+    shapes.entries += entries_at_most(plan, options.geometry, layer);
+  }
   return shapes;
 }
 
@@ -53,10 +63,16 @@ Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& p
       window_(plan.window_tokens),
       kept_spans_(plan.kept_spans),
       due_(static_cast<size_t>(options.geometry.layers), false) {
-  int32_t first = 0;
-  for (const int32_t limit : plan.lane_limits) {
-    lanes_.push_back({.first = first, .limit = limit});
-    first += limit;
+  int64_t layer_first = 0;
+  for (int32_t layer = 0; layer < options.geometry.layers; ++layer) {
+    shares_.push_back(plan.shares(layer));
+    auto first = static_cast<int32_t>(layer_first);
+    for (int32_t head = 0; head < options.geometry.kv_heads; ++head) {
+      const int32_t limit = plan.lane_limits[lanes_.size()];
+      lanes_.push_back({.first = first, .limit = limit});
+      if (!shares_.back()) first += limit;
+    }
+    layer_first += entries_at_most(plan, options.geometry, layer);
   }
 }
 
@@ -98,9 +114,15 @@ void Evictor::set_layer(int32_t layer, const LayerCut& cut) {
   for (const TokenSpan& span : kept_spans_) {
     backend_.fill(cut.scores.slice_cols(span.begin, span.end - span.begin), kNeverEvicted);
   }
+  int32_t first = lane(layer, 0).first;
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     LaneState& set = lane(layer, head);
     set.length = cut.counts[static_cast<size_t>(head)];
+    if (shares_[static_cast<size_t>(layer)]) {  // what it got is all that it may have
+      set.first = first;
+      set.limit = set.length;
+      first += set.length;
+    }
     PKV_CHECK(set.length <= set.limit, "more entries than the lane may ever have");
     set.scored = cut.scored == 0 ? 0 : set.length - (cut.tokens - cut.scored) - kept_before(cut.scored);
     const TensorView kept = cut.kept.slice_rows(head, 1).slice_cols(0, set.length);

@@ -28,7 +28,7 @@ class Evictor {
   // backend has no memory for what is kept.
   static absl::StatusOr<std::unique_ptr<Evictor>> create(Backend& backend, const CachePolicy& policy,
                                                          const CachePlan& plan, const EvictorOptions& options);
-  // What create() allocates: per slot of every lane's limit a score and a position, per lane its state, per layer the
+  // What create() allocates: per entry that lanes may have a score and a position, per lane its state, per layer the
   // newest queries.
   static uint64_t state_bytes(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
 
@@ -109,6 +109,7 @@ class Evictor {
   int32_t window_ = 0;
   std::vector<TokenSpan> kept_spans_;
   std::vector<LaneState> lanes_;  // [layers * kv_heads]
+  std::vector<bool> shares_;      // [layers]: lanes' places and limits are known when the layer is cut
   std::vector<bool> due_;         // [layers]: scores are made anew for the token under way
   Tensor scores_;                 // [1, entries of all lanes]
   Tensor positions_;              // likewise, i32

@@ -77,11 +77,7 @@ absl::StatusOr<std::unique_ptr<CachePolicy>> make_shaped_policy(const PolicySpec
 }
 
 PolicyMaker shaped_policies(LaneShape shape) {
-  return [shape](const PolicySpec& spec) {
-    // The engine does not share layers yet, and in scope TOTAL it needs lanes that are alike.
-    const bool ready = shape != LaneShape::kTotals && spec.budget.scope == BudgetScope::kPrompt;
-    return make_shaped_policy(spec, ready ? shape : LaneShape::kOwn);
-  };
+  return [shape](const PolicySpec& spec) { return make_shaped_policy(spec, shape); };
 }
 
 }  // namespace pkv::test

@@ -9,6 +9,7 @@
 #include "kernels/reference/reference_backend.h"
 #include "server/engine/logit_edits.h"
 #include "server/policy/registry.h"
+#include "tests/support/shaped_policy.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -86,6 +87,21 @@ TEST_F(WorkspaceTest, OfEveryPolicyIsWhatIsAllocated) {
       expect_exact(make_request(random_prompt(70, 3), 5, spec));
       spec.budget.tokens = 1000;  // nothing has to go, so nothing is observed
       expect_exact(make_request(random_prompt(100, 3), 5, spec));
+    }
+  }
+}
+
+TEST_F(WorkspaceTest, OfAnyDivisionIsWhatIsAllocated) {
+  for (const LaneShape shape : {LaneShape::kLanes, LaneShape::kTotals}) {
+    EngineOptions options = watched_options();
+    options.make_policy = shaped_policies(shape);
+    engine_.reset();  // a backend serves one engine
+    engine_ = make_engine(*tiny_.model, options);
+    for (const PolicyRow& row : policy_table()) {
+      if (!row.takes_budget) continue;
+      SCOPED_TRACE(std::string(row.name) + " " + name_of(shape));
+      expect_exact(make_request(random_prompt(100, 3), 5, total(row.kind, 30)));
+      expect_exact(make_request(random_prompt(100, 3), 5, policy(row.kind, 30)));
     }
   }
 }
