@@ -1,5 +1,5 @@
-// Text between two special tokens becomes tokens as one run, wherever it comes from: pieces and merges may cross from the
-// template's text into a content.
+// Text between two special tokens becomes tokens as one run, wherever it comes from: pieces and merges may cross from
+// the template's text into a content.
 #include "server/text/chat_tokens.h"
 
 #include <algorithm>
@@ -51,8 +51,7 @@ class ChatWriter {
  private:
   absl::Status end_run() {
     if (run_.empty()) return absl::OkStatus();
-    PKV_ASSIGN_OR_RETURN(const EncodedText encoded,
-                         tokenizer_.encode_with_offsets(run_, SpecialTokens::kPlainText));
+    PKV_ASSIGN_OR_RETURN(const EncodedText encoded, tokenizer_.encode_with_offsets(run_, SpecialTokens::kPlainText));
     if (marked_.has_value()) mark(encoded.begins);
     chat_.token_ids.insert(chat_.token_ids.end(), encoded.ids.begin(), encoded.ids.end());
     run_.clear();
@@ -68,7 +67,8 @@ class ChatWriter {
     if (first != begins.begin()) first = std::lower_bound(begins.begin(), first, *(first - 1));
     const auto end = std::lower_bound(first, begins.end(), marked_end);
     const auto base = static_cast<int32_t>(chat_.token_ids.size());
-    if (chat_.system_begin == chat_.system_end) chat_.system_begin = base + static_cast<int32_t>(first - begins.begin());
+    if (chat_.system_begin == chat_.system_end)
+      chat_.system_begin = base + static_cast<int32_t>(first - begins.begin());
     chat_.system_end = base + static_cast<int32_t>(end - begins.begin());
   }
 

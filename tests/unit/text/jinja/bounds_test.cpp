@@ -85,9 +85,11 @@ TEST(JinjaBounds, MemoryIsGivenBack) {
 TEST(JinjaBounds, Depth) {
   const std::string self = "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}";
   EXPECT_THAT(outcome(self).ToString(), HasSubstr("calls itself too deeply"));
-  const std::string nested = "{% set n = namespace(x=[]) %}{% for i in range(10000) %}{% set n.x = [n.x] %}{% endfor %}";
+  const std::string nested =
+      "{% set n = namespace(x=[]) %}{% for i in range(10000) %}{% set n.x = [n.x] %}{% endfor %}";
   EXPECT_THAT(outcome(nested).ToString(), HasSubstr("too deeply"));
-  const std::string dicts = "{% set n = namespace(x=1) %}{% for i in range(100) %}{% set n.x = {'a': n.x} %}{% endfor %}";
+  const std::string dicts =
+      "{% set n = namespace(x=1) %}{% for i in range(100) %}{% set n.x = {'a': n.x} %}{% endfor %}";
   EXPECT_THAT(outcome(dicts).ToString(), HasSubstr("too deeply"));
   const std::string loops =
       "{% set n = namespace(x=[1]) %}{% for i in range(100) %}{% for j in n.x %}{% set n.x = [loop] %}{% endfor %}"

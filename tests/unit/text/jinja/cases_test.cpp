@@ -1,7 +1,7 @@
 // The same text as Python's Jinja2, and the same refusals.
-#include <gmock/gmock.h>
-
 #include "tests/unit/text/jinja/cases.h"
+
+#include <gmock/gmock.h>
 
 namespace pkv::jinja {
 namespace {
