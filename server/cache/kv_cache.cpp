@@ -1,5 +1,5 @@
-// KvCache: hands pages to lanes and takes them back, and keeps the byte counts of every sequence and of the whole in
-// step with each change.
+// KvCache: hands pages to lanes and takes them back, keeps the page table and the byte counts of every sequence and of
+// the whole in step with each change.
 #include "server/cache/kv_cache.h"
 
 #include <algorithm>
@@ -9,11 +9,21 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
+#include "server/cache/cached_sequence.h"
+#include "server/cache/step_buffer.h"
 
 namespace pkv {
 namespace {
 
 constexpr int32_t kPageAlignment = 64;  // bytes: every page begins on a cache line
+
+// Places of the page table for each page of the pool. Sequences that the pool has pages for want at most one place for
+// a page of a layer that is not cut yet, and one of every lane for what a layer's lanes keep, where any of them may get
+// all of it. Twice as many, so that half of them are free whenever gaps are closed.
+int64_t places_per_page(const CacheGeometry& geometry) { return 2 * (int64_t{geometry.kv_heads} + 1); }
+
+// Sequences that something is done to at once, between two steps.
+constexpr int32_t kSequencesBetweenSteps = 4;
 
 absl::Status check_geometry(const CacheGeometry& geometry) {
   if (geometry.layers < 1 || geometry.kv_heads < 1 || geometry.head_dim < 1) {
@@ -32,9 +42,6 @@ absl::Status check_geometry(const CacheGeometry& geometry) {
   }
   return absl::OkStatus();
 }
-
-// The stride of the side array of positions.
-int32_t position_stride(const CacheGeometry& geometry) { return densest_slots(geometry.head_dim, geometry.page_bytes); }
 
 void add(CacheBytes& bytes, int64_t held, int64_t allocated, int64_t auxiliary) {
   bytes.held += static_cast<uint64_t>(held);  // modulo 2^64, so negative changes subtract
@@ -55,183 +62,182 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::create(Backend& backend, const
   }
   std::unique_ptr<KvCache> cache(new KvCache(backend, geometry, static_cast<int32_t>(pages)));
   PKV_ASSIGN_OR_RETURN(auto memory, backend.allocate_lazy(pages * static_cast<uint64_t>(geometry.page_bytes)));
-  PKV_ASSIGN_OR_RETURN(auto positions, backend.allocate_lazy(pages * static_cast<uint64_t>(position_stride(geometry)) *
+  PKV_ASSIGN_OR_RETURN(auto positions, backend.allocate_lazy(pages * static_cast<uint64_t>(geometry.position_stride()) *
                                                              sizeof(int32_t)));
   cache->memory_ = std::move(memory);
   cache->positions_ = std::move(positions);
+  const int64_t places =
+      std::min<int64_t>(places_per_page(geometry) * static_cast<int64_t>(pages), std::numeric_limits<int32_t>::max());
+  PKV_ASSIGN_OR_RETURN(cache->page_table_, PageTable::create(backend, static_cast<int32_t>(places)));
+  PKV_ASSIGN_OR_RETURN(StepBuffer between_steps, StepBuffer::create(*cache, {.spans = kSequencesBetweenSteps}));
+  cache->between_steps_ = std::make_unique<StepBuffer>(std::move(between_steps));
   return cache;
 }
 
 KvCache::KvCache(Backend& backend, const CacheGeometry& geometry, int32_t pages)
     : geometry_(geometry), backend_(backend), pool_(pages) {}
 
-SequenceId KvCache::open(KvDtype dtype) {
-  const SequenceId id = next_id_++;
-  SequenceState& opened = sequences_[id];
-  opened.dtype = dtype;
-  opened.lanes.resize(static_cast<size_t>(geometry_.layers) * static_cast<size_t>(geometry_.kv_heads));
-  return id;
+KvCache::~KvCache() = default;
+
+absl::StatusOr<SequenceId> KvCache::open(const SequenceLimits& limits) {
+  const auto heads = static_cast<size_t>(geometry_.kv_heads);
+  PKV_CHECK(limits.lane_entries.size() == static_cast<size_t>(geometry_.layers) * heads, "a limit for each lane");
+  auto opened = std::make_unique<CachedSequence>(geometry_.layout(limits.dtype));
+  opened->dtype = limits.dtype;
+  int64_t places = 0;
+  for (const int32_t limit : limits.lane_entries) {
+    opened->lanes.push_back({.limit = limit});
+    places += opened->layout.pages_for(limit);
+    if (limit < limits.layer_entries) opened->layer_pages = opened->layout.pages_for(limits.layer_entries);
+  }
+  places += static_cast<int64_t>(heads) * opened->layer_pages;
+  const std::optional<int32_t> first =
+      places > page_table_->places() ? std::nullopt : take_places(static_cast<int32_t>(places));
+  if (!first) return absl::ResourceExhaustedError(absl::StrCat("no room for page tables of ", places, " pages"));
+  opened->first = *first;
+  opened->places = static_cast<int32_t>(places);
+  int32_t next = *first;
+  for (CachedLane& lane : opened->lanes) {
+    lane.own = lane.first = next;
+    next += opened->layout.pages_for(lane.limit);
+  }
+  return sequences_.emplace_back(std::move(opened)).get();
+}
+
+// Where the end of the table is reached, the gaps that closed sequences left are closed first.
+std::optional<int32_t> KvCache::take_places(int32_t count) {
+  if (const std::optional<int32_t> first = page_table_->take(count)) return first;
+  page_table_->restart(0);
+  int32_t end = 0;
+  for (const std::unique_ptr<CachedSequence>& moved : sequences_) {
+    const int32_t by = moved->first - end;
+    page_table_->move(moved->first, end, moved->places);
+    moved->first = end;
+    for (CachedLane& lane : moved->lanes) {
+      lane.first -= by;
+      lane.own -= by;
+    }
+    end += moved->places;
+  }
+  return page_table_->take(count);
 }
 
 void KvCache::close(SequenceId sequence) {
-  SequenceState& closed = state(sequence);
   int64_t entries = 0, pages = 0;
-  for (LaneState& lane : closed.lanes) {
-    pool_.give_back(lane.pages);
+  for (const CachedLane& lane : sequence->lanes) {
+    pool_.give_back(page_table_->range(lane.first, lane.pages));
     entries += lane.length;
-    pages += static_cast<int64_t>(lane.pages.size());
+    pages += lane.pages;
   }
-  account(closed, -entries, -pages);
-  total_.auxiliary -= closed.added_auxiliary;
-  sequences_.erase(sequence);
+  account(*sequence, -entries, -pages);
+  total_.auxiliary -= sequence->added_auxiliary;
+  const auto closed =
+      std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& open) { return open.get() == sequence; });
+  PKV_CHECK(closed != sequences_.end(), "no such sequence");
+  sequences_.erase(closed);
 }
 
 absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t count) {
   PKV_CHECK(count >= 0, "a negative number of slots");
-  SequenceState& grown = state(sequence);
-  const PageLayout layout = geometry_.layout(grown.dtype);
-  const auto pages_needed = [&](const LaneState& lane) {
-    return layout.pages_for(lane.length + count) - static_cast<int32_t>(lane.pages.size());
+  const size_t begin = lane_index(layer, 0), end = begin + static_cast<size_t>(geometry_.kv_heads);
+  const auto pages_needed = [&](size_t lane) {
+    return sequence->layout.pages_for(sequence->lanes[lane].length + count) - sequence->lanes[lane].pages;
   };
-
   int32_t pages = 0;
-  for (int32_t head = 0; head < geometry_.kv_heads; ++head) pages += pages_needed(grown.lanes[lane_index(layer, head)]);
-  std::vector<int32_t> taken;
-  taken.reserve(static_cast<size_t>(pages));
-  if (!pool_.take(pages, taken)) return no_pages(pages, count);
-  auto next = taken.begin();
-  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
-    LaneState& target = grown.lanes[lane_index(layer, head)];
-    const auto end = next + pages_needed(target);
-    target.pages.insert(target.pages.end(), next, end);
-    target.length += count;
-    next = end;
+  for (size_t lane = begin; lane < end; ++lane) pages += pages_needed(lane);
+  taken_.clear();
+  if (!pool_.take(pages, taken_)) return no_pages(pages, count);
+  std::span<const int32_t> rest = taken_;
+  for (size_t lane = begin; lane < end; ++lane) {
+    const auto needed = static_cast<size_t>(pages_needed(lane));
+    grow(*sequence, lane, rest.first(needed), count);
+    rest = rest.subspan(needed);
   }
-  account(grown, static_cast<int64_t>(count) * geometry_.kv_heads, pages);
+  account(*sequence, static_cast<int64_t>(count) * geometry_.kv_heads, pages);
   return absl::OkStatus();
 }
 
 absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t count) {
   PKV_CHECK(count >= 0, "a negative number of slots");
-  SequenceState& grown = state(sequence);
-  LaneState& target = grown.lanes[lane_index(layer, kv_head)];
-  const int32_t pages =
-      geometry_.layout(grown.dtype).pages_for(target.length + count) - static_cast<int32_t>(target.pages.size());
-  if (!pool_.take(pages, target.pages)) return no_pages(pages, count);
-  target.length += count;
-  account(grown, count, pages);
+  const size_t lane = lane_index(layer, kv_head);
+  const int32_t pages = sequence->layout.pages_for(sequence->lanes[lane].length + count) - sequence->lanes[lane].pages;
+  taken_.clear();
+  if (!pool_.take(pages, taken_)) return no_pages(pages, count);
+  grow(*sequence, lane, taken_, count);
+  account(*sequence, count, pages);
   return absl::OkStatus();
 }
 
-absl::Status KvCache::place_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots) {
-  PKV_CHECK(slots.size() == static_cast<size_t>(geometry_.kv_heads), "one slot for each KV head");
+absl::StatusOr<int64_t> KvCache::place_token(SequenceId sequence) {
+  const int32_t slots = sequence->layout.slots();
   int32_t pages = 0;
-  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
-    const LaneState& target = state(sequence).lanes[lane_index(layer, head)];
-    const int32_t slot = slots[static_cast<size_t>(head)];
-    PKV_CHECK(slot >= 0 && slot <= target.length, "a token is placed beyond its lane");
-    const bool grows = slot == target.length;
-    pages += grows && slot % geometry_.layout(dtype(sequence)).slots() == 0 ? 1 : 0;
+  int64_t full = 0;
+  for (const CachedLane& lane : sequence->lanes) {
+    const bool grows = lane.length < lane.limit;
+    full += grows ? 0 : 1;
+    pages += grows && lane.length == lane.pages * slots ? 1 : 0;
   }
-  if (pages > pool_.free()) return no_pages(pages, 1);
-  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
-    if (slots[static_cast<size_t>(head)] < length(sequence, layer, head)) continue;
-    const absl::Status grown = append_slots(sequence, layer, head, 1);
-    PKV_CHECK(grown.ok(), "the pages were counted");
+  taken_.clear();
+  if (!pool_.take(pages, taken_)) return no_pages(pages, 1);
+  const int32_t* next = taken_.data();
+  for (CachedLane& lane : sequence->lanes) {
+    if (lane.length >= lane.limit) continue;
+    if (lane.length == lane.pages * slots) page_table_->set(lane.first + lane.pages++, *next++);
+    ++lane.length;
   }
-  return absl::OkStatus();
+  account(*sequence, static_cast<int64_t>(sequence->lanes.size()) - full, pages);
+  return full;
 }
 
-Lane KvCache::lane_of(const SequenceState& viewed, const LaneState& source, std::vector<int32_t>& page_ids) const {
-  const Lane lane{.first_page = static_cast<int32_t>(page_ids.size()), .length = source.length, .dtype = viewed.dtype};
-  page_ids.insert(page_ids.end(), source.pages.begin(), source.pages.end());
-  return lane;
+void KvCache::grow(CachedSequence& sequence, size_t lane, std::span<const int32_t> pages, int32_t entries) {
+  CachedLane& grown = sequence.lanes[lane];
+  grown.length += entries;
+  if (grown.length > grown.limit && grown.first == grown.own) leave_own_range(sequence, lane);
+  for (const int32_t page : pages) page_table_->set(grown.first + grown.pages++, page);
 }
 
-void KvCache::view(SequenceId sequence, int32_t layer, int32_t rows, std::vector<Lane>& lanes,
-                   std::vector<int32_t>& page_ids) const {
-  const SequenceState& viewed = state(sequence);
-  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
-    const LaneState& source = viewed.lanes[lane_index(layer, head)];
-    PKV_CHECK(rows >= 0 && rows <= source.length, "a step writes more entries than the lane has");
-    Lane lane = lane_of(viewed, source, page_ids);
-    lane.write_slot = source.length - rows;
-    lane.visible = lane.write_slot + 1;
-    lanes.push_back(lane);
-  }
+void KvCache::leave_own_range(CachedSequence& sequence, size_t lane) {
+  CachedLane& leaving = sequence.lanes[lane];
+  const auto heads = static_cast<size_t>(geometry_.kv_heads);
+  PKV_CHECK(leaving.length <= sequence.layer_pages * sequence.layout.slots(), "a lane beyond its limit");
+  PKV_CHECK(sequence.whole_lanes == 0 || sequence.whole_layer == lane / heads, "two layers beyond their limits");
+  sequence.whole_layer = lane / heads;
+  ++sequence.whole_lanes;
+  leaving.first = sequence.layer_first(lane % heads, heads);
+  for (int32_t i = 0; i < leaving.pages; ++i) page_table_->set(leaving.first + i, page_table_->at(leaving.own + i));
 }
 
-void KvCache::view_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots, std::vector<Lane>& lanes,
-                         std::vector<int32_t>& page_ids) const {
-  const SequenceState& viewed = state(sequence);
-  for (int32_t head = 0; head < geometry_.kv_heads; ++head) {
-    Lane lane = lane_of(viewed, viewed.lanes[lane_index(layer, head)], page_ids);
-    lane.write_slot = slots[static_cast<size_t>(head)];
-    lane.visible = lane.length;
-    lanes.push_back(lane);
-  }
+void KvCache::return_to_own_range(CachedSequence& sequence, size_t lane) {
+  CachedLane& returning = sequence.lanes[lane];
+  for (int32_t i = 0; i < returning.pages; ++i)
+    page_table_->set(returning.own + i, page_table_->at(returning.first + i));
+  returning.first = returning.own;
+  --sequence.whole_lanes;
 }
 
 void KvCache::shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t length) {
-  SequenceState& shrunk = state(sequence);
-  LaneState& target = shrunk.lanes[lane_index(layer, kv_head)];
+  const size_t lane = lane_index(layer, kv_head);
+  CachedLane& target = sequence->lanes[lane];
   PKV_CHECK(length >= 0 && length <= target.length, "a lane is cut to more entries than it has");
-  const auto pages = static_cast<size_t>(geometry_.layout(shrunk.dtype).pages_for(length));
-  const std::span<const int32_t> surplus = std::span(target.pages).subspan(pages);
-  pool_.give_back(surplus);
-  account(shrunk, length - target.length, -static_cast<int64_t>(surplus.size()));
-  target.pages.resize(pages);
+  const int32_t pages = sequence->layout.pages_for(length), surplus = target.pages - pages;
+  pool_.give_back(page_table_->range(target.first + pages, surplus));
+  account(*sequence, length - target.length, -surplus);
+  target.pages = pages;
   target.length = length;
+  if (length <= target.limit && target.first != target.own) return_to_own_range(*sequence, lane);
+}
+
+void KvCache::set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries) {
+  CachedLane& limited = sequence->lanes[lane_index(layer, kv_head)];
+  PKV_CHECK(entries >= limited.length && entries <= limited.limit,
+            "a limit below the lane's length or above the old one");
+  limited.limit = entries;
 }
 
 void KvCache::add_auxiliary(SequenceId sequence, uint64_t bytes) {
-  SequenceState& changed = state(sequence);
-  changed.added_auxiliary += bytes;
-  add(changed.bytes, 0, 0, static_cast<int64_t>(bytes));
+  sequence->added_auxiliary += bytes;
+  add(sequence->bytes, 0, 0, static_cast<int64_t>(bytes));
   add(total_, 0, 0, static_cast<int64_t>(bytes));
-}
-
-KvDtype KvCache::dtype(SequenceId sequence) const { return state(sequence).dtype; }
-
-int32_t KvCache::length(SequenceId sequence, int32_t layer, int32_t kv_head) const {
-  return state(sequence).lanes[lane_index(layer, kv_head)].length;
-}
-
-std::vector<int32_t> KvCache::positions(SequenceId sequence, int32_t layer, int32_t kv_head) const {
-  const SequenceState& read = state(sequence);
-  const LaneState& source = read.lanes[lane_index(layer, kv_head)];
-  const int32_t slots = geometry_.layout(read.dtype).slots();
-  const int64_t stride = position_stride(geometry_);
-  std::vector<int32_t> result(static_cast<size_t>(source.length));
-  for (size_t page = 0; page < source.pages.size(); ++page) {
-    const int32_t first = static_cast<int32_t>(page) * slots;
-    const int32_t count = std::min(slots, source.length - first);
-    int32_t* from = reinterpret_cast<int32_t*>(positions_.get()) + source.pages[page] * stride;
-    backend_.fetch({result.data() + first, {from, DType::kI32, 1, count, count}});
-  }
-  return result;
-}
-
-CacheBytes KvCache::bytes(SequenceId sequence) const { return state(sequence).bytes; }
-
-void KvCache::add_layer_bytes(SequenceId sequence, std::span<uint64_t> layers) const {
-  PKV_CHECK(layers.size() == static_cast<size_t>(geometry_.layers), "one sum for each layer");
-  const SequenceState& summed = state(sequence);
-  const auto entry_bytes = static_cast<uint64_t>(geometry_.layout(summed.dtype).entry_bytes());
-  for (size_t lane = 0; lane < summed.lanes.size(); ++lane) {
-    layers[lane / static_cast<size_t>(geometry_.kv_heads)] +=
-        static_cast<uint64_t>(summed.lanes[lane].length) * entry_bytes;
-  }
-}
-
-CacheBytes KvCache::total_bytes() const { return total_; }
-
-KvView KvCache::base_view() const {
-  return {.pool = memory_.get(),
-          .positions = reinterpret_cast<int32_t*>(positions_.get()),
-          .page_bytes = geometry_.page_bytes,
-          .position_stride = position_stride(geometry_),
-          .head_dim = geometry_.head_dim};
 }
 
 absl::Status KvCache::no_pages(int32_t pages, int32_t entries) const {
@@ -239,26 +245,13 @@ absl::Status KvCache::no_pages(int32_t pages, int32_t entries) const {
                                                    " that ", entries, " more entries need"));
 }
 
-KvCache::SequenceState& KvCache::state(SequenceId sequence) {
-  const auto found = sequences_.find(sequence);
-  PKV_CHECK(found != sequences_.end(), "no such sequence");
-  return found->second;
-}
-
-const KvCache::SequenceState& KvCache::state(SequenceId sequence) const {
-  const auto found = sequences_.find(sequence);
-  PKV_CHECK(found != sequences_.end(), "no such sequence");
-  return found->second;
-}
-
 size_t KvCache::lane_index(int32_t layer, int32_t kv_head) const {
   PKV_CHECK(layer >= 0 && layer < geometry_.layers && kv_head >= 0 && kv_head < geometry_.kv_heads, "no such lane");
   return static_cast<size_t>(layer) * static_cast<size_t>(geometry_.kv_heads) + static_cast<size_t>(kv_head);
 }
 
-void KvCache::account(SequenceState& changed, int64_t entries, int64_t pages) {
-  const PageLayout layout = geometry_.layout(changed.dtype);
-  const int64_t held = entries * layout.entry_bytes();
+void KvCache::account(CachedSequence& changed, int64_t entries, int64_t pages) {
+  const int64_t held = entries * changed.layout.entry_bytes();
   const int64_t allocated = pages * geometry_.page_bytes;
   const int64_t auxiliary = pages * static_cast<int64_t>(geometry_.page_auxiliary_bytes(changed.dtype));
   add(changed.bytes, held, allocated, auxiliary);

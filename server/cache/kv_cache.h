@@ -4,16 +4,19 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
-#include <unordered_map>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
 #include "server/cache/page_pool.h"
+#include "server/cache/page_table.h"
 
 namespace pkv {
+
+class StepBuffer;
 
 struct CacheGeometry {
   int32_t layers = 0;
@@ -22,6 +25,8 @@ struct CacheGeometry {
   int32_t page_bytes = 4096;
 
   PageLayout layout(KvDtype dtype) const { return {dtype, head_dim, page_bytes}; }
+  // Of the side array of positions: slots of the densest format.
+  int32_t position_stride() const { return densest_slots(head_dim, page_bytes); }
   // Auxiliary bytes that come with one page: the positions of its slots and its entry in the page table.
   uint64_t page_auxiliary_bytes(KvDtype dtype) const { return uint64_t{4} * layout(dtype).slots() + 4; }
   // Allocated plus auxiliary bytes of `pages` pages.
@@ -38,21 +43,35 @@ struct CacheBytes {
   uint64_t peak = 0;       // largest allocated + auxiliary at any instant so far
 };
 
-using SequenceId = int64_t;
+// What a sequence's lanes may hold, from which their places in the page table follow.
+struct SequenceLimits {
+  KvDtype dtype = KvDtype::kF16;
+  std::span<const int32_t> lane_entries;  // [layers * kv_heads] at most, at any time
+  int32_t layer_entries = 0;              // at most, of the lanes of one layer at a time: a prompt until it is cut
+};
+
+// A sequence's part of the cache; the cache's own.
+struct CachedSequence;
+// Names an open sequence.
+using SequenceId = CachedSequence*;
 
 class KvCache {
  public:
   // The pool has pool_bytes / page_bytes pages; auxiliary bytes are beside it. INVALID_ARGUMENT where a page is no
   // multiple of 64 bytes or does not hold one entry of every format, or the pool does not hold one page;
   // RESOURCE_EXHAUSTED where the address space of the pool cannot be had. The pool costs no memory until pages are
-  // written.
+  // written. `backend` must outlive the cache.
   static absl::StatusOr<std::unique_ptr<KvCache>> create(Backend& backend, const CacheGeometry& geometry,
                                                          uint64_t pool_bytes);
+  ~KvCache();
 
   const CacheGeometry& geometry() const { return geometry_; }
   const PagePool& pool() const { return pool_; }
+  Backend& backend() const { return backend_; }
 
-  SequenceId open(KvDtype dtype);
+  // RESOURCE_EXHAUSTED where the page table has no room for these limits. It has it for all sequences whose pages the
+  // pool has, so not for an admitted request.
+  absl::StatusOr<SequenceId> open(const SequenceLimits& limits);
   void close(SequenceId sequence);  // gives back every page
 
   // Makes every lane of `layer` `count` entries longer; the step that follows writes them. RESOURCE_EXHAUSTED, and
@@ -61,59 +80,60 @@ class KvCache {
   [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t count);
   // One lane `count` entries longer, likewise.
   [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t count);
-  // Room for one more token in every lane of `layer`: where slots[kv_head] is the lane's length it grows by one entry,
-  // otherwise its entry in that slot is given up. As append_slots.
-  [[nodiscard]] absl::Status place_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots);
-  // Appends the layer's lanes [kv_heads] as a step sees them that writes the last `rows` entries, and their page ids.
-  void view(SequenceId sequence, int32_t layer, int32_t rows, std::vector<Lane>& lanes,
-            std::vector<int32_t>& page_ids) const;
-  // The same for a step that writes one token to the slots that place_token() made room in.
-  void view_token(SequenceId sequence, int32_t layer, std::span<const int32_t> slots, std::vector<Lane>& lanes,
-                  std::vector<int32_t>& page_ids) const;
+  // Room for one more token in every lane of every layer: it is one entry longer, or, where it has all it may have, the
+  // step writes over one of its entries. Returns how many lanes are. Errors as append_slots().
+  [[nodiscard]] absl::StatusOr<int64_t> place_token(SequenceId sequence);
+  // Writes the layer's lanes [kv_heads] as a step sees them that writes their last `rows` entries.
+  void view(SequenceId sequence, int32_t layer, int32_t rows, Lane* lanes) const;
+  // Writes the lanes [kv_heads] of every layer as a step sees them that writes the token of place_token() to their last
+  // slots; those of layer l to lanes + l * layer_stride.
+  void view_token(SequenceId sequence, Lane* lanes, int64_t layer_stride) const;
   // Cuts a lane to its first `length` entries and gives its further pages back.
   void shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t length);
+
+  // A lane may have no more than `entries` from now on: at least what it has, at most what it was opened for.
+  void set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries);
 
   // Auxiliary bytes that are kept for the sequence beside the entries (scores, queries); until it is closed.
   void add_auxiliary(SequenceId sequence, uint64_t bytes);
 
   KvDtype dtype(SequenceId sequence) const;
   int32_t length(SequenceId sequence, int32_t layer, int32_t kv_head) const;
-  std::vector<int32_t> positions(SequenceId sequence, int32_t layer, int32_t kv_head) const;  // in slot order
+  std::span<const int32_t> page_ids(SequenceId sequence, int32_t layer, int32_t kv_head) const;  // until it changes
+  std::vector<int32_t> positions(SequenceId sequence, int32_t layer, int32_t kv_head) const;     // in slot order
   CacheBytes bytes(SequenceId sequence) const;
   // Adds the bytes of the sequence's entries to those of each layer [layers].
   void add_layer_bytes(SequenceId sequence, std::span<uint64_t> layers) const;
   CacheBytes total_bytes() const;  // peak: the largest of the whole cache
-  // A view without lanes and page ids, for StepPlan::cache.
+
+  // ---- for steps
+  // A view without lanes.
   KvView base_view() const;
+  PageTable& page_table() { return *page_table_; }
+  // For what is done to lanes between two steps: of one layer of some sequences.
+  StepBuffer& between_steps() { return *between_steps_; }
 
  private:
-  struct LaneState {
-    int32_t length = 0;
-    std::vector<int32_t> pages;
-  };
-  struct SequenceState {
-    KvDtype dtype = KvDtype::kF16;
-    std::vector<LaneState> lanes;  // [layers * kv_heads]
-    CacheBytes bytes;
-    uint64_t added_auxiliary = 0;  // by add_auxiliary()
-  };
-
   KvCache(Backend& backend, const CacheGeometry& geometry, int32_t pages);
-  SequenceState& state(SequenceId sequence);
-  const SequenceState& state(SequenceId sequence) const;
   absl::Status no_pages(int32_t pages, int32_t entries) const;
   size_t lane_index(int32_t layer, int32_t kv_head) const;
-  Lane lane_of(const SequenceState& viewed, const LaneState& source, std::vector<int32_t>& page_ids) const;
+  std::optional<int32_t> take_places(int32_t count);
+  // A lane gets further pages, and entries in them.
+  void grow(CachedSequence& sequence, size_t lane, std::span<const int32_t> pages, int32_t entries);
+  void leave_own_range(CachedSequence& sequence, size_t lane);
+  void return_to_own_range(CachedSequence& sequence, size_t lane);
   // Changes by so many entries and pages, for one sequence and in total.
-  void account(SequenceState& changed, int64_t entries, int64_t pages);
+  void account(CachedSequence& changed, int64_t entries, int64_t pages);
 
   CacheGeometry geometry_;
   Backend& backend_;
   PagePool pool_;
   std::shared_ptr<std::byte> memory_;
   std::shared_ptr<std::byte> positions_;
-  std::unordered_map<SequenceId, SequenceState> sequences_;
-  SequenceId next_id_ = 1;
+  std::optional<PageTable> page_table_;
+  std::unique_ptr<StepBuffer> between_steps_;
+  std::vector<std::unique_ptr<CachedSequence>> sequences_;  // ascending by their places in the page table
+  std::vector<int32_t> taken_;                              // pages, reused
   CacheBytes total_;
 };
 

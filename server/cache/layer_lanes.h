@@ -2,31 +2,30 @@
 #pragma once
 
 #include <initializer_list>
-#include <vector>
 
 #include "server/cache/kv_cache.h"
+#include "server/cache/step_buffer.h"
 
 namespace pkv {
 
 class LayerLanes {
  public:
-  // Lane i * kv_heads + h of the view: KV head h of sequences[i]. Valid until the cache changes.
-  LayerLanes(const KvCache& cache, std::initializer_list<SequenceId> sequences, int32_t layer)
-      : kv_(cache.base_view()) {
-    for (const SequenceId sequence : sequences) cache.view(sequence, layer, 0, lanes_, page_ids_);
-    kv_.lanes = lanes_.data();
-    kv_.lane_count = static_cast<int32_t>(lanes_.size());
-    kv_.page_ids = page_ids_.data();
+  // Lane i * kv_heads + h of the view: KV head h of sequences[i], of which the operation to come writes the last `rows`
+  // entries. Valid until the cache changes, or other lanes are looked at.
+  LayerLanes(KvCache& cache, std::initializer_list<SequenceId> sequences, int32_t layer, int32_t rows = 0) {
+    StepBuffer& buffer = cache.between_steps();
+    buffer.begin(Phase::kPrefill, {.spans = static_cast<int32_t>(sequences.size())}, layer);
+    Lane* lanes = buffer.lanes();
+    for (const SequenceId sequence : sequences) {
+      cache.view(sequence, layer, rows, lanes);
+      lanes += cache.geometry().kv_heads;
+    }
+    kv_ = buffer.commit().cache;
   }
-  LayerLanes(const LayerLanes&) = delete;  // the view points into it
-  LayerLanes& operator=(const LayerLanes&) = delete;
 
   const KvView& kv() const { return kv_; }
-  std::vector<Lane>& lanes() { return lanes_; }  // those of the view, to be changed for an operation
 
  private:
-  std::vector<Lane> lanes_;
-  std::vector<int32_t> page_ids_;
   KvView kv_;
 };
 

@@ -4,23 +4,16 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/engine/decode_planner.h"
 #include "server/engine/output_head.h"
-#include "server/engine/sequence_lanes.h"
 #include "server/model/model.h"
 
 namespace pkv {
-
-// A token to be written at `position` of the text.
-struct DecodeRow {
-  SequenceLanes* lanes = nullptr;
-  int32_t token = 0;
-  int32_t position = 0;
-  OutputRow output;  // what is wanted of the logits that follow
-};
 
 class DecodeStep {
  public:
@@ -28,7 +21,7 @@ class DecodeStep {
   // memory cannot be had.
   struct Shared {
     const Model& model;
-    const KvCache& cache;
+    KvCache& cache;
     StepScratch& scratch;
     CompressorScratch& compressor_scratch;
     OutputHead& head;
@@ -43,21 +36,15 @@ class DecodeStep {
   absl::Status run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure);
 
  private:
-  explicit DecodeStep(const Shared& shared) : shared_(shared) {}
-  absl::Status run_placed(std::span<const DecodeRow> rows, const OnOutput& on_output);
-  void plan(std::span<const DecodeRow> rows);
+  DecodeStep(const Shared& shared, DecodePlanner planner) : shared_(shared), planner_(std::move(planner)) {}
+  absl::Status run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnOutput& on_output);
   // Every lane of the step gets the slot of its new entry.
-  void make_room(std::span<const DecodeRow> rows);
-  EvictingStep evicting_step(int32_t first_layer, int32_t layers) const;
-  void observe(std::span<const DecodeRow> rows, int32_t layer);
+  void make_room(std::span<const DecodeRow> rows, const StepPlan& plan);
+  void observe(std::span<const DecodeRow> rows, const StepPlan& plan, int32_t layer);
 
   Shared shared_;
-  Tensor x_;                           // [rows, D]
-  StepPlan plan_;                      // reused from step to step
-  std::vector<EvictingRow> evicting_;  // rows of the plan whose entries go
-  bool keys_scored_ = false;           // some of them by their keys
-  std::vector<size_t> placed_;         // rows of the call that take part
-  std::vector<int32_t> angles_;        // of them
+  DecodePlanner planner_;
+  Tensor x_;  // [rows, D]
   std::vector<OutputRow> outputs_;
 };
 

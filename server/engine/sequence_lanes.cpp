@@ -4,14 +4,18 @@
 #include <algorithm>
 #include <utility>
 
+#include "kernels/check.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
 
 absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options& options) {
   KvCache& cache = options.cache;
-  std::unique_ptr<SequenceLanes> lanes(
-      new SequenceLanes(cache, cache.open(options.spec.kv_dtype), options.plan.state_bytes));
+  PKV_ASSIGN_OR_RETURN(const SequenceId id,
+                       cache.open({.dtype = options.spec.kv_dtype,
+                                   .lane_entries = options.plan.lane_limits,
+                                   .layer_entries = options.holds_whole_layers ? options.prompt_tokens : 0}));
+  std::unique_ptr<SequenceLanes> lanes(new SequenceLanes(cache, id, options.plan.state_bytes));
   const CacheGeometry& geometry = cache.geometry();
   Backend& backend = options.model.backend();
   if (options.plan.evicts_while_generating) {
@@ -28,7 +32,6 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
                                                          .max_positions = options.model.shape().max_positions,
                                                          .rope = options.model.rope()}));
   }
-  lanes->slots_.resize(static_cast<size_t>(geometry.layers) * static_cast<size_t>(geometry.kv_heads));
   return lanes;
 }
 
@@ -49,37 +52,26 @@ void SequenceLanes::capture(int32_t layer, const TensorView& k, const TensorView
   if (relative_) relative_->capture(layer, k, v, first_row);
 }
 
-std::span<int32_t> SequenceLanes::layer_slots(int32_t layer) {
-  const auto heads = static_cast<size_t>(cache_.geometry().kv_heads);
-  return std::span(slots_).subspan(static_cast<size_t>(layer) * heads, heads);
-}
-
 absl::StatusOr<int32_t> SequenceLanes::place_token(int32_t position) {
-  const CacheGeometry& geometry = cache_.geometry();
   if (evictor_) evictor_->begin_token(position);
-  for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-    const std::span<int32_t> slots = layer_slots(layer);
-    for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-      const bool grows = !evictor_ || evictor_->grows(layer, head);
-      slots[static_cast<size_t>(head)] = grows ? cache_.length(id_, layer, head) : 0;
-    }
-    PKV_RETURN_IF_ERROR(cache_.place_token(id_, layer, slots));
-  }
+  PKV_ASSIGN_OR_RETURN(const int64_t full, cache_.place_token(id_));
+  PKV_CHECK(evictor_ || full == 0, "a lane beyond its limit without evictions");
   return relative_ ? relative_->begin_token(cache_.length(id_, 0, 0)) : position;
 }
 
-void SequenceLanes::view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const {
-  const auto heads = static_cast<size_t>(cache_.geometry().kv_heads);
-  cache_.view_token(id_, layer, std::span(slots_).subspan(static_cast<size_t>(layer) * heads, heads), lanes, page_ids);
-  if (evictor_) evictor_->mark(layer, std::span(lanes).last(heads));
+void SequenceLanes::view_token(Lane* lanes, int64_t layer_stride) const {
+  cache_.view_token(id_, lanes, layer_stride);
+  const CacheGeometry& geometry = cache_.geometry();
+  for (int32_t layer = 0; evictor_ && layer < geometry.layers; ++layer) {
+    evictor_->mark(layer, {lanes + layer * layer_stride, static_cast<size_t>(geometry.kv_heads)});
+  }
 }
 
-void SequenceLanes::prepare(const KvView& kv, int32_t first_lane, int32_t lanes_per_layer, CompressorScratch& scratch) {
-  const int32_t layers = cache_.geometry().layers;
-  for (int32_t layer = 0; layer < layers && evictor_; ++layer) {
-    evictor_->refresh(layer, kv, layer * lanes_per_layer + first_lane, scratch);
+void SequenceLanes::prepare(const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
+  for (int32_t layer = 0; evictor_ && layer < cache_.geometry().layers; ++layer) {
+    evictor_->refresh(layer, kv, layer * kv.lane_count + first_lane, scratch);
   }
-  if (relative_) relative_->move_keys(kv, first_lane, lanes_per_layer);
+  if (relative_) relative_->move_keys(kv, first_lane, kv.lane_count);
 }
 
 void SequenceLanes::observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch) {

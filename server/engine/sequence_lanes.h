@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -26,6 +25,7 @@ class SequenceLanes {
     const PolicySpec& spec;
     const CachePlan& plan;
     int32_t prompt_tokens = 0;
+    bool holds_whole_layers = true;  // the prompt goes through these lanes, layer by layer
   };
   // What is referred to must outlive the lanes. RESOURCE_EXHAUSTED where the machine lacks the memory for the policy's
   // state.
@@ -50,12 +50,12 @@ class SequenceLanes {
   // Room for the token at `position` in every lane. Returns the position to rotate it by. RESOURCE_EXHAUSTED where the
   // pool has no page, which a reservation excludes.
   absl::StatusOr<int32_t> place_token(int32_t position);
-  // The layer's lanes as the step sees them that writes this token, as KvCache::view(); where an entry has to go for it
-  // Backend::choose_slots() names the slot.
-  void view_token(int32_t layer, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const;
-  // Moves and scores entries where that is due for this token. Lanes of layer l in the step: l * lanes_per_layer +
-  // first_lane + kv_head.
-  void prepare(const KvView& kv, int32_t first_lane, int32_t lanes_per_layer, CompressorScratch& scratch);
+  // The lanes of every layer as the step sees them that writes this token, as KvCache::view_token(); where an entry has
+  // to go for it Backend::choose_slots() names the slot.
+  void view_token(Lane* lanes, int64_t layer_stride) const;
+  // Moves and scores entries where that is due for this token. `kv` has the step's lanes of the first layer, those of
+  // the next ones follow; the sequence's begin at first_lane.
+  void prepare(const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
   // The token went through the layer, and through all of them.
   void observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch);
   void end_token();
@@ -65,14 +65,12 @@ class SequenceLanes {
       : cache_(cache), id_(id), state_bytes_(state_bytes) {
     cache_.add_auxiliary(id_, state_bytes_);
   }
-  std::span<int32_t> layer_slots(int32_t layer);
 
   KvCache& cache_;
   SequenceId id_;
   uint64_t state_bytes_;
   std::unique_ptr<Evictor> evictor_;
   std::unique_ptr<CacheRelative> relative_;
-  std::vector<int32_t> slots_;  // [layers * kv_heads] of the token under way
 };
 
 }  // namespace pkv

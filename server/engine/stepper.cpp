@@ -2,6 +2,7 @@
 #include "server/engine/stepper.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,6 +46,7 @@ absl::Status Stepper::allocate() {
                                                       .head = *head_},
                                                      decode_rows));
   decode_step_.emplace(std::move(step));
+  PKV_ASSIGN_OR_RETURN(prefill_buffer_, StepBuffer::create(*cache_, {.rows = options_.prefill_chunk_rows, .spans = 1}));
   return absl::OkStatus();
 }
 
@@ -63,13 +65,14 @@ CompressorOptions Stepper::compressor_options(const Sequence& sequence, const Po
 }
 
 SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const PolicySpec& spec,
-                                             const Contract::Terms& terms) {
+                                             const Contract::Terms& terms, bool holds_whole_layers) {
   return {.model = model_,
           .cache = *cache_,
           .policy = *terms.policy,
           .spec = spec,
           .plan = terms.plan,
-          .prompt_tokens = sequence.prompt_tokens()};
+          .prompt_tokens = sequence.prompt_tokens(),
+          .holds_whole_layers = holds_whole_layers};
 }
 
 absl::Status Stepper::start_prefill(Sequence& sequence) {
@@ -79,7 +82,8 @@ absl::Status Stepper::start_prefill(Sequence& sequence) {
                        model_.backend().allocate(sequence.prompt_tokens(), model_.shape().width, DType::kF32));
   PKV_ASSIGN_OR_RETURN(auto compressor, Compressor::create(model_.backend(), *terms.policy, terms.plan,
                                                            compressor_options(sequence, spec)));
-  PKV_ASSIGN_OR_RETURN(auto lanes, SequenceLanes::open(lane_options(sequence, spec, terms)));
+  PKV_ASSIGN_OR_RETURN(auto lanes,
+                       SequenceLanes::open(lane_options(sequence, spec, terms, /*holds_whole_layers=*/true)));
   PKV_ASSIGN_OR_RETURN(auto edits, make_edits(sequence));
   sequence.start_prefill({.residual = std::move(residual), .compressor = std::move(compressor)}, std::move(lanes),
                          std::move(edits), options_.clock());
@@ -106,7 +110,7 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
   }
   plan_prefill(sequence, rows);
   const TensorView x = prefill.residual.view().slice_rows(prefill.row, rows);
-  if (layer == 0) model_.embed(plan_.token_ids.data(), x);
+  if (layer == 0) model_.embed(plan_.token_ids, x);
 
   // Of the last layer only the rows that the output head reads are wanted.
   const bool last_chunk = prefill.row + rows == tokens;
@@ -139,19 +143,14 @@ void Stepper::observe_rows(Sequence& sequence, int32_t rows) {
 
 void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
   const Sequence::Prefill& prefill = *sequence.prefill();
-  plan_.phase = Phase::kPrefill;
-  const auto first = sequence.request().prompt.begin() + prefill.row;
-  plan_.token_ids.assign(first, first + rows);
-  plan_.positions.resize(static_cast<size_t>(rows));
-  for (int32_t i = 0; i < rows; ++i) plan_.positions[static_cast<size_t>(i)] = prefill.row + i;
-  plan_.angles = plan_.positions;
-  plan_.spans.assign(1, {.first_row = 0, .rows = rows, .first_lane = 0});
-  plan_.first_layer = prefill.layer;
-  plan_.lanes_per_layer = cache_->geometry().kv_heads;
-  plan_.lanes.clear();
-  plan_.page_ids.clear();
-  plan_.cache = cache_->base_view();
-  cache_->view(sequence.lanes()->id(), prefill.layer, rows, plan_.lanes, plan_.page_ids);
+  StepBuffer& buffer = *prefill_buffer_;
+  buffer.begin(Phase::kPrefill, {.rows = rows, .spans = 1}, prefill.layer);
+  std::copy_n(sequence.request().prompt.begin() + prefill.row, rows, buffer.token_ids());
+  std::iota(buffer.positions(), buffer.positions() + rows, prefill.row);
+  std::copy_n(buffer.positions(), rows, buffer.angles());
+  buffer.spans()[0] = {.first_row = 0, .rows = rows, .first_lane = 0};
+  cache_->view(sequence.lanes()->id(), prefill.layer, rows, buffer.lanes());
+  plan_ = buffer.commit();
 }
 
 absl::Status Stepper::finish_layer(Sequence& sequence) {

@@ -13,7 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
-#include "server/cache/kv_cache.h"
+#include "server/cache/step_buffer.h"
 #include "server/engine/decode_step.h"
 #include "server/engine/engine_options.h"
 #include "server/engine/output_head.h"
@@ -66,7 +66,8 @@ class Stepper {
   absl::Status finish_prompt(Sequence& sequence);
   void plan_prefill(const Sequence& sequence, int32_t rows);
   CompressorOptions compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
-  SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms);
+  SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms,
+                                      bool holds_whole_layers);
 
   absl::StatusOr<LogitEdits> make_edits(const Sequence& sequence) const;
   absl::Status accept(Sequence& sequence, const RowOutput& output);
@@ -78,7 +79,8 @@ class Stepper {
   StepScratch scratch_;
   std::optional<OutputHead> head_;
   std::optional<DecodeStep> decode_step_;
-  StepPlan plan_;  // of prefill units, reused
+  std::optional<StepBuffer> prefill_buffer_;
+  StepPlan plan_;  // of the prefill unit under way
   std::vector<DecodeRow> rows_;
   int64_t rows_run_ = 0;
 };

@@ -18,7 +18,8 @@ absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequ
     PKV_ASSIGN_OR_RETURN(rival.compressor, Compressor::create(model_.backend(), *terms.policy, terms.plan,
                                                               compressor_options(sequence, specs[i])));
     for (std::unique_ptr<SequenceLanes>* lanes : {&rival.teacher_forced, &rival.free_running}) {
-      PKV_ASSIGN_OR_RETURN(*lanes, SequenceLanes::open(lane_options(sequence, specs[i], terms)));
+      PKV_ASSIGN_OR_RETURN(*lanes,
+                           SequenceLanes::open(lane_options(sequence, specs[i], terms, /*holds_whole_layers=*/false)));
     }
     PKV_ASSIGN_OR_RETURN(auto edits, make_edits(sequence));
     rival.edits.emplace(std::move(edits));

@@ -95,10 +95,10 @@ class LlamaModel final : public Model {
     const LlamaLayer& layer = weights_.layers[static_cast<size_t>(index)];
     project_qkv(layer, plan, x, scratch);
     const KvView cache = plan.view(index);
-    backend().write_kv(scratch.k.rows(plan.rows()), scratch.v.rows(plan.rows()), plan.positions.data(), cache,
-                       plan.row_spans(), shape_.kv_heads);
+    backend().write_kv(scratch.k.rows(plan.rows), scratch.v.rows(plan.rows), plan.positions, cache, plan.spans,
+                       shape_.kv_heads);
     if (outputs == 0) return;
-    const TensorView carried = x.slice_rows(plan.rows() - outputs, outputs);
+    const TensorView carried = x.slice_rows(plan.rows - outputs, outputs);
     add_attention(layer, plan, cache, scratch, carried);
     add_feed_forward(layer, plan.phase, scratch, carried);
   }
@@ -111,8 +111,8 @@ class LlamaModel final : public Model {
  private:
   // q, k, v = rope(norm(x) W + bias), v without rope.
   void project_qkv(const LlamaLayer& layer, const StepPlan& plan, const TensorView& x, StepScratch& scratch) const {
-    const TensorView normed = scratch.normed.rows(plan.rows());
-    const TensorView q = scratch.q.rows(plan.rows()), k = scratch.k.rows(plan.rows()), v = scratch.v.rows(plan.rows());
+    const TensorView normed = scratch.normed.rows(plan.rows);
+    const TensorView q = scratch.q.rows(plan.rows), k = scratch.k.rows(plan.rows), v = scratch.v.rows(plan.rows);
     backend().rms_norm(x, layer.attention_norm.view(), shape_.rms_eps, normed);
     backend().linear(normed, *layer.q, /*accumulate=*/false, plan.phase, q);
     backend().linear(normed, *layer.k, /*accumulate=*/false, plan.phase, k);
@@ -120,21 +120,21 @@ class LlamaModel final : public Model {
     if (layer.q_bias) backend().add_bias(q, layer.q_bias.view());
     if (layer.k_bias) backend().add_bias(k, layer.k_bias.view());
     if (layer.v_bias) backend().add_bias(v, layer.v_bias.view());
-    backend().rope(q, plan.angles.data(), rope());
-    backend().rope(k, plan.angles.data(), rope());
+    backend().rope(q, plan.angles, rope());
+    backend().rope(k, plan.angles, rope());
   }
 
   // x += attention(q, cache) W, for the step's last rows, which are those of x.
   void add_attention(const LlamaLayer& layer, const StepPlan& plan, const KvView& cache, StepScratch& scratch,
                      const TensorView& x) const {
     const auto outputs = static_cast<int32_t>(x.rows);
-    const int32_t skipped = plan.rows() - outputs;
+    const int32_t skipped = plan.rows - outputs;
     const TensorView attention = scratch.attention.rows(outputs);
     backend().attend({.q = scratch.q.view().slice_rows(skipped, outputs),
                       .out = attention,
                       .lse = {},
                       .kv = cache,
-                      .spans = plan.row_spans(),
+                      .spans = plan.spans,
                       .skipped_rows = skipped,
                       .q_heads = shape_.q_heads,
                       .kv_heads = shape_.kv_heads,

@@ -11,8 +11,8 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "server/cache/step_plan.h"
 #include "server/model/gguf.h"
-#include "server/model/step_plan.h"
 
 namespace pkv {
 

@@ -170,6 +170,10 @@ absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t la
   for (const Target& target : cut.targets) {
     if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, counts, *target.evictor);
     PKV_RETURN_IF_ERROR(move_entries(cut, target, layer, counts));
+    // What a lane got of what it shares is all that it may have.
+    for (int32_t head = 0; head < heads && plan_.shares(layer) && plan_.evicts_while_generating; ++head) {
+      cut.cache.set_limit(target.sequence, layer, head, counts[static_cast<size_t>(head)]);
+    }
   }
   // A lane's budget is what it got, where lanes share.
   const std::span<const int32_t> budgets = plan_.shares(layer) ? counts : layer_budgets(layer);

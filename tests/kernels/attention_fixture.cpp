@@ -63,7 +63,7 @@ KvView PagedLanes::view() const {
   return {.pool = pool_.data(),
           .positions = positions_.data(),
           .page_ids = page_ids_.data(),
-          .lanes = lanes.data(),
+          .lanes = const_cast<Lane*>(lanes.data()),
           .lane_count = static_cast<int32_t>(lanes.size()),
           .page_bytes = page_bytes_,
           .position_stride = position_stride_,

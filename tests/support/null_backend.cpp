@@ -153,8 +153,8 @@ void NullBackend::compare_rows(const TensorView& logits, const TensorView&, cons
 }
 
 void NullModel::run_layer(const StepPlan& plan, int32_t layer, const TensorView&, StepScratch& scratch, int32_t) const {
-  backend().write_kv(scratch.k.rows(plan.rows()), scratch.v.rows(plan.rows()), plan.positions.data(), plan.view(layer),
-                     plan.row_spans(), shape_.kv_heads);
+  backend().write_kv(scratch.k.rows(plan.rows), scratch.v.rows(plan.rows), plan.positions, plan.view(layer), plan.spans,
+                     shape_.kv_heads);
 }
 
 }  // namespace pkv::test

@@ -23,7 +23,13 @@ absl::StatusOr<std::unique_ptr<PromptRun>> PromptRun::create(const Model& model,
   auto cache = KvCache::create(backend, geometry, pages * kPageBytes);
   if (!cache.ok()) return cache.status();
   run->cache_ = *std::move(cache);
-  run->sequence_ = run->cache_->open(dtype);
+  const std::vector<int32_t> limits(static_cast<size_t>(shape.layers) * shape.kv_heads, max_tokens);
+  auto sequence = run->cache_->open({.dtype = dtype, .lane_entries = limits});
+  if (!sequence.ok()) return sequence.status();
+  run->sequence_ = *sequence;
+  auto buffer = StepBuffer::create(*run->cache_, {.rows = max_tokens, .spans = 1});
+  if (!buffer.ok()) return buffer.status();
+  run->buffer_.emplace(*std::move(buffer));
   auto scratch = model.make_scratch(kChunkRows);
   auto x = backend.allocate(max_tokens, shape.width, DType::kF32);
   auto normed = backend.allocate(kLogitRows, shape.width, DType::kF32);
@@ -42,22 +48,29 @@ absl::Status PromptRun::run_layer(int32_t layer, int32_t first_row, const Tensor
                                   const Observer& observer) {
   const int32_t count = static_cast<int32_t>(rows.rows);
   if (absl::Status status = cache_->append_slots(sequence_, layer, count); !status.ok()) return status;
-  StepPlan plan{
-      .phase = phase, .positions = std::vector<int32_t>(count), .spans = {{0, count, 0}}, .first_layer = layer};
-  std::iota(plan.positions.begin(), plan.positions.end(), first_row);
-  plan.angles = plan.positions;
-  plan.cache = cache_->base_view();
-  plan.lanes_per_layer = model_.shape().kv_heads;
-  cache_->view(sequence_, layer, count, plan.lanes, plan.page_ids);
+  buffer_->begin(phase, {.rows = count, .spans = 1}, layer);
+  std::iota(buffer_->positions(), buffer_->positions() + count, first_row);
+  std::copy_n(buffer_->positions(), count, buffer_->angles());
+  buffer_->spans()[0] = {.first_row = 0, .rows = count, .first_lane = 0};
+  cache_->view(sequence_, layer, count, buffer_->lanes());
+  const StepPlan plan = buffer_->commit();
   model_.run_layer(plan, layer, rows, scratch_, count);
   if (observer) observer(layer, first_row, scratch_.q.rows(count), plan.view(layer));
   return absl::OkStatus();
 }
 
+void PromptRun::embed(std::span<const int32_t> tokens, const TensorView& x) {
+  const auto count = static_cast<int32_t>(tokens.size());
+  buffer_->begin(Phase::kPrefill, {.rows = count, .spans = 1}, 0);
+  std::copy_n(tokens.begin(), count, buffer_->token_ids());
+  cache_->view(sequence_, 0, 0, buffer_->lanes());
+  model_.embed(buffer_->commit().token_ids, x);
+}
+
 absl::Status PromptRun::prefill(std::span<const int32_t> prompt, const Observer& observer) {
   const int32_t n = static_cast<int32_t>(prompt.size());
   const TensorView x = x_.rows(n);
-  model_.embed(prompt.data(), x);
+  embed(prompt, x);
   for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
     for (int32_t row = 0; row < n; row += kChunkRows) {
       const TensorView rows = x.slice_rows(row, std::min(kChunkRows, n - row));
@@ -77,7 +90,7 @@ std::vector<float> PromptRun::prompt_logits(int32_t first, int32_t count) {
 
 absl::StatusOr<std::vector<float>> PromptRun::decode(int32_t token) {
   const TensorView x = x_.rows(1);
-  model_.embed(&token, x);
+  embed({&token, 1}, x);
   for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
     if (absl::Status status = run_layer(layer, length_, x, Phase::kDecode); !status.ok()) return status;
   }

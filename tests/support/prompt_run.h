@@ -4,11 +4,12 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/cache/kv_cache.h"
+#include "server/cache/step_buffer.h"
 #include "server/model/model.h"
 
 namespace pkv {
@@ -36,10 +37,12 @@ class PromptRun {
   explicit PromptRun(const Model& model) : model_(model) {}
   absl::Status run_layer(int32_t layer, int32_t first_row, const TensorView& rows, Phase phase,
                          const Observer& observer = {});
+  void embed(std::span<const int32_t> tokens, const TensorView& x);
 
   const Model& model_;
   std::unique_ptr<KvCache> cache_;
-  SequenceId sequence_ = 0;
+  SequenceId sequence_ = nullptr;
+  std::optional<StepBuffer> buffer_;
   StepScratch scratch_;
   Tensor x_, normed_, logits_;
   int32_t length_ = 0;

@@ -8,12 +8,15 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "kernels/reference/reference_backend.h"
+#include "server/cache/layer_lanes.h"
+#include "tests/support/backend_array.h"
+#include "tests/support/tested_backend.h"
 
 namespace pkv {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 
 // Pages of 64 bytes at head size 4: 4 entries of f16 or 2 of f32.
 constexpr CacheGeometry kSmall{.layers = 3, .kv_heads = 2, .head_dim = 4, .page_bytes = 64};
@@ -25,7 +28,15 @@ class KvCacheTest : public ::testing::Test {
     EXPECT_TRUE(cache.ok()) << cache.status();
     return *std::move(cache);
   }
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  // Lanes of up to `entries` entries.
+  static SequenceId open(KvCache& cache, KvDtype dtype, int32_t entries = 12) {
+    const CacheGeometry& geometry = cache.geometry();
+    const std::vector<int32_t> limits(static_cast<size_t>(geometry.layers * geometry.kv_heads), entries);
+    auto id = cache.open({.dtype = dtype, .lane_entries = limits});
+    EXPECT_TRUE(id.ok()) << id.status();
+    return *id;
+  }
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 TEST_F(KvCacheTest, RefusesGeometriesThatHoldNothing) {
@@ -53,7 +64,7 @@ TEST_F(KvCacheTest, PagesOfTheDefaultModelHold16HalvesOr8Floats) {
 
 TEST_F(KvCacheTest, CountsEntriesPagesPositionsAndTables) {
   const auto cache = make(100);
-  const SequenceId id = cache->open(KvDtype::kF16);
+  const SequenceId id = open(*cache, KvDtype::kF16);
   ASSERT_TRUE(cache->append_slots(id, 1, 5).ok());
   // Two lanes of 5 entries of 16 bytes; two pages each; a page brings 4 positions and one table entry of 4 bytes.
   CacheBytes bytes = cache->bytes(id);
@@ -77,10 +88,10 @@ TEST_F(KvCacheTest, CountsEntriesPagesPositionsAndTables) {
 
 TEST_F(KvCacheTest, TotalPeakIsOfTheWholeNotTheSumOfPeaks) {
   const auto cache = make(100);
-  const SequenceId first = cache->open(KvDtype::kF16);
+  const SequenceId first = open(*cache, KvDtype::kF16);
   ASSERT_TRUE(cache->append_slots(first, 0, 8).ok());
   cache->close(first);
-  const SequenceId second = cache->open(KvDtype::kF16);
+  const SequenceId second = open(*cache, KvDtype::kF16);
   ASSERT_TRUE(cache->append_slots(second, 0, 4).ok());
   EXPECT_EQ(cache->total_bytes().peak, kSmall.bytes_of_pages(4, KvDtype::kF16));
   EXPECT_EQ(cache->bytes(second).peak, kSmall.bytes_of_pages(2, KvDtype::kF16));
@@ -88,30 +99,114 @@ TEST_F(KvCacheTest, TotalPeakIsOfTheWholeNotTheSumOfPeaks) {
 
 TEST_F(KvCacheTest, ViewsDescribeTheRowsAStepWrites) {
   const auto cache = make(100);
-  const SequenceId id = cache->open(KvDtype::kF16);
+  const SequenceId id = open(*cache, KvDtype::kF16);
   ASSERT_TRUE(cache->append_slots(id, 0, 6).ok());
   cache->shrink(id, 0, 1, 3);
   ASSERT_TRUE(cache->append_slots(id, 0, 2).ok());
-  std::vector<Lane> lanes(1);
-  std::vector<int32_t> page_ids{42};
-  cache->view(id, 0, 2, lanes, page_ids);
-  ASSERT_EQ(lanes.size(), 3u);
-  EXPECT_EQ(lanes[1].first_page, 1);
-  EXPECT_EQ(lanes[1].length, 8);
-  EXPECT_EQ(lanes[1].write_slot, 6);
-  EXPECT_EQ(lanes[1].visible, 7);
-  EXPECT_EQ(lanes[2].first_page, 3);
-  EXPECT_EQ(lanes[2].length, 5);
-  EXPECT_EQ(lanes[2].write_slot, 3);
-  EXPECT_EQ(lanes[2].visible, 4);
+  Lane lanes[2];
+  cache->view(id, 0, 2, lanes);
+  EXPECT_EQ(lanes[0].length, 8);
+  EXPECT_EQ(lanes[0].write_slot, 6);
+  EXPECT_EQ(lanes[0].visible, 7);
+  EXPECT_EQ(lanes[1].length, 5);
+  EXPECT_EQ(lanes[1].write_slot, 3);
+  EXPECT_EQ(lanes[1].visible, 4);
   // Lane 0 had pages 0 and 1, lane 1 pages 2 and 3; 3 went and came back for the fifth entry of lane 1.
-  EXPECT_THAT(page_ids, ElementsAre(42, 0, 1, 2, 3));
+  EXPECT_THAT(cache->page_ids(id, 0, 0), ElementsAre(0, 1));
+  EXPECT_THAT(cache->page_ids(id, 0, 1), ElementsAre(2, 3));
+}
+
+// What the backend sees of a lane's page table.
+std::vector<int32_t> table_on_backend(KvCache& cache, SequenceId id, int32_t layer, int32_t kv_head) {
+  const LayerLanes lanes(cache, {id}, layer);
+  Lane own[2];
+  cache.view(id, layer, 0, own);
+  std::vector<int32_t> ids(cache.page_ids(id, layer, kv_head).size());
+  const auto count = static_cast<int64_t>(ids.size());
+  int32_t* first = const_cast<int32_t*>(lanes.kv().page_ids) + own[kv_head].first_page;
+  cache.backend().fetch({ids.data(), {first, DType::kI32, 1, count, count}});
+  return ids;
+}
+
+TEST_F(KvCacheTest, ALayerMayBeLongerThanItsLanesAreLater) {
+  const auto cache = make(100);
+  const std::vector<int32_t> limits{5, 30, 5, 5, 5, 5};  // of the first layer one lane keeps all
+  const SequenceId id = *cache->open({.dtype = KvDtype::kF16, .lane_entries = limits, .layer_entries = 30});
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    for (const int32_t rows : {4, 13, 13}) {
+      ASSERT_TRUE(cache->append_slots(id, layer, rows).ok());
+      for (int32_t head = 0; head < 2; ++head) {
+        EXPECT_THAT(table_on_backend(*cache, id, layer, head), ElementsAreArray(cache->page_ids(id, layer, head)));
+      }
+    }
+    for (int32_t head = 0; head < 2; ++head) {
+      const std::span<const int32_t> ids = cache->page_ids(id, layer, head);
+      const std::vector<int32_t> before(ids.begin(), ids.end());
+      cache->shrink(id, layer, head, limits[static_cast<size_t>(layer * 2 + head)]);
+      const std::vector<int32_t> after = table_on_backend(*cache, id, layer, head);
+      EXPECT_THAT(after, ElementsAreArray(before.begin(), before.begin() + static_cast<int64_t>(after.size())));
+    }
+  }
+}
+
+TEST_F(KvCacheTest, PlacesATokenInEveryLaneUpToItsLimit) {
+  const auto cache = make(100);
+  const std::vector<int32_t> limits{4, 5, 8, 8, 3, 8};
+  const SequenceId id = *cache->open({.dtype = KvDtype::kF16, .lane_entries = limits});
+  for (int32_t layer = 0; layer < 3; ++layer) ASSERT_TRUE(cache->append_slots(id, layer, 3).ok());
+  for (const int64_t full : {1, 2, 3}) EXPECT_EQ(*cache->place_token(id), full);
+  std::vector<Lane> lanes(3 * 5);  // another sequence's lanes between the layers
+  cache->view_token(id, lanes.data(), 5);
+  for (size_t lane = 0; lane < limits.size(); ++lane) {
+    const int32_t length = std::min(limits[lane], 6);
+    EXPECT_EQ(cache->length(id, static_cast<int32_t>(lane / 2), static_cast<int32_t>(lane % 2)), length);
+    const Lane& view = lanes[lane / 2 * 5 + lane % 2];
+    EXPECT_EQ(view.length, length);
+    EXPECT_EQ(view.visible, length);
+    EXPECT_EQ(view.write_slot, length - 1);
+    EXPECT_EQ(lanes[lane / 2 * 5 + 2].length, 0);
+  }
+  EXPECT_EQ(cache->bytes(id).allocated, 64u * (1 + 2 + 2 + 2 + 1 + 2));
+}
+
+TEST_F(KvCacheTest, ALimitMayBeLowered) {
+  const auto cache = make(100);
+  const SequenceId id = open(*cache, KvDtype::kF16, 8);
+  for (int32_t layer = 0; layer < 3; ++layer) ASSERT_TRUE(cache->append_slots(id, layer, 3).ok());
+  cache->set_limit(id, 1, 0, 3);
+  EXPECT_EQ(*cache->place_token(id), 1);
+  EXPECT_EQ(cache->length(id, 1, 0), 3);
+  EXPECT_EQ(cache->length(id, 1, 1), 4);
+}
+
+TEST_F(KvCacheTest, BringsMorePageIdsToTheBackendThanAStepHasRoomFor) {
+  const auto cache = make(20000);
+  const SequenceId id = open(*cache, KvDtype::kF16, 40000);
+  for (const int32_t entries : {30000, 5}) {
+    ASSERT_TRUE(cache->append_slots(id, 1, entries).ok());
+    for (int32_t head = 0; head < 2; ++head) {
+      EXPECT_EQ(table_on_backend(*cache, id, 1, head),
+                std::vector<int32_t>(cache->page_ids(id, 1, head).begin(), cache->page_ids(id, 1, head).end()));
+    }
+  }
+}
+
+TEST_F(KvCacheTest, RefusesSequencesBeyondThePageTable) {
+  const auto cache = make(3);  // 18 places
+  const std::vector<int32_t> limits(6, 8), larger(6, 13);
+  EXPECT_EQ(cache->open({.dtype = KvDtype::kF16, .lane_entries = larger}).status().code(),
+            absl::StatusCode::kResourceExhausted);
+  const absl::StatusOr<SequenceId> id = cache->open({.dtype = KvDtype::kF16, .lane_entries = limits});
+  ASSERT_TRUE(id.ok());
+  EXPECT_FALSE(cache->open({.dtype = KvDtype::kF16, .lane_entries = limits}).ok());
+  cache->close(*id);
+  EXPECT_TRUE(cache->open({.dtype = KvDtype::kF16, .lane_entries = limits}).ok());
 }
 
 TEST_F(KvCacheTest, ChangesNothingWhereThePoolIsTooSmall) {
   const auto cache = make(5);
-  const SequenceId id = cache->open(KvDtype::kF32);  // 2 entries per page
-  ASSERT_TRUE(cache->append_slots(id, 0, 3).ok());   // 2 pages in each of 2 lanes
+  const SequenceId id = open(*cache, KvDtype::kF32, 6);  // 2 entries per page
+  ASSERT_TRUE(cache->append_slots(id, 0, 3).ok());       // 2 pages in each of 2 lanes
   const CacheBytes before = cache->bytes(id);
   const absl::Status status = cache->append_slots(id, 0, 2);  // one more page each
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
@@ -127,23 +222,18 @@ TEST_F(KvCacheTest, ChangesNothingWhereThePoolIsTooSmall) {
 TEST_F(KvCacheTest, PositionsAreReadInSlotOrder) {
   for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
     const auto cache = make(100);
-    const SequenceId other = cache->open(dtype), id = cache->open(dtype);
+    const SequenceId other = open(*cache, dtype), id = open(*cache, dtype);
     ASSERT_TRUE(cache->append_slots(id, 2, 3).ok());
     ASSERT_TRUE(cache->append_slots(other, 2, 3).ok());  // scatters the pages
     ASSERT_TRUE(cache->append_slots(id, 2, 7).ok());
-    std::vector<Lane> lanes;
-    std::vector<int32_t> page_ids;
-    cache->view(id, 2, 10, lanes, page_ids);
-    KvView view = cache->base_view();
-    view.lanes = lanes.data();
-    view.lane_count = 2;
-    view.page_ids = page_ids.data();
+    const LayerLanes lanes(*cache, {id}, 2, 10);
     const std::vector<int32_t> positions{0, 1, 2, 30, 31, 32, 33, 600, 601, 700};
-    const RowSpan span{.first_row = 0, .rows = 10, .first_lane = 0};
+    const test::BackendArray<RowSpan> span(*backend_, {{.first_row = 0, .rows = 10, .first_lane = 0}});
     auto rows = backend_->allocate(10, 2 * 4, DType::kF32);
     ASSERT_TRUE(rows.ok());
-    backend_->upload(rows->view(), std::vector<float>(80, 1.0f).data());
-    backend_->write_kv(rows->view(), rows->view(), positions.data(), view, {&span, 1}, 2);
+    backend_->fill(rows->view(), 1.0f);
+    backend_->write_kv(rows->view(), rows->view(), test::BackendArray<int32_t>(*backend_, positions).data(), lanes.kv(),
+                       row_spans(span), 2);
     EXPECT_EQ(cache->positions(id, 2, 0), positions);
     EXPECT_EQ(cache->positions(id, 2, 1), positions);
   }
@@ -158,6 +248,8 @@ struct Expected {
 
 class Replay {
  public:
+  static constexpr int32_t kLimit = 60;  // entries of a lane
+
   Replay(KvCache& cache, uint32_t seed) : cache_(cache), random_(seed) {}
 
   void step() {
@@ -174,8 +266,10 @@ class Replay {
 
   int appended() const { return appended_; }
   int refused() const { return refused_; }
+  int refused_opens() const { return refused_opens_; }
 
   void check() {
+    ++checks_;
     uint64_t pages = 0, held = 0, bytes = 0;
     std::set<int32_t> used;
     for (auto& [id, expected] : sequences_) {
@@ -188,10 +282,13 @@ class Replay {
         own_pages += static_cast<uint64_t>((length + layout.slots() - 1) / layout.slots());
       }
       for (int32_t layer = 0; layer < 3; ++layer) {
-        std::vector<Lane> lanes;
-        std::vector<int32_t> page_ids;
-        cache_.view(id, layer, 0, lanes, page_ids);
-        for (int32_t page : page_ids) ASSERT_TRUE(used.insert(page).second) << "a page in two lanes";
+        for (int32_t head = 0; head < 2; ++head) {
+          for (int32_t page : cache_.page_ids(id, layer, head)) {
+            ASSERT_TRUE(used.insert(page).second) << "a page in two lanes";
+          }
+          if (checks_ % 16 != 0) continue;
+          ASSERT_THAT(table_on_backend(cache_, id, layer, head), ElementsAreArray(cache_.page_ids(id, layer, head)));
+        }
       }
       const uint64_t own_bytes = kSmall.bytes_of_pages(own_pages, expected.dtype);
       expected.peak = std::max(expected.peak, own_bytes);
@@ -218,17 +315,27 @@ class Replay {
 
   void open() {
     const KvDtype dtype = below(2) == 0 ? KvDtype::kF16 : KvDtype::kF32;
-    const SequenceId id = cache_.open(dtype);
-    ASSERT_TRUE(sequences_.emplace(id, Expected{dtype, std::vector<int32_t>(6, 0)}).second) << "an id used twice";
-    ASSERT_EQ(cache_.dtype(id), dtype);
+    const std::vector<int32_t> limits(6, kLimit);
+    const int32_t places = 6 * kSmall.layout(dtype).pages_for(kLimit);
+    const absl::StatusOr<SequenceId> id = cache_.open({.dtype = dtype, .lane_entries = limits});
+    // Whatever gaps there are between the others.
+    ASSERT_EQ(id.ok(), places_ + places <= cache_.page_table().places());
+    if (!id.ok()) return void(++refused_opens_);
+    places_ += places;
+    ASSERT_TRUE(sequences_.emplace(*id, Expected{dtype, std::vector<int32_t>(6, 0)}).second) << "an id used twice";
+    ASSERT_EQ(cache_.dtype(*id), dtype);
   }
   void close(SequenceId id) {
+    places_ -= 6 * kSmall.layout(cache_.dtype(id)).pages_for(kLimit);
     cache_.close(id);
     sequences_.erase(id);
   }
   void append(SequenceId id) {
     Expected& expected = sequences_.at(id);
-    const int32_t layer = below(3), count = below(20);
+    const int32_t layer = below(3);
+    const int32_t room =
+        kLimit - std::max(expected.lengths[size_t(layer) * 2], expected.lengths[size_t(layer) * 2 + 1]);
+    const int32_t count = std::min(below(20), room);
     const PageLayout layout = kSmall.layout(expected.dtype);
     int32_t needed = 0;
     for (size_t lane : {size_t(layer) * 2, size_t(layer) * 2 + 1}) {
@@ -253,7 +360,9 @@ class Replay {
   std::mt19937 random_;
   std::map<SequenceId, Expected> sequences_;
   uint64_t peak_ = 0;
-  int appended_ = 0, refused_ = 0;
+  int checks_ = 0;
+  int32_t places_ = 0;  // of the page table, in use
+  int appended_ = 0, refused_ = 0, refused_opens_ = 0;
 };
 
 TEST_F(KvCacheTest, AccountsExactlyUnderRandomUseAndLeaksNothing) {
@@ -267,6 +376,7 @@ TEST_F(KvCacheTest, AccountsExactlyUnderRandomUseAndLeaksNothing) {
     }
     EXPECT_GT(replay.appended(), 100);
     EXPECT_GT(replay.refused(), 10);
+    EXPECT_GT(replay.refused_opens(), 10);
     replay.close_all();
     EXPECT_EQ(cache->pool().free(), 150);
     EXPECT_EQ(cache->total_bytes().held, 0u);

@@ -14,6 +14,7 @@
 #include "server/policy/registry.h"
 #include "tests/support/report_check.h"
 #include "tests/support/shaped_policy.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -24,7 +25,7 @@ constexpr std::array kBudgeted = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,  
                                   PolicyKind::kKeyDiff,      PolicyKind::kRandom};
 
 TinyModel make_model(const TinyLlamaOptions& options, const BackendOptions& backend = {.device = "reference"}) {
-  TinyModel tiny{.backend = *make_backend(backend)};
+  TinyModel tiny{.backend = backend.device == "reference" ? make_tested_backend() : *make_backend(backend)};
   tiny.file = std::make_unique<TempFile>(make_tiny_llama(options));
   tiny.gguf = *GgufFile::open(tiny.file->path());
   tiny.model = *load_model(*tiny.gguf, *tiny.backend);

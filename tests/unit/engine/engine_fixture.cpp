@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "tests/support/tested_backend.h"
 
 namespace pkv::test {
 
@@ -85,6 +86,7 @@ TinyModel make_tiny_model(std::unique_ptr<Backend> backend, WeightType weights) 
 }
 
 TinyModel make_tiny_model(const BackendOptions& options, WeightType weights) {
+  if (options.device == "reference") return make_tiny_model(make_tested_backend(), weights);
   auto backend = make_backend(options);
   PKV_CHECK(backend.ok(), backend.status().ToString().c_str());
   return make_tiny_model(*std::move(backend), weights);

@@ -5,6 +5,7 @@
 
 #include <numeric>
 
+#include "server/cache/step_buffer.h"
 #include "server/policy/registry.h"
 #include "tests/unit/engine/engine_fixture.h"
 
@@ -140,21 +141,21 @@ TEST_F(SequenceLanesTest, AStepWritesToTheSlotsThatWereMadeFree) {
   const Terms evicting = terms(total(policy(PolicyKind::kStreamingLlm, 20)), 19, 30);
   const auto lanes = open(evicting);
   read_prompt(*lanes, evicting);
+  const CacheGeometry& geometry = cache_->geometry();
+  auto buffer = StepBuffer::create(*cache_, {.rows = 1, .spans = 1, .layers = geometry.layers, .evicting = 1});
+  ASSERT_TRUE(buffer.ok());
   int32_t position = 19;
   for (const int32_t slot : {19, 4, 5, 6}) {  // the lanes grow by one; then the oldest but four sinks
     ASSERT_TRUE(lanes->place_token(position++).ok());
-    std::vector<Lane> view;
-    std::vector<int32_t> page_ids;
-    lanes->view_token(1, view, page_ids);
-    ASSERT_EQ(view.size(), static_cast<size_t>(cache_->geometry().kv_heads));
-    const EvictingRow row = lanes->evictor()->evicting_row(0);
-    tiny_.backend->choose_slots({.rows = &row,
-                                 .count = 1,
-                                 .lanes = view.data(),
-                                 .lanes_per_layer = static_cast<int32_t>(view.size()),
-                                 .first_layer = 1,
-                                 .layers = 1,
-                                 .kv_heads = static_cast<int32_t>(view.size())});
+    buffer->begin(Phase::kDecode, {.rows = 1, .spans = 1, .layers = geometry.layers, .evicting = 1}, 0);
+    lanes->view_token(buffer->lanes(), buffer->layer_lanes());
+    *buffer->evicting() = lanes->evictor()->evicting_row(0);
+    *buffer->spans() = {.first_row = 0, .rows = 1, .first_lane = 0};
+    const StepPlan plan = buffer->commit();
+    tiny_.backend->choose_slots(plan.evicting_step(0, geometry.layers));
+    std::vector<Lane> view(static_cast<size_t>(geometry.layers * geometry.kv_heads));
+    const auto words = static_cast<int64_t>(view.size() * sizeof(Lane) / sizeof(int32_t));
+    tiny_.backend->fetch({view.data(), {plan.cache.lanes, DType::kI32, 1, words, words}});
     for (const Lane& lane : view) {
       EXPECT_EQ(lane.write_slot, slot);
       EXPECT_EQ(lane.length, 20);
@@ -191,7 +192,7 @@ TEST_F(SequenceLanesTest, WithoutAPageATokenHasNoPlace) {
   const int32_t lane_count = geometry.layers * geometry.kv_heads;
   make_cache(uint64_t{256} * static_cast<uint64_t>(lane_count));  // one page for each lane
   const int32_t slots = geometry.layout(KvDtype::kF16).slots();
-  const Terms kept = terms(policy(PolicyKind::kFull), slots, 30);
+  const Terms kept = terms(policy(PolicyKind::kFull), slots, 2);
   const auto lanes = open(kept);
   read_prompt(*lanes, kept);
   EXPECT_EQ(lanes->place_token(slots).status().code(), absl::StatusCode::kResourceExhausted);

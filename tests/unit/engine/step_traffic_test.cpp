@@ -38,7 +38,7 @@ class StepTrafficTest : public testing::Test {
       };
       ASSERT_EQ(during("fetch"), 1) << "step " << step;
       ASSERT_LE(during("upload"), 2) << "step " << step;  // what is wanted of the logits
-      ASSERT_LE(during("commit"), 1) << "step " << step;
+      ASSERT_EQ(during("commit"), 1) << "step " << step;
     }
   }
 

@@ -11,6 +11,7 @@
 #include "kernels/check.h"
 #include "server/model/model.h"
 #include "tests/support/gguf_writer.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/model/fake_cache.h"
 #include "tests/unit/model/plain_llama.h"
 
@@ -37,7 +38,7 @@ struct Loaded {
   StepScratch scratch;
 
   explicit Loaded(const test::GgufWriter& writer, int32_t max_rows = 64) {
-    backend = *make_backend({.device = "reference"});
+    backend = test::make_tested_backend();
     file = *GgufFile::open(writer.write().path());
     absl::StatusOr<std::unique_ptr<Model>> loaded = load_model(*file, *backend);
     PKV_CHECK(loaded.ok(), loaded.status().ToString().c_str());
@@ -68,12 +69,12 @@ Tensor prefill(Loaded& m, FakeCache& cache, int32_t sequence, const std::vector<
                const std::vector<int32_t>& chunks, int32_t outputs) {
   const auto count = static_cast<int32_t>(tokens.size());
   Tensor x = *m.backend->allocate(count, m.model->shape().width, DType::kF32);
-  m.model->embed(tokens.data(), x.view());
+  m.model->embed(test::BackendArray<int32_t>(*m.backend, tokens).data(), x.view());
   for (int32_t layer = 0; layer < m.model->shape().layers; ++layer) {
     int32_t begin = 0;
     for (int32_t rows : chunks) {
       const FakeCache::Rows part = {sequence, begin, {tokens.begin() + begin, tokens.begin() + begin + rows}};
-      const StepPlan plan = cache.plan(Phase::kPrefill, {&part, 1}, layer, 1);
+      const StepPlan& plan = cache.plan(Phase::kPrefill, {&part, 1}, layer, 1);
       const bool last_layer = layer + 1 == m.model->shape().layers;
       const int32_t carried = last_layer ? std::clamp(begin + rows - (count - outputs), 0, rows) : rows;
       m.model->run_layer(plan, layer, x.view().slice_rows(begin, rows), m.scratch, carried);
@@ -86,11 +87,11 @@ Tensor prefill(Loaded& m, FakeCache& cache, int32_t sequence, const std::vector<
 
 // One decode step of several sequences; the logits of each.
 Matrix decode(Loaded& m, FakeCache& cache, const std::vector<FakeCache::Rows>& rows) {
-  const StepPlan plan = cache.plan(Phase::kDecode, rows, 0, m.model->shape().layers);
-  const Tensor x = *m.backend->allocate(plan.rows(), m.model->shape().width, DType::kF32);
-  m.model->embed(plan.token_ids.data(), x.view());
+  const StepPlan& plan = cache.plan(Phase::kDecode, rows, 0, m.model->shape().layers);
+  const Tensor x = *m.backend->allocate(plan.rows, m.model->shape().width, DType::kF32);
+  m.model->embed(plan.token_ids, x.view());
   for (int32_t layer = 0; layer < m.model->shape().layers; ++layer) {
-    m.model->run_layer(plan, layer, x.view(), m.scratch, plan.rows());
+    m.model->run_layer(plan, layer, x.view(), m.scratch, plan.rows);
   }
   return m.logits(x.view(), Phase::kDecode);
 }
@@ -117,7 +118,7 @@ TEST_P(LlamaVariantTest, EqualsThePlainImplementation) {
   GetParam().change(writer);
   Loaded m(writer);
   const std::vector<int32_t> tokens = random_tokens(23, GetParam().options.vocab, 7);
-  FakeCache cache(m.model->shape(), 1, 23);
+  FakeCache cache(*m.backend, m.model->shape(), 1, 23);
   const Tensor x = prefill(m, cache, 0, tokens, {23}, 23);
   const Matrix expected = plain_llama_logits(*m.file, tokens);
   // Activations are rounded to float32 between operations; logits are of magnitude 10.
@@ -159,7 +160,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, LlamaVariantTest, testing::ValuesIn(variants(
 TEST(LlamaTest, ChunksChangeNothing) {
   Loaded m(test::tiny_llama({.layers = 3}));
   const std::vector<int32_t> tokens = random_tokens(31, 320, 11);
-  FakeCache whole(m.model->shape(), 1, 31), pieces(m.model->shape(), 1, 31);
+  FakeCache whole(*m.backend, m.model->shape(), 1, 31), pieces(*m.backend, m.model->shape(), 1, 31);
   const Matrix expected = m.logits(prefill(m, whole, 0, tokens, {31}, 31).view(), Phase::kPrefill);
   const Matrix chunked = m.logits(prefill(m, pieces, 0, tokens, {8, 1, 16, 6}, 31).view(), Phase::kPrefill);
   EXPECT_EQ(largest_difference(chunked, expected), 0.0);
@@ -169,18 +170,18 @@ TEST(LlamaTest, ChunksChangeNothing) {
 TEST(LlamaTest, OutputsOfTheLastLayerChangeOnlyWhatIsNotAskedFor) {
   Loaded m(test::tiny_llama());
   const std::vector<int32_t> tokens = random_tokens(20, 320, 12);
-  FakeCache all(m.model->shape(), 1, 20);
+  FakeCache all(*m.backend, m.model->shape(), 1, 20);
   const Matrix expected = m.logits(prefill(m, all, 0, tokens, {20}, 20).view(), Phase::kPrefill);
   const Matrix queries = m.download(m.scratch.q.rows(20));
   for (int32_t outputs : {0, 1, 7, 19}) {
-    FakeCache some(m.model->shape(), 1, 20);
+    FakeCache some(*m.backend, m.model->shape(), 1, 20);
     const Tensor x = prefill(m, some, 0, tokens, {20}, outputs);
     const Matrix last = m.logits(x.view().slice_rows(20 - outputs, outputs), Phase::kPrefill);
     EXPECT_EQ(largest_difference(last, {expected.end() - outputs, expected.end()}), 0.0) << outputs;
     EXPECT_EQ(largest_difference(m.download(m.scratch.q.rows(20)), queries), 0.0) << outputs;
     EXPECT_EQ(some.pool(), all.pool()) << outputs;
   }
-  FakeCache chunked(m.model->shape(), 1, 20);
+  FakeCache chunked(*m.backend, m.model->shape(), 1, 20);
   const Tensor x = prefill(m, chunked, 0, tokens, {8, 8, 4}, 6);  // begins inside the second chunk
   const Matrix last = m.logits(x.view().slice_rows(14, 6), Phase::kPrefill);
   EXPECT_EQ(largest_difference(last, {expected.end() - 6, expected.end()}), 0.0);
@@ -191,7 +192,7 @@ TEST(LlamaTest, DecodeStepsOfSeveralSequencesContinueThem) {
   const std::vector<int32_t> first = random_tokens(18, 320, 13), second = random_tokens(9, 320, 14);
   const Matrix expected_first = plain_llama_logits(*m.file, first),
                expected_second = plain_llama_logits(*m.file, second);
-  FakeCache cache(m.model->shape(), 2, 18);
+  FakeCache cache(*m.backend, m.model->shape(), 2, 18);
   prefill(m, cache, 0, {first.begin(), first.begin() + 15}, {15}, 0);
   prefill(m, cache, 1, {second.begin(), second.begin() + 6}, {4, 2}, 0);
   for (int32_t i = 0; i < 3; ++i) {

@@ -6,11 +6,12 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <random>
 
-#include "kernels/reference/reference_backend.h"
-#include "server/cache/layer_lanes.h"
-#include "tests/unit/policy/step_lanes.h"
+#include "server/cache/step_buffer.h"
+#include "tests/support/backend_array.h"
+#include "tests/support/tested_backend.h"
 
 namespace pkv {
 namespace {
@@ -25,17 +26,21 @@ using Row = std::vector<float>;
 class RelativeSequence {
  public:
   RelativeSequence(Backend& backend, int32_t sinks, int32_t prompt, int32_t limit, int32_t max_positions)
-      : backend_(backend), sinks_(std::min(sinks, prompt)), limit_(limit) {
+      : backend_(backend), sinks_(std::min(sinks, prompt)), limit_(limit), inv_freq_(backend, kInvFreq) {
     auto cache = KvCache::create(backend, kGeometry, uint64_t{1} << 20);
+    EXPECT_TRUE(cache.ok());
+    cache_ = *std::move(cache);
     auto relative = CacheRelative::create(backend, {.geometry = kGeometry,
                                                     .sinks = sinks,
                                                     .prompt_tokens = prompt,
                                                     .max_positions = max_positions,
                                                     .rope = rope(1.25f)});
-    EXPECT_TRUE(cache.ok() && relative.ok());
-    cache_ = *std::move(cache);
+    auto step = StepBuffer::create(*cache_, {.rows = 1, .spans = 1, .layers = kGeometry.layers});
+    EXPECT_TRUE(relative.ok() && step.ok());
     relative_ = *std::move(relative);
-    id_ = cache_->open(KvDtype::kF32);
+    step_.emplace(*std::move(step));
+    const std::vector<int32_t> limits(size_t{kGeometry.layers} * size_t{kGeometry.kv_heads}, limit);
+    id_ = *cache_->open({.dtype = KvDtype::kF32, .lane_entries = limits});
     for (int32_t layer = 0; layer < kGeometry.layers; ++layer) read_prompt(layer, prompt);
   }
 
@@ -54,19 +59,13 @@ class RelativeSequence {
     }
     slots_[static_cast<size_t>(slot)] = static_cast<int32_t>(text_.size());
     text_.push_back(row());
-    for (int32_t layer = 0; layer < kGeometry.layers; ++layer) {
-      const std::vector<int32_t> places(kGeometry.kv_heads, slot);
-      EXPECT_TRUE(cache_->place_token(id_, layer, places).ok());
-    }
+    EXPECT_TRUE(cache_->place_token(id_).ok());
     const int32_t angle = relative_->begin_token(length());
-    StepLanes lanes(*cache_, id_);
-    relative_->move_keys(lanes.kv(0), 0, kGeometry.kv_heads);
+    step_->begin(Phase::kDecode, {.rows = 1, .spans = 1, .layers = kGeometry.layers}, 0);
+    cache_->view_token(id_, step_->lanes(), step_->layer_lanes());
+    relative_->move_keys(step_->commit().cache, 0, kGeometry.kv_heads);
     for (int32_t layer = 0; layer < kGeometry.layers; ++layer) {
-      for (int32_t head = 0; head < kGeometry.kv_heads; ++head) lanes.lane(layer, head).write_slot = slot;
-      const Tensor key = rotated(of_layer(text_.back(), layer), angle);
-      const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
-      const auto position = static_cast<int32_t>(text_.size()) - 1;
-      backend_.write_kv(key.view(), key.view(), &position, lanes.kv(layer), {&span, 1}, kGeometry.kv_heads);
+      write(layer, rotated(of_layer(text_.back(), layer), angle), slot, static_cast<int32_t>(text_.size()) - 1);
     }
     return angle;
   }
@@ -78,12 +77,11 @@ class RelativeSequence {
     const Row query = row();
     for (int32_t layer = 0; layer < kGeometry.layers; ++layer) {
       const Tensor now = rotated(query, angle), wanted = rotated(query, length() - 1);
-      LayerLanes lanes(*cache_, {id_}, layer);
       for (int32_t slot = 0; slot < length(); ++slot) {
         const Row& token = text_[static_cast<size_t>(slots_[static_cast<size_t>(slot)])];
         const Tensor key = rotated(of_layer(token, layer), place_of(slot));
         for (int32_t head = 0; head < kGeometry.kv_heads; ++head) {
-          const double stored = dot(now, stored_key(lanes.kv(), head, slot), head);
+          const double stored = dot(now, stored_key(layer, head, slot), head);
           worst = std::max(worst, std::abs(stored - dot(wanted, key_of(key, head), head)));
         }
       }
@@ -93,9 +91,9 @@ class RelativeSequence {
   std::vector<int32_t> positions() const { return cache_->positions(id_, 1, 1); }
 
  private:
-  static RopeSpec rope(float magnitude) {
-    return {.inv_freq = kInvFreq,
-            .pairs = static_cast<int32_t>(std::size(kInvFreq)),
+  RopeSpec rope(float magnitude) const {
+    return {.inv_freq = inv_freq_.data(),
+            .pairs = inv_freq_.size(),
             .pairing = RopePairing::kHalves,
             .head_dim = kGeometry.head_dim,
             .magnitude = magnitude};
@@ -113,24 +111,34 @@ class RelativeSequence {
   Tensor rotated(const Row& values, int32_t position) {
     auto tensor = backend_.allocate(1, kWidth, DType::kF32);
     backend_.upload(tensor->view(), values.data());
-    backend_.rope(tensor->view(), &position, rope(1.25f));
+    backend_.rope(tensor->view(), test::BackendArray<int32_t>(backend_, {position}).data(), rope(1.25f));
     return *std::move(tensor);
   }
-  static Row key_of(const Tensor& keys, int32_t head) {
-    const float* first = keys.view().f32() + head * kGeometry.head_dim;
-    return {first, first + kGeometry.head_dim};
+  // One token's key, as its value too, to a slot of every lane of the layer.
+  void write(int32_t layer, const Tensor& key, int32_t slot, int32_t position) {
+    StepBuffer& buffer = cache_->between_steps();
+    buffer.begin(Phase::kDecode, {.spans = 1}, layer);
+    buffer.spans()[0] = {.first_row = 0, .rows = 1, .first_lane = 0};
+    cache_->view(id_, layer, 0, buffer.lanes());
+    for (int32_t head = 0; head < kGeometry.kv_heads; ++head) buffer.lanes()[head].write_slot = slot;
+    const StepPlan plan = buffer.commit();
+    backend_.write_kv(key.view(), key.view(), test::BackendArray<int32_t>(backend_, {position}).data(), plan.cache,
+                      plan.spans, kGeometry.kv_heads);
   }
-  static Row stored_key(const KvView& kv, int32_t head, int32_t slot) {
-    const Lane& lane = kv.lanes[head];
-    const PageLayout layout = page_layout(kv, lane);
-    Row key;
-    for (int32_t i = 0; i < kGeometry.head_dim; ++i) {
-      const std::byte* page = kv.page(lane, slot / layout.slots());
-      key.push_back(*reinterpret_cast<const float*>(page + layout.key_at(slot % layout.slots(), i)));
-    }
+  Row key_of(const Tensor& keys, int32_t head) const {
+    Row key(static_cast<size_t>(kGeometry.head_dim));
+    backend_.fetch({key.data(), keys.view().slice_cols(head * kGeometry.head_dim, kGeometry.head_dim)});
     return key;
   }
-  static double dot(const Tensor& query, const Row& key, int32_t head) {
+  Row stored_key(int32_t layer, int32_t head, int32_t slot) const {
+    const PageLayout layout = kGeometry.layout(KvDtype::kF32);
+    const int32_t page = cache_->page_ids(id_, layer, head)[static_cast<size_t>(slot / layout.slots())];
+    std::byte* first = cache_->base_view().pool + page * kGeometry.page_bytes + layout.key_at(slot % layout.slots(), 0);
+    Row key(static_cast<size_t>(kGeometry.head_dim));  // dimension by dimension, a page's slots apart
+    backend_.fetch({key.data(), {first, DType::kF32, kGeometry.head_dim, 1, layout.slots()}});
+    return key;
+  }
+  double dot(const Tensor& query, const Row& key, int32_t head) const {
     double sum = 0;
     const Row part = key_of(query, head);
     for (size_t i = 0; i < key.size(); ++i) sum += static_cast<double>(part[i]) * key[i];
@@ -149,24 +157,22 @@ class RelativeSequence {
       }
     }
     EXPECT_TRUE(cache_->append_slots(id_, layer, length()).ok());
-    LayerLanes lanes(*cache_, {id_}, layer);
-    const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
     int32_t slot = 0;
     for (int32_t i = 0; i < prompt; ++i) {  // one row at a time, as if every chunk had one
       const Tensor key = rotated(of_layer(text_[static_cast<size_t>(i)], layer), i);
       relative_->capture(layer, key.view(), key.view(), i);
       if (slot == length() || slots_[static_cast<size_t>(slot)] != i) continue;
-      for (Lane& lane : lanes.lanes()) lane.write_slot = slot;
-      backend_.write_kv(key.view(), key.view(), &i, lanes.kv(), {&span, 1}, kGeometry.kv_heads);
-      ++slot;
+      write(layer, key, slot++, i);
     }
   }
 
   Backend& backend_;
   int32_t sinks_, limit_;
+  test::BackendArray<float> inv_freq_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CacheRelative> relative_;
-  SequenceId id_ = 0;
+  std::optional<StepBuffer> step_;
+  SequenceId id_ = nullptr;
   std::vector<Row> text_;       // keys of all tokens so far, not rotated
   std::vector<int32_t> slots_;  // which token a slot holds
   std::mt19937 random_{5};
@@ -174,7 +180,7 @@ class RelativeSequence {
 
 class CacheRelativeTest : public testing::Test {
  protected:
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 TEST_F(CacheRelativeTest, EveryKeyIsMetAtItsDistanceInTheCache) {

@@ -8,9 +8,9 @@
 #include <set>
 
 #include "gmock/gmock.h"
-#include "kernels/reference/reference_backend.h"
 #include "tests/support/backend_array.h"
 #include "tests/support/counting_backend.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/prompt_run.h"
 #include "tests/unit/policy/scored_layer.h"
@@ -77,7 +77,7 @@ class CompressorTest : public ::testing::Test {
   }
 
   std::mt19937 random_{11};
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 void expect_valid_lane(const std::vector<int32_t>& kept, int32_t budget, int32_t tokens, int32_t window) {
@@ -370,7 +370,7 @@ TEST_F(CompressorTest, APromptWaitsForTheBackendOnce) {
       .geometry = {.layers = 4, .kv_heads = 2, .head_dim = 8, .page_bytes = 256}, .q_heads = 4, .tokens = 60};
   for (const PolicyRow& row : policy_table()) {
     SCOPED_TRACE(row.name);
-    test::CountingBackend backend(make_reference_backend());
+    test::CountingBackend backend(test::make_tested_backend());
     const auto cache = KvCache::create(backend, shape.geometry, uint64_t{1} << 22);
     PolicySpec spec = spec_of(row.kind, 20);
     if (row.takes_budget) spec.pins = {{3, 6}, {30, 31}};

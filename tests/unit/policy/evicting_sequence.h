@@ -4,14 +4,15 @@
 #include <algorithm>
 #include <cmath>
 #include <memory>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "server/cache/layer_lanes.h"
+#include "server/cache/step_buffer.h"
 #include "server/policy/evictor.h"
+#include "tests/support/backend_array.h"
 #include "tests/unit/policy/policy_specs.h"
-#include "tests/unit/policy/step_lanes.h"
 
 namespace pkv {
 
@@ -41,7 +42,10 @@ class EvictingSequence {
     cache_ = *std::move(cache);
     scratch_ = *std::move(scratch);
     evictor_ = *std::move(evictor);
-    sequence_ = cache_->open(KvDtype::kF32);
+    auto step = StepBuffer::create(*cache_, {.rows = 1, .spans = 1, .layers = options.geometry.layers, .evicting = 1});
+    EXPECT_TRUE(step.ok());
+    step_.emplace(*std::move(step));
+    sequence_ = *cache_->open({.dtype = KvDtype::kF32, .lane_entries = planned.plan.lane_limits});
   }
 
   Evictor& evictor() { return *evictor_; }
@@ -62,11 +66,15 @@ class EvictingSequence {
       const LaneStart& lane = lanes[static_cast<size_t>(head)];
       counts.push_back(static_cast<int32_t>(lane.positions.size()));
       ASSERT_TRUE(cache_->append_slots(sequence_, layer, head, counts.back()).ok());
-      LayerLanes view(*cache_, {sequence_}, layer);
-      view.lanes()[static_cast<size_t>(head)].write_slot = 0;
+      StepBuffer& buffer = cache_->between_steps();
+      buffer.begin(Phase::kPrefill, {.spans = 1}, layer);
+      buffer.spans()[0] = {.first_row = 0, .rows = counts.back(), .first_lane = head};
+      cache_->view(sequence_, layer, 0, buffer.lanes());
+      buffer.lanes()[head].write_slot = 0;
+      const StepPlan plan = buffer.commit();
       const Tensor keys = upload(lane.keys, counts.back());
-      const RowSpan span{.first_row = 0, .rows = counts.back(), .first_lane = head};
-      backend_.write_kv(keys.view(), keys.view(), lane.positions.data(), view.kv(), {&span, 1}, 1);
+      backend_.write_kv(keys.view(), keys.view(), test::BackendArray<int32_t>(backend_, lane.positions).data(),
+                        plan.cache, plan.spans, 1);
       std::vector<float> columns(static_cast<size_t>(tokens));
       for (size_t i = 0; i < lane.positions.size(); ++i) {
         columns[static_cast<size_t>(lane.positions[i])] = lane.scores[i];
@@ -97,36 +105,26 @@ class EvictingSequence {
   void step(int32_t position, const TokenRows& token) {
     const CacheGeometry& geometry = options_.geometry;
     evictor_->begin_token(position);
+    ASSERT_TRUE(cache_->place_token(sequence_).ok());
+    step_->begin(Phase::kDecode, {.rows = 1, .spans = 1, .layers = geometry.layers, .evicting = 1}, 0);
+    *step_->positions() = position;
+    *step_->spans() = {.first_row = 0, .rows = 1, .first_lane = 0};
+    *step_->evicting() = evictor_->evicting_row(0);
+    cache_->view_token(sequence_, step_->lanes(), step_->layer_lanes());
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-      std::vector<int32_t> slots;
-      for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-        slots.push_back(evictor_->grows(layer, head) ? cache_->length(sequence_, layer, head) : 0);
-      }
-      ASSERT_TRUE(cache_->place_token(sequence_, layer, slots).ok());
+      evictor_->mark(layer, {step_->lanes() + layer * step_->layer_lanes(), static_cast<size_t>(step_->layer_lanes())});
     }
-    StepLanes lanes(*cache_, sequence_);
+    const StepPlan plan = step_->commit();
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-      evictor_->mark(layer, lanes.layer_lanes(layer));
-      evictor_->refresh(layer, lanes.kv(layer), 0, *scratch_);
+      evictor_->refresh(layer, plan.view(layer), 0, *scratch_);
     }
-    const EvictingRow row = evictor_->evicting_row(0);
-    EvictingStep step{.rows = &row,
-                      .count = 1,
-                      .lanes = lanes.kv(0).lanes,
-                      .lanes_per_layer = geometry.kv_heads,
-                      .layers = geometry.layers,
-                      .kv_heads = geometry.kv_heads};
-    backend_.choose_slots(step);
-    step.layers = 1;
+    backend_.choose_slots(plan.evicting_step(0, geometry.layers));
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-      const KvView kv = lanes.kv(layer);
+      const KvView kv = plan.view(layer);
       const auto at = static_cast<size_t>(layer);
       const Tensor q = upload(token.q[at], 1), k = upload(token.k[at], 1);
-      const RowSpan span{.first_row = 0, .rows = 1, .first_lane = 0};
-      backend_.write_kv(k.view(), k.view(), &position, kv, {&span, 1}, geometry.kv_heads);
-      step.first_layer = layer;
-      step.lanes = kv.lanes;
-      backend_.score_new_entries(step, k.view());
+      backend_.write_kv(k.view(), k.view(), plan.positions, kv, plan.spans, geometry.kv_heads);
+      backend_.score_new_entries(plan.evicting_step(layer, 1), k.view());
       evictor_->observe(layer, {.q = q.view(), .kv = kv, .first_lane = 0}, *scratch_);
     }
     evictor_->end_token();
@@ -147,7 +145,8 @@ class EvictingSequence {
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompressorScratch> scratch_;
   std::unique_ptr<Evictor> evictor_;
-  SequenceId sequence_ = 0;
+  std::optional<StepBuffer> step_;
+  SequenceId sequence_ = nullptr;
 };
 
 }  // namespace pkv

@@ -4,9 +4,9 @@
 #include <random>
 
 #include "gmock/gmock.h"
-#include "kernels/reference/reference_backend.h"
 #include "server/cache/kv_cache.h"
 #include "server/policy/cache_plan.h"
+#include "tests/support/tested_backend.h"
 
 namespace pkv {
 namespace {
@@ -21,7 +21,7 @@ struct Measured {
 // Layer by layer: the prompt in chunks, then the cut; afterwards `growth` generated tokens.
 Measured replay(KvCache& cache, KvDtype dtype, int32_t prompt_tokens, const CachePlan& plan, int32_t growth) {
   const CacheGeometry& geometry = cache.geometry();
-  const SequenceId id = cache.open(dtype);
+  const SequenceId id = *cache.open({.dtype = dtype, .lane_entries = plan.lane_limits, .layer_entries = prompt_tokens});
   cache.add_auxiliary(id, plan.state_bytes);
   for (int32_t layer = 0; layer < geometry.layers; ++layer) {
     for (int32_t first = 0; first < prompt_tokens; first += 13) {
@@ -32,7 +32,7 @@ Measured replay(KvCache& cache, KvDtype dtype, int32_t prompt_tokens, const Cach
     }
   }
   for (int32_t token = 0; token < growth; ++token) {
-    for (int32_t layer = 0; layer < geometry.layers; ++layer) EXPECT_TRUE(cache.append_slots(id, layer, 1).ok());
+    EXPECT_EQ(*cache.place_token(id), 0);
   }
   const CacheBytes bytes = cache.bytes(id);
   const Measured measured{bytes.peak, bytes.allocated + bytes.auxiliary, cache.pool().live()};
@@ -41,7 +41,7 @@ Measured replay(KvCache& cache, KvDtype dtype, int32_t prompt_tokens, const Cach
 }
 
 TEST(Footprint, IsWhatACacheReallyAllocates) {
-  const auto backend = make_reference_backend();
+  const auto backend = test::make_tested_backend();
   std::mt19937 random(5);
   const auto between = [&](int32_t low, int32_t high) {
     return low + static_cast<int32_t>(random() % static_cast<uint32_t>(high - low + 1));

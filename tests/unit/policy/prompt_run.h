@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "server/cache/layer_lanes.h"
 #include "server/policy/compressor.h"
+#include "tests/support/backend_array.h"
 #include "tests/unit/policy/policy_specs.h"
 
 namespace pkv {
@@ -24,7 +26,13 @@ class PromptRun {
   // `planned` must outlive the run.
   PromptRun(Backend& backend, KvCache& cache, const Planned& planned, const CompressorOptions& options,
             KvDtype dtype = KvDtype::kF32)
-      : backend_(backend), cache_(cache), options_(options), sequence_(cache.open(dtype)) {
+      : backend_(backend), cache_(cache), options_(options) {
+    const std::vector<int32_t> limits(
+        static_cast<size_t>(options.geometry.layers) * static_cast<size_t>(options.geometry.kv_heads),
+        options.prompt_tokens);
+    auto sequence = cache.open({.dtype = dtype, .lane_entries = limits});
+    EXPECT_TRUE(sequence.ok()) << sequence.status();
+    sequence_ = *sequence;
     auto compressor = Compressor::create(backend, *planned.policy, planned.plan, options);
     auto scratch = CompressorScratch::create(backend, options.q_heads, options.geometry,
                                              options.prompt_tokens + 3);  // wider than the prompt, as the engine's is
@@ -42,9 +50,8 @@ class PromptRun {
     for (int32_t first = 0; first < options_.prompt_tokens; first += chunk) {
       const int32_t count = std::min(chunk, options_.prompt_tokens - first);
       write(layer, k.view().slice_rows(first, count), v.view().slice_rows(first, count), first);
-      std::vector<Lane> lanes;
-      std::vector<int32_t> page_ids;
-      compressor_->observe(q.view().slice_rows(first, count), view(layer, count, lanes, page_ids), first);
+      const LayerLanes lanes(cache_, {sequence_}, layer, count);
+      compressor_->observe(q.view().slice_rows(first, count), lanes.kv(), first);
     }
     const Compressor::Target target{sequence_, nullptr};
     auto outcome = compressor_->finish_layer(
@@ -70,17 +77,17 @@ class PromptRun {
 
   // The values of a lane's entries in slot order, first dimension only. f32 entries.
   std::vector<float> first_dimension(int32_t layer, int32_t kv_head, bool values) const {
-    std::vector<Lane> lanes;
-    std::vector<int32_t> page_ids;
-    const KvView kv = view(layer, 0, lanes, page_ids);
-    const Lane& lane = lanes[static_cast<size_t>(kv_head)];
-    const PageLayout layout = page_layout(kv, lane);
-    std::vector<float> result;
-    for (int32_t slot = 0; slot < lane.length; ++slot) {
-      const std::byte* page = kv.page(lane, slot / layout.slots());
-      const int32_t place = slot % layout.slots();
-      const int32_t offset = values ? layout.value_at(place, 0) : layout.key_at(place, 0);
-      result.push_back(*reinterpret_cast<const float*>(page + offset));
+    const CacheGeometry& geometry = cache_.geometry();
+    const PageLayout layout = geometry.layout(cache_.dtype(sequence_));
+    const std::span<const int32_t> pages = cache_.page_ids(sequence_, layer, kv_head);
+    const KvView kv = cache_.base_view();
+    std::vector<float> result(static_cast<size_t>(cache_.length(sequence_, layer, kv_head)));
+    for (size_t slot = 0; slot < result.size(); ++slot) {
+      const auto slots = static_cast<size_t>(layout.slots());
+      const auto place = static_cast<int32_t>(slot % slots);
+      std::byte* at = kv.pool + int64_t{pages[slot / slots]} * geometry.page_bytes +
+                      (values ? layout.value_at(place, 0) : layout.key_at(place, 0));
+      backend_.fetch({&result[slot], {at, DType::kF32, 1, 1, 1}});
     }
     return result;
   }
@@ -94,30 +101,21 @@ class PromptRun {
     return *std::move(tensor);
   }
 
-  KvView view(int32_t layer, int32_t rows, std::vector<Lane>& lanes, std::vector<int32_t>& page_ids) const {
-    cache_.view(sequence_, layer, rows, lanes, page_ids);
-    KvView result = cache_.base_view();
-    result.lanes = lanes.data();
-    result.lane_count = static_cast<int32_t>(lanes.size());
-    result.page_ids = page_ids.data();
-    return result;
-  }
-
   void write(int32_t layer, const TensorView& k, const TensorView& v, int32_t first) {
     const auto count = static_cast<int32_t>(k.rows);
     ASSERT_TRUE(cache_.append_slots(sequence_, layer, count).ok());
-    std::vector<Lane> lanes;
-    std::vector<int32_t> page_ids, positions;
+    std::vector<int32_t> positions;
     for (int32_t row = 0; row < count; ++row) positions.push_back(first + row);
-    const KvView kv = view(layer, count, lanes, page_ids);
-    const RowSpan span{.first_row = 0, .rows = count, .first_lane = 0};
-    backend_.write_kv(k, v, positions.data(), kv, {&span, 1}, options_.geometry.kv_heads);
+    const LayerLanes lanes(cache_, {sequence_}, layer, count);
+    const test::BackendArray<RowSpan> span(backend_, {{.first_row = 0, .rows = count, .first_lane = 0}});
+    backend_.write_kv(k, v, test::BackendArray<int32_t>(backend_, positions).data(), lanes.kv(), row_spans(span),
+                      options_.geometry.kv_heads);
   }
 
   Backend& backend_;
   KvCache& cache_;
   CompressorOptions options_;
-  SequenceId sequence_;
+  SequenceId sequence_ = nullptr;
   std::unique_ptr<Compressor> compressor_;
   std::unique_ptr<CompressorScratch> scratch_;
   std::vector<LayerOutcome> outcomes_;  // of the layers so far

@@ -5,8 +5,8 @@
 
 #include "gmock/gmock.h"
 #include "kernels/entry_score.h"
-#include "kernels/reference/reference_backend.h"
 #include "tests/support/backend_array.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/scored_layer.h"
 
@@ -50,7 +50,7 @@ class ScoreTest : public ::testing::Test {
   }
 
   std::mt19937 random_{23};
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 TEST_F(ScoreTest, EqualsTheGoldenScoresAndSelections) {

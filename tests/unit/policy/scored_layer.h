@@ -11,9 +11,10 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "server/cache/kv_cache.h"
+#include "server/cache/layer_lanes.h"
 #include "server/policy/observed_attention.h"
 #include "server/policy/policy.h"
+#include "tests/support/backend_array.h"
 
 namespace pkv {
 
@@ -55,7 +56,7 @@ struct Scored {
   std::vector<std::vector<float>> mass, scores, lane_state;
 };
 
-// The reference backend, or any other, with one layer's keys in lanes of f32 entries, behind a lane of someone else's.
+// The reference backend, or any other, with one layer's keys in lanes of f32 entries, behind those of someone else.
 class ScoredLayer {
  public:
   static constexpr int32_t kLayer = 3;
@@ -67,16 +68,20 @@ class ScoredLayer {
     auto cache = KvCache::create(backend, geometry, uint64_t{1} << 20);
     EXPECT_TRUE(cache.ok()) << cache.status();
     cache_ = *std::move(cache);
-    const SequenceId sequence = cache_->open(KvDtype::kF32);
-    EXPECT_TRUE(cache_->append_slots(sequence, 0, input.tokens).ok());
-    lanes_.push_back(Lane{});
-    cache_->view(sequence, 0, input.tokens, lanes_, page_ids_);
+    const std::vector<int32_t> limits(static_cast<size_t>(input.kv_heads), input.tokens);
+    for (SequenceId* opened : {&other_, &sequence_}) {
+      auto id = cache_->open({.dtype = KvDtype::kF32, .lane_entries = limits});
+      EXPECT_TRUE(id.ok()) << id.status();
+      *opened = *id;
+    }
+    EXPECT_TRUE(cache_->append_slots(sequence_, 0, input.tokens).ok());
     const Tensor k = matrix(input.tokens, input.kv_heads * input.head_dim);
     backend.upload(k.view(), input.k.data());
     std::vector<int32_t> positions(static_cast<size_t>(input.tokens));
     std::iota(positions.begin(), positions.end(), 0);
-    const RowSpan span{.first_row = 0, .rows = input.tokens, .first_lane = 1};
-    backend.write_kv(k.view(), k.view(), positions.data(), kv(), {&span, 1}, input.kv_heads);
+    const test::BackendArray<RowSpan> span(backend, {{.first_row = 0, .rows = input.tokens, .first_lane = 0}});
+    backend.write_kv(k.view(), k.view(), test::BackendArray<int32_t>(backend, positions).data(),
+                     LayerLanes(*cache_, {sequence_}, 0, input.tokens).kv(), row_spans(span), input.kv_heads);
   }
 
   Scored score(const CachePolicy& policy) {
@@ -101,9 +106,9 @@ class ScoredLayer {
                                .lane_state = state.view().slice_cols(0, state_floats)};
     const ObservedRows observed{.q = q.view(), .unseen = rows.empty() ? 0 : n - 1 - rows.front().position};
     const LayerView layer{.backend = &backend_,
-                          .kv = kv(),
+                          .kv = LayerLanes(*cache_, {other_, sequence_}, 0).kv(),
                           .layer = kLayer,
-                          .first_lane = 1,
+                          .first_lane = input_.kv_heads,
                           .tokens = n,
                           .observed = {&observed, 1},
                           .q_heads = input_.q_heads,
@@ -115,14 +120,6 @@ class ScoredLayer {
   }
 
  private:
-  KvView kv() {
-    KvView view = cache_->base_view();
-    view.lanes = const_cast<Lane*>(lanes_.data());
-    view.lane_count = static_cast<int32_t>(lanes_.size());
-    view.page_ids = page_ids_.data();
-    return view;
-  }
-
   Tensor matrix(size_t rows, int32_t cols) {
     auto tensor = backend_.allocate(static_cast<int64_t>(rows), cols, DType::kF32);
     EXPECT_TRUE(tensor.ok());
@@ -148,8 +145,7 @@ class ScoredLayer {
   Backend& backend_;
   const LayerInput& input_;
   std::unique_ptr<KvCache> cache_;
-  std::vector<Lane> lanes_;
-  std::vector<int32_t> page_ids_;
+  SequenceId other_ = nullptr, sequence_ = nullptr;
 };
 
 // The first `sinks` entries, the newest `window`, and the best of the others: score descending, then smaller position.

@@ -3,7 +3,7 @@
 #include <numeric>
 
 #include "gmock/gmock.h"
-#include "kernels/reference/reference_backend.h"
+#include "tests/support/tested_backend.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/scored_layer.h"
 
@@ -36,7 +36,7 @@ class SelectionTest : public ::testing::Test {
     return {kept, recall_of(scored.mass[0], kept)};
   }
 
-  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::unique_ptr<Backend> backend_ = test::make_tested_backend();
 };
 
 // The keys and the queries of both query heads side by side.
