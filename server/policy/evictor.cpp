@@ -237,7 +237,7 @@ LayerView Evictor::run_view(const KvView& kv, int32_t first_lane, const LaneRun&
 }
 
 // Entries into the order of their positions, as scores are made for; their slots are no promise to anybody.
-void Evictor::order_lanes(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
+void Evictor::order_lanes(const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
   const TensorView order = scratch.kept.view(), counts = scratch.counts.view();
   backend_.order_entries(scored_lanes(kv, first_lane, {.first_head = 0, .heads = heads}), order, counts);
@@ -258,7 +258,7 @@ TensorView Evictor::newest_queries(int32_t layer) {
 
 void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
   if (!due_[static_cast<size_t>(layer)]) return;
-  order_lanes(layer, kv, first_lane, scratch);
+  order_lanes(kv, first_lane, scratch);
   const TensorView queries = newest_queries(layer);
   for (LaneRun run = lane_run(layer, 0); run.heads > 0; run = lane_run(layer, run.first_head + run.heads)) {
     const LaneState& like = lane(layer, run.first_head);

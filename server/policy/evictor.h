@@ -98,7 +98,7 @@ class Evictor {
   // What a policy scores a run of lanes by; layer and length are the caller's.
   LayerView run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const ObservedRows& rows) const;
   TensorView query_heads(const TensorView& tensor, const LaneRun& run, int32_t width) const;
-  void order_lanes(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
+  void order_lanes(const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
   TensorView newest_queries(int32_t layer);
   void add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch);
 
