@@ -31,12 +31,19 @@ class FencedBackend : public ForwardingBackend {
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
-  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
   void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                  const RopeSpec& spec) override;
+  void write_turned(const TurnedRows& rows, const RopeSpec& spec) override;
+  void choose_slots(const EvictingStep& step) override;
+  void score_new_entries(const EvictingStep& step, const TensorView& k) override;
+  void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
+  void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
 
  protected:
   void run(std::string_view operation, absl::FunctionRef<void()> forward) override;
@@ -48,6 +55,8 @@ class FencedBackend : public ForwardingBackend {
   void require(const KvView& kv) const;
   void require(const RowSpans& spans) const;
   void require(const RopeSpec& spec) const;
+  void require(const EvictingStep& step) const;
+  void require(const ScoredLanes& lanes) const;
 
   std::shared_ptr<Yard> yard_;  // that of its tensors too
 };
