@@ -73,10 +73,12 @@ class SequenceLanesTest : public testing::Test {
         tiny_.backend->upload(scratch_->kept.view().slice_rows(head, 1).slice_cols(0, kept), positions.data());
       }
       if (lanes.evictor() == nullptr) continue;
+      tiny_.backend->fill(scratch_->scores.view(), 0.0f);
       lanes.evictor()->set_layer(layer, {.tokens = terms.prompt_tokens,
                                          .counts = counts,
                                          .kept = scratch_->kept.view(),
-                                         .scores = scratch_->scores.view()});
+                                         .scores = scratch_->scores.view(),
+                                         .scored = terms.prompt_tokens});
     }
   }
 
@@ -142,8 +144,9 @@ TEST_F(SequenceLanesTest, AStepWritesToTheSlotsThatWereMadeFree) {
   const CacheGeometry& geometry = cache_->geometry();
   auto buffer = StepBuffer::create(*cache_, {.rows = 1, .spans = 1, .layers = geometry.layers, .evicting = 1});
   ASSERT_TRUE(buffer.ok());
+  int32_t position = 19;
   for (const int32_t slot : {19, 4, 5, 6}) {  // the lanes grow by one; then the oldest but four sinks
-    ASSERT_TRUE(lanes->place_token(cache_->length(lanes->id(), 0, 0) + slot).ok());
+    ASSERT_TRUE(lanes->place_token(position++).ok());
     buffer->begin(Phase::kDecode, {.rows = 1, .spans = 1, .layers = geometry.layers, .evicting = 1}, 0);
     lanes->view_token(buffer->lanes(), buffer->layer_lanes());
     *buffer->evicting() = lanes->evictor()->evicting_row(0);
