@@ -130,6 +130,17 @@ void FencedBackend::require(const RopeSpec& spec) const {
   require(spec.inv_freq, static_cast<size_t>(spec.pairs) * sizeof(float));
 }
 
+void FencedBackend::require(const EvictingStep& step) const {
+  require(step.rows, static_cast<size_t>(step.count) * sizeof(EvictingRow));
+  require(step.lanes, static_cast<size_t>(step.layers) * static_cast<size_t>(step.lanes_per_layer) * sizeof(Lane));
+}
+
+void FencedBackend::require(const ScoredLanes& lanes) const {
+  require(lanes.lanes, static_cast<size_t>(lanes.count) * sizeof(Lane));
+  require(lanes.scores, 1);
+  require(lanes.positions, 1);
+}
+
 void FencedBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
   require(ids, static_cast<size_t>(out.rows) * sizeof(int32_t));
   ForwardingBackend::embed(table, ids, out);
@@ -193,6 +204,37 @@ void FencedBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lane
   require(kv);
   require(spec);
   ForwardingBackend::turn_keys(kv, first_lane, lanes, first_slot, delta, spec);
+}
+
+void FencedBackend::write_turned(const TurnedRows& rows, const RopeSpec& spec) {
+  require(rows.kv);
+  require(spec);
+  ForwardingBackend::write_turned(rows, spec);
+}
+
+void FencedBackend::choose_slots(const EvictingStep& step) {
+  require(step);
+  ForwardingBackend::choose_slots(step);
+}
+
+void FencedBackend::score_new_entries(const EvictingStep& step, const TensorView& k) {
+  require(step);
+  ForwardingBackend::score_new_entries(step, k);
+}
+
+void FencedBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) {
+  require(lanes);
+  ForwardingBackend::add_scores(lanes, added);
+}
+
+void FencedBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {
+  require(lanes);
+  ForwardingBackend::set_scores(lanes, scores, newest);
+}
+
+void FencedBackend::order_entries(const ScoredLanes& lanes, const TensorView& order) {
+  require(lanes);
+  ForwardingBackend::order_entries(lanes, order);
 }
 
 }  // namespace pkv::test

@@ -37,6 +37,12 @@ class FencedBackend : public ForwardingBackend {
                       const TensorView& cosines) override;
   void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                  const RopeSpec& spec) override;
+  void write_turned(const TurnedRows& rows, const RopeSpec& spec) override;
+  void choose_slots(const EvictingStep& step) override;
+  void score_new_entries(const EvictingStep& step, const TensorView& k) override;
+  void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
+  void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order) override;
 
  protected:
   void run(std::string_view operation, absl::FunctionRef<void()> forward) override;
@@ -48,6 +54,8 @@ class FencedBackend : public ForwardingBackend {
   void require(const KvView& kv) const;
   void require(const RowSpans& spans) const;
   void require(const RopeSpec& spec) const;
+  void require(const EvictingStep& step) const;
+  void require(const ScoredLanes& lanes) const;
 
   std::shared_ptr<Yard> yard_;  // that of its tensors too
 };
