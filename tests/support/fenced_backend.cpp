@@ -243,4 +243,9 @@ void FencedBackend::token_logprobs(const LogprobArgs& args) {
   ForwardingBackend::token_logprobs(args);
 }
 
+void FencedBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
+  require(lanes);
+  ForwardingBackend::order_entries(lanes, order, counts);
+}
+
 }  // namespace pkv::test
