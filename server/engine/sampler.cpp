@@ -77,9 +77,11 @@ void keep_min_p(Candidates& candidates, float min_p) {
   std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.mass < static_cast<double>(min_p); });
 }
 
+// In [0, 1), 53 random bits: std::uniform_real_distribution may differ between standard libraries.
+double uniform(std::mt19937_64& rng) { return static_cast<double>(rng() >> 11) * 0x1p-53; }
+
 TokenId draw(const Candidates& candidates, std::mt19937_64& rng) {
-  // 53 random bits: std::uniform_real_distribution may differ between standard libraries.
-  double left = static_cast<double>(rng() >> 11) * 0x1p-53 * total_mass(candidates);
+  double left = uniform(rng) * total_mass(candidates);
   for (const Candidate& candidate : candidates) {
     left -= candidate.mass;
     if (left < 0) return candidate.id;
@@ -127,6 +129,30 @@ bool truncates(const SamplingParams& params, int32_t vocabulary) {
   return params.top_k > 0 && params.top_k < vocabulary;
 }
 
+bool filters(const SamplingParams& params, int32_t vocabulary) {
+  return truncates(params, vocabulary) || params.top_p < 1 || params.min_p > 0;
+}
+
+// draw() of all tokens by id, with nothing kept but their masses.
+TokenId draw_of_row(std::span<const float> logits, float best, const SamplingParams& params, std::mt19937_64& rng) {
+  std::vector<double> masses;
+  masses.reserve(logits.size());
+  double total = 0;
+  for (const float logit : logits) {
+    masses.push_back(logit == kMinusInfinity ? 0 : candidate(logit, 0, best, params).mass);
+    total += masses.back();
+  }
+  double left = uniform(rng) * total;
+  size_t last = 0;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] == kMinusInfinity) continue;
+    last = id;
+    left -= masses[id];
+    if (left < 0) break;
+  }
+  return static_cast<TokenId>(last);
+}
+
 }  // namespace
 
 SampleNeed sample_need(const SamplingParams& params, int32_t vocabulary) {
@@ -136,7 +162,7 @@ SampleNeed sample_need(const SamplingParams& params, int32_t vocabulary) {
     // One more than are kept, so that it is known that others are left.
     return params.top_k < most ? SampleNeed{.ranked = params.top_k + 1} : SampleNeed{.may_need_row = true};
   }
-  if (params.top_p >= 1 && params.min_p <= 0) return {.may_need_row = true};
+  if (!filters(params, vocabulary)) return {.may_need_row = true};
   const float scale = params.top_p < 1 ? 1.0f / params.temperature : 0;
   if (!std::isfinite(scale)) return {.may_need_row = true};
   return {.ranked = most, .mass_scale = scale, .may_need_row = most < vocabulary};
@@ -166,6 +192,7 @@ TokenId choose_of_row(std::span<const float> logits, const SamplingParams& param
   const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
   const auto token = static_cast<TokenId>(best - logits.begin());
   if (params.temperature == 0 || !std::isfinite(*best)) return token;
+  if (!filters(params, static_cast<int32_t>(logits.size()))) return draw_of_row(logits, *best, params, rng);
   Candidates candidates;
   candidates.reserve(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
