@@ -72,7 +72,6 @@ void run(const Load& load) {
   const uint64_t lanes = uint64_t{1} * load.sequences * load.layers * load.kv_heads;
   const uint64_t pages = lanes * static_cast<uint64_t>(geometry.layout(KvDtype::kF16).pages_for(limit));
   const auto cache = must(KvCache::create(counting, geometry, pages * static_cast<uint64_t>(geometry.page_bytes)));
-  auto scratch = must(CompressorScratch::create(counting, shape.q_heads, geometry, 1));
 
   const PolicySpec spec{.kind = PolicyKind::kFull};
   const auto policy = must(make_policy(spec));
@@ -101,7 +100,7 @@ void run(const Load& load) {
   times.reserve(static_cast<size_t>(load.steps));
   const auto step = [&] {
     const auto start = std::chrono::steady_clock::now();
-    planner.plan(rows, 0, rows.size(), *scratch, [](size_t, const absl::Status&) { std::abort(); });
+    planner.plan(rows, 0, rows.size(), [](size_t, const absl::Status&) { std::abort(); });
     times.push_back(std::chrono::duration<double, std::micro>(std::chrono::steady_clock::now() - start).count());
     for (DecodeRow& row : rows) ++row.position;
   };

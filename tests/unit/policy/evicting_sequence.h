@@ -46,6 +46,7 @@ class EvictingSequence {
     EXPECT_TRUE(step.ok());
     step_.emplace(*std::move(step));
     sequence_ = *cache_->open({.dtype = KvDtype::kF32, .lane_entries = planned.plan.lane_limits});
+    for (int32_t layer = 0; layer < options.geometry.layers; ++layer) shares_.push_back(planned.plan.shares(layer));
   }
 
   Evictor& evictor() { return *evictor_; }
@@ -66,6 +67,7 @@ class EvictingSequence {
       const LaneStart& lane = lanes[static_cast<size_t>(head)];
       counts.push_back(static_cast<int32_t>(lane.positions.size()));
       ASSERT_TRUE(cache_->append_slots(sequence_, layer, head, counts.back()).ok());
+      if (shares_[static_cast<size_t>(layer)]) cache_->set_limit(sequence_, layer, head, counts.back());
       StepBuffer& buffer = cache_->between_steps();
       buffer.begin(Phase::kPrefill, {.spans = 1}, layer);
       buffer.spans()[0] = {.first_row = 0, .rows = counts.back(), .first_lane = head};
@@ -147,6 +149,7 @@ class EvictingSequence {
   std::unique_ptr<Evictor> evictor_;
   std::optional<StepBuffer> step_;
   SequenceId sequence_ = nullptr;
+  std::vector<bool> shares_;  // by layer: lanes that have what they got of a total
 };
 
 }  // namespace pkv
