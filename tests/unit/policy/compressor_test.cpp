@@ -302,7 +302,7 @@ class RowsPolicy : public CachePolicy {
     layer.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
     layer.backend->copy(buffers.scores, buffers.mass);
   }
-  DecodeScoring decode_scoring() const override { return DecodeScoring::kAtIntervals; }
+  DecodeRule decode_rule() const override { return {}; }
 
  private:
   std::vector<ObservationRow> rows_;

@@ -61,10 +61,11 @@ class EvictorTest : public testing::Test {
   Planned planned_total(PolicySpec spec, const Shape& shape, test::LaneShape lanes = test::LaneShape::kOwn) {
     spec.budget.scope = BudgetScope::kTotal;
     spec.budget.interval_tokens = shape.interval_tokens;
-    return planned(spec, {.geometry = shape.geometry,
-                          .q_heads = shape.q_heads,
-                          .prompt_tokens = shape.prompt_tokens,
-                          .max_tokens = shape.max_tokens},
+    return planned(spec,
+                   {.geometry = shape.geometry,
+                    .q_heads = shape.q_heads,
+                    .prompt_tokens = shape.prompt_tokens,
+                    .max_tokens = shape.max_tokens},
                    lanes);
   }
   static EvictorOptions options_of(const Shape& shape) {
@@ -105,7 +106,8 @@ class EvictorTest : public testing::Test {
     const std::vector<int32_t> most(first, first + shape.geometry.kv_heads);
     if (!plan.shares(layer)) return most;
     std::vector<int32_t> counts(heads, plan.smallest_lane);
-    int64_t left = plan.shared_budgets[static_cast<size_t>(layer)] - int64_t{plan.smallest_lane} * shape.geometry.kv_heads;
+    int64_t left =
+        plan.shared_budgets[static_cast<size_t>(layer)] - int64_t{plan.smallest_lane} * shape.geometry.kv_heads;
     while (left > 0) {
       const size_t head = random_() % heads;
       if (counts[head] == most[head]) continue;
