@@ -7,7 +7,7 @@
 namespace pkv {
 
 struct LayerOutcome {
-  int32_t budget_tokens = 0;  // largest lane budget of the layer
+  int32_t budget_tokens = 0;  // largest lane budget of the layer; where lanes share, what the largest got
   std::vector<int32_t> kept;  // [kv_heads] entries straight after prefill
   // Known when the whole prompt is done.
   std::vector<double> recall;                        // [kv_heads]; empty: nothing was observed

@@ -3,6 +3,7 @@
 #include "server/policy/compressor.h"
 
 #include <cmath>
+#include <algorithm>
 #include <numeric>
 #include <random>
 #include <set>
