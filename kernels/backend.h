@@ -1,6 +1,16 @@
 // The one interface between the server and the machine: coarse operations on views, in stream order. The caller
-// guarantees shapes; results are visible to the host after sync(). Implementations: reference (plain loops; the
-// oracle), cpu (SIMD, threads), cuda. There is no silent fallback from one to another.
+// guarantees shapes. Implementations: reference (plain loops; the oracle), cpu (SIMD, threads), cuda. There is no
+// silent fallback from one to another.
+//
+// Every pointer in an operation is backend memory: it came from this backend's allocate(), allocate_lazy() or
+// allocate_staged(). Counts go by value. The host reaches that memory through upload(), fill(), copy(), commit() and
+// fetch() alone, even where the two are the same memory. Lifetimes, once for all of them:
+//
+//   what upload() and commit() read   is read before they return: the host may change or free it at once
+//   what fetch() writes               is there when it returns, and with it everything that was asked for before it
+//   backend memory                    may be given back while operations that use it are still to come in stream order;
+//                                     whoever gets it next comes after them
+//   argument structs                  are read before the operation returns; memory they point to, in stream order
 //
 // Shapes: R rows of the step, D model width, Hq query heads, Hkv KV heads, d head size, G = Hq / Hkv, V vocabulary.
 // All activations are float32.
@@ -10,6 +20,7 @@
 // start and merges them in order.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -20,6 +31,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/entry_format.h"
+#include "kernels/entry_score.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
 #include "kernels/tensor.h"
@@ -61,9 +73,10 @@ enum class RopePairing : uint8_t { kAdjacent, kHalves };
 // inv_freq[i]. The angle is that product in float32, as models are trained with (the exact one differs by 2e-4 at
 // position 8000).
 struct RopeSpec {
-  std::span<const float> inv_freq;  // [rotary_dims / 2]; frequency scaling already applied
+  const float* inv_freq = nullptr;  // [pairs], frequency scaling already applied
+  int32_t pairs = 0;                // of dimensions that turn; those beyond 2 * pairs are left as they are
   RopePairing pairing = RopePairing::kAdjacent;
-  int32_t head_dim = 0;    // dimensions beyond 2 * inv_freq.size() are left as they are
+  int32_t head_dim = 0;
   float magnitude = 1.0f;  // multiplies cos and sin (1 except for some scaled models)
 };
 
@@ -72,22 +85,37 @@ struct AttendArgs {
   TensorView out;  // [R, Hq * d]
   TensorView lse;  // [R, Hq] natural-log-sum-exp of the scaled scores, or data == nullptr
   KvView kv;
-  std::span<const RowSpan> spans;  // disjoint, ascending rows
+  RowSpans spans;            // disjoint, ascending rows
+  int32_t skipped_rows = 0;  // the first rows of the spans that have none in q, out and lse: row r there is theirs at
+                             // r + skipped_rows
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;  // 1 / sqrt(d)
   Phase phase = Phase::kDecode;
+
+  // The span's first row that is not skipped; its number of rows where all are.
+  int32_t first_row(const RowSpan& span) const { return std::clamp(skipped_rows - span.first_row, 0, span.rows); }
 };
 
-// Observation rows: queries of one sequence against one layer's lanes, each row seeing its own number of slots.
+// Observation rows: queries of one sequence against one layer's lanes. Row r sees all of a lane's slots but the newest
+// max(0, unseen - r): with unseen == R - 1 the rows are those of the newest R slots, with 0 every row sees everything.
 struct ObserveArgs {
-  TensorView q;                      // [R, Hq * d], after RoPE
-  std::span<const int32_t> visible;  // [R] slots [0, visible[r]) are seen by row r
+  TensorView q;  // [R, Hq * d], after RoPE
   KvView kv;
   int32_t first_lane = 0;  // the sequence's lanes are [first_lane, first_lane + kv_heads)
+  int32_t unseen = 0;
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;
+
+  // Slots [0, visible) that a row sees of a lane of `length`.
+  int32_t visible(int32_t length, int32_t row) const { return std::max(0, length - std::max(0, unseen - row)); }
+};
+
+// A read of backend memory: view -> dense host rows.
+struct Fetch {
+  void* to = nullptr;
+  TensorView from;
 };
 
 enum class PoolKind : uint8_t { kNone, kMax, kAvg };     // Max pads with -inf, Avg with zeros that count
@@ -115,22 +143,33 @@ class Backend {
   virtual BackendTraits traits() const { return {}; }
   // UNIMPLEMENTED saying what it cannot compute. Asked when a model is loaded; the operations then rely on it.
   virtual absl::Status supports(const AttentionShape&) const { return absl::OkStatus(); }
+  // The first error of the machine. It stays: from then on operations do nothing, and what is read is zeros. OK for
+  // ever where no operation can fail.
+  virtual absl::Status status() const { return absl::OkStatus(); }
 
-  // ---- memory
+  // ---- memory (lifetimes: above)
   // Uninitialised [rows, cols]. RESOURCE_EXHAUSTED when the machine has no such memory.
   virtual absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) = 0;
   // `bytes` of zeros that cost no physical memory until they are touched; 4096-aligned.
   virtual absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) = 0;
+  // `bytes` that the host writes and operations read, at the same places as long as they live; 64-aligned, zeros.
+  // Operations may write to the device's side, and a later commit of those bytes overwrites that.
+  virtual absl::StatusOr<Staged> allocate_staged(size_t bytes) = 0;
+  // The host's bytes [offset, offset + bytes) become the device's.
+  virtual void commit(const Staged& staged, size_t offset, size_t bytes) = 0;
   virtual void upload(const TensorView& to, const void* from) = 0;      // dense host rows -> view
-  virtual void download(void* to, const TensorView& from) = 0;          // view -> dense host rows; includes a sync()
+  virtual void fill(const TensorView& to, float value) = 0;             // float32
   virtual void copy(const TensorView& to, const TensorView& from) = 0;  // equal shapes
+  // All reads with one wait.
+  virtual void fetch(std::span<const Fetch> reads) = 0;
+  void fetch(const Fetch& read) { fetch(std::span(&read, 1)); }
   virtual void sync() = 0;
   // `source` must stay valid as long as the weight (a memory-mapped file).
   virtual absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) = 0;
 
   // ---- dense operations
-  // out[r] = table[ids[r]], dequantised. out [R, D].
-  virtual void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) = 0;
+  // out[r] = table[ids[r]], dequantised. ids [R], out [R, D].
+  virtual void embed(const Weight& table, const int32_t* ids, const TensorView& out) = 0;
   // out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gain. x, out [R, D], gain [1, D]. (RMSNorm, arXiv 1910.07467, eq. 4)
   virtual void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) = 0;
   // out = x W^T (+ out when `accumulate`). x [R, W.cols], out [R, W.rows].
@@ -138,17 +177,19 @@ class Backend {
                       const TensorView& out) = 0;
   // x[r] += bias. x [R, N], bias [1, N].
   virtual void add_bias(const TensorView& x, const TensorView& bias) = 0;
-  // Rotates every head of x [R, heads * d] in place by its row's position.
-  virtual void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) = 0;
+  // Rotates every head of x [R, heads * d] in place by its row's position [R].
+  virtual void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) = 0;
   // gate = silu(gate) * up. [R, F]. (SwiGLU, arXiv 2002.05202, eq. 6)
   virtual void silu_mul(const TensorView& gate, const TensorView& up) = 0;
   // lse[r] = log(sum_v exp(logits[r, v])). logits [R, V], lse [R, 1].
   virtual void log_sum_exp(const TensorView& logits, const TensorView& lse) = 0;
 
   // ---- cache and attention
+  // page_ids[edits[i].at] = edits[i].page, i < count; the places are distinct.
+  virtual void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) = 0;
   // Writes the rows' keys and values (k, v [R, Hkv * d]) and positions [R] to the lanes' write slots.
-  virtual void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
-                        std::span<const RowSpan> spans, int32_t kv_heads) = 0;
+  virtual void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                        const RowSpans& spans, int32_t kv_heads) = 0;
   // Causal attention of each row over the slots it sees; optionally its log-sum-exp.
   virtual void attend(const AttendArgs& args) = 0;
 
@@ -163,6 +204,8 @@ class Backend {
   virtual void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) = 0;
   // Pools each row along columns: stride 1, odd kernel, same length. scores, out [lanes, n], not the same memory.
   virtual void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) = 0;
+  // scores[g, j] = score_entry(scoring, g, j, n, scores[g, j]). scores [Hkv, n].
+  virtual void score_entries(const EntryScoring& scoring, const TensorView& scores) = 0;
   // Per row the `count` best columns, score descending and then smaller column first, returned ascending in
   // kept[row, 0 .. count). scores [lanes, n] f32, kept [lanes, >= count] i32.
   virtual void select_top(const TensorView& scores, int32_t count, const TensorView& kept) = 0;
@@ -191,8 +234,9 @@ struct BackendOptions {
   std::string device = "cpu";  // cpu | reference
   bool exact = false;          // runtime.compute: float32 -- dequantised weights, every product in float32
   int32_t threads = 0;         // 0: one per available core
-  std::string
-      isa;  // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16); empty: all there is
+  // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16). Empty: of all there is, the paths
+  // that a measurement of some milliseconds finds faster.
+  std::string isa;
 };
 // INVALID_ARGUMENT for an unknown device or path, FAILED_PRECONDITION where this machine lacks it.
 absl::StatusOr<std::unique_ptr<Backend>> make_backend(const BackendOptions& options);

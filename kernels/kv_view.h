@@ -32,7 +32,7 @@ struct KvView {
   std::byte* pool = nullptr;          // [pages][page_bytes]
   int32_t* positions = nullptr;       // [pages][position_stride]: original position of each slot
   const int32_t* page_ids = nullptr;  // page tables of all lanes of the step
-  const Lane* lanes = nullptr;        // [sequences of the step][kv_heads], of one layer
+  Lane* lanes = nullptr;              // [sequences of the step][kv_heads], of one layer
   int32_t lane_count = 0;
   int32_t page_bytes = 0;
   int32_t position_stride = 0;  // slots of the densest entry format
@@ -46,12 +46,27 @@ struct KvView {
   }
 };
 
+// An entry of a page table that changes.
+struct PageEdit {
+  int32_t at = 0;    // index into KvView::page_ids
+  int32_t page = 0;  // from now on
+};
+
 // The rows of one sequence in a step: rows [first_row, first_row + rows) of the step's tensors belong to the lanes
 // [first_lane, first_lane + kv_heads) of the view.
 struct RowSpan {
   int32_t first_row = 0;
   int32_t rows = 0;
   int32_t first_lane = 0;
+};
+
+// The spans of a step.
+struct RowSpans {
+  const RowSpan* data = nullptr;
+  int32_t count = 0;
+
+  const RowSpan* begin() const { return data; }
+  const RowSpan* end() const { return data + count; }
 };
 
 }  // namespace pkv

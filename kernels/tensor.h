@@ -60,4 +60,28 @@ class Tensor {
   TensorView view_;
 };
 
+// Memory that the host writes and operations read (made by Backend::allocate_staged): the same bytes at two addresses,
+// which are one where backend memory is host memory. Backend::commit brings the host's bytes to the device. Freed when
+// the last owner goes.
+class Staged {
+ public:
+  Staged() = default;
+  Staged(std::shared_ptr<void> storage, std::byte* host, std::byte* device, size_t bytes)
+      : storage_(std::move(storage)), host_(host), device_(device), bytes_(bytes) {}
+  Staged(Staged&&) = default;
+  Staged& operator=(Staged&&) = default;
+  Staged(const Staged&) = delete;
+  Staged& operator=(const Staged&) = delete;
+
+  std::byte* host() const { return host_; }
+  std::byte* device() const { return device_; }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  std::shared_ptr<void> storage_;
+  std::byte* host_ = nullptr;
+  std::byte* device_ = nullptr;
+  size_t bytes_ = 0;
+};
+
 }  // namespace pkv

@@ -1,101 +1,43 @@
-// Memory, element by element operations and the wiring of the CPU backend.
+// Element by element operations and the wiring of the CPU backend.
 #include "kernels/cpu/cpu_backend.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstdlib>
-#include <cstring>
-#include <limits>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cpu/lanes/select.h"
+#include "kernels/cpu/parallel.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
 namespace {
 
-constexpr size_t kPage = 4096;
-// Element by element work below this many elements costs less than waking another thread.
-constexpr int64_t kSerialElements = 16384;
+// An exponential, or the decoding of a packed weight, against an element read and written.
+constexpr int64_t kHeavyElement = 4;
 
 const PackedView& packed(const Weight& weight) { return static_cast<const PackedWeight&>(weight).view(); }
 
-std::byte* row_bytes(const TensorView& view, int64_t row) {
-  return static_cast<std::byte*>(view.data) + row * view.row_stride * static_cast<int64_t>(dtype_bytes(view.dtype));
+// Measured once, so that all backends of a process compute alike.
+const CpuPaths& measured_paths() {
+  static const CpuPaths kPaths = faster_paths(detect_isa(), measure_paths(detect_isa()));
+  return kPaths;
 }
 
 }  // namespace
 
-CpuBackend::CpuBackend(const IsaFeatures& features, bool exact, int32_t threads)
-    : features_(features),
+CpuBackend::CpuBackend(CpuPaths paths, bool exact, int32_t threads)
+    : paths_(std::move(paths)),
       exact_(exact),
       pool_(threads),
-      elementwise_(select_elementwise_kernels(features)),
-      linear_(select_linear_kernels(features), exact, pool_),
-      attention_(features, exact, pool_) {}
+      elementwise_(select_elementwise_kernels(paths_.features)),
+      linear_(select_linear_kernels(paths_), exact, pool_),
+      attention_(paths_.prompt_attention, exact, pool_) {}
 
 std::string CpuBackend::description() const {
-  return absl::StrCat("cpu (", describe_isa(features_), "; ", pool_.threads(),
-                      pool_.threads() == 1 ? " thread" : " threads", exact_ ? "; float32 products" : "", ")");
-}
-
-void CpuBackend::for_rows(int64_t rows, int64_t elements_per_row, absl::FunctionRef<void(int64_t row)> body) {
-  if (rows * elements_per_row < kSerialElements) {
-    for (int64_t row = 0; row < rows; ++row) body(row);
-    return;
-  }
-  const int64_t per_task = std::max<int64_t>(1, rows / (4 * pool_.threads()));
-  pool_.parallel_for((rows + per_task - 1) / per_task, [&](int64_t task, int32_t) {
-    const int64_t end = std::min(rows, (task + 1) * per_task);
-    for (int64_t row = task * per_task; row < end; ++row) body(row);
-  });
-}
-
-// ---- memory
-
-absl::StatusOr<Tensor> CpuBackend::allocate(int64_t rows, int64_t cols, DType dtype) {
-  PKV_CHECK(rows >= 0 && cols >= 0, "extents of a tensor");
-  const auto out_of_memory = [&] {
-    return absl::ResourceExhaustedError(absl::StrCat("no memory for a tensor of ", rows, " x ", cols));
-  };
-  if (cols > 0 && rows > std::numeric_limits<int64_t>::max() / 8 / cols) return out_of_memory();
-  const size_t bytes = static_cast<size_t>(rows) * static_cast<size_t>(cols) * dtype_bytes(dtype);
-  const size_t alignment = bytes >= kPage ? kPage : 64;
-  void* memory = std::aligned_alloc(alignment, std::max(alignment, (bytes + alignment - 1) / alignment * alignment));
-  if (memory == nullptr) return out_of_memory();
-  return Tensor(std::shared_ptr<void>(memory, [](void* address) { std::free(address); }),
-                {memory, dtype, rows, cols, cols});
-}
-
-absl::StatusOr<std::shared_ptr<std::byte>> CpuBackend::allocate_lazy(size_t bytes) {
-  const size_t size = std::max(bytes, kPage);
-  void* memory = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {
-    return absl::ResourceExhaustedError(absl::StrCat("no address space for ", bytes, " bytes"));
-  }
-  return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory),
-                                    [size](std::byte* address) { munmap(address, size); });
-}
-
-void CpuBackend::upload(const TensorView& to, const void* from) {
-  const size_t bytes = static_cast<size_t>(to.cols) * dtype_bytes(to.dtype);
-  const auto* source = static_cast<const std::byte*>(from);
-  for (int64_t row = 0; row < to.rows; ++row) std::memcpy(row_bytes(to, row), source + row * bytes, bytes);
-}
-
-void CpuBackend::download(void* to, const TensorView& from) {
-  const size_t bytes = static_cast<size_t>(from.cols) * dtype_bytes(from.dtype);
-  auto* target = static_cast<std::byte*>(to);
-  for (int64_t row = 0; row < from.rows; ++row) std::memcpy(target + row * bytes, row_bytes(from, row), bytes);
-}
-
-void CpuBackend::copy(const TensorView& to, const TensorView& from) {
-  PKV_CHECK(to.rows == from.rows && to.cols == from.cols && to.dtype == from.dtype, "shapes of a copy");
-  const size_t bytes = static_cast<size_t>(from.cols) * dtype_bytes(from.dtype);
-  for (int64_t row = 0; row < from.rows; ++row) std::memcpy(row_bytes(to, row), row_bytes(from, row), bytes);
+  return absl::StrCat("cpu (", describe_isa(paths_.features), "; ", pool_.threads(),
+                      pool_.threads() == 1 ? " thread" : " threads", exact_ ? "; float32 products" : "",
+                      paths_.measured.empty() ? "" : "; measured: ", paths_.measured, ")");
 }
 
 absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightSource& source) {
@@ -105,16 +47,16 @@ absl::StatusOr<std::unique_ptr<Weight>> CpuBackend::prepare_weight(const WeightS
 
 // ---- dense operations
 
-void CpuBackend::embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) {
-  for_rows(static_cast<int64_t>(ids.size()), 4 * out.cols, [&](int64_t row) {
+void CpuBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
+  parallel_for(pool_, out.rows, kHeavyElement * out.cols, [&](int64_t row) {
     PKV_CHECK(ids[row] >= 0 && ids[row] < table.rows(), "token id");
     unpack_row(packed(table), ids[row], out.f32_row(row));
   });
 }
 
 void CpuBackend::rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) {
-  for_rows(x.rows, x.cols,
-           [&](int64_t row) { elementwise_.rms_norm(x.f32_row(row), gain.f32(), eps, x.cols, out.f32_row(row)); });
+  parallel_for(pool_, x.rows, x.cols,
+               [&](int64_t row) { elementwise_.rms_norm(x.f32_row(row), gain.f32(), eps, x.cols, out.f32_row(row)); });
 }
 
 void CpuBackend::linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase,
@@ -123,34 +65,32 @@ void CpuBackend::linear(const TensorView& x, const Weight& weight, bool accumula
 }
 
 void CpuBackend::add_bias(const TensorView& x, const TensorView& bias) {
-  for_rows(x.rows, x.cols, [&](int64_t row) { elementwise_.add(x.f32_row(row), bias.f32(), x.cols); });
+  parallel_for(pool_, x.rows, x.cols, [&](int64_t row) { elementwise_.add(x.f32_row(row), bias.f32(), x.cols); });
 }
 
-void CpuBackend::rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) {
-  PKV_CHECK(static_cast<int64_t>(positions.size()) == x.rows, "a position per row");
-  rope_table_.prepare(positions, spec, pool_);
+void CpuBackend::rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) {
+  rope_table_.prepare({positions, static_cast<size_t>(x.rows)}, spec, pool_);
   const auto rotate = spec.pairing == RopePairing::kAdjacent ? elementwise_.rope_adjacent : elementwise_.rope_halves;
-  const auto pairs = static_cast<int32_t>(spec.inv_freq.size());
   const auto heads = static_cast<int32_t>(x.cols / spec.head_dim);
-  for_rows(x.rows, x.cols, [&](int64_t row) {
-    rotate(x.f32_row(row), rope_table_.cosines(row), rope_table_.sines(row), pairs, heads, spec.head_dim);
+  parallel_for(pool_, x.rows, x.cols, [&](int64_t row) {
+    rotate(x.f32_row(row), rope_table_.cosines(row), rope_table_.sines(row), spec.pairs, heads, spec.head_dim);
   });
 }
 
 void CpuBackend::silu_mul(const TensorView& gate, const TensorView& up) {
-  for_rows(gate.rows, 4 * gate.cols,
-           [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
+  parallel_for(pool_, gate.rows, kHeavyElement * gate.cols,
+               [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
 }
 
 void CpuBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  for_rows(logits.rows, 4 * logits.cols,
-           [&](int64_t row) { *lse.f32_row(row) = elementwise_.log_sum_exp(logits.f32_row(row), logits.cols); });
+  parallel_for(pool_, logits.rows, kHeavyElement * logits.cols,
+               [&](int64_t row) { *lse.f32_row(row) = elementwise_.log_sum_exp(logits.f32_row(row), logits.cols); });
 }
 
 // ---- cache, attention, observation, selection
 
-void CpuBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
-                          const KvView& kv, std::span<const RowSpan> spans, int32_t kv_heads) {
+void CpuBackend::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                          const RowSpans& spans, int32_t kv_heads) {
   attention_.write_kv(k, v, positions, kv, spans, kv_heads);
 }
 
@@ -169,6 +109,10 @@ void CpuBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, const
 
 void CpuBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {
   cpu_pool_scores(scores, kind, kernel, out, pool_);
+}
+
+void CpuBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  cpu_score_entries(scoring, scores, pool_);
 }
 
 void CpuBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
@@ -198,7 +142,9 @@ absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& 
     return absl::InvalidArgumentError(absl::StrCat("threads must be between 0 and 1024, not ", options.threads));
   }
   PKV_ASSIGN_OR_RETURN(const IsaFeatures features, cap_isa(detect_isa(), options.isa));
-  return std::make_unique<CpuBackend>(features, options.exact,
+  // Who names a path gets it, and the exact mode multiplies float32 on all of them.
+  CpuPaths paths = options.isa.empty() && !options.exact ? measured_paths() : highest_paths(features);
+  return std::make_unique<CpuBackend>(std::move(paths), options.exact,
                                       options.threads == 0 ? available_cores() : options.threads);
 }
 

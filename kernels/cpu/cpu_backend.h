@@ -2,49 +2,41 @@
 #pragma once
 
 #include <memory>
-#include <span>
 #include <string>
 #include <string_view>
 
-#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
-#include "kernels/backend.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/elementwise/rope_table.h"
-#include "kernels/cpu/isa.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/linear/linear.h"
 #include "kernels/cpu/linear/packed_weight.h"
+#include "kernels/cpu/path_choice.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/host_backend.h"
 
 namespace pkv {
 
-class CpuBackend final : public Backend {
+class CpuBackend final : public HostBackend {
  public:
-  CpuBackend(const IsaFeatures& features, bool exact, int32_t threads);
+  CpuBackend(CpuPaths paths, bool exact, int32_t threads);
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override;
   absl::Status supports(const AttentionShape& shape) const override { return CpuAttention::supports(shape); }
 
-  absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
-  absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;
-  void upload(const TensorView& to, const void* from) override;
-  void download(void* to, const TensorView& from) override;
-  void copy(const TensorView& to, const TensorView& from) override;
-  void sync() override {}
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
 
-  void embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) override;
+  void embed(const Weight& table, const int32_t* ids, const TensorView& out) override;
   void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
   void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
   void add_bias(const TensorView& x, const TensorView& bias) override;
-  void rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) override;
+  void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
   void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
-  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
-                std::span<const RowSpan> spans, int32_t kv_heads) override;
+  void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                const RowSpans& spans, int32_t kv_heads) override;
   void attend(const AttendArgs& args) override;
 
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
@@ -52,6 +44,7 @@ class CpuBackend final : public Backend {
                    const TensorView& squares) override;
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
   void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
   void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
@@ -61,10 +54,7 @@ class CpuBackend final : public Backend {
                  const RopeSpec& spec) override;
 
  private:
-  // Runs body(row) for all rows; in parallel where rows x elements_per_row are worth it.
-  void for_rows(int64_t rows, int64_t elements_per_row, absl::FunctionRef<void(int64_t row)> body);
-
-  IsaFeatures features_;
+  CpuPaths paths_;
   bool exact_;
   ThreadPool pool_;
   ElementwiseKernels elementwise_;

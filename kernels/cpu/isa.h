@@ -2,15 +2,13 @@
 // other.
 #pragma once
 
-#include <cstdint>
 #include <string>
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "kernels/cpu/isa_path.h"
 
 namespace pkv {
-
-enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
 
 // Each includes what the CPU and the operating system support; avx512 implies avx2, vnni and bf16 imply avx512.
 struct IsaFeatures {

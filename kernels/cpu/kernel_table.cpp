@@ -1,36 +1,32 @@
-// Chooses, part by part, the best kernels among what the features allow.
+// Puts together, part by part, the kernels of the paths that were chosen.
 #include "kernels/cpu/kernel_table.h"
 
-#include "kernels/cpu/isa.h"
+#include "kernels/cpu/path_choice.h"
 
 namespace pkv {
 
-LinearKernels select_linear_kernels(const IsaFeatures& features) {
+LinearKernels select_linear_kernels(const CpuPaths& paths) {
   LinearKernels kernels = kLinearScalar;
 #if defined(__x86_64__)
-  const auto prefer = [&kernels](const LinearKernels& better) {
-    if (better.f32.multiply != nullptr) kernels.f32 = better.f32;
-    if (better.bf16.multiply != nullptr) kernels.bf16 = better.bf16;
-    if (better.int8.multiply != nullptr) kernels.int8 = better.int8;
-  };
-  if (features.avx2) prefer(kLinearAvx2);
-  if (features.avx512) prefer(kLinearAvx512);
-  if (features.vnni) prefer(kLinearAvx512Vnni);
-  if (features.bf16) prefer(kLinearAvx512Bf16);
+  if (paths.features.avx2) kernels.f32 = kLinearAvx2.f32;
+  if (paths.features.avx512) kernels.f32 = kLinearAvx512.f32;
+  if (paths.prompt_products.bf16) kernels.bf16 = kLinearAvx512Bf16.bf16;
+  if (paths.decode_products.avx2) kernels.int8 = kLinearAvx2.int8;
+  if (paths.decode_products.vnni) kernels.int8 = kLinearAvx512Vnni.int8;
 #else
-  static_cast<void>(features);
+  static_cast<void>(paths);
 #endif
   return kernels;
 }
 
 ElementwiseKernels select_elementwise_kernels(const IsaFeatures& features) {
 #if defined(__x86_64__)
-  if (features.avx512) return kElementwiseAvx512;
-  if (features.avx2) return kElementwiseAvx2;
+  if (features.avx512) return PathTable<ElementwiseKernels, Isa::kAvx512>::kernels;
+  if (features.avx2) return PathTable<ElementwiseKernels, Isa::kAvx2>::kernels;
 #else
   static_cast<void>(features);
 #endif
-  return kElementwiseScalar;
+  return PathTable<ElementwiseKernels, Isa::kScalar>::kernels;
 }
 
 }  // namespace pkv

@@ -4,8 +4,11 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/isa_path.h"
+
 namespace pkv {
 
+struct CpuPaths;
 struct IsaFeatures;
 
 // Outputs per panel of a packed weight matrix; the last panel is padded with zeros.
@@ -115,11 +118,14 @@ extern const LinearKernels kLinearAvx2;
 extern const LinearKernels kLinearAvx512;
 extern const LinearKernels kLinearAvx512Vnni;
 extern const LinearKernels kLinearAvx512Bf16;
-extern const ElementwiseKernels kElementwiseScalar;
-extern const ElementwiseKernels kElementwiseAvx2;
-extern const ElementwiseKernels kElementwiseAvx512;
+template <>
+const ElementwiseKernels PathTable<ElementwiseKernels, Isa::kScalar>::kernels;
+template <>
+const ElementwiseKernels PathTable<ElementwiseKernels, Isa::kAvx2>::kernels;
+template <>
+const ElementwiseKernels PathTable<ElementwiseKernels, Isa::kAvx512>::kernels;
 
-LinearKernels select_linear_kernels(const IsaFeatures& features);
+LinearKernels select_linear_kernels(const CpuPaths& paths);
 ElementwiseKernels select_elementwise_kernels(const IsaFeatures& features);
 
 }  // namespace pkv

@@ -29,6 +29,7 @@ void cpu_pause() {
 
 constexpr int kTaskBits = 20;
 constexpr uint64_t kTaskMask = (uint64_t{1} << kTaskBits) - 1;
+static_assert(ThreadPool::kMaxTasks == kTaskMask);
 
 uint64_t make_ticket(uint32_t generation, int64_t tasks) {
   return (static_cast<uint64_t>(generation) << (2 * kTaskBits)) | (static_cast<uint64_t>(tasks) << kTaskBits);
@@ -78,8 +79,8 @@ ThreadPool::~ThreadPool() {
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::parallel_for(int64_t tasks, Body body) {
-  PKV_CHECK(tasks <= static_cast<int64_t>(kTaskMask), "too many tasks for one region");
+void ThreadPool::run(int64_t tasks, Body body) {
+  PKV_CHECK(tasks <= kMaxTasks, "too many tasks for one region");
   if (tasks <= 1 || workers_.empty()) {
     for (int64_t task = 0; task < tasks; ++task) body(task, 0);
     return;

@@ -19,6 +19,7 @@ int32_t available_cores();
 class ThreadPool {
  public:
   using Body = absl::FunctionRef<void(int64_t task, int32_t thread)>;
+  static constexpr int64_t kMaxTasks = (int64_t{1} << 20) - 1;  // of one region
 
   // `threads` counts the caller: threads - 1 workers are started.
   explicit ThreadPool(int32_t threads);
@@ -30,8 +31,8 @@ class ThreadPool {
 
   // Calls body(task, thread) once for every task in [0, tasks), 0 <= thread < threads(), and returns when all are done.
   // Tasks are handed out in ascending order to whichever thread is free. One caller at a time; bodies must not call it
-  // again.
-  void parallel_for(int64_t tasks, Body body);
+  // again. Operations go through parallel_for (parallel.h), which decides how much work a task is.
+  void run(int64_t tasks, Body body);
 
  private:
   void work(int32_t thread);

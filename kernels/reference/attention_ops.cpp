@@ -50,16 +50,15 @@ void attend_row(const std::vector<double>& scores, double lse, const UnpackedLan
 
 }  // namespace
 
-void ReferenceBackend::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
-                                const KvView& kv, std::span<const RowSpan> spans, int32_t kv_heads) {
+void ReferenceBackend::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                                const RowSpans& spans, int32_t kv_heads) {
   for (const RowSpan& span : spans) {
     for (int32_t g = 0; g < kv_heads; ++g) {
       const Lane& lane = kv.lanes[span.first_lane + g];
       for (int32_t i = 0; i < span.rows; ++i) {
         const int64_t row = span.first_row + i;
         const int64_t column = static_cast<int64_t>(g) * kv.head_dim;
-        write_slot(kv, lane, lane.write_slot + i, k.f32_row(row) + column, v.f32_row(row) + column,
-                   positions[static_cast<size_t>(row)]);
+        write_slot(kv, lane, lane.write_slot + i, k.f32_row(row) + column, v.f32_row(row) + column, positions[row]);
       }
     }
   }
@@ -69,12 +68,13 @@ void ReferenceBackend::attend(const AttendArgs& args) {
   const int32_t group = args.q_heads / args.kv_heads;
   std::vector<double> scores;
   for (const RowSpan& span : args.spans) {
-    if (span.rows == 0) continue;
+    const int32_t first = args.first_row(span);
+    if (first == span.rows) continue;
     for (int32_t g = 0; g < args.kv_heads; ++g) {
       const Lane& lane = args.kv.lanes[span.first_lane + g];
       const UnpackedLane dense(args.kv, lane, lane.visible + span.rows - 1);
-      for (int32_t i = 0; i < span.rows; ++i) {
-        const int64_t row = span.first_row + i;
+      for (int32_t i = first; i < span.rows; ++i) {
+        const int64_t row = span.first_row + i - args.skipped_rows;
         scores.resize(static_cast<size_t>(lane.visible + i));
         for (int32_t h = g * group; h < (g + 1) * group; ++h) {
           const int64_t column = static_cast<int64_t>(h) * args.kv.head_dim;
@@ -93,13 +93,12 @@ namespace {
 template <typename Visit>
 void for_each_observation(const ObserveArgs& args, Visit visit) {
   const int32_t group = args.q_heads / args.kv_heads;
-  int32_t most_visible = 0;
-  for (int32_t count : args.visible) most_visible = std::max(most_visible, count);
   std::vector<double> scores;
   for (int32_t g = 0; g < args.kv_heads; ++g) {
-    const UnpackedLane dense(args.kv, args.kv.lanes[args.first_lane + g], most_visible);
+    const Lane& lane = args.kv.lanes[args.first_lane + g];
+    const UnpackedLane dense(args.kv, lane, lane.length);
     for (int64_t row = 0; row < args.q.rows; ++row) {
-      scores.resize(static_cast<size_t>(args.visible[static_cast<size_t>(row)]));
+      scores.resize(static_cast<size_t>(args.visible(lane.length, static_cast<int32_t>(row))));
       for (int32_t h = g * group; h < (g + 1) * group; ++h) {
         const float* query = args.q.f32_row(row) + static_cast<int64_t>(h) * args.kv.head_dim;
         const double lse = score_row(query, dense, args.scale, scores);

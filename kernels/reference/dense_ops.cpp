@@ -20,12 +20,12 @@ double reference_dot(const float* a, const float* b, int64_t count) {
   return sum;
 }
 
-void ReferenceBackend::embed(const Weight& table, std::span<const int32_t> ids, const TensorView& out) {
+void ReferenceBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
   const auto& weight = static_cast<const ReferenceWeight&>(table);
-  for (size_t r = 0; r < ids.size(); ++r) {
+  for (int64_t r = 0; r < out.rows; ++r) {
     PKV_CHECK(ids[r] >= 0 && ids[r] < table.rows(), "token id outside the embedding table");
     const float* row = weight.row(ids[r]);
-    float* to = out.f32_row(static_cast<int64_t>(r));
+    float* to = out.f32_row(r);
     for (int64_t c = 0; c < table.cols(); ++c) to[c] = row[c];
   }
 }
@@ -61,8 +61,8 @@ void ReferenceBackend::add_bias(const TensorView& x, const TensorView& bias) {
   }
 }
 
-void ReferenceBackend::rope(const TensorView& x, std::span<const int32_t> positions, const RopeSpec& spec) {
-  const auto pairs = static_cast<int64_t>(spec.inv_freq.size());
+void ReferenceBackend::rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) {
+  const int64_t pairs = spec.pairs;
   PKV_CHECK(spec.head_dim > 0 && 2 * pairs <= spec.head_dim && x.cols % spec.head_dim == 0, "shapes of rope");
   // The second element of a pair: next to the first, or half of the rotated dimensions away.
   const bool adjacent = spec.pairing == RopePairing::kAdjacent;
@@ -71,7 +71,7 @@ void ReferenceBackend::rope(const TensorView& x, std::span<const int32_t> positi
     for (int64_t i = 0; i < pairs; ++i) {
       // The angle is a float32 product, as in every implementation models are trained and published with: at position
       // 8000 the exact product differs from it by up to 2e-4.
-      const float angle = static_cast<float>(positions[static_cast<size_t>(r)]) * spec.inv_freq[static_cast<size_t>(i)];
+      const float angle = static_cast<float>(positions[r]) * spec.inv_freq[i];
       const double cosine = std::cos(static_cast<double>(angle)) * static_cast<double>(spec.magnitude);
       const double sine = std::sin(static_cast<double>(angle)) * static_cast<double>(spec.magnitude);
       for (int64_t head = 0; head < x.cols; head += spec.head_dim) {

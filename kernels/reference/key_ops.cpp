@@ -109,7 +109,7 @@ void ReferenceBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t l
     UnpackedLane unpacked(kv, lane, lane.length);
     for (int32_t slot = first_slot; slot < lane.length; ++slot) {
       float* key = unpacked.keys.data() + static_cast<int64_t>(slot) * kv.head_dim;
-      rope({key, DType::kF32, 1, kv.head_dim, kv.head_dim}, std::span(&delta, 1), turn);
+      rope({key, DType::kF32, 1, kv.head_dim, kv.head_dim}, &delta, turn);
       std::byte* page = kv.page(lane, slot / layout.slots());
       for (int32_t i = 0; i < kv.head_dim; ++i) {
         store_element(page + layout.key_at(slot % layout.slots(), i), layout.format().key.element, key[i]);

@@ -1,4 +1,4 @@
-// The reference backend's selection of slots: group reduction, pooling and top-k.
+// The reference backend's scores of entries and selection of slots: group reduction, pooling and top-k.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -41,6 +41,14 @@ void ReferenceBackend::pool_scores(const TensorView& scores, PoolKind kind, int3
       }
       out.f32_row(r)[j] = kind == PoolKind::kAvg ? static_cast<float>(sum / kernel) : highest;
     }
+  }
+}
+
+void ReferenceBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  const auto columns = static_cast<int32_t>(scores.cols);
+  for (int32_t g = 0; g < static_cast<int32_t>(scores.rows); ++g) {
+    float* row = scores.f32_row(g);
+    for (int32_t j = 0; j < columns; ++j) row[j] = score_entry(scoring, g, j, columns, row[j]);
   }
 }
 

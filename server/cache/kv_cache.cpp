@@ -207,7 +207,7 @@ std::vector<int32_t> KvCache::positions(SequenceId sequence, int32_t layer, int3
     const int32_t first = static_cast<int32_t>(page) * slots;
     const int32_t count = std::min(slots, source.length - first);
     int32_t* from = reinterpret_cast<int32_t*>(positions_.get()) + source.pages[page] * stride;
-    backend_.download(result.data() + first, {from, DType::kI32, 1, count, count});
+    backend_.fetch({result.data() + first, {from, DType::kI32, 1, count, count}});
   }
   return result;
 }

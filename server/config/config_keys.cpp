@@ -64,7 +64,9 @@ const std::array kKeys = std::to_array<ConfigKey>({
      TextKey{"auto, float32", one_of<kAuto, kFloat32>, [](Config& c) -> std::string& { return c.runtime.compute; }}},
     {"runtime.threads", "Threads that compute. 0: one per available core.",
      IntegerKey{0, 1024, [](Config& c) -> int32_t& { return c.runtime.threads; }}},
-    {"runtime.isa", "Highest instruction-set path of the cpu device. auto: all that the machine has.",
+    {"runtime.isa",
+     "Highest instruction-set path of the cpu device. auto: all that the machine has, and of several that serve the "
+     "same, the one that a measurement of some milliseconds at start finds faster (logged as the device).",
      TextKey{"auto, scalar, avx2, avx512, avx512_vnni, avx512_bf16",
              one_of<kAuto, kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16>,
              [](Config& c) -> std::string& { return c.runtime.isa; }}},

@@ -14,7 +14,7 @@ absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows
   return step;
 }
 
-void DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure) {
+absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure) {
   const auto most = static_cast<size_t>(x_.view().rows);
   for (size_t first = 0; first < rows.size(); first += most) {
     const size_t end = std::min(rows.size(), first + most);
@@ -29,14 +29,15 @@ void DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on_logits,
       placed_.push_back(i);
       angles_.push_back(*angle);
     }
-    if (!placed_.empty()) run_placed(rows, on_logits);
+    if (!placed_.empty()) PKV_RETURN_IF_ERROR(run_placed(rows, on_logits));
   }
+  return absl::OkStatus();
 }
 
-void DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits) {
+absl::Status DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits) {
   plan(rows);
   const TensorView x = x_.rows(plan_.rows());
-  shared_.model.embed(plan_.token_ids, x);
+  shared_.model.embed(plan_.token_ids.data(), x);
   for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
     shared_.model.run_layer(plan_, layer, x, shared_.scratch, plan_.rows());
     observe(rows, layer);
@@ -49,8 +50,10 @@ void DecodeStep::run_placed(std::span<const DecodeRow> rows, const OnLogits& on_
     const auto begin = placed_.begin() + first;
     const bool with_lse = std::any_of(begin, begin + count, [&](size_t i) { return rows[i].log_sum_exp; });
     head.compute(x.slice_rows(first, count), Phase::kDecode, with_lse);
+    PKV_RETURN_IF_ERROR(shared_.model.backend().status());
     for (int64_t i = 0; i < count; ++i) on_logits(begin[i], head.logits(i), head.log_sum_exp(i));
   }
+  return absl::OkStatus();
 }
 
 void DecodeStep::plan(std::span<const DecodeRow> rows) {

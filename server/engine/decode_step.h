@@ -40,11 +40,12 @@ class DecodeStep {
   // log-sum-exp where asked for), or why there are none.
   using OnLogits = std::function<void(size_t row, std::span<float> logits, float log_sum_exp)>;
   using OnFailure = std::function<void(size_t row, const absl::Status& status)>;
-  void run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure);
+  // An error is the backend's status(); on_logits is not called with what a failed one gives.
+  absl::Status run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure);
 
  private:
   explicit DecodeStep(const Shared& shared) : shared_(shared) {}
-  void run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits);
+  absl::Status run_placed(std::span<const DecodeRow> rows, const OnLogits& on_logits);
   void plan(std::span<const DecodeRow> rows);
   void observe(std::span<const DecodeRow> rows, int32_t layer);
 

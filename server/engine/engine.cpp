@@ -123,6 +123,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const Model& model, const
   const EngineOptions resolved = resolve(options, model.backend().traits());
   PKV_RETURN_IF_ERROR(check_options(resolved));
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<Stepper> stepper, Stepper::create(model, resolved));
+  PKV_RETURN_IF_ERROR(model.backend().status());
   return std::make_unique<EngineImpl>(model, resolved, std::move(stepper));
 }
 

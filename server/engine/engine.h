@@ -21,7 +21,8 @@ enum class EngineState : uint8_t { kServing, kDraining, kFailed, kStopped };
 class Engine {
  public:
   // `model` must outlive the engine, and its backend serves this engine alone: a backend has one caller at a time.
-  // INVALID_ARGUMENT where an option is out of range, RESOURCE_EXHAUSTED where pool or scratch cannot be had.
+  // INVALID_ARGUMENT where an option is out of range, RESOURCE_EXHAUSTED where pool or scratch cannot be had, the
+  // backend's status() where it has failed already.
   static absl::StatusOr<std::unique_ptr<Engine>> create(const Model& model, const EngineOptions& options);
   virtual ~Engine() = default;
 
@@ -51,8 +52,9 @@ class Engine {
   // and its destructor would too.
   virtual bool drain(absl::Time deadline) = 0;
   virtual EngineState state() const = 0;
-  // INTERNAL with the cause where the state is kFailed: a step threw an exception, a lack of memory for one. Whoever
-  // was admitted then got this, whoever waited UNAVAILABLE, and nothing is computed any more. OK otherwise.
+  // INTERNAL with the cause where the state is kFailed: the backend failed (Backend::status()), or a step threw an
+  // exception, a lack of memory for one. Whoever was admitted then got this, whoever waited UNAVAILABLE, and nothing is
+  // computed any more. OK otherwise.
   virtual absl::Status failure() const = 0;
   // How long the engine has had work without a sign of life: it gives one before and in every step. Zero: it is idle.
   virtual absl::Duration stalled_for() const = 0;

@@ -1,4 +1,5 @@
-// The end of the engine by an exception: nobody is left without an answer, nothing more is computed.
+// The end of the engine by a failure of its backend or an exception: nobody is left without an answer, nothing more is
+// computed.
 #include "absl/strings/str_cat.h"
 #include "server/engine/engine_impl.h"
 
@@ -16,7 +17,7 @@ void attempt(const Work& work) {
 
 }  // namespace
 
-void EngineImpl::fail(const char* cause) {
+void EngineImpl::fail(absl::string_view cause) {
   absl::Status failure(absl::StatusCode::kInternal, ""), refusal(absl::StatusCode::kUnavailable, "");  // take no memory
   attempt([&] {
     failure = absl::InternalError(absl::StrCat("the engine failed: ", cause));
@@ -29,7 +30,7 @@ void EngineImpl::fail(const char* cause) {
     waiting_ = 0;
   }
   // From here on nothing is added to live_, and others only look into it: it may be read without the mutex. It holds
-  // everyone who was not told, wherever the exception left them. Nobody is counted: the accounts may be half made.
+  // everyone who was not told, wherever the failure left them. Nobody is counted: the accounts may be half made.
   for (const auto& [sink, sequence] : live_) {
     if (sequence->failure().ok()) sequence->fail(sequence->phase() == Sequence::Phase::kWaiting ? refusal : failure);
     attempt([&] { sequence->release(); });

@@ -1,5 +1,5 @@
 // The engine's own: what its threads share, and what only the engine thread touches. engine.cpp holds what others may
-// call, engine_loop.cpp the loop, engine_failure.cpp its end by an exception.
+// call, engine_loop.cpp the loop, engine_failure.cpp its end by a failure.
 #pragma once
 
 #include <atomic>
@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/strings/string_view.h"
 #include "server/engine/contract.h"
 #include "server/engine/engine.h"
 #include "server/engine/scheduler.h"
@@ -56,20 +57,20 @@ class EngineImpl final : public Engine {
 
   // On the engine thread.
   void run();
-  void loop();
+  absl::Status loop();
   bool take_incoming();
   static int64_t steady_nanoseconds();
   void beat() { heartbeat_ = steady_nanoseconds(); }
-  void step();
+  absl::Status step();  // an error is the engine's end
   void fail_unwanted(absl::Time now);
   void admit();
-  void decode_step();
-  void prefill_step();
-  void collect_done();
+  absl::Status decode_step();
+  absl::Status prefill_step();
+  absl::Status collect_done();
   std::shared_ptr<Snapshot> make_snapshot(absl::Time now);
   void publish(absl::Time now);
   void deliver();
-  void fail(const char* cause);
+  void fail(absl::string_view cause);
   Sequence& sequence_of(JobId job);
 
   const Model& model_;

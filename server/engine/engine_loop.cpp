@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/engine/engine_impl.h"
 
 namespace pkv {
@@ -20,9 +21,10 @@ int64_t EngineImpl::steady_nanoseconds() {
 }
 
 void EngineImpl::run() {
-  // What an exception leaves half done cannot be trusted any more; the callers can still be told.
+  // What a failure leaves half done cannot be trusted any more; the callers can still be told.
   try {
-    loop();
+    const absl::Status status = loop();
+    if (!status.ok()) fail(status.message());
   } catch (const std::exception& exception) {
     fail(exception.what());
   } catch (...) {
@@ -30,8 +32,9 @@ void EngineImpl::run() {
   }
 }
 
-void EngineImpl::loop() {
-  while (take_incoming()) step();
+absl::Status EngineImpl::loop() {
+  while (take_incoming()) PKV_RETURN_IF_ERROR(step());
+  return absl::OkStatus();
 }
 
 // Sleeps while there is nothing to do. False: the thread is to end.
@@ -52,19 +55,22 @@ bool EngineImpl::take_incoming() {
   return true;
 }
 
-void EngineImpl::step() {
+// Wherever the host has read something of the backend, the backend's status is looked at before anybody is told: what a
+// failed one gives is zeros.
+absl::Status EngineImpl::step() {
   fail_unwanted(options_.clock());
-  collect_done();
+  PKV_RETURN_IF_ERROR(collect_done());
   admit();
-  decode_step();
+  PKV_RETURN_IF_ERROR(decode_step());
   beat();
-  prefill_step();
-  collect_done();
+  PKV_RETURN_IF_ERROR(prefill_step());
+  PKV_RETURN_IF_ERROR(collect_done());
   const absl::Time now = options_.clock();
   recorder_.count_step(stepper_->take_rows_run(), decoded_);
   recorder_.count_progress(sequences_, now);
   if (changed_ || options_.at_step || absl::AbsDuration(now - snapshot_at_) >= kSnapshotInterval) publish(now);
   deliver();
+  return absl::OkStatus();
 }
 
 void EngineImpl::fail_unwanted(absl::Time now) {
@@ -96,30 +102,32 @@ void EngineImpl::admit() {
   for (const JobId job : jobs) sequence_of(job).admit();
 }
 
-void EngineImpl::decode_step() {
+absl::Status EngineImpl::decode_step() {
   decoding_.clear();
   decoded_ = 0;
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     if (sequence->phase() != Sequence::Phase::kDecode || sequence->done()) continue;
     ++decoded_;
     if (sequence->comparison() != nullptr) {
-      stepper_->decode_comparison(*sequence);
+      PKV_RETURN_IF_ERROR(stepper_->decode_comparison(*sequence));
     } else {
       decoding_.push_back(sequence.get());
     }
   }
-  if (!decoding_.empty()) stepper_->decode(decoding_);
+  return decoding_.empty() ? absl::OkStatus() : stepper_->decode(decoding_);
 }
 
-void EngineImpl::prefill_step() {
+absl::Status EngineImpl::prefill_step() {
   const std::optional<JobId> job = scheduler_.next_prefill();
-  if (!job) return;
+  if (!job) return absl::OkStatus();
   Sequence& sequence = sequence_of(*job);
-  if (!sequence.prefill_started()) {
-    if (absl::Status status = stepper_->start_prefill(sequence); !status.ok()) return sequence.fail(std::move(status));
+  absl::Status started = sequence.prefill_started() ? absl::OkStatus() : stepper_->start_prefill(sequence);
+  const absl::StatusOr<int64_t> work = started.ok() ? stepper_->prefill_unit(sequence) : std::move(started);
+  PKV_RETURN_IF_ERROR(model_.backend().status());  // before one request gets the blame
+  if (!work.ok()) {
+    sequence.fail(work.status());
+    return absl::OkStatus();
   }
-  const absl::StatusOr<int64_t> work = stepper_->prefill_unit(sequence);
-  if (!work.ok()) return sequence.fail(work.status());
   scheduler_.prefill_progress(*job, *work);
   if (sequence.phase() == Sequence::Phase::kDecode) {
     scheduler_.prefill_done(*job);
@@ -127,10 +135,11 @@ void EngineImpl::prefill_step() {
   } else {
     sequence.report_progress(model_.shape().layers, options_.clock());
   }
+  return absl::OkStatus();
 }
 
 // Takes the ended sequences out and gives back what they hold; their sinks are told at the end of the step.
-void EngineImpl::collect_done() {
+absl::Status EngineImpl::collect_done() {
   const uint64_t token_bytes = model_.shape().kv_bytes_per_token(KvDtype::kF16);
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     if (!sequence->done()) continue;
@@ -139,6 +148,7 @@ void EngineImpl::collect_done() {
     Ending ending{.sequence = sequence, .outcome = sequence->failure()};
     if (sequence->failure().ok()) {
       RequestResult result = sequence->take_result(token_bytes, stepper_->shared_workspace_bytes());
+      PKV_RETURN_IF_ERROR(model_.backend().status());  // its positions were read
       recorder_.count_result(*sequence, result);
       ending.outcome = std::move(result);
     }
@@ -148,6 +158,7 @@ void EngineImpl::collect_done() {
     changed_ = true;
   }
   std::erase_if(sequences_, [](const std::shared_ptr<Sequence>& sequence) { return sequence->done(); });
+  return absl::OkStatus();
 }
 
 std::shared_ptr<EngineImpl::Snapshot> EngineImpl::make_snapshot(absl::Time now) {

@@ -32,9 +32,9 @@ void OutputHead::compute(const TensorView& x, Phase phase, bool with_log_sum_exp
   if (with_log_sum_exp) {
     const TensorView lse = lse_.view().slice_rows(0, x.rows);
     model_->backend().log_sum_exp(logits, lse);
-    model_->backend().download(host_lse_.data(), lse);
+    model_->backend().fetch({host_lse_.data(), lse});
   }
-  model_->backend().download(host_logits_.data(), logits);
+  model_->backend().fetch({host_logits_.data(), logits});
 }
 
 std::span<float> OutputHead::logits(int64_t row) {

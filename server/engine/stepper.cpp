@@ -86,17 +86,11 @@ absl::Status Stepper::start_prefill(Sequence& sequence) {
 }
 
 absl::StatusOr<int64_t> Stepper::prefill_unit(Sequence& sequence) {
-  int64_t work = 0;
   const Sequence::Prefill& prefill = *sequence.prefill();
-  if (prefill.layer < model_.shape().layers) {
-    absl::StatusOr<int64_t> done = layer_unit(sequence);
-    if (!done.ok()) return done;
-    work = *done;
-  } else {
-    work = scoring_unit(sequence);
-  }
+  PKV_ASSIGN_OR_RETURN(const int64_t work,
+                       prefill.layer < model_.shape().layers ? layer_unit(sequence) : scoring_unit(sequence));
   const int32_t stages = model_.shape().layers + (scores_prompt(sequence) ? 1 : 0);
-  if (prefill.layer == stages) finish_prompt(sequence);
+  if (prefill.layer == stages) PKV_RETURN_IF_ERROR(finish_prompt(sequence));
   return work;
 }
 
@@ -109,7 +103,7 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
   }
   plan_prefill(sequence, rows);
   const TensorView x = prefill.residual.view().slice_rows(prefill.row, rows);
-  if (layer == 0) model_.embed(plan_.token_ids, x);
+  if (layer == 0) model_.embed(plan_.token_ids.data(), x);
 
   // Of the last layer only the rows that the output head reads are wanted.
   const bool last_chunk = prefill.row + rows == tokens;
@@ -190,12 +184,13 @@ absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
   return absl::OkStatus();
 }
 
-int64_t Stepper::scoring_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> Stepper::scoring_unit(Sequence& sequence) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const std::vector<TokenId>& prompt = sequence.request().prompt;
   const int32_t first = prefill.row;
   const auto rows = std::min(head_->rows(), sequence.prompt_tokens() - first);
   head_->compute(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, /*with_log_sum_exp=*/true);
+  PKV_RETURN_IF_ERROR(model_.backend().status());
   rows_run_ += rows;
 
   std::vector<TokenLogprob> tile;
@@ -211,10 +206,11 @@ int64_t Stepper::scoring_unit(Sequence& sequence) {
 }
 
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.
-void Stepper::finish_prompt(Sequence& sequence) {
+absl::Status Stepper::finish_prompt(Sequence& sequence) {
   if (sequence.request().sampling.max_tokens > 0) {
     const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
     head_->compute(last, Phase::kPrefill, sequence.request().logprobs);
+    PKV_RETURN_IF_ERROR(model_.backend().status());
     accept(sequence, head_->logits(0), head_->log_sum_exp(0));
   } else {
     sequence.end_without_answer();
@@ -224,11 +220,12 @@ void Stepper::finish_prompt(Sequence& sequence) {
     for (Rival& rival : comparison->rivals) rival.ended = sequence.answered();
   }
   sequence.end_prefill();
+  return absl::OkStatus();
 }
 
 // ---- decode
 
-void Stepper::decode(std::span<Sequence* const> sequences) {
+absl::Status Stepper::decode(std::span<Sequence* const> sequences) {
   rows_.clear();
   for (const Sequence* sequence : sequences) {
     rows_.push_back({.lanes = sequence->lanes(),
@@ -238,7 +235,7 @@ void Stepper::decode(std::span<Sequence* const> sequences) {
                      .log_sum_exp = sequence->request().logprobs});
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
-  decode_step_->run(
+  return decode_step_->run(
       rows_, [&](size_t row, std::span<float> logits, float lse) { accept(*sequences[row], logits, lse); },
       [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }

@@ -39,13 +39,14 @@ class Stepper {
   // The sequence's next unit: one chunk of rows through one layer, or, where the prompt's own log-probabilities are
   // asked for, one tile of rows through the output head. Returns its work in rows x layers. After the last unit the
   // sequence has its first token and phase kDecode, or is done. INTERNAL where the cache has no slots, which its
-  // reservation excludes.
+  // reservation excludes; the backend's status() where that is one.
   absl::StatusOr<int64_t> prefill_unit(Sequence& sequence);
   // One more token for each: all in phase kDecode and not done, nothing compared. One that fails gets its `failure`;
-  // the others go on.
-  void decode(std::span<Sequence* const> sequences);
-  // One more place of a comparison: the baseline, each rival on the baseline's answer, each on its own.
-  void decode_comparison(Sequence& sequence);
+  // the others go on. An error is the backend's status(): no token comes of it.
+  absl::Status decode(std::span<Sequence* const> sequences);
+  // One more place of a comparison: the baseline, each rival on the baseline's answer, each on its own. Errors as
+  // decode().
+  absl::Status decode_comparison(Sequence& sequence);
 
  private:
   Stepper(const Model& model, const EngineOptions& options) : model_(model), options_(options) {}
@@ -58,11 +59,11 @@ class Stepper {
   // nullptr where nothing is compared.
   absl::StatusOr<std::unique_ptr<Comparison>> start_comparison(const Sequence& sequence);
   absl::StatusOr<int64_t> layer_unit(Sequence& sequence);
-  int64_t scoring_unit(Sequence& sequence);
+  absl::StatusOr<int64_t> scoring_unit(Sequence& sequence);
   void observe_rows(Sequence& sequence, int32_t rows);
   absl::Status finish_layer(Sequence& sequence);
   absl::Status cut_layer(Sequence& sequence, int32_t layer);
-  void finish_prompt(Sequence& sequence);
+  absl::Status finish_prompt(Sequence& sequence);
   void plan_prefill(const Sequence& sequence, int32_t rows);
   CompressorOptions compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
   SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms);

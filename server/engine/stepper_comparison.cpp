@@ -23,7 +23,7 @@ absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequ
   return comparison;
 }
 
-void Stepper::decode_comparison(Sequence& sequence) {
+absl::Status Stepper::decode_comparison(Sequence& sequence) {
   Comparison& comparison = *sequence.comparison();
   // What each row's logits are for. The baseline comes first, for the others are compared with it.
   std::vector<std::function<void(std::span<float>)>> uses;
@@ -52,7 +52,7 @@ void Stepper::decode_comparison(Sequence& sequence) {
     });
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
-  decode_step_->run(
+  return decode_step_->run(
       rows_, [&](size_t row, std::span<float> logits, float) { uses[row](logits); },
       [&](size_t, const absl::Status& status) { sequence.fail(no_slots(status)); });
 }

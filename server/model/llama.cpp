@@ -9,7 +9,6 @@
 #include "kernels/status_macros.h"
 #include "server/model/architectures.h"
 #include "server/model/hyperparameters.h"
-#include "server/model/output_rows.h"
 #include "server/model/weight_loader.h"
 
 namespace pkv {
@@ -68,23 +67,26 @@ LlamaWeights load_weights(WeightLoader& loader, const GgufFile& file, const Mode
 
 class LlamaModel final : public Model {
  public:
-  LlamaModel(Backend& backend, ModelShape shape, RopeParameters rope, LlamaWeights weights, size_t weight_bytes)
+  LlamaModel(Backend& backend, ModelShape shape, Tensor inv_freq, float rope_magnitude, LlamaWeights weights,
+             size_t weight_bytes)
       : Model(backend),
         shape_(std::move(shape)),
-        rope_(std::move(rope)),
+        inv_freq_(std::move(inv_freq)),
+        rope_magnitude_(rope_magnitude),
         weights_(std::move(weights)),
         weight_bytes_(weight_bytes) {}
 
   const ModelShape& shape() const override { return shape_; }
   size_t weight_bytes() const override { return weight_bytes_; }
   RopeSpec rope() const override {
-    return {.inv_freq = rope_.inv_freq,
+    return {.inv_freq = inv_freq_.view().f32(),
+            .pairs = static_cast<int32_t>(inv_freq_.view().cols),
             .pairing = RopePairing::kAdjacent,
             .head_dim = shape_.head_dim,
-            .magnitude = rope_.magnitude};
+            .magnitude = rope_magnitude_};
   }
 
-  void embed(std::span<const int32_t> token_ids, const TensorView& x) const override {
+  void embed(const int32_t* token_ids, const TensorView& x) const override {
     backend().embed(*weights_.embedding, token_ids, x);
   }
 
@@ -93,8 +95,8 @@ class LlamaModel final : public Model {
     const LlamaLayer& layer = weights_.layers[static_cast<size_t>(index)];
     project_qkv(layer, plan, x, scratch);
     const KvView cache = plan.view(index);
-    backend().write_kv(scratch.k.rows(plan.rows()), scratch.v.rows(plan.rows()), plan.positions, cache, plan.spans,
-                       shape_.kv_heads);
+    backend().write_kv(scratch.k.rows(plan.rows()), scratch.v.rows(plan.rows()), plan.positions.data(), cache,
+                       plan.row_spans(), shape_.kv_heads);
     if (outputs == 0) return;
     const TensorView carried = x.slice_rows(plan.rows() - outputs, outputs);
     add_attention(layer, plan, cache, scratch, carried);
@@ -118,8 +120,8 @@ class LlamaModel final : public Model {
     if (layer.q_bias) backend().add_bias(q, layer.q_bias.view());
     if (layer.k_bias) backend().add_bias(k, layer.k_bias.view());
     if (layer.v_bias) backend().add_bias(v, layer.v_bias.view());
-    backend().rope(q, plan.angles, rope());
-    backend().rope(k, plan.angles, rope());
+    backend().rope(q, plan.angles.data(), rope());
+    backend().rope(k, plan.angles.data(), rope());
   }
 
   // x += attention(q, cache) W, for the step's last rows, which are those of x.
@@ -127,15 +129,13 @@ class LlamaModel final : public Model {
                      const TensorView& x) const {
     const auto outputs = static_cast<int32_t>(x.rows);
     const int32_t skipped = plan.rows() - outputs;
-    const OutputRows rows = skip_rows(plan, cache, skipped, shape_.kv_heads);
-    KvView visible = cache;
-    visible.lanes = rows.lanes.data();
     const TensorView attention = scratch.attention.rows(outputs);
     backend().attend({.q = scratch.q.view().slice_rows(skipped, outputs),
                       .out = attention,
                       .lse = {},
-                      .kv = visible,
-                      .spans = rows.spans,
+                      .kv = cache,
+                      .spans = plan.row_spans(),
+                      .skipped_rows = skipped,
                       .q_heads = shape_.q_heads,
                       .kv_heads = shape_.kv_heads,
                       .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
@@ -155,7 +155,8 @@ class LlamaModel final : public Model {
   }
 
   ModelShape shape_;
-  RopeParameters rope_;
+  Tensor inv_freq_;  // [1, pairs]
+  float rope_magnitude_;
   LlamaWeights weights_;
   size_t weight_bytes_;
 };
@@ -165,12 +166,15 @@ class LlamaModel final : public Model {
 absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, std::stop_token stop) {
   PKV_ASSIGN_OR_RETURN(ModelShape shape, read_shape(file, "llama"));
   PKV_RETURN_IF_ERROR(check_attention(shape, backend));
-  PKV_ASSIGN_OR_RETURN(RopeParameters rope, read_rope(file, shape));
+  PKV_ASSIGN_OR_RETURN(const RopeParameters rope, read_rope(file, shape));
   WeightLoader loader(file, backend, std::move(stop));
   LlamaWeights weights = load_weights(loader, file, shape);
   PKV_RETURN_IF_ERROR(loader.finish());
   shape.weights = loader.most_frequent_format();
-  return std::make_unique<LlamaModel>(backend, std::move(shape), std::move(rope), std::move(weights), loader.bytes());
+  PKV_ASSIGN_OR_RETURN(Tensor inv_freq, backend.allocate(1, static_cast<int64_t>(rope.inv_freq.size()), DType::kF32));
+  backend.upload(inv_freq.view(), rope.inv_freq.data());
+  return std::make_unique<LlamaModel>(backend, std::move(shape), std::move(inv_freq), rope.magnitude,
+                                      std::move(weights), loader.bytes());
 }
 
 }  // namespace pkv

@@ -61,8 +61,8 @@ class Model {
 
   absl::StatusOr<StepScratch> make_scratch(int32_t rows) const;
 
-  // x[r] = embedding of plan.token_ids[r]. x [rows, D].
-  virtual void embed(std::span<const int32_t> token_ids, const TensorView& x) const = 0;
+  // x[r] = embedding of token_ids[r], which is backend memory. x [rows, D].
+  virtual void embed(const int32_t* token_ids, const TensorView& x) const = 0;
 
   // One layer over the plan's rows, x [rows, D] in place: writes the rows' keys and values to the plan's lanes and
   // attends. Afterwards scratch.q, k and v hold the rows' queries, keys (both rotated) and values, for whoever observes

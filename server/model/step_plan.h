@@ -25,12 +25,13 @@ struct StepPlan {
   KvView cache;  // lanes and page_ids are set per layer by view()
 
   int32_t rows() const { return static_cast<int32_t>(positions.size()); }
+  RowSpans row_spans() const { return {spans.data(), static_cast<int32_t>(spans.size())}; }
   // The view of one of the step's layers. Valid until the plan changes.
   KvView view(int32_t layer) const {
     KvView result = cache;
     const std::vector<Lane>& lanes = layer_lanes[static_cast<size_t>(layer - first_layer)];
     result.page_ids = page_ids.data();
-    result.lanes = lanes.data();
+    result.lanes = const_cast<Lane*>(lanes.data());
     result.lane_count = static_cast<int32_t>(lanes.size());
     return result;
   }

@@ -52,7 +52,6 @@ Tensor WeightLoader::vector(const std::string& name, int64_t size) {
   std::vector<float> values(static_cast<size_t>(size));
   quant_traits(tensor->type).decode(tensor->data.data(), values.data(), size);
   backend_.upload(result->view(), values.data());
-  backend_.sync();  // `values` ends here
   bytes_ += result->bytes();
   return *std::move(result);
 }

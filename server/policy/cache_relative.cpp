@@ -69,8 +69,8 @@ void CacheRelative::write_sinks(const KvCache& cache, SequenceId sequence, int32
     const int64_t at = int64_t{layer} * options_.sinks;
     const TensorView turned = turned_.view().slice_rows(0, sinks());
     backend_.copy(turned, keys_.view().slice_rows(at, sinks()));
-    backend_.rope(turned, deltas, rope);
-    backend_.write_kv(turned, values_.view().slice_rows(at, sinks()), positions, lanes.kv(), {&span, 1},
+    backend_.rope(turned, deltas.data(), rope);
+    backend_.write_kv(turned, values_.view().slice_rows(at, sinks()), positions.data(), lanes.kv(), {&span, 1},
                       options_.geometry.kv_heads);
   }
 }

@@ -8,7 +8,6 @@
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "server/cache/layer_lanes.h"
-#include "server/policy/fill.h"
 #include "server/policy/observed_attention.h"
 
 namespace pkv {
@@ -53,7 +52,7 @@ Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CacheP
   rows_ = policy.observe(options.prompt_tokens);
   for (const ObservationRow& row : rows_) {
     PKV_CHECK(row.position == row.prompt_row, "queries are observed at their own positions only");
-    visible_.push_back(row.position + 1);
+    PKV_CHECK(row.prompt_row == rows_.front().prompt_row + (&row - rows_.data()), "rows are observed in one run");
   }
 }
 
@@ -96,12 +95,12 @@ void Compressor::observe(const TensorView& q, const KvView& kv, int32_t first_ro
   }
 }
 
-LayerView Compressor::layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const {
+LayerView Compressor::layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const {
   return {.backend = &backend_,
           .kv = kv,
           .tokens = options_.prompt_tokens,
           .observed_q = q,
-          .visible = visible,
+          .unseen = unseen,
           .q_heads = options_.q_heads,
           .kv_heads = options_.geometry.kv_heads,
           .scale = attention_scale(options_.geometry.head_dim)};
@@ -109,13 +108,11 @@ LayerView Compressor::layer_view(const KvView& kv, const TensorView& q, std::spa
 
 // H2O (arXiv 2306.14048, section 4): what every query so far has given to each key.
 void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t first_row) {
-  if (first_row == 0) fill(backend_, sums_.view(), 0);
-  std::vector<int32_t> visible;
+  if (first_row == 0) backend_.fill(sums_.view(), 0);
   for (int32_t row = 0; row < q.rows; row += kRowsAtOnce) {
     const auto rows = static_cast<int32_t>(std::min<int64_t>(kRowsAtOnce, q.rows - row));
-    visible.clear();
-    for (int32_t i = 0; i < rows; ++i) visible.push_back(first_row + row + i + 1);
-    add_observed_attention(layer_view(kv, q.slice_rows(row, rows), visible), lse_.view().slice_rows(0, rows),
+    const auto unseen = static_cast<int32_t>(q.rows) - 1 - row;  // the chunk's own slots are the lanes' newest
+    add_observed_attention(layer_view(kv, q.slice_rows(row, rows), unseen), lse_.view().slice_rows(0, rows),
                            sums_.view());
   }
   rows_seen_ += static_cast<int32_t>(q.rows);
@@ -162,7 +159,6 @@ absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int3
     backend_.gather(lanes.kv(), head, columns, count, in_place ? head : heads + head);
     if (in_place) cut.cache.shrink(cut.from, layer, head, count);
   }
-  backend_.sync();
   return absl::OkStatus();
 }
 
@@ -196,7 +192,8 @@ bool Compressor::scores_layer(int32_t layer) const {
 void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch) {
   const int64_t tokens = options_.prompt_tokens;
   const bool every_row = policy_.observation() == Observation::kEveryRow;
-  LayerView view = layer_view(kv, observed_q_.view(), visible_);
+  const int32_t unseen = rows_.empty() ? 0 : options_.prompt_tokens - 1 - rows_.front().position;
+  LayerView view = layer_view(kv, observed_q_.view(), unseen);
   view.layer = layer;
   const int32_t state = policy_.lane_state_floats(options_.geometry.head_dim);
   policy_.score(view, {.lse = lse_.view(),
@@ -237,10 +234,10 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, c
   std::vector<float> state(static_cast<size_t>(policy_.lane_state_floats(options_.geometry.head_dim)));
   std::vector<float> kept_scores;
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
-    if (known > 0) backend_.download(columns.data(), scores.slice_rows(head, 1).slice_cols(0, known));
+    if (known > 0) backend_.fetch({columns.data(), scores.slice_rows(head, 1).slice_cols(0, known)});
     if (!state.empty()) {
-      backend_.download(state.data(),
-                        scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size())));
+      backend_.fetch(
+          {state.data(), scratch.state.view().slice_rows(head, 1).slice_cols(0, static_cast<int64_t>(state.size()))});
     }
     const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
     kept_scores.clear();

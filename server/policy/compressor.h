@@ -61,7 +61,7 @@ class Compressor {
  private:
   Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
   std::span<const int32_t> layer_budgets(int32_t layer) const;
-  LayerView layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const;
+  LayerView layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const;
   bool cuts_layer(int32_t layer) const;
   bool scores_layer(int32_t layer) const;
   void add_attention(const TensorView& q, const KvView& kv, int32_t first_row);
@@ -76,11 +76,10 @@ class Compressor {
   const CachePlan& plan_;
   CompressorOptions options_;
   std::vector<ObservationRow> rows_;
-  std::vector<int32_t> visible_;  // [observation rows] slots each sees
-  int32_t rows_seen_ = 0;         // of this layer so far
-  Tensor observed_q_;             // [observation rows, Hq * d]
-  Tensor lse_;                    // [observation rows, or rows taken at once, Hq]
-  Tensor sums_;                   // [Hq, n]: column sums of this layer, where every row is observed
+  int32_t rows_seen_ = 0;  // of this layer so far
+  Tensor observed_q_;      // [observation rows, Hq * d]
+  Tensor lse_;             // [observation rows, or rows taken at once, Hq]
+  Tensor sums_;            // [Hq, n]: column sums of this layer, where every row is observed
 };
 
 }  // namespace pkv

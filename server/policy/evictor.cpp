@@ -180,11 +180,11 @@ void Evictor::sort_by_position(const KvView& kv, int32_t kv_head, LaneState& lan
   std::sort(lane.positions.begin(), lane.positions.end());
 }
 
-LayerView Evictor::layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const {
+LayerView Evictor::layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const {
   return {.backend = &backend_,
           .kv = kv,
           .observed_q = q,
-          .visible = visible,
+          .unseen = unseen,
           .q_heads = options_.q_heads,
           .kv_heads = options_.geometry.kv_heads,
           .scale = attention_scale(options_.geometry.head_dim)};
@@ -202,14 +202,12 @@ void Evictor::refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_
     sort_by_position(kv, head, lane(layer, head), scratch);
   }
 
-  // The newest queries, oldest first: each sees the entries up to its own, which are the last of the lane.
+  // The newest queries, oldest first: each sees the entries up to its own, which are the newest of the lane.
   const int32_t rows = std::min(window_, position);
-  std::vector<int32_t> visible;
   for (int32_t row = 0; row < rows; ++row) {
     backend_.copy(ordered_q_.view().slice_rows(row, 1), ring(layer).slice_rows((position - rows + row) % window_, 1));
-    visible.push_back(length - (rows - 1 - row));
   }
-  LayerView view = layer_view(kv, ordered_q_.view().slice_rows(0, rows), visible);
+  LayerView view = layer_view(kv, ordered_q_.view().slice_rows(0, rows), rows - 1);
   view.layer = layer;
   view.tokens = length;
   policy_.score(view, {.lse = lse_.view().slice_rows(0, rows),
@@ -219,7 +217,7 @@ void Evictor::refresh(KvCache& cache, SequenceId sequence, int32_t layer, int32_
   std::vector<float> scores(static_cast<size_t>(length - window_));
   for (int32_t head = 0; head < heads; ++head) {
     LaneState& scored = lane(layer, head);
-    backend_.download(scores.data(), scratch.scores.view().slice_rows(head, 1).slice_cols(0, length - window_));
+    backend_.fetch({scores.data(), scratch.scores.view().slice_rows(head, 1).slice_cols(0, length - window_)});
     for (size_t slot = 0; slot < scored.scores.size(); ++slot) {
       if (scored.scores[slot] != kNever) scored.scores[slot] = slot < scores.size() ? scores[slot] : kUnscored;
     }
@@ -246,7 +244,7 @@ void Evictor::observe(int32_t layer, const NewToken& token, CompressorScratch& s
 void Evictor::score_entries(int32_t layer, const NewToken& token) {
   const auto size = static_cast<size_t>(options_.geometry.head_dim);
   std::vector<float> keys(static_cast<size_t>(token.k.cols));
-  backend_.download(keys.data(), token.k);
+  backend_.fetch({keys.data(), token.k});
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     LaneState& scored = lane(layer, head);
     const auto slot = static_cast<size_t>(scored.new_slot);
@@ -261,7 +259,7 @@ void Evictor::score_entries(int32_t layer, const NewToken& token) {
 void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
   const int32_t length = token.kv.lanes[token.first_lane].length;
-  LayerView view = layer_view(token.kv, token.q, {&length, 1});
+  LayerView view = layer_view(token.kv, token.q, 0);
   view.first_lane = token.first_lane;
   view.tokens = length;
   const TensorView sums = scratch.sums.view().slice_cols(0, length);
@@ -272,7 +270,7 @@ void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScra
   for (int32_t head = 0; head < heads; ++head) {
     LaneState& grown = lane(layer, head);
     PKV_CHECK(grown.scores.size() == added.size(), "lanes of one layer are alike");
-    backend_.download(added.data(), mass.slice_rows(head, 1));
+    backend_.fetch({added.data(), mass.slice_rows(head, 1)});
     for (size_t slot = 0; slot < added.size(); ++slot) grown.scores[slot] += added[slot];
   }
 }

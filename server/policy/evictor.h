@@ -72,7 +72,7 @@ class Evictor {
   Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
   LaneState& lane(int32_t layer, int32_t kv_head);
   // What every view has in common; layer, first lane and length are the caller's.
-  LayerView layer_view(const KvView& kv, const TensorView& q, std::span<const int32_t> visible) const;
+  LayerView layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const;
   bool is_candidate(const LaneState& lane, size_t slot, int32_t position) const;
   int32_t worst_slot(const LaneState& lane, int32_t position) const;
   bool lacks_scored_candidate(const LaneState& lane, int32_t position) const;

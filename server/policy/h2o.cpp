@@ -5,7 +5,6 @@
 #include "absl/strings/str_cat.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
-#include "server/policy/host_scores.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -31,8 +30,7 @@ class H2oPolicy : public CachePolicy {
     layer.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
     layer.backend->copy(buffers.scores, buffers.mass);
     if (params_.h2o_score == H2oScore::kSum) return;
-    map_scores(*layer.backend, buffers.scores,
-               [&](int32_t, int32_t slot, float sum) { return decode_rank(sum, layer.tokens - slot); });
+    layer.backend->score_entries({.kind = EntryScore::kPerQuery}, buffers.scores);
   }
   DecodeScoring decode_scoring() const override { return DecodeScoring::kEveryStep; }
   float decode_rank(float score, int32_t queries) const override {

@@ -6,7 +6,6 @@
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
-#include "server/policy/host_scores.h"
 
 namespace pkv {
 namespace {
@@ -26,7 +25,7 @@ class KeyDiffPolicy : public CachePolicy {
   // scores[g, j] = minus the cosine of key j to the sum of the unit-length keys, which is the lane's state.
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
     layer.backend->key_similarity(layer.kv, layer.first_lane, buffers.lane_state, buffers.scores);
-    map_scores(*layer.backend, buffers.scores, [](int32_t, int32_t, float cosine) { return -cosine; });
+    layer.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
   }
   DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
   int32_t lane_state_floats(int32_t head_dim) const override { return head_dim; }

@@ -5,7 +5,6 @@
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
-#include "server/policy/host_scores.h"
 
 namespace pkv {
 namespace {
@@ -19,7 +18,7 @@ class L2NormPolicy : public CachePolicy {
   // scores[g, j] = -|k_j|.
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
     layer.backend->key_norms(layer.kv, layer.first_lane, buffers.scores);
-    map_scores(*layer.backend, buffers.scores, [](int32_t, int32_t, float norm) { return -norm; });
+    layer.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
   }
   DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
   float entry_score(const NewEntry& entry) const override {

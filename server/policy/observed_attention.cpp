@@ -1,15 +1,13 @@
 // Two passes over the keys: the rows' log-sum-exps, and the mass in every column.
 #include "server/policy/observed_attention.h"
 
-#include "server/policy/fill.h"
-
 namespace pkv {
 
 void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {
   const ObserveArgs observed{.q = layer.observed_q,
-                             .visible = layer.visible,
                              .kv = layer.kv,
                              .first_lane = layer.first_lane,
+                             .unseen = layer.unseen,
                              .q_heads = layer.q_heads,
                              .kv_heads = layer.kv_heads,
                              .scale = layer.scale};
@@ -18,7 +16,7 @@ void add_observed_attention(const LayerView& layer, const TensorView& lse, const
 }
 
 void sum_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {
-  fill(*layer.backend, sums, 0.0f);
+  layer.backend->fill(sums, 0.0f);
   add_observed_attention(layer, lse, sums);
 }
 

@@ -42,10 +42,10 @@ struct LayerView {
   Backend* backend = nullptr;
   KvView kv;
   int32_t layer = 0;
-  int32_t first_lane = 0;            // in `kv`: the sequence's lanes of this layer
-  int32_t tokens = 0;                // n: entries of every lane; straight after a prompt slot == position
-  TensorView observed_q;             // [observation rows, Hq * d]
-  std::span<const int32_t> visible;  // [observation rows]
+  int32_t first_lane = 0;  // in `kv`: the sequence's lanes of this layer
+  int32_t tokens = 0;      // n: entries of every lane; straight after a prompt slot == position
+  TensorView observed_q;   // [observation rows, Hq * d]
+  int32_t unseen = 0;      // newest slots that the first of these rows does not see, as ObserveArgs has it
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;

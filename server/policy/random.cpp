@@ -3,18 +3,9 @@
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
-#include "server/policy/host_scores.h"
 
 namespace pkv {
 namespace {
-
-// One step of SplitMix64 (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014).
-uint64_t mixed(uint64_t state) {
-  state += 0x9e3779b97f4a7c15u;
-  state = (state ^ (state >> 30)) * 0xbf58476d1ce4e5b9u;
-  state = (state ^ (state >> 27)) * 0x94d049bb133111ebu;
-  return state ^ (state >> 31);
-}
 
 class RandomPolicy : public CachePolicy {
  public:
@@ -23,20 +14,15 @@ class RandomPolicy : public CachePolicy {
   int32_t sink_tokens() const override { return params_.sink_tokens; }
   int32_t window_tokens(int32_t /*budget*/) const override { return params_.window_tokens; }
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    make_scores(*layer.backend, buffers.scores,
-                [&](int32_t kv_head, int32_t slot) { return draw(layer.layer, kv_head, slot); });
+    layer.backend->score_entries({.kind = EntryScore::kHash, .seed = params_.seed, .layer = layer.layer},
+                                 buffers.scores);
   }
   DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
-  float entry_score(const NewEntry& entry) const override { return draw(entry.layer, entry.kv_head, entry.position); }
-
- private:
-  // In [0, 1), of 24 bits, which a float holds exactly.
-  float draw(int32_t layer, int32_t kv_head, int32_t position) const {
-    const uint64_t lane = mixed(mixed(params_.seed) ^ static_cast<uint64_t>(layer)) ^ static_cast<uint64_t>(kv_head);
-    const uint64_t bits = mixed(mixed(lane) ^ static_cast<uint64_t>(position)) >> 40;
-    return static_cast<float>(bits) * 0x1p-24f;
+  float entry_score(const NewEntry& entry) const override {
+    return entry_hash(params_.seed, entry.layer, entry.kv_head, entry.position);
   }
 
+ private:
   PolicyParams params_;
 };
 

@@ -7,7 +7,6 @@
 #include <utility>
 
 #include "kernels/check.h"
-#include "server/policy/fill.h"
 #include "server/policy/recall_shortfall.h"
 
 namespace pkv {
@@ -24,8 +23,8 @@ std::vector<int32_t> first_columns(int32_t count) {
 // Row `head` of a scratch tensor, n columns.
 std::vector<float> host_row(const SelectionInput& input, const Tensor& tensor, size_t head) {
   std::vector<float> row(static_cast<size_t>(input.tokens));
-  input.backend.download(row.data(),
-                         tensor.view().slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, input.tokens));
+  input.backend.fetch(
+      {row.data(), tensor.view().slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, input.tokens)});
   return row;
 }
 
@@ -37,7 +36,7 @@ void raise_kept_spans(const SelectionInput& input) {
   for (const TokenSpan& span : input.plan.kept_spans) {
     const int32_t end = std::min(span.end, past_columns(input));
     if (span.begin >= end) continue;
-    fill(input.backend, input.scratch.scores.view().slice_cols(span.begin, end - span.begin), kAlways);
+    input.backend.fill(input.scratch.scores.view().slice_cols(span.begin, end - span.begin), kAlways);
   }
 }
 
@@ -77,7 +76,7 @@ Selection select_best(const SelectionInput& input) {
     const int32_t ranked = budgets[head] - window;
     std::vector<int32_t> kept(static_cast<size_t>(budgets[head]));
     const TensorView row = input.scratch.kept.view().slice_rows(static_cast<int64_t>(head), 1);
-    if (ranked > 0) input.backend.download(kept.data(), row.slice_cols(0, ranked));
+    if (ranked > 0) input.backend.fetch({kept.data(), row.slice_cols(0, ranked)});
     std::iota(kept.begin() + ranked, kept.end(), past);
     if (input.recall_known) selection.recall.push_back(recall_of(host_row(input, input.scratch.mass, head), kept));
     selection.kept.push_back(std::move(kept));

@@ -3,7 +3,6 @@
 #include "kernels/status_macros.h"
 #include "server/policy/budget.h"
 #include "server/policy/builtin.h"
-#include "server/policy/host_scores.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -18,7 +17,7 @@ class StreamingLlmPolicy : public CachePolicy {
   bool cache_relative() const override { return params_.position_mode == PositionMode::kCacheRelative; }
   // An entry's score is its position: exact in a float below 2^24.
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    make_scores(*layer.backend, buffers.scores, [](int32_t, int32_t slot) { return static_cast<float>(slot); });
+    layer.backend->score_entries({.kind = EntryScore::kPosition}, buffers.scores);
   }
   DecodeScoring decode_scoring() const override { return DecodeScoring::kOnEntry; }
   float entry_score(const NewEntry& entry) const override { return static_cast<float>(entry.position); }

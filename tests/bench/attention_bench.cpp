@@ -48,7 +48,7 @@ void BM_Decode(benchmark::State& state) {
       attention.attend({.q = matrix(q, sequences),
                         .out = matrix(out, sequences),
                         .kv = kv,
-                        .spans = spans,
+                        .spans = {spans.data(), static_cast<int32_t>(spans.size())},
                         .q_heads = kQueryHeads,
                         .kv_heads = kKvHeads,
                         .scale = 0.125f,
@@ -74,7 +74,7 @@ void BM_Prefill(benchmark::State& state) {
     attention.attend({.q = matrix(q, kRows),
                       .out = matrix(out, kRows),
                       .kv = cache.view(),
-                      .spans = spans,
+                      .spans = {spans.data(), static_cast<int32_t>(spans.size())},
                       .q_heads = kQueryHeads,
                       .kv_heads = kKvHeads,
                       .scale = 0.125f,
@@ -91,13 +91,11 @@ void BM_Observe(benchmark::State& state) {
   std::vector<float> q = random_floats(static_cast<size_t>(rows) * kQueryHeads * kHeadDim, 2);
   std::vector<float> lse(static_cast<size_t>(rows) * kQueryHeads);
   std::vector<float> sums(static_cast<size_t>(slots) * kQueryHeads);
-  std::vector<int32_t> visible(rows);
-  for (int32_t r = 0; r < rows; ++r) visible[r] = slots - rows + 1 + r;
   ThreadPool pool(available_cores());
   CpuAttention attention(features_of(state), false, pool);
   const ObserveArgs args{.q = matrix(q, rows),
-                         .visible = visible,
                          .kv = cache.view(),
+                         .unseen = rows - 1,
                          .q_heads = kQueryHeads,
                          .kv_heads = kKvHeads,
                          .scale = 0.125f};
@@ -124,7 +122,9 @@ void BM_WriteKv(benchmark::State& state) {
   const std::vector<RowSpan> spans = {{0, kRows, 0}};
   ThreadPool pool(available_cores());
   CpuAttention attention(features_of(state), false, pool);
-  for (auto _ : state) attention.write_kv(matrix(k, kRows), matrix(k, kRows), positions, cache.view(), spans, kKvHeads);
+  for (auto _ : state)
+    attention.write_kv(matrix(k, kRows), matrix(k, kRows), positions.data(), cache.view(),
+                       {spans.data(), static_cast<int32_t>(spans.size())}, kKvHeads);
   report(state, 0, 0);
 }
 
@@ -172,7 +172,8 @@ void BM_TurnKeys(benchmark::State& state) {
   ThreadPool pool(available_cores());
   CpuAttention attention(features_of(state), false, pool);
   for (auto _ : state) {
-    attention.turn_keys(cache.view(), 0, kKvHeads, 4, -1, {.inv_freq = inv_freq, .head_dim = kHeadDim});
+    attention.turn_keys(cache.view(), 0, kKvHeads, 4, -1,
+                        {.inv_freq = inv_freq.data(), .pairs = kHeadDim / 2, .head_dim = kHeadDim});
   }
   report(state, 0, 4.0 * kKvHeads * slots * kHeadDim);
 }

@@ -82,7 +82,7 @@ Peak peak_of(const std::string& isa) {
 void run_peak(benchmark::State& state, Peak peak, int32_t threads) {
   ThreadPool pool(threads);
   for (auto _ : state) {
-    pool.parallel_for(pool.threads(), [&](int64_t, int32_t) { benchmark::DoNotOptimize(peak.run()); });
+    pool.run(pool.threads(), [&](int64_t, int32_t) { benchmark::DoNotOptimize(peak.run()); });
   }
   const double flops = peak.flops_per_instruction * kAccumulators * kPeakRounds * pool.threads();
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
@@ -93,7 +93,7 @@ void run_read(benchmark::State& state, int32_t threads) {
   std::vector<uint64_t> memory(kDecodeWeightBytes / 8, 1);
   const int64_t part = static_cast<int64_t>(memory.size()) / pool.threads();
   for (auto _ : state) {
-    pool.parallel_for(pool.threads(), [&](int64_t task, int32_t) {
+    pool.run(pool.threads(), [&](int64_t task, int32_t) {
       uint64_t lanes[16] = {};
       for (int64_t i = 0; i + 16 <= part; i += 16) {
         for (int lane = 0; lane < 16; ++lane) lanes[lane] += memory[task * part + i + lane];

@@ -25,6 +25,7 @@ struct AttendSpec {
   float query_deviation = 1.0f;
   bool with_lse = true;
   int32_t rows_between = 0;
+  int32_t skipped_rows = 0;  // without a row in q and out
 };
 
 class AttendCase : public OperationCase {
@@ -34,23 +35,24 @@ class AttendCase : public OperationCase {
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor q, out, lse;
-      std::vector<RowSpan> spans;
+      BackendArray<RowSpan> spans;
       std::unique_ptr<CaseCache> cache;
     };
     auto state = std::make_shared<State>();
     const Data data = make_data();
-    state->spans = data.spans;
-    state->q = CaseTensor(backend, data.q, Placement::kStrided);
+    state->spans = {backend, data.spans};
+    state->q = CaseTensor(backend, attended_rows(data.q), Placement::kStrided);
     // What rows of nobody hold before, they hold afterwards.
-    state->out = CaseTensor(backend, Matrix(data.q.rows, data.q.cols, 5.0f), Placement::kStrided);
-    state->lse = CaseTensor(backend, Matrix(data.q.rows, q_heads(), 5.0f), Placement::kStrided);
+    state->out = CaseTensor(backend, Matrix(data.q.rows - spec_.skipped_rows, data.q.cols, 5.0f), Placement::kStrided);
+    state->lse = CaseTensor(backend, Matrix(data.q.rows - spec_.skipped_rows, q_heads(), 5.0f), Placement::kStrided);
     state->cache = std::make_unique<CaseCache>(backend, data.cache);
     const auto run = [this, state, &backend] {
       backend.attend({.q = state->q.view(),
                       .out = state->out.view(),
                       .lse = spec_.with_lse ? state->lse.view() : TensorView{},
                       .kv = state->cache->view(),
-                      .spans = state->spans,
+                      .spans = row_spans(state->spans),
+                      .skipped_rows = spec_.skipped_rows,
                       .q_heads = q_heads(),
                       .kv_heads = kv_heads(),
                       .scale = scale(),
@@ -71,11 +73,11 @@ class AttendCase : public OperationCase {
         if (span.rows == 0) continue;
         const Matrix keys = data.cache.keys(lane, seen + span.rows - 1),
                      values = data.cache.values(lane, seen + span.rows - 1);
-        for (int32_t i = 0; i < span.rows; ++i) {
+        for (int32_t i = std::clamp(spec_.skipped_rows - span.first_row, 0, span.rows); i < span.rows; ++i) {
           for (int32_t h = g * spec_.group; h < (g + 1) * spec_.group; ++h) {
             const float* query = data.q.row(span.first_row + i) + static_cast<int64_t>(h) * spec_.head_dim;
             const Errors errors = expected_errors(query, keys, values, seen + i);
-            const int64_t row = span.first_row + i;
+            const int64_t row = span.first_row + i - spec_.skipped_rows;
             if (output == 1) {
               if (spec_.with_lse) tolerance[static_cast<size_t>(row * q_heads() + h)] = errors.lse(accuracy);
               continue;
@@ -118,6 +120,12 @@ class AttendCase : public OperationCase {
   int32_t kv_heads() const { return static_cast<int32_t>(spec_.dtypes.size()); }
   int32_t q_heads() const { return kv_heads() * spec_.group; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(spec_.head_dim)); }
+
+  Matrix attended_rows(const Matrix& q) const {
+    Matrix rows(q.rows - spec_.skipped_rows, q.cols);
+    rows.values.assign(q.row(spec_.skipped_rows), q.row(0) + q.values.size());
+    return rows;
+  }
 
   Data make_data() const {
     auto random = rng();
@@ -218,6 +226,15 @@ void add_attention_cases(OperationCases& cases) {
          .sequences = {{33, {200, 77, 1}}, {0, {4, 4, 4}}, {7, {9, 50, 16}}},
          .phase = Phase::kPrefill,
          .rows_between = 1});
+    for (const int32_t skipped : {1, 20, 33, 38, 42}) {  // inside the chunk, all of it, inside the last, everything
+      add({.name = absl::StrCat(name, "prompt_chunk_and_others_without_", skipped),
+           .dtypes = three,
+           .sequences = {{33, {200, 77, 1}}, {0, {4, 4, 4}}, {7, {9, 50, 16}}},
+           .phase = Phase::kPrefill,
+           .rows_between = 1,
+           .skipped_rows = skipped});
+    }
+    add({.name = name + "decode_without_2", .dtypes = three, .sequences = ragged, .skipped_rows = 2});
     add({.name = name + "prompt_peaked",
          .dtypes = three,
          .sequences = {{40, {90, 31, 5}}},

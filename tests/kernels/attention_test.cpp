@@ -71,7 +71,7 @@ Outcome attend(const Case& c, const PagedLanes& cache, std::vector<float> q, con
                     .out = matrix(outcome.out, rows),
                     .lse = matrix(outcome.lse, rows),
                     .kv = cache.view(),
-                    .spans = spans,
+                    .spans = {spans.data(), static_cast<int32_t>(spans.size())},
                     .q_heads = q_heads,
                     .kv_heads = c.kv_heads,
                     .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
@@ -282,7 +282,8 @@ TEST_P(AttentionTest, WritesAcrossPagesAndBeyondOnes) {
     ThreadPool pool(2);
     CpuAttention attention(GetParam().features, false, pool);
     const PagedLanes before = cache;
-    attention.write_kv(matrix(k, 100), matrix(v, 100), positions, cache.view(), spans, 2);
+    attention.write_kv(matrix(k, 100), matrix(v, 100), positions.data(), cache.view(),
+                       {spans.data(), static_cast<int32_t>(spans.size())}, 2);
     for (int32_t lane = 0; lane < 4; ++lane) {
       const auto rounded = [&](float x) { return lane == 0 || lane == 3 ? half_to_float(float_to_half(x)) : x; };
       for (int32_t i = 0; i < 50; ++i) {
@@ -314,7 +315,8 @@ TEST_P(AttentionTest, AnEvictedSlotIsOverwrittenAndSeen) {
   ThreadPool pool(1);
   CpuAttention attention(GetParam().features, false, pool);
   const std::vector<int32_t> positions = {5000};
-  attention.write_kv(matrix(k, 1), matrix(v, 1), positions, cache.view(), make_spans(c), 2);
+  const std::vector<RowSpan> spans = make_spans(c);
+  attention.write_kv(matrix(k, 1), matrix(v, 1), positions.data(), cache.view(), {spans.data(), 1}, 2);
   EXPECT_EQ(cache.position(0, 17), 5000);
   EXPECT_EQ(cache.position(0, 16), 16);
   EXPECT_EQ(cache.position(1, 279), 5000);
@@ -334,9 +336,10 @@ TEST_P(AttentionTest, ObservationMatchesDoubles) {
     const int32_t d = shape.head_dim;
     const int32_t q_heads = 2 * shape.group;
     // Two lanes of another sequence first; one more column than slots, which must stay untouched.
-    PagedLanes cache(d, shape.page_bytes, {{4, kHalf}, {4, kHalf}, {530, kHalf}, {530, kFloat}}, 0, 2);
-    const std::vector<int32_t> visible = {529, 530, 1, 512, 513, 256, 17};
-    const auto rows = static_cast<int64_t>(visible.size());
+    const int32_t lengths[] = {530, 514};
+    PagedLanes cache(d, shape.page_bytes, {{4, kHalf}, {4, kHalf}, {lengths[0], kHalf}, {lengths[1], kFloat}}, 0, 2);
+    constexpr int64_t rows = 31;
+    constexpr int32_t kUnseen = 23;  // across the tile's end, and rows that see everything
     std::vector<float> q = random_floats(rows * q_heads * d, 4);
     std::vector<float> lse(rows * q_heads);
     std::vector<float> sums(q_heads * 531, 1.0f);
@@ -344,9 +347,9 @@ TEST_P(AttentionTest, ObservationMatchesDoubles) {
     ThreadPool pool(2);
     CpuAttention attention(GetParam().features, false, pool);
     const ObserveArgs args{.q = matrix(q, rows),
-                           .visible = visible,
                            .kv = cache.view(),
                            .first_lane = 2,
+                           .unseen = kUnseen,
                            .q_heads = q_heads,
                            .kv_heads = 2,
                            .scale = 1 / std::sqrt(static_cast<float>(d))};
@@ -357,10 +360,11 @@ TEST_P(AttentionTest, ObservationMatchesDoubles) {
       std::vector<double> want_sums(531, 1.0);
       std::vector<double> want_squares(531, 2.0);
       for (int64_t r = 0; r < rows; ++r) {
+        const int32_t visible = lengths[head / shape.group] - std::max<int32_t>(0, kUnseen - static_cast<int32_t>(r));
         const OracleRow want =
-            oracle_attend(dense, visible[r], std::span(q).subspan((r * q_heads + head) * static_cast<size_t>(d), d));
+            oracle_attend(dense, visible, std::span(q).subspan((r * q_heads + head) * static_cast<size_t>(d), d));
         EXPECT_NEAR(lse[r * q_heads + head], want.lse, 2e-6);
-        for (int32_t slot = 0; slot < visible[r]; ++slot) {
+        for (int32_t slot = 0; slot < visible; ++slot) {
           want_sums[slot] += want.weights[slot];
           want_squares[slot] += want.weights[slot] * want.weights[slot];
         }
@@ -376,8 +380,6 @@ TEST_P(AttentionTest, ObservationMatchesDoubles) {
 TEST_P(AttentionTest, ObservationDoesNotDependOnThreadsOrNeighbours) {
   const PagedLanes cache(64, 4096, {{1000, kHalf}, {1000, kHalf}}, 0, 2);
   constexpr int32_t kRows = 150;
-  std::vector<int32_t> visible(kRows);
-  for (int32_t r = 0; r < kRows; ++r) visible[r] = 1000 - kRows + 1 + r;
   std::vector<float> q = random_floats(kRows * 6 * 64, 4);
   std::vector<float> first_lse, first_sums;
   for (const int32_t threads : {1, 2, 3}) {
@@ -386,7 +388,7 @@ TEST_P(AttentionTest, ObservationDoesNotDependOnThreadsOrNeighbours) {
     std::vector<float> lse(kRows * 6);
     std::vector<float> sums(6 * 1000, 0.0f);
     ObserveArgs args{
-        .q = matrix(q, kRows), .visible = visible, .kv = cache.view(), .q_heads = 6, .kv_heads = 2, .scale = 0.125f};
+        .q = matrix(q, kRows), .kv = cache.view(), .unseen = kRows - 1, .q_heads = 6, .kv_heads = 2, .scale = 0.125f};
     attention.row_lse(args, matrix(lse, kRows));
     attention.column_mass(args, matrix(lse, kRows), matrix(sums, 6), {});
     if (threads == 1) {
@@ -394,7 +396,7 @@ TEST_P(AttentionTest, ObservationDoesNotDependOnThreadsOrNeighbours) {
       first_sums = sums;
       std::vector<float> last(6);
       args.q = args.q.slice_rows(kRows - 1, 1);
-      args.visible = args.visible.subspan(kRows - 1);
+      args.unseen = 0;
       attention.row_lse(args, matrix(last, 1));
       EXPECT_THAT(last, ElementsAreArray(&lse[(kRows - 1) * 6], 6));
     }

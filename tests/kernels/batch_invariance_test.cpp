@@ -75,10 +75,11 @@ std::vector<float> attend(Backend& backend, const CacheContent& cache, const Ten
                           Phase phase) {
   const CaseCache on_backend(backend, cache);
   const CaseTensor out(backend, Matrix(q.rows, q.cols), Placement::kDense);
+  const BackendArray<RowSpan> span_array(backend, spans);
   backend.attend({.q = q,
                   .out = out.view(),
                   .kv = on_backend.view(),
-                  .spans = spans,
+                  .spans = row_spans(span_array),
                   .q_heads = kQueryHeads,
                   .kv_heads = kKvHeads,
                   .scale = 0.125f,
@@ -140,8 +141,6 @@ TEST_F(BatchInvarianceTest, RowLogSumExp) {
   constexpr int32_t kRows = 21, kLength = 600;
   const Matrix q = random_matrix(rng, kRows, kQueryHeads * kHeadDim);
   const CacheContent cache = make_cache(rng, {kLength, kLength, kLength}, KvDtype::kF16);
-  std::vector<int32_t> visible;
-  for (int32_t r = 0; r < kRows; ++r) visible.push_back(kLength - kRows + 1 + r);
   for (const BackendUnderTest& tested : *backends_) {
     Backend& backend = *tested.backend;
     const CaseTensor queries(backend, q, Placement::kDense);
@@ -150,8 +149,8 @@ TEST_F(BatchInvarianceTest, RowLogSumExp) {
     const CaseTensor parts(backend, Matrix(kRows, kQueryHeads), Placement::kDense);
     const auto run = [&](int32_t first, int32_t rows, const CaseTensor& out) {
       backend.row_lse({.q = queries.view().slice_rows(first, rows),
-                       .visible = std::span(visible).subspan(static_cast<size_t>(first), static_cast<size_t>(rows)),
                        .kv = on_backend.view(),
+                       .unseen = kRows - 1 - first,
                        .q_heads = kQueryHeads,
                        .kv_heads = kKvHeads,
                        .scale = 0.125f},

@@ -36,23 +36,27 @@ class WriteCase : public OperationCase {
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor k, v;
-      std::vector<int32_t> positions;
-      std::vector<RowSpan> spans;
+      BackendArray<int32_t> positions;
+      BackendArray<RowSpan> spans;
       std::unique_ptr<CaseCache> cache;
     };
     auto state = std::make_shared<State>();
     auto random = rng();
     const auto kv_heads = static_cast<int32_t>(spec_.dtypes.size());
     CacheSpec cache{.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes};
+    std::vector<RowSpan> spans;
+    std::vector<int32_t> positions;
     int32_t rows = 0;
     for (const WriteSequence& sequence : spec_.sequences) {
       PKV_CHECK(sequence.lengths.size() == spec_.dtypes.size(), "a length for each lane");
-      state->spans.push_back(
+      spans.push_back(
           {.first_row = rows, .rows = sequence.rows, .first_lane = static_cast<int32_t>(cache.lanes.size())});
       rows += sequence.rows + spec_.rows_between;
       for (size_t g = 0; g < spec_.dtypes.size(); ++g) cache.lanes.push_back(make_lane(sequence, g));
     }
-    for (int32_t r = 0; r < rows; ++r) state->positions.push_back(100 + 3 * r);
+    for (int32_t r = 0; r < rows; ++r) positions.push_back(100 + 3 * r);
+    state->spans = {backend, spans};
+    state->positions = {backend, positions};
     Matrix keys = random_matrix(random, rows, static_cast<int64_t>(kv_heads) * spec_.head_dim);
     const Matrix values = random_matrix(random, keys.rows, keys.cols, 100.0f);
     // Around the limits of f16: rounding to infinity, the largest value, subnormals, halfway cases, negative zero.
@@ -63,13 +67,10 @@ class WriteCase : public OperationCase {
     state->cache = std::make_unique<CaseCache>(backend, CacheContent(random, std::move(cache)));
     return make_prepared(
         [state, kv_heads, &backend] {
-          backend.write_kv(state->k.view(), state->v.view(), state->positions, state->cache->view(), state->spans,
-                           kv_heads);
+          backend.write_kv(state->k.view(), state->v.view(), state->positions.data(), state->cache->view(),
+                           row_spans(state->spans), kv_heads);
         },
-        [state, &backend] {
-          backend.sync();
-          return state->cache->everything();
-        });
+        [state, &backend] { return state->cache->everything(); });
   }
 
  private:
@@ -175,10 +176,7 @@ class GatherCase : public OperationCase {
           backend.gather(state->cache->view(), kFrom, state->kept.view(), spec_.count,
                          spec_.to_other_lane ? kOther : kFrom);
         },
-        [state, &backend] {
-          backend.sync();
-          return state->cache->everything();
-        });
+        [state, &backend] { return state->cache->everything(); });
   }
 
  private:
@@ -186,9 +184,28 @@ class GatherCase : public OperationCase {
   GatherSpec spec_;
 };
 
+class SetPageIdsCase : public OperationCase {
+ public:
+  SetPageIdsCase() : OperationCase("set_page_ids/some") {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      CaseTensor page_ids;
+      BackendArray<PageEdit> edits;
+    };
+    auto state = std::make_shared<State>();
+    state->page_ids = CaseTensor(backend, 1, 6, std::vector<int32_t>{10, 11, 12, 13, 14, 15});
+    state->edits = {backend, {{.at = 4, .page = 7}, {.at = 0, .page = 2}, {.at = 5, .page = 5}}};
+    return make_prepared(
+        [state, &backend] { backend.set_page_ids(state->page_ids.view().i32(), state->edits.data(), 2); },
+        [state, &backend] { return Outputs{state->page_ids.integers(backend, "page_ids")}; });
+  }
+};
+
 }  // namespace
 
 void add_cache_cases(OperationCases& cases) {
+  cases.push_back(std::make_unique<SetPageIdsCase>());
   add_write_cases(cases);
   const auto add = [&](GatherSpec spec) {
     cases.push_back(std::make_unique<GatherCase>(spec));

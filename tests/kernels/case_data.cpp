@@ -47,7 +47,7 @@ CaseTensor::CaseTensor(Backend& backend, int64_t rows, int64_t cols, std::span<c
 
 Output CaseTensor::floats(Backend& backend, std::string name) const {
   Matrix whole(tensor_.view().rows, tensor_.view().cols);
-  backend.download(whole.values.data(), tensor_.view());
+  backend.fetch({whole.values.data(), tensor_.view()});
   const int64_t before = whole.cols > view_.cols ? kGuardsBefore : 0;
   Output output{.name = std::move(name)};
   for (int64_t r = 0; r < whole.rows; ++r) {
@@ -64,7 +64,7 @@ Output CaseTensor::floats(Backend& backend, std::string name) const {
 Output CaseTensor::integers(Backend& backend, std::string name) const {
   Output output{.name = std::move(name)};
   output.exact.resize(static_cast<size_t>(view_.rows * view_.cols));
-  backend.download(output.exact.data(), view_);
+  backend.fetch({output.exact.data(), view_});
   return output;
 }
 
@@ -129,7 +129,7 @@ void upload_words(Backend& backend, void* to, const void* from, size_t bytes) {
 }
 
 void download_words(Backend& backend, void* to, const void* from, size_t bytes) {
-  backend.download(to, word_view(from, bytes));
+  backend.fetch({to, word_view(from, bytes)});
 }
 
 namespace {

@@ -12,8 +12,12 @@
 
 #include "kernels/backend.h"
 #include "tests/kernels/operation_cases.h"
+#include "tests/support/backend_array.h"
 
 namespace pkv {
+
+using test::BackendArray;
+using test::row_spans;
 
 // A dense matrix on the host.
 struct Matrix {

@@ -29,7 +29,7 @@ class EmbedCase : public OperationCase {
     struct State {
       std::vector<uint8_t> blocks;
       std::unique_ptr<Weight> table;
-      std::vector<int32_t> ids;
+      BackendArray<int32_t> ids;
       CaseTensor out;
     };
     constexpr int32_t kRows = 37;
@@ -39,9 +39,9 @@ class EmbedCase : public OperationCase {
     auto table = backend.prepare_weight({.data = state->blocks.data(), .type = type_, .rows = kRows, .cols = cols_});
     if (!table.ok()) return nullptr;
     state->table = *std::move(table);
-    state->ids = {0, kRows - 1, 5, 5, 17, 1};
-    state->out = CaseTensor(backend, Matrix(static_cast<int64_t>(state->ids.size()), cols_), placement_);
-    return make_prepared([state, &backend] { backend.embed(*state->table, state->ids, state->out.view()); },
+    state->ids = {backend, {0, kRows - 1, 5, 5, 17, 1}};
+    state->out = CaseTensor(backend, Matrix(state->ids.size(), cols_), placement_);
+    return make_prepared([state, &backend] { backend.embed(*state->table, state->ids.data(), state->out.view()); },
                          [state, &backend] { return Outputs{state->out.floats(backend, "out")}; });
   }
 
@@ -218,23 +218,28 @@ class RopeCase : public OperationCase {
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
-      std::vector<int32_t> positions;
-      std::vector<float> inv_freq;
+      BackendArray<int32_t> positions;
+      BackendArray<float> inv_freq;
       CaseTensor x;
     };
     auto state = std::make_shared<State>();
     auto random = rng();
-    for (int64_t r = 0; r < spec_.rows; ++r) state->positions.push_back(static_cast<int32_t>(random() % 8192));
-    state->positions[0] = 0;
+    std::vector<int32_t> positions;
+    for (int64_t r = 0; r < spec_.rows; ++r) positions.push_back(static_cast<int32_t>(random() % 8192));
+    positions[0] = 0;
+    state->positions = {backend, positions};
+    std::vector<float> inv_freq;
     for (int i = 0; i < spec_.rotary_dims / 2; ++i) {
-      state->inv_freq.push_back(static_cast<float>(std::pow(1e5, -2.0 * i / spec_.rotary_dims)));
+      inv_freq.push_back(static_cast<float>(std::pow(1e5, -2.0 * i / spec_.rotary_dims)));
     }
+    state->inv_freq = {backend, inv_freq};
     state->x = CaseTensor(backend, input(), Placement::kStrided);
     const RopeCaseSpec spec = spec_;
     return make_prepared(
         [state, spec, &backend] {
-          backend.rope(state->x.view(), state->positions,
-                       {.inv_freq = state->inv_freq,
+          backend.rope(state->x.view(), state->positions.data(),
+                       {.inv_freq = state->inv_freq.data(),
+                        .pairs = state->inv_freq.size(),
                         .pairing = spec.pairing,
                         .head_dim = spec.head_dim,
                         .magnitude = spec.magnitude});

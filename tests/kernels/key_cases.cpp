@@ -50,8 +50,9 @@ class KeyCase : public OperationCase {
     const CaseTensor v(backend, random_matrix(random, spec_.length, width), Placement::kDense);
     std::vector<int32_t> positions;
     for (int32_t i = 0; i < spec_.length; ++i) positions.push_back(2 * i + 1);
-    const RowSpan span{.rows = spec_.length, .first_lane = kFirstLane};
-    backend.write_kv(k.view(), v.view(), positions, made->view(), std::span(&span, 1), lanes());
+    const BackendArray<int32_t> on_backend(backend, positions);
+    const BackendArray<RowSpan> span(backend, {{.rows = spec_.length, .first_lane = kFirstLane}});
+    backend.write_kv(k.view(), v.view(), on_backend.data(), made->view(), row_spans(span), lanes());
     return made;
   }
 
@@ -137,13 +138,15 @@ class TurnKeysCase : public KeyCase {
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     auto cache = std::shared_ptr<CaseCache>(make_cache(backend));
-    const auto run = [this, cache, &backend] {
-      const RopeSpec rope{
-          .inv_freq = inv_freq_, .pairing = turn_.pairing, .head_dim = spec().head_dim, .magnitude = 1.5f};
+    const auto run = [this, cache, &backend, inv_freq = BackendArray<float>(backend, inv_freq_)] {
+      const RopeSpec rope{.inv_freq = inv_freq.data(),
+                          .pairs = inv_freq.size(),
+                          .pairing = turn_.pairing,
+                          .head_dim = spec().head_dim,
+                          .magnitude = 1.5f};
       backend.turn_keys(cache->view(), kFirstLane, lanes(), turn_.first_slot, turn_.delta, rope);
     };
     return make_prepared(run, [this, cache, &backend] {
-      backend.sync();
       Outputs outputs{cache->entries(0, 9), cache->entries(kFirstLane + lanes(), 9)};
       for (int32_t lane = 0; lane < lanes(); ++lane) outputs.push_back(turned_lane(*cache, lane));
       return outputs;

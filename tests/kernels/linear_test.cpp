@@ -174,13 +174,13 @@ std::vector<float> run_linear(Backend& backend, const Weight& weight, const std:
   if (initial != nullptr) backend.upload(result, initial->data());
   backend.linear(in.view(), weight, initial != nullptr, phase, result);
   std::vector<float> all(start.size());
-  backend.download(all.data(), out.view());
+  backend.fetch({all.data(), out.view()});
   for (int64_t r = 0; r < rows; ++r) {
     for (int64_t c = 0; c < 3; ++c)
       EXPECT_EQ(all[r * (weight.rows() + 3) + weight.rows() + c], 7.0f) << "written beyond";
   }
   std::vector<float> values(rows * weight.rows());
-  backend.download(values.data(), result);
+  backend.fetch({values.data(), result});
   return values;
 }
 
@@ -301,7 +301,7 @@ TEST_P(PackingTest, UnpacksWhatTheFileDecodesTo) {
     Tensor embedded = *backend->allocate(c.rows, c.cols, DType::kF32);
     std::vector<int32_t> ids(c.rows);
     for (int64_t o = 0; o < c.rows; ++o) ids[o] = static_cast<int32_t>(o);
-    backend->embed(**weight, ids, embedded.view());
+    backend->embed(**weight, ids.data(), embedded.view());
     for (int64_t o = 0; o < c.rows; ++o) {
       for (int64_t k = 0; k < c.cols; ++k) {
         ASSERT_EQ(out[k * c.rows + o], matrix.row(o)[k]) << "output " << o << " input " << k;

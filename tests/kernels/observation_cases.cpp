@@ -1,5 +1,5 @@
-// Cases of row_lse and column_mass, float32 in every mode: observation windows, ragged lanes, other rows than the last
-// ones, and the whole chain from observation to the kept slots.
+// Cases of row_lse and column_mass, float32 in every mode: observation windows, ragged lanes, rows that see everything,
+// and the whole chain from observation to the kept slots.
 #include <algorithm>
 #include <cmath>
 
@@ -14,9 +14,12 @@ struct ObserveSpec {
   int32_t group = 3;
   int32_t head_dim = 64;
   int32_t page_bytes = 4096;
-  std::vector<KvDtype> dtypes;   // [kv_heads]
-  std::vector<int32_t> visible;  // [rows]
-  int32_t extra_columns = 0;     // columns of `sums` that no row sees
+  std::vector<KvDtype> dtypes;  // [kv_heads]
+  int32_t rows = 0;
+  int32_t unseen = 0;         // as ObserveArgs has it
+  int32_t length = 0;         // of the first lane
+  int32_t shorter = 0;        // by so many slots is each lane than the one before
+  int32_t extra_columns = 0;  // columns of `sums` that no row sees
   bool with_squares = false;
   float query_deviation = 1.0f;
 };
@@ -42,8 +45,11 @@ class ObserveCase : public OperationCase {
   const ObserveSpec& spec() const { return spec_; }
   int32_t kv_heads() const { return static_cast<int32_t>(spec_.dtypes.size()); }
   int32_t q_heads() const { return kv_heads() * spec_.group; }
-  int32_t most_visible() const { return *std::max_element(spec_.visible.begin(), spec_.visible.end()); }
-  int32_t columns() const { return most_visible() + spec_.extra_columns; }
+  int32_t length(int32_t lane) const { return spec_.length - lane * spec_.shorter; }
+  int32_t visible(int32_t lane, int64_t row) const {
+    return length(lane) - std::max(0, spec_.unseen - static_cast<int32_t>(row));
+  }
+  int32_t columns() const { return spec_.length + spec_.extra_columns; }
   float scale() const { return 1.0f / std::sqrt(static_cast<float>(spec_.head_dim)); }
 
   Data make_data() const {
@@ -54,10 +60,10 @@ class ObserveCase : public OperationCase {
           {.filled = length, .lane = {.length = length, .write_slot = length, .visible = length, .dtype = dtype}});
     };
     for (int32_t i = 0; i < kFirstLane; ++i) add_lane(5, KvDtype::kF16);
-    for (KvDtype dtype : spec_.dtypes) add_lane(most_visible(), dtype);
+    for (int32_t g = 0; g < kv_heads(); ++g) add_lane(length(g), spec_.dtypes[static_cast<size_t>(g)]);
     CacheContent content(random, std::move(cache));
-    Matrix q = random_matrix(random, static_cast<int64_t>(spec_.visible.size()),
-                             static_cast<int64_t>(q_heads()) * spec_.head_dim, spec_.query_deviation);
+    Matrix q =
+        random_matrix(random, spec_.rows, static_cast<int64_t>(q_heads()) * spec_.head_dim, spec_.query_deviation);
     return {std::move(q), std::move(content)};
   }
 
@@ -67,9 +73,9 @@ class ObserveCase : public OperationCase {
 
   ObserveArgs args(const Inputs& inputs) const {
     return {.q = inputs.q.view(),
-            .visible = spec_.visible,
             .kv = inputs.cache->view(),
             .first_lane = kFirstLane,
+            .unseen = spec_.unseen,
             .q_heads = q_heads(),
             .kv_heads = kv_heads(),
             .scale = scale()};
@@ -79,16 +85,17 @@ class ObserveCase : public OperationCase {
   // products.
   double score_error(const Data& data, const std::vector<Matrix>& keys, int64_t row, int32_t head) const {
     const float* query = data.q.row(row) + static_cast<int64_t>(head) * spec_.head_dim;
-    const Matrix& lane_keys = keys[static_cast<size_t>(head / spec_.group)];
+    const int32_t lane = head / spec_.group;
+    const Matrix& lane_keys = keys[static_cast<size_t>(lane)];
     double size = 0;
-    for (int32_t j = 0; j < spec_.visible[static_cast<size_t>(row)]; ++j) {
+    for (int32_t j = 0; j < visible(lane, row); ++j) {
       size = std::max(size, scale() * absolute_dot(query, lane_keys.row(j), spec_.head_dim));
     }
     return 1e-6 * (1.0 + size);
   }
   std::vector<Matrix> all_keys(const Data& data) const {
     std::vector<Matrix> keys;
-    for (int32_t g = 0; g < kv_heads(); ++g) keys.push_back(data.cache.keys(kFirstLane + g, most_visible()));
+    for (int32_t g = 0; g < kv_heads(); ++g) keys.push_back(data.cache.keys(kFirstLane + g, length(g)));
     return keys;
   }
   // The largest score error of any row of one query head.
@@ -151,7 +158,7 @@ class ColumnMassCase : public ObserveCase {
     auto random = rng();
     // Any numbers near the real ones will do: lse is an input here, and `sums` is added to.
     const float about =
-        std::log(static_cast<float>(most_visible())) + 0.5f * spec().query_deviation * spec().query_deviation;
+        std::log(static_cast<float>(spec().length)) + 0.5f * spec().query_deviation * spec().query_deviation;
     Matrix lse = random_matrix(random, data.q.rows, q_heads(), 0.1f);
     for (float& value : lse.values) value += about;
     state->lse = CaseTensor(backend, lse, Placement::kStrided);
@@ -248,13 +255,6 @@ class ObserveSelectCase : public ObserveCase {
   int32_t count_;
 };
 
-// A window of `rows` last rows of a prompt.
-std::vector<int32_t> window(int32_t rows, int32_t length) {
-  std::vector<int32_t> visible;
-  for (int32_t r = 0; r < rows; ++r) visible.push_back(length - rows + 1 + r);
-  return visible;
-}
-
 }  // namespace
 
 void add_observation_cases(OperationCases& cases) {
@@ -268,25 +268,50 @@ void add_observation_cases(OperationCases& cases) {
   for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
     const std::string name = dtype == KvDtype::kF16 ? "f16_" : "f32_";
     const std::vector<KvDtype> three(3, dtype);
-    add({.name = name + "window_8", .dtypes = three, .visible = window(8, 333)});
-    add({.name = name + "window_1", .dtypes = three, .visible = window(1, 17), .extra_columns = 9});
-    add({.name = name + "whole_prompt", .dtypes = three, .visible = window(45, 45)});
-    add({.name = name + "peaked", .dtypes = three, .visible = window(8, 200), .query_deviation = 8.0f});
-    add({.name = name + "any_rows", .dtypes = three, .visible = {100, 3, 64, 65, 1, 99}, .extra_columns = 30});
-    add({.name = name + "pages_of_3072_bytes", .page_bytes = 3072, .dtypes = three, .visible = window(9, 100)});
-    add({.name = name + "group_1", .group = 1, .dtypes = three, .visible = window(8, 50)});
+    add({.name = name + "window_8", .dtypes = three, .rows = 8, .unseen = 7, .length = 333});
+    add({.name = name + "window_1", .dtypes = three, .rows = 1, .unseen = 0, .length = 17, .extra_columns = 9});
+    add({.name = name + "whole_prompt", .dtypes = three, .rows = 45, .unseen = 44, .length = 45});
+    add({.name = name + "peaked", .dtypes = three, .rows = 8, .unseen = 7, .length = 200, .query_deviation = 8.0f});
+    add({.name = name + "all_seen", .dtypes = three, .rows = 6, .length = 100, .extra_columns = 30});
+    add({.name = name + "some_see_all", .dtypes = three, .rows = 21, .unseen = 9, .length = 70});
+    add({.name = name + "lanes_of_their_own_lengths",
+         .dtypes = three,
+         .rows = 70,
+         .unseen = 69,
+         .length = 1100,
+         .shorter = 510,
+         .extra_columns = 3});
+    add({.name = name + "pages_of_3072_bytes",
+         .page_bytes = 3072,
+         .dtypes = three,
+         .rows = 9,
+         .unseen = 8,
+         .length = 100});
+    add({.name = name + "group_1", .group = 1, .dtypes = three, .rows = 8, .unseen = 7, .length = 50});
     add({.name = name + "group_4_d128",
          .group = 4,
          .head_dim = 128,
          .dtypes = {dtype, dtype},
-         .visible = window(13, 77)});
-    add({.name = name + "group_8_d80", .group = 8, .head_dim = 80, .dtypes = {dtype}, .visible = window(8, 61)});
-    add({.name = name + "depth_8000", .dtypes = three, .visible = window(8, 8000)});
-    cases.push_back(std::make_unique<ObserveSelectCase>(
-        ObserveSpec{.name = name + "window_8", .dtypes = three, .visible = window(8, 1000), .query_deviation = 2.0f},
-        120));
+         .rows = 13,
+         .unseen = 12,
+         .length = 77});
+    add({.name = name + "group_8_d80",
+         .group = 8,
+         .head_dim = 80,
+         .dtypes = {dtype},
+         .rows = 8,
+         .unseen = 7,
+         .length = 61});
+    add({.name = name + "depth_8000", .dtypes = three, .rows = 8, .unseen = 7, .length = 8000});
+    cases.push_back(std::make_unique<ObserveSelectCase>(ObserveSpec{.name = name + "window_8",
+                                                                    .dtypes = three,
+                                                                    .rows = 8,
+                                                                    .unseen = 7,
+                                                                    .length = 1000,
+                                                                    .query_deviation = 2.0f},
+                                                        120));
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16}, .visible = window(8, 90)});
+  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16}, .rows = 8, .unseen = 7, .length = 90});
 }
 
 }  // namespace pkv

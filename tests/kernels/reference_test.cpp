@@ -38,7 +38,7 @@ TEST_F(ReferenceTest, LinearAndEmbed) {
   backend_.linear(x.view(), **weight, false, Phase::kPrefill, out.view());
   EXPECT_THAT(values(out), ElementsAre(-2, -2, 12, 30));
   const CaseTensor embedded = tensor(2, 3, {0, 0, 0, 0, 0, 0});
-  backend_.embed(**weight, std::vector<int32_t>{1, 0}, embedded.view());
+  backend_.embed(**weight, BackendArray<int32_t>(backend_, {1, 0}).data(), embedded.view());
   EXPECT_THAT(values(embedded), ElementsAre(4, 5, 6, 1, 2, 3));
 }
 
@@ -61,9 +61,11 @@ TEST_F(ReferenceTest, RopeTurnsPairsByTheAngle) {
   const std::vector<float> inv_freq = {quarter, 0.0f};
   const CaseTensor adjacent = tensor(1, 6, {1, 2, 3, 4, 5, 6}), halves = tensor(1, 6, {1, 2, 3, 4, 5, 6});
   const std::vector<int32_t> positions = {1};
-  backend_.rope(adjacent.view(), positions, {.inv_freq = inv_freq, .pairing = RopePairing::kAdjacent, .head_dim = 6});
+  backend_.rope(adjacent.view(), positions.data(),
+                {.inv_freq = inv_freq.data(), .pairs = 2, .pairing = RopePairing::kAdjacent, .head_dim = 6});
   EXPECT_THAT(values(adjacent), Pointwise(FloatNear(1e-6f), {-2.0f, 1.0f, 3.0f, 4.0f, 5.0f, 6.0f}));
-  backend_.rope(halves.view(), positions, {.inv_freq = inv_freq, .pairing = RopePairing::kHalves, .head_dim = 6});
+  backend_.rope(halves.view(), positions.data(),
+                {.inv_freq = inv_freq.data(), .pairs = 2, .pairing = RopePairing::kHalves, .head_dim = 6});
   EXPECT_THAT(values(halves), Pointwise(FloatNear(1e-6f), {-3.0f, 2.0f, 1.0f, 4.0f, 5.0f, 6.0f}));
 }
 
@@ -75,9 +77,9 @@ TEST_F(ReferenceTest, RopeIsRelative) {
   for (int i = 0; i < 32; ++i) inv_freq.push_back(static_cast<float>(std::pow(1e4, -i / 32.0)));
   const auto product = [&](int32_t q_position, int32_t k_position) {
     const CaseTensor a(backend_, q, Placement::kDense), b(backend_, k, Placement::kDense);
-    const RopeSpec spec{.inv_freq = inv_freq, .head_dim = 64};
-    backend_.rope(a.view(), std::vector<int32_t>{q_position}, spec);
-    backend_.rope(b.view(), std::vector<int32_t>{k_position}, spec);
+    const RopeSpec spec{.inv_freq = inv_freq.data(), .pairs = 32, .head_dim = 64};
+    backend_.rope(a.view(), &q_position, spec);
+    backend_.rope(b.view(), &k_position, spec);
     return reference_dot(a.view().f32(), b.view().f32(), 64);
   };
   EXPECT_NEAR(product(17, 5), product(112, 100), 1e-3);
@@ -97,15 +99,21 @@ class ReferenceCacheTest : public ReferenceTest {
             .position_stride = 4,
             .head_dim = 2};
   }
+  RowSpans spans(const RowSpan& span) {
+    span_ = span;
+    return {&span_, 1};
+  }
   // Writes the three entries of the test: keys (0,0), (log 2, 0), (0, log 5); values (1, 0), (0, 1), (10, 10).
   void write_three() {
     const CaseTensor k = tensor(3, 2, {0, 0, std::log(2.0f), 0, 0, std::log(5.0f)});
     const CaseTensor v = tensor(3, 2, {1, 0, 0, 1, 10, 10});
-    backend_.write_kv(k.view(), v.view(), std::vector<int32_t>{40, 41, 42}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+    backend_.write_kv(k.view(), v.view(), BackendArray<int32_t>(backend_, {40, 41, 42}).data(), view(),
+                      spans({0, 3, 0}), 1);
   }
   std::vector<float> pool_ = std::vector<float>(16, -1.0f);
   std::vector<int32_t> positions_ = std::vector<int32_t>(8, -1);
   std::vector<int32_t> pages_ = {1, 0};
+  RowSpan span_;
   Lane lane_ = {.length = 3, .write_slot = 0, .visible = 1, .dtype = KvDtype::kF32};
 };
 
@@ -125,7 +133,7 @@ TEST_F(ReferenceCacheTest, AttendIsCausalSoftmax) {
                    .out = out.view(),
                    .lse = lse.view(),
                    .kv = view(),
-                   .spans = std::vector<RowSpan>{{0, 3, 0}},
+                   .spans = spans({0, 3, 0}),
                    .q_heads = 1,
                    .kv_heads = 1,
                    .scale = 1});
@@ -138,8 +146,7 @@ TEST_F(ReferenceCacheTest, ObservationSumsAttentionMass) {
   write_three();
   const CaseTensor q = tensor(2, 2, {1, 1, 1, 1}), lse = tensor(2, 1, {0, 0});
   const CaseTensor sums = tensor(1, 4, {1, 0, 0, 9}), squares = tensor(1, 4, {0, 0, 0, 9});
-  const std::vector<int32_t> visible = {2, 3};
-  const ObserveArgs args{.q = q.view(), .visible = visible, .kv = view(), .q_heads = 1, .kv_heads = 1, .scale = 1};
+  const ObserveArgs args{.q = q.view(), .kv = view(), .unseen = 1, .q_heads = 1, .kv_heads = 1, .scale = 1};
   backend_.row_lse(args, lse.view());
   EXPECT_THAT(values(lse), Pointwise(FloatNear(1e-6f), {std::log(3.0f), std::log(8.0f)}));
   backend_.column_mass(args, lse.view(), sums.view(), squares.view());
@@ -152,7 +159,7 @@ TEST_F(ReferenceCacheTest, ObservationSumsAttentionMass) {
 TEST_F(ReferenceCacheTest, OverwritesTheFrontOfALongerLane) {
   write_three();
   const CaseTensor k = tensor(2, 2, {21, 22, 23, 24}), v = tensor(2, 2, {31, 32, 33, 34});
-  backend_.write_kv(k.view(), v.view(), std::vector<int32_t>{7, 8}, view(), std::vector<RowSpan>{{0, 2, 0}}, 1);
+  backend_.write_kv(k.view(), v.view(), BackendArray<int32_t>(backend_, {7, 8}).data(), view(), spans({0, 2, 0}), 1);
   EXPECT_THAT(pool_, ElementsAre(0, -1, std::log(5.0f), -1, 10, 10, -1, -1,  // slot 2 as it was
                                  21, 23, 22, 24, 31, 32, 33, 34));
   EXPECT_THAT(positions_, ElementsAre(42, -1, -1, -1, 7, 8, -1, -1));
@@ -200,7 +207,7 @@ TEST_F(ReferenceCacheTest, GatherIntoAnotherLane) {
 // Overwrites the keys: (3, 4), (0, 0), (0, 2).
 TEST_F(ReferenceCacheTest, NormsAndSimilarityOfKeys) {
   const CaseTensor k = tensor(3, 2, {3, 4, 0, 0, 0, 2});
-  backend_.write_kv(k.view(), k.view(), std::vector<int32_t>{0, 1, 2}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+  backend_.write_kv(k.view(), k.view(), BackendArray<int32_t>(backend_, {0, 1, 2}).data(), view(), spans({0, 3, 0}), 1);
   const CaseTensor norms = tensor(1, 3, {9, 9, 9}), sums = tensor(1, 2, {9, 9}), cosines = tensor(1, 3, {9, 9, 9});
   backend_.key_norms(view(), 0, norms.view());
   EXPECT_THAT(values(norms), ElementsAre(5, 0, 2));
@@ -213,7 +220,7 @@ TEST_F(ReferenceCacheTest, NormsAndSimilarityOfKeys) {
 
 TEST_F(ReferenceCacheTest, SimilarityIsZeroWhereKeysCancel) {
   const CaseTensor k = tensor(3, 2, {3, 4, -6, -8, 0, 0});
-  backend_.write_kv(k.view(), k.view(), std::vector<int32_t>{0, 1, 2}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+  backend_.write_kv(k.view(), k.view(), BackendArray<int32_t>(backend_, {0, 1, 2}).data(), view(), spans({0, 3, 0}), 1);
   const CaseTensor sums = tensor(1, 2, {9, 9}), cosines = tensor(1, 3, {9, 9, 9});
   backend_.key_similarity(view(), 0, sums.view(), cosines.view());
   EXPECT_THAT(values(sums), ElementsAre(0, 0));
@@ -224,9 +231,10 @@ TEST_F(ReferenceCacheTest, SimilarityIsZeroWhereKeysCancel) {
 TEST_F(ReferenceCacheTest, TurnsKeysFromASlotOn) {
   write_three();
   const CaseTensor k = tensor(3, 2, {1, 2, 3, 4, 5, 6});
-  backend_.write_kv(k.view(), k.view(), std::vector<int32_t>{40, 41, 42}, view(), std::vector<RowSpan>{{0, 3, 0}}, 1);
+  backend_.write_kv(k.view(), k.view(), BackendArray<int32_t>(backend_, {40, 41, 42}).data(), view(), spans({0, 3, 0}),
+                    1);
   const std::vector<float> inv_freq = {static_cast<float>(M_PI / 6)};
-  const RopeSpec spec{.inv_freq = inv_freq, .head_dim = 2, .magnitude = 7.0f};
+  const RopeSpec spec{.inv_freq = inv_freq.data(), .pairs = 1, .head_dim = 2, .magnitude = 7.0f};
   backend_.turn_keys(view(), 0, 1, 1, 3, spec);
   EXPECT_THAT(pool_, Pointwise(FloatNear(1e-5f), {-6.0f, -1.0f, 5.0f, -1.0f, 5.0f, 6.0f, -1.0f, -1.0f,  //
                                                   1.0f, -4.0f, 2.0f, 3.0f, 1.0f, 2.0f, 3.0f, 4.0f}));
@@ -253,6 +261,31 @@ TEST_F(ReferenceTest, ReducePoolAndSelect) {
   const CaseTensor kept(backend_, 1, 2, std::vector<int32_t>{-1, -1});
   backend_.select_top(pooled.view(), 2, kept.view());
   EXPECT_THAT(kept.integers(backend_, "").exact, ElementsAre(1, 2));  // of three sixes the first two
+}
+
+TEST_F(ReferenceTest, FillsAndFetchesViewsOfRows) {
+  const CaseTensor x = tensor(2, 3, {1, 2, 3, 4, 5, 6}), y = tensor(1, 2, {7, 8});
+  backend_.fill(x.view().slice_cols(1, 1), 9);
+  std::vector<float> columns(4, 0), row(2, 0);
+  const Fetch reads[] = {{columns.data(), x.view().slice_cols(1, 2)}, {row.data(), y.view()}, {nullptr, {}}};
+  backend_.fetch(reads);
+  EXPECT_THAT(columns, ElementsAre(9, 3, 9, 6));
+  EXPECT_THAT(row, ElementsAre(7, 8));
+}
+
+TEST_F(ReferenceTest, StagedMemoryIsZeroAndReadByOperationsOnceCommitted) {
+  auto staged = backend_.allocate_staged(100);
+  ASSERT_TRUE(staged.ok()) << staged.status();
+  EXPECT_EQ(staged->bytes(), 100u);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(staged->device()) % 64, 0u);
+  std::vector<int32_t> words(25, -1);
+  const TensorView device{staged->device(), DType::kI32, 1, 25, 25};
+  backend_.fetch({words.data(), device});
+  EXPECT_THAT(words, testing::Each(0));
+  reinterpret_cast<int32_t*>(staged->host())[3] = 42;
+  backend_.commit(*staged, 12, 4);
+  backend_.fetch({words.data(), device});
+  EXPECT_EQ(words[3], 42);
 }
 
 TEST_F(ReferenceTest, LazyMemoryIsZeroAndAligned) {

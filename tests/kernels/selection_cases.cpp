@@ -1,4 +1,5 @@
-// Cases of reduce_groups, pool_scores and select_top: plateaus, ties, infinities, signed zeros, short rows.
+// Cases of reduce_groups, pool_scores, score_entries and select_top: plateaus, ties, infinities, signed zeros, short
+// rows.
 #include <cmath>
 #include <limits>
 
@@ -131,6 +132,38 @@ void add_pool_cases(OperationCases& cases, std::mt19937& rng) {
   cases.push_back(std::make_unique<ScoreCase>(std::move(negative)));
 }
 
+// score_entries works in place, so the scores are copied to where the result is looked for.
+void add_scoring_cases(OperationCases& cases, std::mt19937& rng) {
+  const std::pair<EntryScoring, const char*> kinds[] = {
+      {{.kind = EntryScore::kPosition}, "position"},
+      {{.kind = EntryScore::kHash, .seed = 7, .layer = 3}, "hash"},
+      {{.kind = EntryScore::kHash, .seed = ~uint64_t{0}, .layer = 0}, "hash_of_a_large_seed"},
+      {{.kind = EntryScore::kNegated}, "negated"},
+      {{.kind = EntryScore::kPerQuery}, "per_query"}};
+  for (const auto& [scoring, name] : kinds) {
+    for (int64_t cols : {1, 100, 8000}) {
+      cases.push_back(std::make_unique<ScoreCase>(
+          ScoreSpec{.name = absl::StrCat("score_entries/", name),
+                    .scores = random_scores(rng, 3, cols),
+                    .out_rows = 3,
+                    .exact = true,
+                    .operation = [how = scoring](Backend& backend, const TensorView& scores, const TensorView& out) {
+                      backend.copy(out, scores);
+                      backend.score_entries(how, out);
+                    }}));
+    }
+  }
+  cases.push_back(std::make_unique<ScoreCase>(
+      ScoreSpec{.name = "fill",
+                .scores = random_scores(rng, 3, 50),
+                .out_rows = 3,
+                .exact = true,
+                .operation = [](Backend& backend, const TensorView& scores, const TensorView& out) {
+                  backend.copy(out, scores);
+                  backend.fill(out.slice_cols(11, 20), -0.5f);
+                }}));
+}
+
 void add_select_cases(OperationCases& cases, std::mt19937& rng) {
   const auto add = [&](std::string name, Matrix scores, int32_t count) {
     cases.push_back(std::make_unique<SelectCase>(SelectSpec{std::move(name), std::move(scores), count}));
@@ -161,6 +194,7 @@ void add_selection_cases(OperationCases& cases) {
   std::mt19937 rng(11);
   add_reduce_cases(cases, rng);
   add_pool_cases(cases, rng);
+  add_scoring_cases(cases, rng);
   add_select_cases(cases, rng);
 }
 

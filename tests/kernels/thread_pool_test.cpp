@@ -1,4 +1,5 @@
-// The CPU backend's frame: regions of the thread pool, and the choice of instruction-set paths.
+// The CPU backend's frame: regions of the thread pool, how work is cut into tasks, and the choice of instruction-set
+// paths.
 #include "kernels/cpu/thread_pool.h"
 
 #include <atomic>
@@ -9,6 +10,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/parallel.h"
+#include "kernels/cpu/path_choice.h"
 
 namespace pkv {
 namespace {
@@ -20,7 +23,7 @@ TEST(ThreadPoolTest, RunsEveryTaskOnce) {
     for (const int64_t tasks : {0, 1, 2, 7, 1000}) {
       std::vector<int32_t> runs(tasks, 0);
       std::atomic<int64_t> strangers = 0;
-      pool.parallel_for(tasks, [&](int64_t task, int32_t thread) {
+      pool.run(tasks, [&](int64_t task, int32_t thread) {
         ++runs[task];
         if (thread < 0 || thread >= threads) ++strangers;
       });
@@ -36,7 +39,7 @@ TEST(ThreadPoolTest, RegionsFollowOneAnother) {
   std::vector<int64_t> values(64, 0);
   for (int64_t round = 0; round < 5000; ++round) {
     const int64_t tasks = 1 + round % 64;
-    pool.parallel_for(tasks, [&](int64_t task, int32_t) { values[(task + round) % 64] += 1; });
+    pool.run(tasks, [&](int64_t task, int32_t) { values[(task + round) % 64] += 1; });
   }
   int64_t expected = 0;
   for (int64_t round = 0; round < 5000; ++round) expected += 1 + round % 64;
@@ -45,13 +48,45 @@ TEST(ThreadPoolTest, RegionsFollowOneAnother) {
   EXPECT_EQ(total, expected);
 }
 
+constexpr int64_t kMuch = int64_t{1} << 40;
+
+TEST(ParallelForTest, SmallWorkIsOneTask) {
+  EXPECT_EQ(task_count(1000, 1, 8), 1);
+  EXPECT_EQ(task_count(2 * kGrain - 1, 1, 8), 1);
+  EXPECT_EQ(task_count(1000, kMuch, 1), 1) << "one thread";
+  EXPECT_EQ(task_count(1, kMuch, 8), 1) << "one item";
+}
+
+TEST(ParallelForTest, TasksHoldAGrainAndAreSharedEvenly) {
+  EXPECT_EQ(task_count(2 * kGrain, 1, 8), 2);
+  EXPECT_EQ(task_count(100, kGrain / 10, 4), 8) << "ten grains, the same number for each thread";
+  EXPECT_EQ(task_count(1000, kGrain, 4), 4 * kTasksPerThread);
+  EXPECT_EQ(task_count(1000, kLargestTask, 4), 1000) << "no larger tasks than needed";
+  EXPECT_EQ(task_count(kMuch, kLargestTask, 4), ThreadPool::kMaxTasks);
+}
+
+TEST(ParallelForTest, RunsEveryItemOnce) {
+  ThreadPool pool(3);
+  for (const int64_t work : {int64_t{0}, kGrain / 7, kLargestTask}) {
+    for (const int64_t items : {0, 1, 5, 18, 1000}) {
+      std::vector<int32_t> runs(items, 0);
+      parallel_for(pool, items, work, [&](int64_t item) { ++runs[item]; });
+      parallel_for(pool, items, work, [&](int64_t item, int32_t) { ++runs[item]; });
+      parallel_for(pool, items, work, [&](int64_t begin, int64_t end, int32_t) {
+        for (; begin < end; ++begin) ++runs[begin];
+      });
+      EXPECT_THAT(runs, testing::Each(3)) << items << " items of " << work;
+    }
+  }
+}
+
 // Two tasks that wait for each other: only possible when two threads take part, also after the workers went to sleep.
 TEST(ThreadPoolTest, WakesSleepingWorkers) {
   ThreadPool pool(2);
   for (int round = 0; round < 3; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     std::atomic<int32_t> arrived = 0;
-    pool.parallel_for(2, [&](int64_t, int32_t) {
+    pool.run(2, [&](int64_t, int32_t) {
       ++arrived;
       while (arrived < 2) std::this_thread::yield();
     });

@@ -25,7 +25,12 @@ double largest_difference(Backend& backend, const Setting& setting) {
   std::mt19937 random(3);
   std::vector<float> inv_freq;
   for (int i = 0; i < 24; ++i) inv_freq.push_back(static_cast<float>(std::pow(1e4, -i / 24.0)));  // 48 of 64 dimensions
-  const RopeSpec spec{.inv_freq = inv_freq, .pairing = setting.pairing, .head_dim = kHeadDim, .magnitude = 1.25f};
+  const BackendArray<float> frequencies(backend, inv_freq);
+  const RopeSpec spec{.inv_freq = frequencies.data(),
+                      .pairs = frequencies.size(),
+                      .pairing = setting.pairing,
+                      .head_dim = kHeadDim,
+                      .magnitude = 1.25f};
   const CaseLane lane{.lane = {.length = kRows, .visible = 1, .dtype = setting.dtype}};
   CaseCache cache(backend, CacheContent(random, {.head_dim = kHeadDim, .page_bytes = 3072, .lanes = {lane, lane}}));
   const Matrix keys = random_matrix(random, kRows, kHeadDim);
@@ -33,14 +38,14 @@ double largest_difference(Backend& backend, const Setting& setting) {
     std::vector<int32_t> positions;
     for (int32_t i = 0; i < kRows; ++i) positions.push_back(200 + 4 * i + shift);
     const CaseTensor k(backend, keys, Placement::kDense);
-    backend.rope(k.view(), positions, spec);
-    const RowSpan span{.rows = kRows, .first_lane = to_lane};
-    backend.write_kv(k.view(), k.view(), positions, cache.view(), std::span(&span, 1), 1);
+    const BackendArray<int32_t> on_backend(backend, positions);
+    const BackendArray<RowSpan> span(backend, {{.rows = kRows, .first_lane = to_lane}});
+    backend.rope(k.view(), on_backend.data(), spec);
+    backend.write_kv(k.view(), k.view(), on_backend.data(), cache.view(), row_spans(span), 1);
   };
   write(0, 0);
   write(1, setting.delta);
   backend.turn_keys(cache.view(), 0, 1, 0, setting.delta, spec);
-  backend.sync();
   const Output turned = cache.entries(0, kRows), wanted = cache.entries(1, kRows);
   double largest = 0;
   for (size_t i = 0; i < turned.exact.size(); ++i) {

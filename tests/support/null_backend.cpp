@@ -1,32 +1,14 @@
 // Memory, positions and selection; and scores from a hash.
 #include "tests/support/null_backend.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cstring>
 #include <numeric>
 
-#include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 
 namespace pkv::test {
 namespace {
-
-// Zeros that cost nothing until they are written.
-std::shared_ptr<std::byte> map_zeros(size_t bytes) {
-  const size_t mapped = std::max<size_t>(bytes, 1);
-  void* data = mmap(nullptr, mapped, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (data == MAP_FAILED) return nullptr;
-  return std::shared_ptr<std::byte>(static_cast<std::byte*>(data), [mapped](std::byte* p) { munmap(p, mapped); });
-}
-
-std::byte* row_of(const TensorView& view, int64_t row) {
-  return static_cast<std::byte*>(view.data) + static_cast<size_t>(row * view.row_stride) * dtype_bytes(view.dtype);
-}
-
-size_t row_bytes(const TensorView& view) { return static_cast<size_t>(view.cols) * dtype_bytes(view.dtype); }
 
 // In (0, 1]: the high bits of Knuth's multiplicative hash (The Art of Computer Programming, section 6.4).
 float made_up(int64_t row, int64_t column) {
@@ -54,54 +36,26 @@ class NullWeight final : public Weight {
 
 }  // namespace
 
+// Zeros that cost nothing until they are written.
 absl::StatusOr<Tensor> NullBackend::allocate(int64_t rows, int64_t cols, DType dtype) {
   PKV_CHECK(rows >= 0 && cols >= 0, "negative extent");
-  const size_t bytes = static_cast<size_t>(rows * cols) * dtype_bytes(dtype);
-  std::shared_ptr<std::byte> memory = map_zeros(bytes);
-  if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no address space for ", bytes, " bytes"));
+  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory,
+                       allocate_lazy(static_cast<size_t>(rows * cols) * dtype_bytes(dtype)));
   void* data = memory.get();
   return Tensor(std::move(memory), TensorView{data, dtype, rows, cols, cols});
-}
-
-absl::StatusOr<std::shared_ptr<std::byte>> NullBackend::allocate_lazy(size_t bytes) {
-  std::shared_ptr<std::byte> memory = map_zeros(bytes);
-  if (memory == nullptr) return absl::ResourceExhaustedError(absl::StrCat("no address space for ", bytes, " bytes"));
-  return memory;
-}
-
-void NullBackend::upload(const TensorView& to, const void* from) {
-  const size_t bytes = row_bytes(to);
-  if (bytes == 0) return;
-  for (int64_t r = 0; r < to.rows; ++r) {
-    std::memcpy(row_of(to, r), static_cast<const std::byte*>(from) + static_cast<size_t>(r) * bytes, bytes);
-  }
-}
-
-void NullBackend::download(void* to, const TensorView& from) {
-  const size_t bytes = row_bytes(from);
-  if (bytes == 0) return;
-  for (int64_t r = 0; r < from.rows; ++r) {
-    std::memcpy(static_cast<std::byte*>(to) + static_cast<size_t>(r) * bytes, row_of(from, r), bytes);
-  }
-}
-
-void NullBackend::copy(const TensorView& to, const TensorView& from) {
-  PKV_CHECK(to.rows == from.rows && to.cols == from.cols && to.dtype == from.dtype, "copy between unequal views");
-  if (row_bytes(to) == 0) return;
-  for (int64_t r = 0; r < to.rows; ++r) std::memcpy(row_of(to, r), row_of(from, r), row_bytes(to));
 }
 
 absl::StatusOr<std::unique_ptr<Weight>> NullBackend::prepare_weight(const WeightSource& source) {
   return std::make_unique<NullWeight>(source.rows, source.cols);
 }
 
-void NullBackend::write_kv(const TensorView&, const TensorView&, std::span<const int32_t> positions, const KvView& kv,
-                           std::span<const RowSpan> spans, int32_t kv_heads) {
+void NullBackend::write_kv(const TensorView&, const TensorView&, const int32_t* positions, const KvView& kv,
+                           const RowSpans& spans, int32_t kv_heads) {
   for (const RowSpan& span : spans) {
     for (int32_t head = 0; head < kv_heads; ++head) {
       const Lane& lane = kv.lanes[span.first_lane + head];
       for (int32_t i = 0; i < span.rows; ++i) {
-        position_at(kv, lane, lane.write_slot + i) = positions[static_cast<size_t>(span.first_row + i)];
+        position_at(kv, lane, lane.write_slot + i) = positions[span.first_row + i];
       }
     }
   }
@@ -116,6 +70,14 @@ void NullBackend::key_norms(const KvView&, int32_t, const TensorView& norms) { m
 void NullBackend::key_similarity(const KvView&, int32_t, const TensorView& unit_sums, const TensorView& cosines) {
   make_up(unit_sums);
   make_up(cosines);
+}
+
+void NullBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  const auto columns = static_cast<int32_t>(scores.cols);
+  for (int32_t g = 0; g < static_cast<int32_t>(scores.rows); ++g) {
+    float* row = scores.f32_row(g);
+    for (int32_t j = 0; j < columns; ++j) row[j] = score_entry(scoring, g, j, columns, row[j]);
+  }
 }
 
 void NullBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
@@ -142,8 +104,8 @@ void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept,
 }
 
 void NullModel::run_layer(const StepPlan& plan, int32_t layer, const TensorView&, StepScratch& scratch, int32_t) const {
-  backend().write_kv(scratch.k.rows(plan.rows()), scratch.v.rows(plan.rows()), plan.positions, plan.view(layer),
-                     plan.spans, shape_.kv_heads);
+  backend().write_kv(scratch.k.rows(plan.rows()), scratch.v.rows(plan.rows()), plan.positions.data(), plan.view(layer),
+                     plan.row_spans(), shape_.kv_heads);
 }
 
 }  // namespace pkv::test

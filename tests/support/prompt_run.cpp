@@ -56,7 +56,7 @@ absl::Status PromptRun::run_layer(int32_t layer, int32_t first_row, const Tensor
 absl::Status PromptRun::prefill(std::span<const int32_t> prompt, const Observer& observer) {
   const int32_t n = static_cast<int32_t>(prompt.size());
   const TensorView x = x_.rows(n);
-  model_.embed(prompt, x);
+  model_.embed(prompt.data(), x);
   for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
     for (int32_t row = 0; row < n; row += kChunkRows) {
       const TensorView rows = x.slice_rows(row, std::min(kChunkRows, n - row));
@@ -70,20 +70,20 @@ absl::Status PromptRun::prefill(std::span<const int32_t> prompt, const Observer&
 std::vector<float> PromptRun::prompt_logits(int32_t first, int32_t count) {
   std::vector<float> host(static_cast<size_t>(count) * model_.shape().vocab_size);
   model_.logits(x_.view().slice_rows(first, count), Phase::kPrefill, normed_.rows(count), logits_.rows(count));
-  model_.backend().download(host.data(), logits_.rows(count));
+  model_.backend().fetch({host.data(), logits_.rows(count)});
   return host;
 }
 
 absl::StatusOr<std::vector<float>> PromptRun::decode(int32_t token) {
   const TensorView x = x_.rows(1);
-  model_.embed(std::span(&token, 1), x);
+  model_.embed(&token, x);
   for (int32_t layer = 0; layer < model_.shape().layers; ++layer) {
     if (absl::Status status = run_layer(layer, length_, x, Phase::kDecode); !status.ok()) return status;
   }
   ++length_;
   std::vector<float> host(model_.shape().vocab_size);
   model_.logits(x, Phase::kDecode, normed_.rows(1), logits_.rows(1));
-  model_.backend().download(host.data(), logits_.rows(1));
+  model_.backend().fetch({host.data(), logits_.rows(1)});
   return host;
 }
 
@@ -103,7 +103,6 @@ absl::Status PromptRun::remove_slot(int32_t slot) {
       backend.gather(lanes.kv(), head, kept->view(), length - 1, head);
       cache_->shrink(sequence_, layer, head, length - 1);
     }
-    backend.sync();
   }
   return absl::OkStatus();
 }

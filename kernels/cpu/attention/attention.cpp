@@ -12,15 +12,15 @@ namespace {
 
 const AttentionKernels& choose_kernels([[maybe_unused]] const IsaFeatures& features) {
 #if defined(__x86_64__)
-  if (features.avx512) return kAttentionAvx512;
-  if (features.avx2) return kAttentionAvx2;
+  if (features.avx512) return PathTable<AttentionKernels, Isa::kAvx512>::kernels;
+  if (features.avx2) return PathTable<AttentionKernels, Isa::kAvx2>::kernels;
 #endif
-  return kAttentionScalar;
+  return PathTable<AttentionKernels, Isa::kScalar>::kernels;
 }
 
 const PanelKernels& choose_panels([[maybe_unused]] const IsaFeatures& features, [[maybe_unused]] bool exact) {
 #if defined(__x86_64__)
-  if (features.bf16 && !exact) return kPanelAvx512Bf16;
+  if (features.bf16 && !exact) return PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels;
 #endif
   return choose_kernels(features).panel;
 }
@@ -58,7 +58,7 @@ LanePages lane_pages(const KvView& kv, int32_t lane) {
 }
 
 void CpuAttention::for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body) {
-  if (parallel) return pool_.parallel_for(tasks, body);
+  if (parallel) return pool_.run(tasks, body);
   for (int64_t task = 0; task < tasks; ++task) body(task, 0);
 }
 

@@ -44,8 +44,8 @@ class CpuAttention {
   // `exact`: every product in float32. `pool` must outlive this.
   CpuAttention(const IsaFeatures& features, bool exact, ThreadPool& pool);
 
-  void write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions, const KvView& kv,
-                std::span<const RowSpan> spans, int32_t kv_heads);
+  void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                const RowSpans& spans, int32_t kv_heads);
   static absl::Status supports(const AttentionShape& shape);  // as Backend's
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
@@ -73,6 +73,8 @@ class CpuAttention {
     int32_t kv_head = 0;
     int32_t visible = 0;  // slots that the first row sees; each next row sees one more
     LanePages pages;
+    // Multiply-adds of each query head and dimension, scores and values together.
+    int64_t products() const { return static_cast<int64_t>(rows) * (2 * visible + rows); }
   };
   struct ObserveChunk;
   struct ObservePanel;

@@ -6,14 +6,12 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
 
 constexpr int32_t kDecodeTileSlots = 256;
-// Below this many multiply-adds a second thread costs more than it saves.
-constexpr int64_t kMinParallelWork = 100'000;
-constexpr int64_t kTasksPerThread = 8;
 
 int32_t pages_per_tile(const LanePages& pages) { return std::max(1, kDecodeTileSlots / pages.slots); }
 
@@ -27,7 +25,7 @@ void CpuAttention::decode(const AttendArgs& args) {
   int64_t slots = 0;
   int32_t widest_tile = 0;
   for (const RowSpan& span : args.spans) {
-    for (int32_t i = 0; i < span.rows; ++i) {
+    for (int32_t i = args.first_row(span); i < span.rows; ++i) {
       for (int32_t head = 0; head < args.kv_heads; ++head) {
         const int32_t lane = span.first_lane + head;
         const LanePages pages = lane_pages(args.kv, lane);
@@ -35,7 +33,7 @@ void CpuAttention::decode(const AttendArgs& args) {
         PKV_CHECK(visible >= 1, "a row sees at least one slot");
         const int32_t tile_slots = pages_per_tile(pages) * pages.slots;
         const int32_t count = (visible + tile_slots - 1) / tile_slots;
-        units_.push_back({.row = span.first_row + i,
+        units_.push_back({.row = span.first_row + i - args.skipped_rows,
                           .kv_head = head,
                           .visible = visible,
                           .tiles = count,
@@ -53,14 +51,11 @@ void CpuAttention::decode(const AttendArgs& args) {
   }
   for (size_t u = 0; u < units_.size(); ++u) tiles_left_[u].store(units_[u].tiles, std::memory_order_relaxed);
   partials_.reserve(tiles * group * (d + 2));
-  const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + 16 + 2);
+  const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + kScorePadding + 2);
   for (FloatScratch& scratch : per_thread_) scratch.reserve(per_thread);
 
-  const bool parallel = 2 * slots * group * d >= kMinParallelWork;
-  const int64_t tasks = parallel ? std::min(tiles, pool_.threads() * kTasksPerThread) : 1;
-  pool_.parallel_for(tasks, [&](int64_t task, int32_t thread) {
-    run_decode_tiles(args, tiles * task / tasks, tiles * (task + 1) / tasks, thread);
-  });
+  parallel_for(pool_, tiles, elements_of_multiply_adds(2 * slots * group * d) / std::max<int64_t>(tiles, 1),
+               [&](int64_t begin, int64_t end, int32_t thread) { run_decode_tiles(args, begin, end, thread); });
 }
 
 void CpuAttention::run_decode_tiles(const AttendArgs& args, int64_t begin, int64_t end, int32_t thread) {
@@ -92,7 +87,7 @@ void CpuAttention::run_decode_tiles(const AttendArgs& args, int64_t begin, int64
                       .group = group,
                       .q = q,
                       .scores = scores,
-                      .score_stride = tile_slots + 16,
+                      .score_stride = tile_slots + kScorePadding,
                       .partial = partials + begin * partial_floats};
       tile.pages.page_ids += static_cast<int64_t>(index) * tile_pages;
       kernels_.decode_tile(tile);

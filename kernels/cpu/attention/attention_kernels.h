@@ -6,6 +6,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cpu/isa_path.h"
 #include "kernels/cpu/lanes/entry_elements.h"
 
 namespace pkv {
@@ -14,17 +15,11 @@ namespace pkv {
 constexpr int32_t kTileSlots = 512;
 // Floats from one row of a panel's scores to the next: not a multiple of the L1 way size.
 constexpr int32_t kScoreStride = kTileSlots + 16;
+// Behind each row of a decode tile's scores: to the end of a last block of two vectors.
+constexpr int32_t kScorePadding = 32;
 // The most rows and columns any table's panels have.
 constexpr int32_t kMaxPanelRows = 12;
 constexpr int32_t kMaxPanelCols = 32;
-
-// 2^f = 1 + C1 f + ... + C6 f^6 on [-0.5, 0.5] to 0.6 ulp: (2^f - 1) / f interpolated at the six Chebyshev nodes.
-constexpr float kExp2C1 = 0.6931471825f;
-constexpr float kExp2C2 = 0.2402265072f;
-constexpr float kExp2C3 = 0.05550356954f;
-constexpr float kExp2C4 = 0.009618083015f;
-constexpr float kExp2C5 = 0.001339086331f;
-constexpr float kExp2C6 = 0.0001545316336f;
 
 // One lane's pages; slot s lies in page page_ids[s / slots], place s % slots.
 struct LanePages {
@@ -46,7 +41,7 @@ struct DecodeTile {
   int32_t group = 0;         // G
   const float* q = nullptr;  // [head_dim][G]
   float* scores = nullptr;   // scratch [G][score_stride]
-  int32_t score_stride = 0;  // >= count rounded up to whole pages, + 16
+  int32_t score_stride = 0;  // >= count rounded up to whole pages, + kScorePadding
   float* partial = nullptr;  // out: sums of weighted values [G][head_dim], maximum [G], sum of weights [G]
 };
 
@@ -114,9 +109,13 @@ struct AttentionKernels {
   void (*to_float)(const uint16_t* from, float* to, int64_t count) = nullptr;
 };
 
-extern const AttentionKernels kAttentionScalar;
-extern const AttentionKernels kAttentionAvx2;
-extern const AttentionKernels kAttentionAvx512;
-extern const PanelKernels kPanelAvx512Bf16;
+template <>
+const AttentionKernels PathTable<AttentionKernels, Isa::kScalar>::kernels;
+template <>
+const AttentionKernels PathTable<AttentionKernels, Isa::kAvx2>::kernels;
+template <>
+const AttentionKernels PathTable<AttentionKernels, Isa::kAvx512>::kernels;
+template <>
+const PanelKernels PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels;
 
 }  // namespace pkv

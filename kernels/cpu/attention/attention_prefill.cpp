@@ -8,6 +8,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
@@ -58,9 +59,9 @@ void CpuAttention::list_prefill_items(const AttendArgs& args) {
     const int32_t tokens = std::max(1, query_rows / group);
     items_.clear();
     for (const RowSpan& span : args.spans) {
-      for (int32_t first = 0; first < span.rows; first += tokens) {
+      for (int32_t first = args.first_row(span); first < span.rows; first += tokens) {
         for (int32_t head = 0; head < args.kv_heads; ++head) {
-          items_.push_back({.first_row = span.first_row + first,
+          items_.push_back({.first_row = span.first_row + first - args.skipped_rows,
                             .rows = std::min(tokens, span.rows - first),
                             .kv_head = head,
                             .visible = args.kv.lanes[span.first_lane + head].visible + first,
@@ -70,11 +71,8 @@ void CpuAttention::list_prefill_items(const AttendArgs& args) {
     }
     if (query_rows / 2 < kMinItemRows || items_.size() >= 2 * static_cast<size_t>(pool_.threads())) break;
   }
-  const auto cost = [](const PrefillItem& item) {
-    return static_cast<int64_t>(item.rows) * (2 * item.visible + item.rows);
-  };
   std::stable_sort(items_.begin(), items_.end(),
-                   [&](const PrefillItem& a, const PrefillItem& b) { return cost(a) > cost(b); });
+                   [](const PrefillItem& a, const PrefillItem& b) { return a.products() > b.products(); });
 }
 
 int64_t CpuAttention::prefill_scratch_floats(const AttendArgs& args) const {
@@ -89,9 +87,14 @@ void CpuAttention::prefill(const AttendArgs& args) {
   list_prefill_items(args);
   const int64_t floats = prefill_scratch_floats(args);
   for (FloatScratch& scratch : per_thread_) scratch.reserve(floats);
-  pool_.parallel_for(static_cast<int64_t>(items_.size()), [&](int64_t task, int32_t thread) {
-    run_prefill_item(args, items_[task], per_thread_[thread].reserve(0));
-  });
+  int64_t multiply_adds = 0;
+  for (const PrefillItem& item : items_) {
+    multiply_adds += item.products() * args.kv.head_dim * (args.q_heads / args.kv_heads);
+  }
+  const auto items = static_cast<int64_t>(items_.size());
+  parallel_for(
+      pool_, items, elements_of_multiply_adds(multiply_adds) / std::max<int64_t>(items, 1),
+      [&](int64_t item, int32_t thread) { run_prefill_item(args, items_[item], per_thread_[thread].reserve(0)); });
 }
 
 void CpuAttention::run_prefill_item(const AttendArgs& args, const PrefillItem& item, float* scratch) {

@@ -21,20 +21,22 @@ constexpr int64_t kMinParallelWork = 1'000'000;
 // At most kChunkRows observation rows, packed into panels for every KV head.
 struct CpuAttention::ObserveChunk {
   int32_t first_row = 0;
-  int32_t query_rows = 0;   // rows * G; query row m is row first_row + m / G, head m % G of the group
-  int32_t padded_rows = 0;  // per KV head
-  int32_t most_visible = 0;
-  int32_t tiles = 0;
+  int32_t query_rows = 0;          // rows * G; query row m is row first_row + m / G, head m % G of the group
+  int32_t padded_rows = 0;         // per KV head
+  int32_t most_visible = 0;        // of any lane
+  int32_t tiles = 0;               // of that many slots
   bool parallel = false;           // enough work for several threads
   const float* queries = nullptr;  // [kv_heads][padded_rows / panel rows][head_dim][panel rows]
 
-  // Slots of the tile at `start` that each row of the panel at `first` sees. Returns the largest.
-  int32_t limits(const ObserveArgs& args, int32_t first, int32_t start, int32_t panel_rows, int32_t* out) const {
+  // Slots of a lane's tile at `start` that each row of the panel at `first` sees. Returns the largest.
+  int32_t limits(const ObserveArgs& args, const Lane& lane, int32_t first, int32_t start, int32_t panel_rows,
+                 int32_t* out) const {
     const int32_t group = args.q_heads / args.kv_heads;
     int32_t largest = 0;
     for (int32_t r = 0; r < panel_rows; ++r) {
       const int32_t m = first + r;
-      out[r] = m < query_rows ? std::clamp(args.visible[first_row + m / group] - start, 0, kTileSlots) : 0;
+      const int32_t visible = m < query_rows ? args.visible(lane.length, first_row + m / group) : 0;
+      out[r] = std::clamp(visible - start, 0, kTileSlots);
       largest = std::max(largest, out[r]);
     }
     return largest;
@@ -54,7 +56,10 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
   const int32_t group = args.q_heads / args.kv_heads;
   const int32_t d = args.kv.head_dim;
   const int32_t total = static_cast<int32_t>(args.q.rows);
-  PKV_CHECK(args.visible.size() == static_cast<size_t>(total), "one visible count for each row");
+  int32_t longest = 0;
+  for (int32_t head = 0; head < args.kv_heads; ++head) {
+    longest = std::max(longest, args.kv.lanes[args.first_lane + head].length);
+  }
   const int64_t keys = static_cast<int64_t>(kTileSlots) * (d + kMaxPanelCols);
   for (FloatScratch& scratch : per_thread_) scratch.reserve(keys + 2 * kMaxPanelRows * kScoreStride);
 
@@ -62,8 +67,7 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
     const int32_t rows = std::min(kChunkRows, total - first_row);
     ObserveChunk chunk{.first_row = first_row, .query_rows = rows * group};
     chunk.padded_rows = (chunk.query_rows + panel.rows - 1) / panel.rows * panel.rows;
-    const auto visible = args.visible.subspan(first_row, rows);
-    chunk.most_visible = *std::max_element(visible.begin(), visible.end());
+    chunk.most_visible = args.visible(longest, first_row + rows - 1);
     chunk.tiles = (chunk.most_visible + kTileSlots - 1) / kTileSlots;
     const int64_t head_floats = static_cast<int64_t>(chunk.padded_rows) * d;
     chunk.parallel = head_floats * args.kv_heads * chunk.most_visible >= kMinParallelWork;
@@ -96,10 +100,10 @@ void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& c
     float* scores = per_thread_[thread].reserve(0);
     float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
     kernels_.panel.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
-                             std::min({kTileSlots, lane.length - start, chunk.most_visible - start}), keys);
+                             std::clamp(std::min(lane.length, chunk.most_visible) - start, 0, kTileSlots), keys);
     for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
       int32_t limits[kMaxPanelRows];
-      const int32_t seen = chunk.limits(args, first, start, panel_rows, limits);
+      const int32_t seen = chunk.limits(args, lane, first, start, panel_rows, limits);
       visit(ObservePanel{.head = head, .tile = tile, .first = first},
             Panel{.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * d,
                   .keys = keys,

@@ -4,18 +4,27 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/cpu/parallel.h"
+
 namespace pkv {
+namespace {
+
+// Of one angle in double precision, against an element read and written.
+constexpr int64_t kCosineAndSine = 64;
+
+}  // namespace
 
 void RopeTable::prepare(std::span<const int32_t> positions, const RopeSpec& spec, ThreadPool& pool) {
-  if (std::ranges::equal(positions, positions_) && std::ranges::equal(spec.inv_freq, inv_freq_) &&
+  const std::span frequencies(spec.inv_freq, static_cast<size_t>(spec.pairs));
+  if (std::ranges::equal(positions, positions_) && std::ranges::equal(frequencies, inv_freq_) &&
       spec.magnitude == magnitude_) {
     return;
   }
   positions_.assign(positions.begin(), positions.end());
-  inv_freq_.assign(spec.inv_freq.begin(), spec.inv_freq.end());
+  inv_freq_.assign(frequencies.begin(), frequencies.end());
   magnitude_ = spec.magnitude;
   values_.resize(2 * positions.size() * inv_freq_.size());
-  pool.parallel_for(static_cast<int64_t>(positions.size()), [&](int64_t row, int32_t) {
+  parallel_for(pool, static_cast<int64_t>(positions.size()), kCosineAndSine * pairs(), [&](int64_t row) {
     float* cosine = values_.data() + 2 * row * pairs();
     float* sine = cosine + pairs();
     for (int64_t i = 0; i < pairs(); ++i) {

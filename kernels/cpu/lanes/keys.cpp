@@ -191,7 +191,7 @@ void CpuAttention::key_similarity(const KvView& kv, int32_t first_lane, const Te
 
 void CpuAttention::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
                              const RopeSpec& spec) {
-  const auto pairs = static_cast<int32_t>(spec.inv_freq.size());
+  const int32_t pairs = spec.pairs;
   PKV_CHECK(spec.head_dim == kv.head_dim && 2 * pairs <= kv.head_dim, "the rotation is for another head size");
   // Once for all keys, which turn alike, and without the magnitude: that was multiplied in when they turned first.
   RopeSpec turn = spec;

@@ -57,18 +57,17 @@ void write_lane(const LaneRows& rows, const KvView& kv, ToHalf to_half, float* s
 
 }  // namespace
 
-void CpuAttention::write_kv(const TensorView& k, const TensorView& v, std::span<const int32_t> positions,
-                            const KvView& kv, std::span<const RowSpan> spans, int32_t kv_heads) {
-  PKV_CHECK(positions.size() == static_cast<size_t>(k.rows), "one position for each row");
+void CpuAttention::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                            const RowSpans& spans, int32_t kv_heads) {
   for (FloatScratch& scratch : per_thread_) scratch.reserve(static_cast<int64_t>(kBlockRows) * kv.head_dim);
-  const int64_t lanes = static_cast<int64_t>(spans.size()) * kv_heads;
+  const int64_t lanes = static_cast<int64_t>(spans.count) * kv_heads;
   const auto write = [&](int64_t index, int32_t thread) {
-    const RowSpan& span = spans[index / kv_heads];
+    const RowSpan& span = spans.data[index / kv_heads];
     const int64_t head = index % kv_heads;
     const LaneRows rows{.lane = &kv.lanes[span.first_lane + head],
                         .k = k.slice_rows(span.first_row, span.rows).slice_cols(head * kv.head_dim, kv.head_dim),
                         .v = v.slice_rows(span.first_row, span.rows).slice_cols(head * kv.head_dim, kv.head_dim),
-                        .positions = positions.data() + span.first_row};
+                        .positions = positions + span.first_row};
     with_elements(rows.lane->dtype, [&](auto elements) {
       write_lane<decltype(elements)>(rows, kv, kernels_.to_half, per_thread_[thread].reserve(0));
     });

@@ -82,7 +82,7 @@ void pool_row(const float* scores, int64_t columns, PoolKind kind, int32_t kerne
 void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool) {
   const int64_t group = sums.rows / out.rows;
   PKV_CHECK(group * out.rows == sums.rows, "query heads are a multiple of KV heads");
-  pool.parallel_for(out.rows, [&](int64_t row, int32_t) {
+  pool.run(out.rows, [&](int64_t row, int32_t) {
     float* to = out.f32_row(row);
     std::copy_n(sums.f32_row(row * group), out.cols, to);
     for (int64_t g = 1; g < group; ++g) {
@@ -99,16 +99,24 @@ void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorV
 
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool) {
   PKV_CHECK(kind == PoolKind::kNone || kernel % 2 == 1, "pooling kernels are odd");
-  pool.parallel_for(scores.rows, [&](int64_t row, int32_t) {
-    pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row));
+  pool.run(scores.rows,
+           [&](int64_t row, int32_t) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
+}
+
+void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool) {
+  const auto columns = static_cast<int32_t>(scores.cols);
+  pool.run(scores.rows, [&](int64_t row, int32_t) {
+    float* score = scores.f32_row(row);
+    for (int32_t j = 0; j < columns; ++j) {
+      score[j] = score_entry(scoring, static_cast<int32_t>(row), j, columns, score[j]);
+    }
   });
 }
 
 void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& kept, ThreadPool& pool) {
   PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "cannot keep more columns than there are");
-  pool.parallel_for(scores.rows, [&](int64_t row, int32_t) {
-    select_row(scores.f32_row(row), scores.cols, count, kept.i32_row(row));
-  });
+  pool.run(scores.rows,
+           [&](int64_t row, int32_t) { select_row(scores.f32_row(row), scores.cols, count, kept.i32_row(row)); });
 }
 
 }  // namespace pkv

@@ -1,4 +1,5 @@
-// Turning scores into kept slots. The operations are those of Backend (kernels/backend.h) with the same arguments.
+// Scoring entries and turning scores into kept slots. The operations are those of Backend (kernels/backend.h) with the
+// same arguments.
 #pragma once
 
 #include <cstdint>
@@ -10,6 +11,7 @@ namespace pkv {
 
 void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool);
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool);
+void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool);
 // NaN counts as -infinity, and -0 as 0.
 void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& kept, ThreadPool& pool);
 

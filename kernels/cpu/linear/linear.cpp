@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
@@ -15,10 +16,8 @@ constexpr int32_t kFewRows = 8;
 // Below this many rows a block's share of the unpacking outweighs what a better balance gains.
 constexpr int64_t kMinBlockRows = 96;
 constexpr int64_t kTileRowMultiple = 6;  // rows of the micro-kernels
-// Weights that one task of an 8-bit product reads at least, times rows: about a microsecond's work.
-constexpr int64_t kMinTaskBytes = 16 << 10;
-// Activations of fewer elements are converted by the calling thread alone.
-constexpr int64_t kSerialElements = 4096;
+// Rounding or quantising an activation, against an element read and written.
+constexpr int64_t kConvertedElement = 4;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -31,20 +30,6 @@ int64_t choose_block_rows(int64_t rows, int64_t tiles, int32_t threads) {
   const auto uneven = [&] { return tiles * blocks % threads != 0 && tiles * blocks < 8 * threads; };
   while (uneven() && rows / (2 * blocks) >= kMinBlockRows) blocks *= 2;
   return std::min<int64_t>(kGemmMaxRows, align_up(ceil_div(rows, blocks), kTileRowMultiple));
-}
-
-// Runs body(row) for all rows, in parallel where that pays.
-template <typename Body>
-void for_rows(ThreadPool& pool, int64_t rows, int64_t cols, Body body) {
-  if (rows * cols < kSerialElements) {
-    for (int64_t row = 0; row < rows; ++row) body(row);
-    return;
-  }
-  const int64_t per_task = std::max<int64_t>(1, ceil_div(rows, 4 * pool.threads()));
-  pool.parallel_for(ceil_div(rows, per_task), [&](int64_t task, int32_t) {
-    const int64_t end = std::min(rows, (task + 1) * per_task);
-    for (int64_t row = task * per_task; row < end; ++row) body(row);
-  });
 }
 
 }  // namespace
@@ -70,7 +55,7 @@ const void* LinearRunner::convert_rows(const GemmKernels& kernels, const TensorV
   if (kernels.convert_row == nullptr) return x.data;
   *stride = align_up(x.cols, 2);
   auto* converted = activations_.reserve_as<std::byte>(x.rows * *stride * kernels.element_bytes);
-  for_rows(pool_, x.rows, x.cols, [&](int64_t row) {
+  parallel_for(pool_, x.rows, kConvertedElement * x.cols, [&](int64_t row) {
     kernels.convert_row(x.f32_row(row), x.cols, converted + row * *stride * kernels.element_bytes);
   });
   return converted;
@@ -87,9 +72,11 @@ void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, con
   const int64_t tile_bytes = x.rows <= kFewRows ? kTileBytesFewRows : kTileBytesManyRows;
   const int64_t chunk = std::max<int64_t>(32, tile_bytes / (tile_cols * kernels.element_bytes) / 32 * 32);
   const int64_t blocks = ceil_div(x.rows, block_rows);
-  pool_.parallel_for(tiles * blocks, [&](int64_t task, int32_t thread) {
-    const int64_t tile = task / blocks;
-    const int64_t first_row = task % blocks * block_rows;
+  const int64_t tile_weights = tile_cols * weight.cols;
+  const int64_t work = tile_weights + elements_of_multiply_adds(tile_weights * std::min(block_rows, x.rows));
+  parallel_for(pool_, tiles * blocks, work, [&](int64_t item, int32_t thread) {
+    const int64_t tile = item / blocks;
+    const int64_t first_row = item % blocks * block_rows;
     const int64_t depth = std::min(weight.cols, chunk);
     // Two elements to spare: pairs of an odd depth are padded.
     auto* b = tiles_[thread].reserve_as<std::byte>((depth + 1) * tile_cols * kernels.element_bytes);
@@ -128,20 +115,18 @@ Int8Rows LinearRunner::quantize_rows(const TensorView& x, const PackedView& weig
   rows.scales = reinterpret_cast<float*>(memory + x.rows * rows.code_stride);
   rows.scaled_sums = rows.scales + cells;
   rows.corrections = reinterpret_cast<int32_t*>(rows.scaled_sums + cells);
-  for_rows(pool_, x.rows, x.cols,
-           [&](int64_t row) { kernels_.int8.quantize_row(x.f32_row(row), weight, static_cast<int32_t>(row), rows); });
+  parallel_for(pool_, x.rows, kConvertedElement * x.cols, [&](int64_t row) {
+    kernels_.int8.quantize_row(x.f32_row(row), weight, static_cast<int32_t>(row), rows);
+  });
   return rows;
 }
 
 void LinearRunner::run_int8(const TensorView& x, const PackedView& weight, bool accumulate, const TensorView& out) {
   const Int8Rows rows = quantize_rows(x, weight);
   const int64_t panels = panel_count(weight);
-  const int64_t worth_a_task = ceil_div(kMinTaskBytes, weight.panel_code_bytes * x.rows);
-  const int64_t per_task = std::max(worth_a_task, ceil_div(panels, 4 * pool_.threads()));
-  pool_.parallel_for(ceil_div(panels, per_task), [&](int64_t task, int32_t) {
-    const int64_t first = task * per_task;
-    kernels_.int8.multiply(weight, first, std::min(panels, first + per_task), rows, accumulate, out.f32(),
-                           out.row_stride);
+  // A code is read from memory, and that takes longer than multiplying it with a row or two.
+  parallel_for(pool_, panels, weight.panel_code_bytes * x.rows, [&](int64_t first, int64_t last, int32_t) {
+    kernels_.int8.multiply(weight, first, last, rows, accumulate, out.f32(), out.row_stride);
   });
 }
 

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
@@ -282,7 +283,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& so
   view.codes = codes;
   view.scales = scales;
   const int64_t row_bytes = source.cols / traits.block_size * traits.block_bytes;
-  pool.parallel_for(panels, [&](int64_t panel, int32_t) {
+  parallel_for(pool, panels, 8 * kPanelOutputs * source.cols, [&](int64_t panel) {
     const auto lanes = static_cast<int32_t>(std::min<int64_t>(kPanelOutputs, source.rows - panel * kPanelOutputs));
     for (int32_t lane = 0; lane < lanes; ++lane) {
       const auto* row = static_cast<const uint8_t*>(source.data) + (panel * kPanelOutputs + lane) * row_bytes;

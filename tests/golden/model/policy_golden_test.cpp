@@ -138,26 +138,23 @@ TEST(H2o, SumsAreTheColumnSumsOfTheWholeAttentionMatrix) {
     backend.upload(tensor.view(), std::vector<float>(size_t(heads) * n).data());
   }
   auto run = *PromptRun::create(model, KvDtype::kF32, n);
-  const auto add = [&](int32_t layer, int32_t first_row, const TensorView& q, const KvView& kv) {
+  const auto add = [&](int32_t layer, int32_t, const TensorView& q, const KvView& kv) {
     const auto found = sums.find(layer);
     if (found == sums.end()) return;
-    std::vector<int32_t> visible;
-    for (int32_t row = 0; row < q.rows; ++row) visible.push_back(first_row + row + 1);
     const ObserveArgs args{.q = q,
-                           .visible = visible,
                            .kv = kv,
+                           .unseen = static_cast<int32_t>(q.rows) - 1,
                            .q_heads = heads,
                            .kv_heads = model.shape().kv_heads,
                            .scale = attention_scale(model.shape().head_dim)};
     const Tensor lse = *backend.allocate(q.rows, heads, DType::kF32);
     backend.row_lse(args, lse.view());
     backend.column_mass(args, lse.view(), found->second.view(), TensorView{});
-    backend.sync();
   };
   ASSERT_TRUE(run->prefill(prompt, add).ok());
   for (const auto& [layer, rows] : expected["sums"].items()) {
     std::vector<float> host(size_t(heads) * n);
-    backend.download(host.data(), sums.at(std::stoi(layer)).view());
+    backend.fetch({host.data(), sums.at(std::stoi(layer)).view()});
     for (int32_t head = 0; head < heads; ++head) {
       for (size_t i = 0; i < expected["columns"].size(); ++i) {
         const auto column = expected["columns"][i].get<size_t>();

@@ -143,7 +143,7 @@ TEST_F(KvCacheTest, PositionsAreReadInSlotOrder) {
     auto rows = backend_->allocate(10, 2 * 4, DType::kF32);
     ASSERT_TRUE(rows.ok());
     backend_->upload(rows->view(), std::vector<float>(80, 1.0f).data());
-    backend_->write_kv(rows->view(), rows->view(), positions, view, {&span, 1}, 2);
+    backend_->write_kv(rows->view(), rows->view(), positions.data(), view, {&span, 1}, 2);
     EXPECT_EQ(cache->positions(id, 2, 0), positions);
     EXPECT_EQ(cache->positions(id, 2, 1), positions);
   }

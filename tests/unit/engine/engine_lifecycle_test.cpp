@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
-#include <new>
 #include <thread>
 #include <utility>
 
@@ -284,116 +283,6 @@ TEST_F(EngineLifecycle, DrainAtItsDeadlineTellsEverySink) {
   EXPECT_EQ(running->status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(waiting->status.code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(engine->stats()->live_bytes, 0u);
-}
-
-TEST_F(EngineLifecycle, DrainGivesUpOnAnEngineThatHangs) {
-  EngineOptions options = small_options();
-  options.abort_time = absl::Milliseconds(10);
-  const auto engine = make_engine(*tiny_.model, options);
-  Gate gate;
-  auto sink = std::make_shared<RecordingSink>();
-  sink->at_start = [&] { gate.pass(); };
-  submit(*engine, make_request(random_prompt(50, 1), 30), sink);
-  gate.wait_for_guest();
-  EXPECT_FALSE(engine->drain(absl::InfinitePast()));
-  EXPECT_EQ(sink->ends, 0);
-  gate.open();
-  sink->wait();
-  EXPECT_EQ(sink->status.code(), absl::StatusCode::kUnavailable);
-  EXPECT_TRUE(engine->drain(absl::InfinitePast()));
-  EXPECT_EQ(engine->state(), EngineState::kStopped);
-}
-
-// Throws in the forward pass, once that is asked for.
-class FaultyBackend : public ReferenceBackend {
- public:
-  explicit FaultyBackend(const std::atomic<bool>& faulty) : faulty_(faulty) {}
-  void silu_mul(const TensorView& gate, const TensorView& up) override {
-    if (faulty_) throw std::bad_alloc();
-    ReferenceBackend::silu_mul(gate, up);
-  }
-
- private:
-  const std::atomic<bool>& faulty_;
-};
-
-TEST_F(EngineLifecycle, AnExceptionInAStepFailsTheEngineAndTellsEverySink) {
-  std::atomic<bool> faulty = false;
-  const TinyModel model = make_tiny_model(std::make_unique<FaultyBackend>(faulty));
-  EngineOptions options = small_options();
-  options.max_running = 2;
-  const auto engine = make_engine(*model.model, options);
-  auto first = std::make_shared<RecordingSink>();
-  Gate start, gate;
-  first->at_start = [&] { start.pass(); };
-  first->at_token = [&](int32_t tokens) {
-    if (tokens == 5) gate.pass();
-    return true;
-  };
-  submit(*engine, make_request(random_prompt(50, 1), 30), first);
-  start.wait_for_guest();
-  const auto second = submit(*engine, make_request(random_prompt(300, 2), 300));
-  const auto waiting = submit(*engine, make_request(random_prompt(50, 3), 30));
-  start.open();
-  gate.wait_for_guest();
-  const auto unseen = submit(*engine, make_request(random_prompt(50, 4), 30));  // the loop has not taken it in yet
-  faulty = true;
-  gate.open();
-  for (const auto& sink : {first, second, waiting, unseen}) sink->wait();
-  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
-
-  EXPECT_EQ(engine->state(), EngineState::kFailed);
-  EXPECT_EQ(engine->failure().code(), absl::StatusCode::kInternal);
-  for (const auto& sink : {first, second}) {
-    EXPECT_EQ(sink->status, engine->failure());
-    EXPECT_THAT(std::string(sink->status.message()), HasSubstr("the engine failed: "));
-    EXPECT_EQ(sink->ends, 1);
-  }
-  for (const auto& sink : {waiting, unseen}) {
-    EXPECT_EQ(sink->status.code(), absl::StatusCode::kUnavailable);
-    EXPECT_EQ(sink->starts, 0);
-    EXPECT_EQ(sink->ends, 1);
-  }
-  const absl::Status refused = prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>());
-  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
-  EXPECT_THAT(std::string(refused.message()), HasSubstr("failed"));
-  EXPECT_EQ(engine->stalled_for(), absl::ZeroDuration());
-  const auto stats = engine->stats();
-  EXPECT_EQ(stats->running + stats->waiting, 0u);
-  EXPECT_EQ(stats->live_bytes, 0u);
-  EXPECT_EQ(stats->reserved_bytes, 0u);
-  EXPECT_EQ(stats->cache.held, 0u);
-}
-
-TEST_F(EngineLifecycle, WhoHadEndedBeforeTheEngineFailedKeepsTheAnswer) {
-  EngineOptions options = small_options();
-  options.at_step = [](const EngineStats& stats) {
-    if (stats.policies.at("full").requests_total == 1) throw 1;  // after the step's ends, before they are told
-  };
-  const auto engine = make_engine(*tiny_.model, options);
-  const auto longer = submit(*engine, make_request(random_prompt(50, 2), 300));
-  const auto done = run(*engine, make_request(random_prompt(50, 1), 3));
-  longer->wait();
-  EXPECT_TRUE(done->status.ok()) << done->status;
-  EXPECT_EQ(done->tokens.size(), 3u);
-  EXPECT_EQ(longer->status.code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(engine->stats()->running, 0u);
-}
-
-TEST_F(EngineLifecycle, ASinkThatThrowsIsStillToldAndTheOthersToo) {
-  const auto engine = make_engine(*tiny_.model);
-  auto thrower = std::make_shared<RecordingSink>();
-  bool thrown = false;
-  thrower->at_end = [&] {
-    if (!std::exchange(thrown, true)) throw std::bad_alloc();
-  };
-  const auto other = submit(*engine, make_request(random_prompt(50, 2), 300));
-  submit(*engine, make_request(random_prompt(50, 1), 3), thrower)->wait();
-  other->wait();
-  EXPECT_EQ(thrower->ends, 1);
-  EXPECT_EQ(thrower->status.code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(other->status.code(), absl::StatusCode::kInternal);
-  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
 }
 
 TEST_F(EngineLifecycle, AStallShowsWhileThereIsWork) {

@@ -53,7 +53,7 @@ struct Loaded {
   }
   Matrix download(const TensorView& view) {
     std::vector<float> values(static_cast<size_t>(view.rows * view.cols));
-    backend->download(values.data(), view);
+    backend->fetch({values.data(), view});
     Matrix rows;
     for (int64_t r = 0; r < view.rows; ++r) {
       rows.emplace_back(values.begin() + r * view.cols, values.begin() + (r + 1) * view.cols);
@@ -68,7 +68,7 @@ Tensor prefill(Loaded& m, FakeCache& cache, int32_t sequence, const std::vector<
                const std::vector<int32_t>& chunks, int32_t outputs) {
   const auto count = static_cast<int32_t>(tokens.size());
   Tensor x = *m.backend->allocate(count, m.model->shape().width, DType::kF32);
-  m.model->embed(tokens, x.view());
+  m.model->embed(tokens.data(), x.view());
   for (int32_t layer = 0; layer < m.model->shape().layers; ++layer) {
     int32_t begin = 0;
     for (int32_t rows : chunks) {
@@ -88,7 +88,7 @@ Tensor prefill(Loaded& m, FakeCache& cache, int32_t sequence, const std::vector<
 Matrix decode(Loaded& m, FakeCache& cache, const std::vector<FakeCache::Rows>& rows) {
   const StepPlan plan = cache.plan(Phase::kDecode, rows, 0, m.model->shape().layers);
   const Tensor x = *m.backend->allocate(plan.rows(), m.model->shape().width, DType::kF32);
-  m.model->embed(plan.token_ids, x.view());
+  m.model->embed(plan.token_ids.data(), x.view());
   for (int32_t layer = 0; layer < m.model->shape().layers; ++layer) {
     m.model->run_layer(plan, layer, x.view(), m.scratch, plan.rows());
   }

@@ -96,7 +96,7 @@ class PromptRun {
     for (int32_t row = 0; row < count; ++row) positions.push_back(first + row);
     const KvView kv = view(layer, count, lanes, page_ids);
     const RowSpan span{.first_row = 0, .rows = count, .first_lane = 0};
-    backend_.write_kv(k, v, positions, kv, {&span, 1}, options_.geometry.kv_heads);
+    backend_.write_kv(k, v, positions.data(), kv, {&span, 1}, options_.geometry.kv_heads);
   }
 
   Backend& backend_;

@@ -76,8 +76,7 @@ class ScoredLayer {
     std::vector<int32_t> positions(static_cast<size_t>(input.tokens));
     std::iota(positions.begin(), positions.end(), 0);
     const RowSpan span{.first_row = 0, .rows = input.tokens, .first_lane = 1};
-    backend.write_kv(k.view(), k.view(), positions, kv(), {&span, 1}, input.kv_heads);
-    backend.sync();
+    backend.write_kv(k.view(), k.view(), positions.data(), kv(), {&span, 1}, input.kv_heads);
   }
 
   Scored score(const CachePolicy& policy) {
@@ -87,11 +86,9 @@ class ScoredLayer {
       for (int32_t row = 0; row < n; ++row) rows.push_back({row, row});
     }
     const Tensor q = matrix(std::max<size_t>(rows.size(), 1), input_.q_heads * input_.head_dim);
-    std::vector<int32_t> visible;
     for (size_t i = 0; i < rows.size(); ++i) {
       EXPECT_EQ(rows[i].position, rows[i].prompt_row);
       backend_.upload(q.view().slice_rows(static_cast<int64_t>(i), 1), input_.query(rows[i].prompt_row, 0).data());
-      visible.push_back(rows[i].position + 1);
     }
     // Wider than the prompt, as the engine's are.
     const Tensor lse = matrix(std::max<size_t>(rows.size(), 1), input_.q_heads), sums = matrix(input_.q_heads, n + 3),
@@ -108,7 +105,7 @@ class ScoredLayer {
                           .first_lane = 1,
                           .tokens = n,
                           .observed_q = q.view(),
-                          .visible = visible,
+                          .unseen = rows.empty() ? 0 : n - 1 - rows.front().position,
                           .q_heads = input_.q_heads,
                           .kv_heads = input_.kv_heads,
                           .scale = 1.0f / std::sqrt(static_cast<float>(input_.head_dim))};
@@ -118,7 +115,7 @@ class ScoredLayer {
   }
 
  private:
-  KvView kv() const {
+  KvView kv() {
     KvView view = cache_->base_view();
     view.lanes = lanes_.data();
     view.lane_count = static_cast<int32_t>(lanes_.size());
@@ -131,21 +128,19 @@ class ScoredLayer {
     EXPECT_TRUE(tensor.ok());
     const std::vector<float> untouched(rows * static_cast<size_t>(cols), kUntouched);
     backend_.upload(tensor->view(), untouched.data());
-    backend_.sync();
     return *std::move(tensor);
   }
 
   // What the caller does while the layer is prefilled.
   void sum_every_row(const LayerView& layer, const ScoreBuffers& buffers) {
     sum_observed_attention(layer, buffers.lse, buffers.sums);
-    backend_.sync();
   }
 
   std::vector<std::vector<float>> rows_of(const TensorView& view) {
     std::vector<std::vector<float>> rows(static_cast<size_t>(view.rows),
                                          std::vector<float>(static_cast<size_t>(view.cols)));
     for (int64_t row = 0; row < view.rows && view.cols > 0; ++row) {
-      backend_.download(rows[static_cast<size_t>(row)].data(), view.slice_rows(row, 1));
+      backend_.fetch({rows[static_cast<size_t>(row)].data(), view.slice_rows(row, 1)});
     }
     return rows;
   }

@@ -1,4 +1,36 @@
-// Decode: one query row against whole pages, K and V read once for all heads of the group. Part of attention_loops.inc.
+// Decode: one query row against whole pages, keys and values read once for all heads of the group. Compiled once per
+// instruction set (vec.h).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/attention/attention_kernels.h"
+#include "kernels/cpu/attention/lane_pages.h"
+#include "kernels/cpu/attention/softmax.h"
+#include "kernels/cpu/vec.h"
+
+namespace pkv {
+namespace {
+
+using V = Vec<float>;
+
+constexpr int32_t kPrefetchPages = 4;
+
+// How many query heads share a pass over a tile, and with how many vectors of slots or dimensions at a time: what fits
+// the set's registers.
+#if defined(PKV_ISA_AVX512)
+constexpr int32_t kMaxGroup = 8;
+constexpr int key_blocks(int group) { return group <= 2 ? 8 : group <= 4 ? 4 : 2; }
+constexpr int value_vectors(int group) { return group <= 4 ? 4 : 2; }
+#elif defined(PKV_ISA_AVX2)
+constexpr int32_t kMaxGroup = 4;
+constexpr int key_blocks(int group) { return group <= 2 ? 4 : group == 3 ? 3 : 2; }
+constexpr int value_vectors(int group) { return group <= 3 ? 4 : 2; }
+#else
+constexpr int32_t kMaxGroup = 4;
+constexpr int key_blocks(int group) { return group == 1 ? 4 : 2; }
+constexpr int value_vectors(int group) { return group <= 2 ? 4 : 2; }
+#endif
 
 // How a page's slots fill vectors: whole ones; pairs of eight, perhaps of two pages; or a partial last one in every
 // page.
@@ -8,29 +40,35 @@ struct KeyVector {
   const void* low;
   const void* high;  // kPairs only
   int32_t column;    // of its first slot
-  int32_t lanes;     // kPartial only
+  int32_t count;     // kPartial only: of its slots
 };
 
 template <typename T, int Shape>
 KeyVector key_vector(const LanePages& pages, int32_t page_count, int32_t index) {
   if constexpr (Shape == kWhole) {
-    const int32_t per_page = pages.slots / kWidth;
+    const int32_t per_page = pages.slots / V::kWidth;
     const int32_t page = index / per_page;
-    const T* keys = page_keys<T>(pages, page) + (index - page * per_page) * kWidth;
-    return {keys, keys, index * kWidth, kWidth};
+    const T* keys = page_keys<T>(pages, page) + (index - page * per_page) * V::kWidth;
+    return {keys, keys, index * V::kWidth, V::kWidth};
   } else if constexpr (Shape == kPairs) {
     const int32_t per_page = pages.slots / 8;
     const int32_t low = index * 2;
     const int32_t high = min_int(low + 1, page_count * per_page - 1);  // a last odd eight is paired with itself
     const auto eight = [&](int32_t i) { return page_keys<T>(pages, i / per_page) + i % per_page * 8; };
-    return {eight(low), eight(high), index * kWidth, kWidth};
+    return {eight(low), eight(high), index * V::kWidth, V::kWidth};
   } else {
-    const int32_t per_page = (pages.slots + kWidth - 1) / kWidth;
+    const int32_t per_page = (pages.slots + V::kWidth - 1) / V::kWidth;
     const int32_t page = index / per_page;
-    const int32_t place = (index - page * per_page) * kWidth;
+    const int32_t place = (index - page * per_page) * V::kWidth;
     return {page_keys<T>(pages, page) + place, nullptr, page * pages.slots + place,
-            min_int(kWidth, pages.slots - place)};
+            min_int(V::kWidth, pages.slots - place)};
   }
+}
+
+// Only vectors of sixteen are loaded in pairs, so the others need not know how.
+template <typename Vector, typename T>
+typename Vector::Type load_pair(const T* low, const T* high) {
+  return Vector::load_pair(low, high);
 }
 
 // Scores of heads [head, head + G) for all slots of the tile; P vectors of slots at a time.
@@ -39,14 +77,14 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
   const LanePages& pages = tile.pages;
   const int32_t slots = pages.slots;
   const int32_t page_count = (tile.count + slots - 1) / slots;
-  const int32_t vectors =
-      Shape == kPartial ? page_count * ((slots + kWidth - 1) / kWidth) : (page_count * slots + kWidth - 1) / kWidth;
+  const int32_t vectors = Shape == kPartial ? page_count * ((slots + V::kWidth - 1) / V::kWidth)
+                                            : (page_count * slots + V::kWidth - 1) / V::kWidth;
   for (int32_t first = 0; first < vectors; first += P) {
     const T* low[P];
     const T* high[P];
     const T* next[P];  // what will be read after this block: keys, and after the last block values
     int32_t column[P];
-    int32_t lanes[P];
+    int32_t count[P];
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       const int32_t index = min_int(first + p, vectors - 1);  // beyond the end: the last one once more
@@ -54,16 +92,16 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
       low[p] = static_cast<const T*>(v.low);
       high[p] = static_cast<const T*>(v.high);
       column[p] = v.column;
-      lanes[p] = v.lanes;
+      count[p] = v.count;
       next[p] = first + P + p < vectors
                     ? static_cast<const T*>(key_vector<T, Shape>(pages, page_count, first + P + p).low)
                     : page_values<T>(pages, min_int(p, page_count - 1));
     }
-    Vec sum[G][P];
+    V::Type sum[G][P];
 #pragma GCC unroll 8
     for (int g = 0; g < G; ++g) {
 #pragma GCC unroll 8
-      for (int p = 0; p < P; ++p) sum[g][p] = set1(0.0f);
+      for (int p = 0; p < P; ++p) sum[g][p] = V::broadcast(0.0f);
     }
     const float* q = tile.q + head;
     for (int32_t k = 0; k < pages.head_dim; k += 2) {
@@ -72,21 +110,21 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
 #pragma GCC unroll 2
       for (int odd_dim = 0; odd_dim < 2; ++odd_dim, q += tile.group) {
         const int64_t offset = static_cast<int64_t>(k + odd_dim) * slots;
-        Vec weight[G];
+        V::Type weight[G];
 #pragma GCC unroll 8
-        for (int g = 0; g < G; ++g) weight[g] = set1(q[g]);
+        for (int g = 0; g < G; ++g) weight[g] = V::broadcast(q[g]);
 #pragma GCC unroll 8
         for (int p = 0; p < P; ++p) {
-          Vec key;
+          V::Type key;
           if constexpr (Shape == kWhole) {
-            key = load(low[p] + offset);
+            key = V::load(low[p] + offset);
           } else if constexpr (Shape == kPairs) {
-            key = load_pair(low[p] + offset, high[p] + offset);
+            key = load_pair<V>(low[p] + offset, high[p] + offset);
           } else {
-            key = load_part(low[p] + offset, lanes[p]);
+            key = V::load_first(low[p] + offset, count[p]);
           }
 #pragma GCC unroll 8
-          for (int g = 0; g < G; ++g) sum[g][p] = fma(key, weight[g], sum[g][p]);
+          for (int g = 0; g < G; ++g) sum[g][p] = V::fma(key, weight[g], sum[g][p]);
         }
       }
     }
@@ -95,25 +133,26 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
     for (int p = 0; p < P; ++p) {
       if (first + p >= vectors) break;
 #pragma GCC unroll 8
-      for (int g = 0; g < G; ++g) store(tile.scores + (head + g) * tile.score_stride + column[p], sum[g][p]);
+      for (int g = 0; g < G; ++g) V::store(tile.scores + (head + g) * tile.score_stride + column[p], sum[g][p]);
     }
   }
 }
 
-// acc[head .. head + G)[dim .. dim + V * kWidth) += weights * values, over pages [first_page, last_page). `lanes`:
-// dimensions in the vector where V is 1.
-template <typename T, int G, int V>
-void decode_values(const DecodeTile& tile, int32_t head, int32_t dim, int32_t lanes, int32_t first_page,
+// acc[head .. head + G)[dim .. dim + N * V::kWidth) += weights * values, over pages [first_page, last_page). `dims`:
+// dimensions in the vector where N is 1.
+template <typename T, int G, int N>
+void decode_values(const DecodeTile& tile, int32_t head, int32_t dim, int32_t dims, int32_t first_page,
                    int32_t last_page) {
   const LanePages& pages = tile.pages;
   const int32_t d = pages.head_dim;
   const int32_t page_count = (tile.count + pages.slots - 1) / pages.slots;
   float* out = tile.partial + head * d + dim;
-  Vec acc[G][V];
+  V::Type acc[G][N];
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) acc[g][v] = V == 1 ? load_part(out + g * d, lanes) : load(out + g * d + v * kWidth);
+    for (int v = 0; v < N; ++v)
+      acc[g][v] = N == 1 ? V::load_first(out + g * d, dims) : V::load(out + g * d + v * V::kWidth);
   }
   for (int32_t page = first_page; page < last_page; ++page) {
     const T* values = page_values<T>(pages, page) + dim;
@@ -127,26 +166,26 @@ void decode_values(const DecodeTile& tile, int32_t head, int32_t dim, int32_t la
     for (int32_t s = 0; s < end; ++s, values += d, next += d) {
       constexpr int kLine = 64 / static_cast<int>(sizeof(T));
 #pragma GCC unroll 8
-      for (int v = 0; v < V * kWidth; v += kLine) __builtin_prefetch(next + v);
-      Vec value[V];
+      for (int v = 0; v < N * V::kWidth; v += kLine) __builtin_prefetch(next + v);
+      V::Type value[N];
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) value[v] = V == 1 ? load_part(values, lanes) : load(values + v * kWidth);
+      for (int v = 0; v < N; ++v) value[v] = N == 1 ? V::load_first(values, dims) : V::load(values + v * V::kWidth);
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) {
-        const Vec weight = set1(weights[g * tile.score_stride + s]);
+        const V::Type weight = V::broadcast(weights[g * tile.score_stride + s]);
 #pragma GCC unroll 4
-        for (int v = 0; v < V; ++v) acc[g][v] = fma(weight, value[v], acc[g][v]);
+        for (int v = 0; v < N; ++v) acc[g][v] = V::fma(weight, value[v], acc[g][v]);
       }
     }
   }
 #pragma GCC unroll 8
   for (int g = 0; g < G; ++g) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) {
-      if (V == 1) {
-        store_part(out + g * d, acc[g][v], lanes);
+    for (int v = 0; v < N; ++v) {
+      if (N == 1) {
+        V::store_first(out + g * d, acc[g][v], dims);
       } else {
-        store(out + g * d + v * kWidth, acc[g][v]);
+        V::store(out + g * d + v * V::kWidth, acc[g][v]);
       }
     }
   }
@@ -155,8 +194,8 @@ void decode_values(const DecodeTile& tile, int32_t head, int32_t dim, int32_t la
 template <typename T, int G>
 void decode_scores_of(const DecodeTile& tile, int32_t head) {
   const int32_t slots = tile.pages.slots;
-  if (slots % kWidth == 0) return decode_scores<T, kWhole, G, key_blocks(G)>(tile, head);
-  if constexpr (kWidth == 16) {
+  if (slots % V::kWidth == 0) return decode_scores<T, kWhole, G, key_blocks(G)>(tile, head);
+  if constexpr (V::kWidth == 16) {
     if (slots % 8 == 0) return decode_scores<T, kPairs, G, key_blocks(G)>(tile, head);
   }
   decode_scores<T, kPartial, G, key_blocks(G)>(tile, head);
@@ -168,16 +207,16 @@ void decode_values_of(const DecodeTile& tile, int32_t head) {
   const int32_t d = tile.pages.head_dim;
   const int32_t page_count = (tile.count + tile.pages.slots - 1) / tile.pages.slots;
   // Several dimension blocks go over a few pages at a time, so that the second finds them in the first-level cache.
-  const int32_t step = d <= kVectors * kWidth ? page_count : 4;
+  const int32_t step = d <= kVectors * V::kWidth ? page_count : 4;
   for (int32_t page = 0; page < page_count; page += step) {
     const int32_t end = min_int(page + step, page_count);
     int32_t dim = 0;
     if constexpr (kVectors > 1) {
-      for (; dim + kVectors * kWidth <= d; dim += kVectors * kWidth) {
-        decode_values<T, G, kVectors>(tile, head, dim, kWidth, page, end);
+      for (; dim + kVectors * V::kWidth <= d; dim += kVectors * V::kWidth) {
+        decode_values<T, G, kVectors>(tile, head, dim, V::kWidth, page, end);
       }
     }
-    for (; dim < d; dim += kWidth) decode_values<T, G, 1>(tile, head, dim, min_int(kWidth, d - dim), page, end);
+    for (; dim < d; dim += V::kWidth) decode_values<T, G, 1>(tile, head, dim, min_int(V::kWidth, d - dim), page, end);
   }
 }
 
@@ -209,15 +248,15 @@ void decode_tile(const DecodeTile& tile) {
   const DecodeFns& fns = with_elements(
       tile.pages.format, [](auto elements) -> const DecodeFns& { return kDecodeFns<decltype(elements)>; });
   const int32_t d = tile.pages.head_dim;
-  float* top = tile.partial + tile.group * d;
-  float* sum = top + tile.group;
+  float* max = tile.partial + tile.group * d;
+  float* sum = max + tile.group;
   for (int32_t head = 0; head < tile.group; head += kMaxGroup) {
     fns.scores[min_int(kMaxGroup, tile.group - head) - 1](tile, head);
   }
   for (int32_t head = 0; head < tile.group; ++head) {
     float* scores = tile.scores + head * tile.score_stride;
-    top[head] = largest(scores, tile.count);
-    sum[head] = soften(scores, tile.count, top[head]);
+    max[head] = max_score(scores, tile.count);
+    sum[head] = exp_and_sum(scores, tile.count, max[head]);
   }
   for (int32_t i = 0; i < tile.group * d; ++i) tile.partial[i] = 0.0f;
   for (int32_t head = 0; head < tile.group; head += kMaxGroup) {
@@ -230,31 +269,34 @@ void combine_tiles(const CombineTiles& args) {
   const int32_t stride = args.group * (d + 2);
   for (int32_t head = 0; head < args.group; ++head) {
     const float* first = args.partials + head * d;
-    const float* tops = args.partials + args.group * d + head;
-    const float* sums = tops + args.group;
+    const float* maxima = args.partials + args.group * d + head;
+    const float* sums = maxima + args.group;
     float* out = args.out + head * d;
-    float top = tops[0];
+    float max = maxima[0];
     float sum = sums[0];
-    for (int32_t k = 0; k < d; k += kWidth) {
-      const int32_t lanes = min_int(kWidth, d - k);
-      store_part(out + k, load_part(first + k, lanes), lanes);
+    for (int32_t k = 0; k < d; k += V::kWidth) {
+      const int32_t dims = min_int(V::kWidth, d - k);
+      V::store_first(out + k, V::load_first(first + k, dims), dims);
     }
     for (int64_t t = 1; t < args.tiles; ++t) {
       const float* acc = first + t * stride;
-      const float next = max_scalar(top, tops[t * stride]);
-      const float keep = exp2_scalar(top - next);
-      const float gain = exp2_scalar(tops[t * stride] - next);
-      top = next;
+      const float next = max_of(max, maxima[t * stride]);
+      const float keep = exp2(max - next);
+      const float gain = exp2(maxima[t * stride] - next);
+      max = next;
       sum = sum * keep + sums[t * stride] * gain;
-      for (int32_t k = 0; k < d; k += kWidth) {
-        const int32_t lanes = min_int(kWidth, d - k);
-        const Vec kept = mul(load_part(out + k, lanes), set1(keep));
-        store_part(out + k, fma(load_part(acc + k, lanes), set1(gain), kept), lanes);
+      for (int32_t k = 0; k < d; k += V::kWidth) {
+        const int32_t dims = min_int(V::kWidth, d - k);
+        const V::Type kept = V::load_first(out + k, dims) * V::broadcast(keep);
+        V::store_first(out + k, V::fma(V::load_first(acc + k, dims), V::broadcast(gain), kept), dims);
       }
     }
     const float inverse = 1.0f / sum;
     for (int32_t k = 0; k < d; ++k) out[k] *= inverse;
-    args.max[head] = top;
+    args.max[head] = max;
     args.sum[head] = sum;
   }
 }
+
+}  // namespace
+}  // namespace pkv

@@ -1,4 +1,28 @@
-// Panels of query rows against packed tiles: prompt attention and observation, float32. Part of attention_loops.inc.
+// Panels of query rows against packed tiles: prompt attention and observation, float32. Compiled once per instruction
+// set (vec.h).
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/cpu/attention/attention_kernels.h"
+#include "kernels/cpu/attention/lane_pages.h"
+#include "kernels/cpu/attention/softmax.h"
+#include "kernels/cpu/vec.h"
+
+namespace pkv {
+namespace {
+
+using V = Vec<float>;
+
+#if defined(PKV_ISA_AVX512)
+constexpr int32_t kPanelRows = 12;
+#elif defined(PKV_ISA_AVX2)
+constexpr int32_t kPanelRows = 6;
+#else
+constexpr int32_t kPanelRows = 4;
+#endif
+constexpr int32_t kPanelVectors = 2;
+constexpr int32_t kPanelCols = kPanelVectors * V::kWidth;
 
 // [head_dim][kPanelRows]
 void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, float scale, void* out) {
@@ -17,22 +41,22 @@ void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, float* o
   while (column < count) {
     const int32_t page = (first + column) / pages.slots;
     const int32_t place = (first + column) - page * pages.slots;
-    const int32_t lanes = min_int(min_int(kWidth, pages.slots - place), count - column);
+    const int32_t width = min_int(min_int(V::kWidth, pages.slots - place), count - column);
     const T* keys = page_keys<T>(pages, page) + place;
     const int32_t inside = column % kPanelCols;
     float* to = out + static_cast<int64_t>(column / kPanelCols) * d * kPanelCols + inside;
-    if (lanes == kWidth && inside + kWidth <= kPanelCols) {
-      for (int32_t k = 0; k < d; ++k) store(to + k * kPanelCols, load(keys + k * slots));
+    if (width == V::kWidth && inside + V::kWidth <= kPanelCols) {
+      for (int32_t k = 0; k < d; ++k) V::store(to + k * kPanelCols, V::load(keys + k * slots));
     } else {
-      const int32_t here = min_int(lanes, kPanelCols - inside);  // the rest goes to the next panel
+      const int32_t here = min_int(width, kPanelCols - inside);  // the rest goes to the next panel
       float* next = to - inside + static_cast<int64_t>(d) * kPanelCols - here;
       for (int32_t k = 0; k < d; ++k) {
-        const Vec key = load_part(keys + k * slots, lanes);
-        store_range(to + k * kPanelCols, key, 0, here);
-        if (here < lanes) store_range(next + k * kPanelCols, key, here, lanes);
+        const V::Type key = V::load_first(keys + k * slots, width);
+        V::store_range(to + k * kPanelCols, key, 0, here);
+        if (here < width) V::store_range(next + k * kPanelCols, key, here, width);
       }
     }
-    column += lanes;
+    column += width;
   }
 }
 
@@ -41,14 +65,13 @@ template <typename T>
 void pack_values_of(const LanePages& pages, int32_t first, int32_t count, float* out) {
   const int32_t d = pages.head_dim;
   for (int32_t i = 0; i < count; ++i) {
-    const int32_t page = (first + i) / pages.slots;
-    const T* value = page_values<T>(pages, page) + static_cast<int64_t>(first + i - page * pages.slots) * d;
+    const T* value = slot_value<T>(pages, first + i);
     float* to = out + i * kPanelCols;
     for (int32_t k = 0; k < d; k += kPanelCols, to += kTileSlots * kPanelCols) {
 #pragma GCC unroll 4
       for (int32_t v = 0; v < kPanelVectors; ++v) {
-        const int32_t lanes = min_int(kWidth, d - k - v * kWidth);
-        if (lanes > 0) store(to + v * kWidth, load_part(value + k + v * kWidth, lanes));
+        const int32_t dims = min_int(V::kWidth, d - k - v * V::kWidth);
+        if (dims > 0) V::store(to + v * V::kWidth, V::load_first(value + k + v * V::kWidth, dims));
       }
     }
   }
@@ -74,27 +97,28 @@ void score_rows(const Panel& panel) {
   for (int32_t column = 0; column < panel.count; column += kPanelCols, keys += static_cast<int64_t>(d) * kPanelCols) {
     const float* q = static_cast<const float*>(panel.queries);
     const float* key = keys;
-    Vec sum[R][kPanelVectors];
+    V::Type sum[R][kPanelVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = set1(0.0f);
+      for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = V::broadcast(0.0f);
     }
     for (int32_t k = 0; k < d; ++k, q += kPanelRows, key += kPanelCols) {
-      Vec b[kPanelVectors];
+      V::Type b[kPanelVectors];
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) b[v] = load(key + v * kWidth);
+      for (int v = 0; v < kPanelVectors; ++v) b[v] = V::load(key + v * V::kWidth);
 #pragma GCC unroll 16
       for (int r = 0; r < R; ++r) {
-        const Vec a = set1(q[r]);
+        const V::Type a = V::broadcast(q[r]);
 #pragma GCC unroll 4
-        for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = fma(a, b[v], sum[r][v]);
+        for (int v = 0; v < kPanelVectors; ++v) sum[r][v] = V::fma(a, b[v], sum[r][v]);
       }
     }
 #pragma GCC unroll 16
     for (int r = 0; r < R; ++r) {
 #pragma GCC unroll 4
-      for (int v = 0; v < kPanelVectors; ++v) store(panel.scores + r * kScoreStride + column + v * kWidth, sum[r][v]);
+      for (int v = 0; v < kPanelVectors; ++v)
+        V::store(panel.scores + r * kScoreStride + column + v * V::kWidth, sum[r][v]);
     }
   }
 }
@@ -107,51 +131,51 @@ void score_panel(const Panel& panel) {
   rows > kFewRows ? score_rows<kPanelRows>(panel) : score_rows<kFewRows>(panel);
 }
 
-// acc[r][0 .. V * kWidth) = acc * keep[r] + sum over slots of weights[r][slot] * values[slot]
-template <int V>
+// acc[r][0 .. N * V::kWidth) = acc * keep[r] + sum over slots of weights[r][slot] * values[slot]
+template <int N>
 void value_block(const float* weights, const float* values, int32_t count, const float* keep, float* acc,
                  int32_t stride) {
-  Vec sum[kPanelRows][V];
+  V::Type sum[kPanelRows][N];
 #pragma GCC unroll 16
   for (int r = 0; r < kPanelRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = mul(load(acc + r * stride + v * kWidth), set1(keep[r]));
+    for (int v = 0; v < N; ++v) sum[r][v] = V::load(acc + r * stride + v * V::kWidth) * V::broadcast(keep[r]);
   }
   for (int32_t s = 0; s < count; ++s, values += kPanelCols) {
-    Vec b[V];
+    V::Type b[N];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) b[v] = load(values + v * kWidth);
+    for (int v = 0; v < N; ++v) b[v] = V::load(values + v * V::kWidth);
 #pragma GCC unroll 16
     for (int r = 0; r < kPanelRows; ++r) {
-      const Vec a = set1(weights[r * kScoreStride + s]);
+      const V::Type a = V::broadcast(weights[r * kScoreStride + s]);
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = fma(a, b[v], sum[r][v]);
+      for (int v = 0; v < N; ++v) sum[r][v] = V::fma(a, b[v], sum[r][v]);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < kPanelRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(acc + r * stride + v * kWidth, sum[r][v]);
+    for (int v = 0; v < N; ++v) V::store(acc + r * stride + v * V::kWidth, sum[r][v]);
   }
 }
 
 void attend_panel(const Panel& panel, const PanelState& state) {
   score_panel(panel);
   float keep[kPanelRows];
-  const int32_t columns = round_up(panel.count, kWidth);
+  const int32_t columns = round_up(panel.count, V::kWidth);
   for (int32_t r = 0; r < kPanelRows; ++r) {
     float* scores = panel.scores + r * kScoreStride;
     const int32_t limit = panel.limits[r];
     int32_t done = 0;
     keep[r] = 1.0f;
     if (limit > 0) {
-      const float top = max_scalar(state.max[r], largest(scores, limit));
-      keep[r] = exp2_scalar(state.max[r] - top);
-      state.max[r] = top;
-      state.sum[r] = state.sum[r] * keep[r] + soften(scores, limit, top);
-      done = round_up(limit, kWidth);
+      keep[r] = online_softmax(scores, limit, state.max + r, state.sum + r, [scores](int32_t j, V::Type a, V::Type b) {
+        V::store(scores + j, a);
+        V::store(scores + j + V::kWidth, b);
+      });
+      done = whole_blocks(limit);
     }
-    for (int32_t j = done; j < columns; j += kWidth) store(scores + j, set1(0.0f));
+    for (int32_t j = done; j < columns; j += V::kWidth) V::store(scores + j, V::broadcast(0.0f));
   }
   const float* values = static_cast<const float*>(panel.values);
   const int32_t stride = padded_dim(panel.head_dim);
@@ -159,18 +183,18 @@ void attend_panel(const Panel& panel, const PanelState& state) {
   for (; dim + kPanelCols <= stride; dim += kPanelCols, values += kTileSlots * kPanelCols) {
     value_block<kPanelVectors>(panel.scores, values, panel.count, keep, state.acc + dim, stride);
   }
-  for (; dim < stride; dim += kWidth, values += kWidth) {
+  for (; dim < stride; dim += V::kWidth, values += V::kWidth) {
     value_block<1>(panel.scores, values, panel.count, keep, state.acc + dim, stride);
   }
 }
 
-void lse_panel(const Panel& panel, float* top, float* sum) {
+void lse_panel(const Panel& panel, float* max, float* sum) {
   score_panel(panel);
   for (int32_t r = 0; r < kPanelRows; ++r) {
     float* scores = panel.scores + r * kScoreStride;
     const int32_t limit = panel.limits[r];
-    top[r] = limit > 0 ? largest(scores, limit) : kNegativeInfinity;
-    sum[r] = limit > 0 ? soften(scores, limit, top[r]) : 0.0f;
+    max[r] = limit > 0 ? max_score(scores, limit) : kNegativeInfinity;
+    sum[r] = limit > 0 ? exp_and_sum(scores, limit, max[r]) : 0.0f;
   }
 }
 
@@ -180,16 +204,16 @@ void mass_panel(const Panel& panel, const PanelMass& mass) {
     float* weights = panel.scores + r * kScoreStride;
     const int32_t limit = panel.limits[r];
     if (limit == 0) continue;
-    soften(weights, limit, mass.lse[r]);
+    exp_and_sum(weights, limit, mass.lse[r]);
     float* sums = mass.sums[r];
     int32_t j = 0;
-    for (; j + kWidth <= limit; j += kWidth) store(sums + j, add(load(sums + j), load(weights + j)));
+    for (; j + V::kWidth <= limit; j += V::kWidth) V::store(sums + j, V::load(sums + j) + V::load(weights + j));
     for (; j < limit; ++j) sums[j] += weights[j];
     if (mass.squares == nullptr) continue;
     float* squares = mass.squares[r];
-    for (j = 0; j + kWidth <= limit; j += kWidth) {
-      const Vec weight = load(weights + j);
-      store(squares + j, add(load(squares + j), mul(weight, weight)));
+    for (j = 0; j + V::kWidth <= limit; j += V::kWidth) {
+      const V::Type weight = V::load(weights + j);
+      V::store(squares + j, V::load(squares + j) + weight * weight);
     }
     for (; j < limit; ++j) {
       const float square = weights[j] * weights[j];
@@ -198,4 +222,5 @@ void mass_panel(const Panel& panel, const PanelMass& mass) {
   }
 }
 
-constexpr PanelKernels kFloatPanel = {kPanelRows, 4, pack_queries, pack_keys, pack_values, attend_panel};
+}  // namespace
+}  // namespace pkv

@@ -4,42 +4,39 @@
 #include <immintrin.h>
 
 #include "kernels/cpu/attention/attention_kernels.h"
+#include "kernels/cpu/attention/lane_pages.h"
+#include "kernels/cpu/attention/softmax.h"
+#include "kernels/cpu/vec.h"
 
 namespace pkv {
 namespace {
 
-#include "kernels/cpu/attention/attention_avx512.inc"
+using V = Vec<float>;
 
 constexpr int32_t kPanelRows = 12;
 constexpr int32_t kPanelVectors = 2;
-constexpr int32_t kPanelCols = kPanelVectors * kWidth;
+constexpr int32_t kPanelCols = kPanelVectors * V::kWidth;
 
-constexpr int32_t min_int(int32_t a, int32_t b) { return a < b ? a : b; }
 __m512i bits(__m512bh v) { return reinterpret_cast<__m512i&>(v); }
 __m512bh pairs(__m512i v) { return reinterpret_cast<__m512bh&>(v); }
 
-// Lane i holds low[i] and high[i], rounded to bfloat16.
-__m512i interleave(Vec low, Vec high) {
+// Element i holds low[i] and high[i], rounded to bfloat16.
+__m512i interleave(V::Type low, V::Type high) {
   const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
                                          5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(order, bits(_mm512_cvtne2ps_pbh(high, low)));
 }
 
-template <typename T>
-const T* page_keys(const LanePages& pages, int32_t page) {
-  return reinterpret_cast<const T*>(pages.pool + pages.page_ids[page] * pages.page_bytes);
-}
-
 // [head_dim / 2][kPanelRows]
 void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, float scale, void* out) {
   uint32_t* packed = static_cast<uint32_t*>(out);
-  alignas(64) uint32_t dims[16];  // of one row, 16 dimensions in the low 16 words
+  alignas(64) uint32_t pairs_of_row[16];  // of one row, 16 dimensions in the low 16 words
   for (int32_t r = 0; r < kPanelRows; ++r) {
     for (int32_t k = 0; k < head_dim; k += 16) {
-      const int32_t lanes = min_int(16, head_dim - k);
-      const Vec q = r < count ? mul(load_part(rows[r] + k, lanes), set1(scale)) : set1(0.0f);
-      _mm512_store_si512(dims, bits(_mm512_cvtne2ps_pbh(q, q)));
-      for (int32_t i = 0; i < lanes / 2; ++i) packed[(k / 2 + i) * kPanelRows + r] = dims[i];
+      const int32_t dims = min_int(V::kWidth, head_dim - k);
+      const V::Type q = r < count ? V::load_first(rows[r] + k, dims) * V::broadcast(scale) : V::broadcast(0.0f);
+      _mm512_store_si512(pairs_of_row, bits(_mm512_cvtne2ps_pbh(q, q)));
+      for (int32_t i = 0; i < dims / 2; ++i) packed[(k / 2 + i) * kPanelRows + r] = pairs_of_row[i];
     }
   }
 }
@@ -48,7 +45,7 @@ void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, flo
 template <typename T>
 void pack_whole_keys(const T* keys, int64_t slots, int32_t head_dim, uint32_t* to) {
   for (int32_t k = 0; k < head_dim; k += 2, to += kPanelCols) {
-    _mm512_storeu_si512(to, interleave(load(keys + k * slots), load(keys + (k + 1) * slots)));
+    _mm512_storeu_si512(to, interleave(V::load(keys + k * slots), V::load(keys + (k + 1) * slots)));
   }
 }
 
@@ -61,32 +58,26 @@ void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, uint32_t
   while (column < count) {
     const int32_t page = (first + column) / pages.slots;
     const int32_t place = (first + column) - page * pages.slots;
-    const int32_t lanes = min_int(min_int(kWidth, pages.slots - place), count - column);
+    const int32_t width = min_int(min_int(V::kWidth, pages.slots - place), count - column);
     const T* keys = page_keys<T>(pages, page) + place;
     const int32_t inside = column % kPanelCols;
-    const int32_t here = min_int(lanes, kPanelCols - inside);  // the rest goes to the next panel
+    const int32_t here = min_int(width, kPanelCols - inside);  // the rest goes to the next panel
     uint32_t* to = out + static_cast<int64_t>(column / kPanelCols) * (d / 2) * kPanelCols + inside;
-    column += lanes;
-    if (here == kWidth) {
+    column += width;
+    if (here == V::kWidth) {
       pack_whole_keys(keys, slots, d, to);
       continue;
     }
     uint32_t* next = to - inside + static_cast<int64_t>(d / 2) * kPanelCols - here;
-    const __mmask16 first_part = first_lanes(here);
-    const __mmask16 second_part = static_cast<__mmask16>(first_lanes(lanes) & ~first_part);
+    const __mmask16 first_part = V::first_mask(here);
+    const __mmask16 second_part = static_cast<__mmask16>(V::first_mask(width) & ~first_part);
     for (int32_t k = 0; k < d; k += 2) {
-      const __m512i key = interleave(load_part(keys + k * slots, lanes), load_part(keys + (k + 1) * slots, lanes));
+      const __m512i key =
+          interleave(V::load_first(keys + k * slots, width), V::load_first(keys + (k + 1) * slots, width));
       _mm512_mask_storeu_epi32(to + k / 2 * kPanelCols, first_part, key);
       if (second_part != 0) _mm512_mask_storeu_epi32(next + k / 2 * kPanelCols, second_part, key);
     }
   }
-}
-
-template <typename T>
-const T* slot_value(const LanePages& pages, int32_t slot) {
-  const int32_t page = slot / pages.slots;
-  const std::byte* base = pages.pool + pages.page_ids[page] * pages.page_bytes + pages.value_offset;
-  return reinterpret_cast<const T*>(base) + static_cast<int64_t>(slot - page * pages.slots) * pages.head_dim;
 }
 
 // [ceil(head_dim / kPanelCols)][kTileSlots / 2][kPanelCols]; a last odd slot is paired with zeros.
@@ -97,10 +88,12 @@ void pack_values_of(const LanePages& pages, int32_t first, int32_t count, uint32
     const T* low = slot_value<T>(pages, first + i);
     const T* high = i + 1 < count ? slot_value<T>(pages, first + i + 1) : nullptr;
     uint32_t* to = out + i / 2 * kPanelCols;
-    for (int32_t k = 0; k < d; k += kWidth) {
-      const int32_t lanes = min_int(kWidth, d - k);
-      const Vec a = lanes == kWidth ? load(low + k) : load_part(low + k, lanes);
-      const Vec b = high == nullptr ? set1(0.0f) : lanes == kWidth ? load(high + k) : load_part(high + k, lanes);
+    for (int32_t k = 0; k < d; k += V::kWidth) {
+      const int32_t dims = min_int(V::kWidth, d - k);
+      const V::Type a = dims == V::kWidth ? V::load(low + k) : V::load_first(low + k, dims);
+      const V::Type b = high == nullptr     ? V::broadcast(0.0f)
+                        : dims == V::kWidth ? V::load(high + k)
+                                            : V::load_first(high + k, dims);
       uint32_t* panel = to + static_cast<int64_t>(k / kPanelCols) * (kTileSlots / 2) * kPanelCols;
       _mm512_storeu_si512(panel + k % kPanelCols, interleave(a, b));
     }
@@ -120,18 +113,18 @@ void pack_values(const LanePages& pages, int32_t first, int32_t count, void* out
 }
 
 // sum[r][v] += a[r * a_stride] . b[v], `depth` pairs deep; a steps by a_step and b by kPanelCols.
-template <int V>
-void dot_block(Vec (&sum)[kPanelRows][V], const uint32_t* a, int32_t a_stride, int32_t a_step, const uint32_t* b,
+template <int N>
+void dot_block(V::Type (&sum)[kPanelRows][N], const uint32_t* a, int32_t a_stride, int32_t a_step, const uint32_t* b,
                int32_t depth) {
   for (int32_t k = 0; k < depth; ++k, a += a_step, b += kPanelCols) {
-    __m512bh column[V];
+    __m512bh column[N];
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) column[v] = pairs(_mm512_loadu_si512(b + v * kWidth));
+    for (int v = 0; v < N; ++v) column[v] = pairs(_mm512_loadu_si512(b + v * V::kWidth));
 #pragma GCC unroll 16
     for (int r = 0; r < kPanelRows; ++r) {
       const __m512bh row = pairs(_mm512_set1_epi32(static_cast<int32_t>(a[r * a_stride])));
 #pragma GCC unroll 4
-      for (int v = 0; v < V; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], row, column[v]);
+      for (int v = 0; v < N; ++v) sum[r][v] = _mm512_dpbf16_ps(sum[r][v], row, column[v]);
     }
   }
 }
@@ -141,74 +134,50 @@ void score_panel(const Panel& panel) {
   const uint32_t* keys = static_cast<const uint32_t*>(panel.keys);
   for (int32_t column = 0; column < panel.count;
        column += kPanelCols, keys += static_cast<int64_t>(depth) * kPanelCols) {
-    Vec sum[kPanelRows][kPanelVectors];
+    V::Type sum[kPanelRows][kPanelVectors];
 #pragma GCC unroll 16
-    for (int r = 0; r < kPanelRows; ++r) sum[r][0] = sum[r][1] = set1(0.0f);
+    for (int r = 0; r < kPanelRows; ++r) sum[r][0] = sum[r][1] = V::broadcast(0.0f);
     dot_block<kPanelVectors>(sum, static_cast<const uint32_t*>(panel.queries), 1, kPanelRows, keys, depth);
 #pragma GCC unroll 16
     for (int r = 0; r < kPanelRows; ++r) {
-      store(panel.scores + r * kScoreStride + column, sum[r][0]);
-      store(panel.scores + r * kScoreStride + column + kWidth, sum[r][1]);
+      V::store(panel.scores + r * kScoreStride + column, sum[r][0]);
+      V::store(panel.scores + r * kScoreStride + column + V::kWidth, sum[r][1]);
     }
   }
 }
 
-template <int V>
+template <int N>
 void value_block(const uint32_t* weights, const uint32_t* values, int32_t depth, const float* keep, float* acc,
                  int32_t stride) {
-  Vec sum[kPanelRows][V];
+  V::Type sum[kPanelRows][N];
 #pragma GCC unroll 16
   for (int r = 0; r < kPanelRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) sum[r][v] = mul(load(acc + r * stride + v * kWidth), set1(keep[r]));
+    for (int v = 0; v < N; ++v) sum[r][v] = V::load(acc + r * stride + v * V::kWidth) * V::broadcast(keep[r]);
   }
-  dot_block<V>(sum, weights, kScoreStride / 2, 1, values, depth);
+  dot_block<N>(sum, weights, kScoreStride / 2, 1, values, depth);
 #pragma GCC unroll 16
   for (int r = 0; r < kPanelRows; ++r) {
 #pragma GCC unroll 4
-    for (int v = 0; v < V; ++v) store(acc + r * stride + v * kWidth, sum[r][v]);
+    for (int v = 0; v < N; ++v) V::store(acc + r * stride + v * V::kWidth, sum[r][v]);
   }
-}
-
-// Scores [0, limit) to bfloat16 weights [0, limit rounded up to 32), the rest of them 0. Updates the row's running
-// maximum and sum and returns the factor for what was summed before.
-float soften_row(float* scores, int32_t limit, float* top, float* sum, uint16_t* weights) {
-  const int32_t end = (limit + 31) / 32 * 32;
-  for (int32_t j = limit; j < end; ++j) scores[j] = -__builtin_huge_valf();
-  Vec high[2] = {set1(*top), set1(*top)};
-  for (int32_t j = 0; j < end; j += 32) {
-    high[0] = max(high[0], load(scores + j));
-    high[1] = max(high[1], load(scores + j + 16));
-  }
-  const float next = reduce_max(max(high[0], high[1]));
-  const Vec shift = set1(next);
-  Vec total[2] = {set1(0.0f), set1(0.0f)};
-  for (int32_t j = 0; j < end; j += 32) {
-    const Vec a = exp2(sub(load(scores + j), shift));
-    const Vec b = exp2(sub(load(scores + j + 16), shift));
-    total[0] = add(total[0], a);
-    total[1] = add(total[1], b);
-    _mm512_storeu_si512(weights + j, bits(_mm512_cvtne2ps_pbh(b, a)));
-  }
-  const float keep = _mm512_cvtss_f32(exp2(sub(set1(*top), shift)));
-  *sum = *sum * keep + reduce_add(add(total[0], total[1]));
-  *top = next;
-  return keep;
 }
 
 void attend_panel(const Panel& panel, const PanelState& state) {
   score_panel(panel);
   float keep[kPanelRows];
   uint16_t* weights = reinterpret_cast<uint16_t*>(panel.scores + kMaxPanelRows * kScoreStride);
-  const int32_t columns = (panel.count + 31) / 32 * 32;
+  const int32_t columns = whole_blocks(panel.count);
   for (int32_t r = 0; r < kPanelRows; ++r) {
     const int32_t limit = panel.limits[r];
     keep[r] = 1.0f;
     if (limit > 0) {
-      keep[r] =
-          soften_row(panel.scores + r * kScoreStride, limit, state.max + r, state.sum + r, weights + r * kScoreStride);
+      uint16_t* row = weights + r * kScoreStride;
+      keep[r] = online_softmax(
+          panel.scores + r * kScoreStride, limit, state.max + r, state.sum + r,
+          [row](int32_t j, V::Type a, V::Type b) { _mm512_storeu_si512(row + j, bits(_mm512_cvtne2ps_pbh(b, a))); });
     }
-    for (int32_t j = (limit + 31) / 32 * 32; j < columns; j += 32) {
+    for (int32_t j = whole_blocks(limit); j < columns; j += kSoftmaxBlock) {
       _mm512_storeu_si512(weights + r * kScoreStride + j, _mm512_setzero_si512());
     }
   }
@@ -225,6 +194,12 @@ void attend_panel(const Panel& panel, const PanelState& state) {
 
 }  // namespace
 
-constinit const PanelKernels kPanelAvx512Bf16 = {kPanelRows, 2, pack_queries, pack_keys, pack_values, attend_panel};
+template <>
+constinit const PanelKernels PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels = {.rows = kPanelRows,
+                                                                                   .element_bytes = 2,
+                                                                                   .pack_queries = pack_queries,
+                                                                                   .pack_keys = pack_keys,
+                                                                                   .pack_values = pack_values,
+                                                                                   .attend = attend_panel};
 
 }  // namespace pkv

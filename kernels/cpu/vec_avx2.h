@@ -1,0 +1,65 @@
+// Vec (vec.h) with AVX2, FMA and F16C: eight floats.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/isa_path.h"
+
+namespace pkv {
+namespace {
+
+constexpr Isa kIsa = Isa::kAvx2;
+
+template <typename T>
+struct Vec;
+
+template <>
+struct Vec<float> {
+  using Type = __m256;
+  static constexpr int32_t kWidth = 8;
+
+  static Type broadcast(float x) { return _mm256_set1_ps(x); }
+  static Type load(const float* p) { return _mm256_loadu_ps(p); }
+  static Type load(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
+  static Type load_first(const float* p, int32_t) { return load(p); }
+  static Type load_first(const uint16_t* p, int32_t) { return load(p); }
+  static void store(float* p, Type v) { _mm256_storeu_ps(p, v); }
+  static void store_first(float* p, Type v, int32_t) { store(p, v); }
+  static void store_range(float* p, Type v, int32_t from, int32_t to) {
+    const __m256i index = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    const __m256i after = _mm256_cmpgt_epi32(index, _mm256_set1_epi32(from - 1));
+    const __m256i before = _mm256_cmpgt_epi32(_mm256_set1_epi32(to), index);
+    _mm256_maskstore_ps(p, _mm256_and_si256(after, before), v);
+  }
+
+  static Type fma(Type a, Type b, Type c) { return _mm256_fmadd_ps(a, b, c); }
+  static Type max(Type a, Type b) { return _mm256_max_ps(a, b); }
+  static float first(Type v) { return _mm256_cvtss_f32(v); }
+  static float sum(Type v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+  }
+  static float largest(Type v) {
+    __m128 s = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_max_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_max_ss(s, _mm_movehdup_ps(s)));
+  }
+
+  static Type round(Type x) { return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  static Type ldexp(Type p, Type n, Type x) {
+    const __m256i power = _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
+    const Type tiny = _mm256_cmp_ps(x, broadcast(-126.0f), _CMP_LT_OQ);
+    return _mm256_andnot_ps(tiny, p * _mm256_castsi256_ps(power));
+  }
+  static void to_half(uint16_t* p, Type v) {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+  }
+};
+
+inline uint16_t half_of(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+
+}  // namespace
+}  // namespace pkv

@@ -1,0 +1,77 @@
+// Which paths are taken for which measured times, and that nothing is measured where a path is named.
+#include "kernels/cpu/path_choice.h"
+
+#include <string>
+
+#include "gtest/gtest.h"
+#include "kernels/backend.h"
+
+namespace pkv {
+namespace {
+
+constexpr IsaFeatures kAll = {.avx2 = true, .avx512 = true, .vnni = true, .bf16 = true};
+constexpr IsaFeatures kNoBf16 = {.avx2 = true, .avx512 = true, .vnni = true};
+constexpr IsaFeatures kNoVnni = {.avx2 = true, .avx512 = true, .bf16 = true};
+
+TEST(PathChoiceTest, TakesTheHighestPathsWhereNothingWasMeasured) {
+  const CpuPaths paths = highest_paths(kAll);
+  EXPECT_EQ(paths.features, kAll);
+  EXPECT_EQ(paths.prompt_products, kAll);
+  EXPECT_EQ(paths.prompt_attention, kAll);
+  EXPECT_EQ(paths.decode_products, kAll);
+  EXPECT_EQ(paths.measured, "");
+}
+
+// A Sapphire Rapids machine read prompts at 710 tokens a second with bf16 and at 1,090 without.
+TEST(PathChoiceTest, TakesTheLowerPathWhereItIsFaster) {
+  const CpuPaths paths = faster_paths(kAll, {.prompt_products = {.higher = 1.0 / 710, .lower = 1.0 / 1090}});
+  EXPECT_EQ(paths.prompt_products, kNoBf16);
+  EXPECT_EQ(paths.prompt_attention, kAll) << "each use by itself";
+  EXPECT_EQ(paths.decode_products, kAll);
+  EXPECT_EQ(paths.features, kAll);
+  EXPECT_EQ(paths.measured, "prompt products avx512 (1.54x bf16)");
+}
+
+TEST(PathChoiceTest, EachUseHasItsOwnMeasurement) {
+  EXPECT_EQ(faster_paths(kAll, {.prompt_attention = {2, 1}}).prompt_attention, kNoBf16);
+  EXPECT_EQ(faster_paths(kAll, {.decode_products = {2, 1}}).decode_products, kNoVnni);
+  const CpuPaths paths =
+      faster_paths(kAll, {.prompt_products = {1, 2}, .prompt_attention = {1, 1.304}, .decode_products = {3, 1}});
+  EXPECT_EQ(paths.prompt_products, kAll);
+  EXPECT_EQ(paths.decode_products, kNoVnni);
+  EXPECT_EQ(
+      paths.measured,
+      "prompt products bf16 (2.00x avx512), prompt attention bf16 (1.30x avx512), decode products avx2 (3.00x vnni)");
+}
+
+TEST(PathChoiceTest, NearTiesGoToTheHigherPath) {
+  EXPECT_TRUE(faster_paths(kAll, {.prompt_products = {1, 1}}).prompt_products.bf16);
+  EXPECT_TRUE(faster_paths(kAll, {.prompt_products = {1.049, 1}}).prompt_products.bf16);
+  EXPECT_FALSE(faster_paths(kAll, {.prompt_products = {1.051, 1}}).prompt_products.bf16);
+}
+
+TEST(PathChoiceTest, MeasuresWhatHasTwoPaths) {
+  EXPECT_EQ(measure_paths({.avx2 = true, .avx512 = true}).prompt_products.higher, 0);
+  if (!detect_isa().bf16) GTEST_SKIP() << "this machine has no bf16 path";
+  const PathTimes times = measure_paths(kNoVnni);
+  EXPECT_GT(times.prompt_products.higher, 0);
+  EXPECT_GT(times.prompt_products.lower, 0);
+  EXPECT_GT(times.prompt_attention.higher, 0);
+  EXPECT_GT(times.prompt_attention.lower, 0);
+  EXPECT_EQ(times.decode_products.higher, 0) << "no vnni, nothing to choose";
+}
+
+TEST(PathChoiceTest, BackendsMeasureOnlyWhereNoPathIsNamed) {
+  const auto description = [](const BackendOptions& options) { return (*make_backend(options))->description(); };
+  const auto measured = [&](const BackendOptions& options) {
+    return description(options).find("; measured: ") != std::string::npos;
+  };
+  EXPECT_EQ(measured({.device = "cpu"}), detect_isa().bf16 || detect_isa().vnni);
+  EXPECT_EQ(description({.device = "cpu"}), description({.device = "cpu"})) << "measured once a process";
+  EXPECT_FALSE(measured({.device = "cpu", .exact = true}));
+  EXPECT_FALSE(measured({.device = "cpu", .isa = "scalar"}));
+  EXPECT_FALSE(detect_isa().bf16 && measured({.device = "cpu", .isa = "avx512_bf16"}));
+}
+
+}  // namespace
+}  // namespace pkv

@@ -1,0 +1,150 @@
+// Every operation by name.
+#include "tests/support/forwarding_backend.h"
+
+#include "kernels/status_macros.h"
+
+namespace pkv::test {
+
+void ForwardingBackend::run(std::string_view, absl::FunctionRef<void()> forward) { forward(); }
+
+absl::Status ForwardingBackend::reserve(std::string_view, size_t) { return absl::OkStatus(); }
+
+// ---- memory
+
+absl::StatusOr<Tensor> ForwardingBackend::allocate(int64_t rows, int64_t cols, DType dtype) {
+  PKV_RETURN_IF_ERROR(reserve("allocate", static_cast<size_t>(rows * cols) * dtype_bytes(dtype)));
+  return inner_->allocate(rows, cols, dtype);
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> ForwardingBackend::allocate_lazy(size_t bytes) {
+  PKV_RETURN_IF_ERROR(reserve("allocate_lazy", bytes));
+  return inner_->allocate_lazy(bytes);
+}
+
+absl::StatusOr<Staged> ForwardingBackend::allocate_staged(size_t bytes) {
+  PKV_RETURN_IF_ERROR(reserve("allocate_staged", bytes));
+  return inner_->allocate_staged(bytes);
+}
+
+void ForwardingBackend::commit(const Staged& staged, size_t offset, size_t bytes) {
+  run("commit", [&] { inner_->commit(staged, offset, bytes); });
+}
+
+void ForwardingBackend::upload(const TensorView& to, const void* from) {
+  run("upload", [&] { inner_->upload(to, from); });
+}
+
+void ForwardingBackend::fill(const TensorView& to, float value) {
+  run("fill", [&] { inner_->fill(to, value); });
+}
+
+void ForwardingBackend::copy(const TensorView& to, const TensorView& from) {
+  run("copy", [&] { inner_->copy(to, from); });
+}
+
+void ForwardingBackend::fetch(std::span<const Fetch> reads) {
+  run("fetch", [&] { inner_->fetch(reads); });
+}
+
+void ForwardingBackend::sync() {
+  run("sync", [&] { inner_->sync(); });
+}
+
+absl::StatusOr<std::unique_ptr<Weight>> ForwardingBackend::prepare_weight(const WeightSource& source) {
+  return inner_->prepare_weight(source);
+}
+
+// ---- dense operations
+
+void ForwardingBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
+  run("embed", [&] { inner_->embed(table, ids, out); });
+}
+
+void ForwardingBackend::rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) {
+  run("rms_norm", [&] { inner_->rms_norm(x, gain, eps, out); });
+}
+
+void ForwardingBackend::linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase,
+                               const TensorView& out) {
+  run("linear", [&] { inner_->linear(x, weight, accumulate, phase, out); });
+}
+
+void ForwardingBackend::add_bias(const TensorView& x, const TensorView& bias) {
+  run("add_bias", [&] { inner_->add_bias(x, bias); });
+}
+
+void ForwardingBackend::rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) {
+  run("rope", [&] { inner_->rope(x, positions, spec); });
+}
+
+void ForwardingBackend::silu_mul(const TensorView& gate, const TensorView& up) {
+  run("silu_mul", [&] { inner_->silu_mul(gate, up); });
+}
+
+void ForwardingBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
+  run("log_sum_exp", [&] { inner_->log_sum_exp(logits, lse); });
+}
+
+// ---- cache and attention
+
+void ForwardingBackend::set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) {
+  run("set_page_ids", [&] { inner_->set_page_ids(page_ids, edits, count); });
+}
+
+void ForwardingBackend::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                                 const RowSpans& spans, int32_t kv_heads) {
+  run("write_kv", [&] { inner_->write_kv(k, v, positions, kv, spans, kv_heads); });
+}
+
+void ForwardingBackend::attend(const AttendArgs& args) {
+  run("attend", [&] { inner_->attend(args); });
+}
+
+// ---- observation and selection
+
+void ForwardingBackend::row_lse(const ObserveArgs& args, const TensorView& lse) {
+  run("row_lse", [&] { inner_->row_lse(args, lse); });
+}
+
+void ForwardingBackend::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                                    const TensorView& squares) {
+  run("column_mass", [&] { inner_->column_mass(args, lse, sums, squares); });
+}
+
+void ForwardingBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) {
+  run("reduce_groups", [&] { inner_->reduce_groups(sums, reduce, out); });
+}
+
+void ForwardingBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {
+  run("pool_scores", [&] { inner_->pool_scores(scores, kind, kernel, out); });
+}
+
+void ForwardingBackend::score_entries(const EntryScoring& scoring, const TensorView& scores) {
+  run("score_entries", [&] { inner_->score_entries(scoring, scores); });
+}
+
+void ForwardingBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
+  run("select_top", [&] { inner_->select_top(scores, count, kept); });
+}
+
+void ForwardingBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
+  run("gather", [&] { inner_->gather(kv, from, kept, count, to); });
+}
+
+// ---- keys by themselves
+
+void ForwardingBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
+  run("key_norms", [&] { inner_->key_norms(kv, first_lane, norms); });
+}
+
+void ForwardingBackend::key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
+                                       const TensorView& cosines) {
+  run("key_similarity", [&] { inner_->key_similarity(kv, first_lane, unit_sums, cosines); });
+}
+
+void ForwardingBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot,
+                                  int32_t delta, const RopeSpec& spec) {
+  run("turn_keys", [&] { inner_->turn_keys(kv, first_lane, lanes, first_slot, delta, spec); });
+}
+
+}  // namespace pkv::test

@@ -1,0 +1,169 @@
+// How an engine ends that cannot go on: by an exception of a step, of a sink, of a lack of memory, or by hanging.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <functional>
+#include <new>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "kernels/reference/reference_backend.h"
+#include "tests/support/forwarding_backend.h"
+#include "tests/unit/engine/engine_fixture.h"
+
+namespace pkv::test {
+namespace {
+
+using testing::HasSubstr;
+
+class EngineFailure : public testing::Test {
+ protected:
+  TinyModel tiny_ = make_tiny_model();
+};
+
+TEST_F(EngineFailure, DrainGivesUpOnAnEngineThatHangs) {
+  EngineOptions options = small_options();
+  options.abort_time = absl::Milliseconds(10);
+  const auto engine = make_engine(*tiny_.model, options);
+  Gate gate;
+  auto sink = std::make_shared<RecordingSink>();
+  sink->at_start = [&] { gate.pass(); };
+  submit(*engine, make_request(random_prompt(50, 1), 30), sink);
+  gate.wait_for_guest();
+  EXPECT_FALSE(engine->drain(absl::InfinitePast()));
+  EXPECT_EQ(sink->ends, 0);
+  gate.open();
+  sink->wait();
+  EXPECT_EQ(sink->status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_TRUE(engine->drain(absl::InfinitePast()));
+  EXPECT_EQ(engine->state(), EngineState::kStopped);
+}
+
+// Has something happen before every operation, once that is asked for.
+class TroubledBackend : public ForwardingBackend {
+ public:
+  explicit TroubledBackend(std::function<void()> trouble)
+      : ForwardingBackend(make_reference_backend()), trouble_(std::move(trouble)) {}
+  void begin() { troubled_ = true; }
+
+ protected:
+  void run(std::string_view, absl::FunctionRef<void()> forward) override {
+    if (troubled_) trouble_();
+    forward();
+  }
+
+ private:
+  const std::function<void()> trouble_;
+  std::atomic<bool> troubled_ = false;
+};
+
+TEST_F(EngineFailure, DrainKeepsItsDeadlineWhileAnOperationHangs) {
+  Gate gate;
+  auto backend = std::make_unique<TroubledBackend>([&] { gate.pass(); });
+  TroubledBackend& troubled = *backend;
+  const TinyModel model = make_tiny_model(std::move(backend));
+  EngineOptions options = small_options();
+  options.abort_time = absl::Milliseconds(10);
+  const auto engine = make_engine(*model.model, options);
+  troubled.begin();
+  const auto running = submit(*engine, make_request(random_prompt(50, 1), 30));
+  const auto other = submit(*engine, make_request(random_prompt(50, 2), 30));
+  gate.wait_for_guest();
+  EXPECT_FALSE(engine->drain(absl::Now() + absl::Milliseconds(10)));
+  EXPECT_FALSE(engine->drain(absl::InfinitePast()));
+  EXPECT_EQ(running->ends + other->ends, 0);
+  // Nobody else has to wait for it.
+  EXPECT_EQ(prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>()).code(),
+            absl::StatusCode::kUnavailable);
+  engine->cancel(running.get());
+  (void)engine->stats();
+  gate.open();
+  running->wait();
+  other->wait();
+  EXPECT_TRUE(engine->drain(absl::InfinitePast()));
+  EXPECT_EQ(engine->state(), EngineState::kStopped);
+}
+
+TEST_F(EngineFailure, AnExceptionInAStepFailsTheEngineAndTellsEverySink) {
+  auto backend = std::make_unique<TroubledBackend>([] { throw std::bad_alloc(); });
+  TroubledBackend& troubled = *backend;
+  const TinyModel model = make_tiny_model(std::move(backend));
+  EngineOptions options = small_options();
+  options.max_running = 2;
+  const auto engine = make_engine(*model.model, options);
+  auto first = std::make_shared<RecordingSink>();
+  Gate start, gate;
+  first->at_start = [&] { start.pass(); };
+  first->at_token = [&](int32_t tokens) {
+    if (tokens == 5) gate.pass();
+    return true;
+  };
+  submit(*engine, make_request(random_prompt(50, 1), 30), first);
+  start.wait_for_guest();
+  const auto second = submit(*engine, make_request(random_prompt(300, 2), 300));
+  const auto waiting = submit(*engine, make_request(random_prompt(50, 3), 30));
+  start.open();
+  gate.wait_for_guest();
+  const auto unseen = submit(*engine, make_request(random_prompt(50, 4), 30));  // the loop has not taken it in yet
+  troubled.begin();
+  gate.open();
+  for (const auto& sink : {first, second, waiting, unseen}) sink->wait();
+  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
+
+  EXPECT_EQ(engine->state(), EngineState::kFailed);
+  EXPECT_EQ(engine->failure().code(), absl::StatusCode::kInternal);
+  for (const auto& sink : {first, second}) {
+    EXPECT_EQ(sink->status, engine->failure());
+    EXPECT_THAT(std::string(sink->status.message()), HasSubstr("the engine failed: "));
+    EXPECT_EQ(sink->ends, 1);
+  }
+  for (const auto& sink : {waiting, unseen}) {
+    EXPECT_EQ(sink->status.code(), absl::StatusCode::kUnavailable);
+    EXPECT_EQ(sink->starts, 0);
+    EXPECT_EQ(sink->ends, 1);
+  }
+  const absl::Status refused = prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>());
+  EXPECT_EQ(refused.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("failed"));
+  EXPECT_EQ(engine->stalled_for(), absl::ZeroDuration());
+  const auto stats = engine->stats();
+  EXPECT_EQ(stats->running + stats->waiting, 0u);
+  EXPECT_EQ(stats->live_bytes, 0u);
+  EXPECT_EQ(stats->reserved_bytes, 0u);
+  EXPECT_EQ(stats->cache.held, 0u);
+}
+
+TEST_F(EngineFailure, WhoHadEndedBeforeTheEngineFailedKeepsTheAnswer) {
+  EngineOptions options = small_options();
+  options.at_step = [](const EngineStats& stats) {
+    if (stats.policies.at("full").requests_total == 1) throw 1;  // after the step's ends, before they are told
+  };
+  const auto engine = make_engine(*tiny_.model, options);
+  const auto longer = submit(*engine, make_request(random_prompt(50, 2), 300));
+  const auto done = run(*engine, make_request(random_prompt(50, 1), 3));
+  longer->wait();
+  EXPECT_TRUE(done->status.ok()) << done->status;
+  EXPECT_EQ(done->tokens.size(), 3u);
+  EXPECT_EQ(longer->status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(engine->stats()->running, 0u);
+}
+
+TEST_F(EngineFailure, ASinkThatThrowsIsStillToldAndTheOthersToo) {
+  const auto engine = make_engine(*tiny_.model);
+  auto thrower = std::make_shared<RecordingSink>();
+  bool thrown = false;
+  thrower->at_end = [&] {
+    if (!std::exchange(thrown, true)) throw std::bad_alloc();
+  };
+  const auto other = submit(*engine, make_request(random_prompt(50, 2), 300));
+  submit(*engine, make_request(random_prompt(50, 1), 3), thrower)->wait();
+  other->wait();
+  EXPECT_EQ(thrower->ends, 1);
+  EXPECT_EQ(thrower->status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(other->status.code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
+}
+
+}  // namespace
+}  // namespace pkv::test

@@ -1,0 +1,239 @@
+// Evictions while generating: against a plain simulation of what docs/policies.md says, for every policy, and the order
+// in which entries go where it can be told beforehand.
+#include "server/policy/evictor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "kernels/reference/reference_backend.h"
+#include "tests/unit/policy/plain_evictions.h"
+
+namespace pkv {
+namespace {
+
+using ::testing::ElementsAre;
+
+constexpr float kNone = std::numeric_limits<float>::quiet_NaN();
+
+struct Shape {
+  CacheGeometry geometry;
+  int32_t q_heads = 0;
+  int32_t prompt_tokens = 0;
+  int32_t max_tokens = 0;
+  int32_t interval_tokens = 64;
+};
+
+class EvictorTest : public testing::Test {
+ protected:
+  std::vector<float> numbers(int32_t count, float scale = 1.0f) {
+    std::vector<float> result;
+    for (int32_t i = 0; i < count; ++i) {
+      result.push_back(scale * (static_cast<float>(random_() % 65536) / 32768.0f - 1.0f));
+    }
+    return result;
+  }
+  int32_t between(int32_t low, int32_t high) {
+    return low + static_cast<int32_t>(random_() % static_cast<uint32_t>(high - low + 1));
+  }
+
+  Planned planned_total(PolicySpec spec, const Shape& shape) {
+    spec.budget.scope = BudgetScope::kTotal;
+    spec.budget.interval_tokens = shape.interval_tokens;
+    return planned(spec, {.geometry = shape.geometry,
+                          .q_heads = shape.q_heads,
+                          .prompt_tokens = shape.prompt_tokens,
+                          .max_tokens = shape.max_tokens});
+  }
+  static EvictorOptions options_of(const Shape& shape) {
+    return {.geometry = shape.geometry, .q_heads = shape.q_heads, .interval_tokens = shape.interval_tokens};
+  }
+
+  // A lane that keeps `count` entries of a prompt: the newest W, sinks and pins, others at random. `scored`: what a
+  // policy that scores at intervals knows of them.
+  LaneStart draw_lane(const Planned& policy, const Shape& shape, int32_t count, bool scored) {
+    const int32_t n = shape.prompt_tokens, window = policy.plan.window_tokens;
+    std::vector<int32_t> order(static_cast<size_t>(n));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random_);
+    const auto always = [&](int32_t position) {
+      return position >= n - window ||
+             std::any_of(policy.plan.kept_spans.begin(), policy.plan.kept_spans.end(),
+                         [&](const TokenSpan& span) { return position >= span.begin && position < span.end; });
+    };
+    std::stable_partition(order.begin(), order.end(), always);
+    LaneStart lane;
+    lane.positions.assign(order.begin(), order.begin() + count);
+    std::sort(lane.positions.begin(), lane.positions.end());
+    const bool at_intervals = policy.policy->decode_scoring() == DecodeScoring::kAtIntervals;
+    for (const int32_t position : lane.positions) {
+      // A few values only, so that many are equal.
+      const float score = static_cast<float>(random_() % 8) / 4.0f;
+      lane.scores.push_back(!scored || (at_intervals && position >= n - window) ? kNone : score);
+    }
+    lane.keys = numbers(count * shape.geometry.head_dim);
+    lane.state = numbers(policy.policy->lane_state_floats(shape.geometry.head_dim));
+    return lane;
+  }
+
+  TokenRows draw_token(const Shape& shape) {
+    TokenRows token;
+    for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
+      token.q.push_back(numbers(shape.q_heads * shape.geometry.head_dim, 4.0f));
+      token.k.push_back(numbers(shape.geometry.kv_heads * shape.geometry.head_dim));
+    }
+    return token;
+  }
+
+  // Both through prompt and answer; after every token the lanes hold the same.
+  void compare(const Planned& policy, const Shape& shape) {
+    const CacheGeometry& geometry = shape.geometry;
+    EvictingSequence sequence(*backend_, policy, options_of(shape));
+    PlainEvictions plain(policy, options_of(shape));
+    const bool at_intervals = policy.policy->decode_scoring() == DecodeScoring::kAtIntervals;
+    for (int32_t layer = 0; layer < geometry.layers; ++layer) {
+      const bool scored = !at_intervals || random_() % 2 == 0;
+      std::vector<LaneStart> lanes;
+      for (int32_t head = 0; head < geometry.kv_heads; ++head) {
+        const auto at = static_cast<size_t>(layer * geometry.kv_heads + head);
+        lanes.push_back(draw_lane(policy, shape, policy.plan.lane_budgets[at], scored));
+        plain.start_lane(layer, head, lanes.back());
+      }
+      sequence.start_layer(layer, lanes);
+      if (!at_intervals) continue;
+      std::vector<std::vector<float>> rows;
+      for (int32_t row = 0; row < policy.plan.window_tokens; ++row) {
+        rows.push_back(numbers(shape.q_heads * geometry.head_dim, 4.0f));
+      }
+      sequence.set_newest_queries(layer, shape.prompt_tokens, rows);
+      plain.set_newest_queries(layer, rows);
+    }
+    for (int32_t token = 0; token + 1 < shape.max_tokens; ++token) {
+      const TokenRows rows = draw_token(shape);
+      sequence.step(shape.prompt_tokens + token, rows);
+      plain.step(shape.prompt_tokens + token, rows);
+      for (int32_t layer = 0; layer < geometry.layers; ++layer) {
+        for (int32_t head = 0; head < geometry.kv_heads; ++head) {
+          std::vector<int32_t> held;
+          for (const PlainEntry& entry : plain.lane(layer, head).entries) held.push_back(entry.position);
+          ASSERT_EQ(sequence.positions(layer, head), held)
+              << "token " << token << " layer " << layer << " head " << head;
+        }
+      }
+      ASSERT_EQ(sequence.evictor().evicted_entries(), plain.evicted());
+    }
+  }
+
+  // One lane of one head, its entries given; the positions of the entries that go for the next tokens, in order.
+  std::vector<int32_t> gone(const Planned& policy, const Shape& shape, const LaneStart& start, int32_t tokens) {
+    EvictingSequence sequence(*backend_, policy, options_of(shape));
+    sequence.start_layer(0, {start});
+    std::vector<int32_t> result;
+    std::vector<int32_t> before = sequence.positions(0, 0);
+    for (int32_t token = 0; token < tokens; ++token) {
+      const int32_t position = shape.prompt_tokens + token;
+      sequence.step(position, {.q = {numbers(shape.q_heads * shape.geometry.head_dim)},
+                               .k = {std::vector<float>(static_cast<size_t>(shape.geometry.head_dim), 0.0f)}});
+      const std::vector<int32_t> after = sequence.positions(0, 0);
+      EXPECT_EQ(after.back(), position);
+      std::set_difference(before.begin(), before.end(), after.begin(), after.end(), std::back_inserter(result));
+      before = after;
+    }
+    return result;
+  }
+
+  std::mt19937 random_{17};
+  std::unique_ptr<Backend> backend_ = make_reference_backend();
+};
+
+// One lane, ten prompt tokens, all of them kept, no room for another.
+constexpr Shape kOneLane{.geometry = {.layers = 1, .kv_heads = 1, .head_dim = 4, .page_bytes = 128},
+                         .q_heads = 1,
+                         .prompt_tokens = 10,
+                         .max_tokens = 20};
+
+LaneStart ten_entries(std::vector<float> scores) {
+  LaneStart lane{.scores = std::move(scores), .keys = std::vector<float>(40, 0.25f)};
+  lane.positions.resize(10);
+  std::iota(lane.positions.begin(), lane.positions.end(), 0);
+  return lane;
+}
+
+TEST_F(EvictorTest, EveryPolicyDropsWhatAPlainSimulationDrops) {
+  constexpr PolicyKind kKinds[] = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
+                                   PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
+                                   PolicyKind::kKeyDiff,      PolicyKind::kRandom};
+  for (int round = 0; round < 48; ++round) {
+    const PolicyKind kind = kKinds[static_cast<size_t>(round) % std::size(kKinds)];
+    Shape shape{.geometry = {.layers = between(1, 3), .kv_heads = between(1, 3), .head_dim = 4 * between(1, 3)},
+                .prompt_tokens = between(30, 50),
+                .max_tokens = between(30, 60),
+                .interval_tokens = between(1, 20)};
+    shape.geometry.page_bytes = 64 * between(2, 4);
+    shape.q_heads = shape.geometry.kv_heads * between(1, 3);
+    PolicySpec spec = spec_of(kind, between(24, 60));
+    spec.params.seed = random_();
+    spec.params.window_tokens = between(1, 6);
+    spec.params.kernel_size = 3;
+    if (random_() % 2 == 0) spec.params.h2o_score = H2oScore::kMean;
+    if (random_() % 2 == 0) spec.pins = {{5, 8}, {shape.prompt_tokens - 2, shape.prompt_tokens}};
+    const Planned policy = planned_total(spec, shape);
+    if (!policy.plan.evicts_while_generating) continue;
+    SCOPED_TRACE(testing::Message() << policy_row(kind).name << " round " << round);
+    compare(policy, shape);
+    if (HasFatalFailure()) return;
+  }
+}
+
+TEST_F(EvictorTest, TheLowestScoreGoesAndOfEqualsTheLatest) {
+  PolicySpec spec = spec_of(PolicyKind::kL2Norm, 10);
+  spec.params.window_tokens = 3;
+  const Planned policy = planned_total(spec, kOneLane);
+  // Positions 8 and 9 are in the window of the first new token, 7 is not; 9 only leaves it later. New keys have no
+  // length, so their entries score best.
+  const LaneStart start = ten_entries({-2, -5, -5, -1, -3, -5, -4, -6, -9, -8});
+  EXPECT_THAT(gone(policy, kOneLane, start, 6), ElementsAre(7, 8, 9, 5, 2, 1));
+}
+
+TEST_F(EvictorTest, PinsAndSinksNeverGo) {
+  PolicySpec spec = spec_of(PolicyKind::kRandom, 10);
+  spec.params.window_tokens = 1;
+  spec.params.sink_tokens = 2;
+  spec.pins = {{4, 6}, {9, 10}};
+  const Planned policy = planned_total(spec, kOneLane);
+  // Any draw is above these scores.
+  const LaneStart start = ten_entries({-9, -9, -1, -2, -9, -9, -3, -4, -5, -9});
+  EXPECT_THAT(gone(policy, kOneLane, start, 5), ElementsAre(8, 7, 6, 3, 2));
+}
+
+TEST_F(EvictorTest, WithoutAWindowTheOldestGoesButForTheSinks) {
+  PolicySpec spec = spec_of(PolicyKind::kStreamingLlm, 10);
+  spec.params.sink_tokens = 3;
+  const Planned policy = planned_total(spec, kOneLane);
+  const LaneStart start = ten_entries({0, 1, 2, 3, 4, 5, 6, 7, 8, 9});
+  EXPECT_THAT(gone(policy, kOneLane, start, 9), ElementsAre(3, 4, 5, 6, 7, 8, 9, 10, 11));
+}
+
+TEST_F(EvictorTest, WhereNothingButTheWindowIsThereTheOldestGoes) {
+  PolicySpec spec = spec_of(PolicyKind::kSnapKv, 10);
+  spec.params.window_tokens = 9;
+  spec.pins = {{0, 1}};
+  const Planned policy = planned_total(spec, kOneLane);
+  LaneStart start = ten_entries(std::vector<float>(10, kNone));
+  EXPECT_THAT(gone(policy, kOneLane, start, 4), ElementsAre(1, 2, 3, 4));
+}
+
+TEST_F(EvictorTest, ALaneGrowsToItsLimitBeforeAnythingGoes) {
+  Shape shape = kOneLane;
+  PolicySpec spec = spec_of(PolicyKind::kL2Norm, 14);
+  spec.params.window_tokens = 1;
+  const Planned policy = planned_total(spec, shape);
+  const LaneStart start = ten_entries({-1, -2, -3, -4, -5, -6, -7, -8, -9, -10});
+  EXPECT_THAT(gone(policy, shape, start, 4), ElementsAre());
+  EXPECT_THAT(gone(policy, shape, start, 6), ElementsAre(9, 8));
+}
+
+}  // namespace
+}  // namespace pkv
