@@ -21,6 +21,7 @@
 #pragma once
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -35,6 +36,7 @@
 #include "kernels/eviction.h"
 #include "kernels/kv_view.h"
 #include "kernels/quant.h"
+#include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
 namespace pkv {
@@ -135,6 +137,19 @@ struct TurnedRows {
 enum class PoolKind : uint8_t { kNone, kMax, kAvg };     // Max pads with -inf, Avg with zeros that count
 enum class GroupReduce : uint8_t { kMean, kMax, kSum };  // over the G query heads of a KV head
 
+// How a layer's lanes come to how much they keep where that depends on their scores.
+struct LayerShare {
+  int32_t window = 0;
+  int32_t smallest_lane = 0;  // at least the window
+  int32_t largest_lane = 0;   // at least the smallest
+  int64_t total = 0;          // of all lanes together, at least lanes * smallest_lane
+};
+struct RecallShare {
+  int32_t window = 0;
+  int32_t largest_lane = 0;  // at least the window
+  double recall = 0;         // in (0, 1]
+};
+
 // What a backend wants where nobody asks for something else.
 struct BackendTraits {
   int32_t page_bytes = 4096;   // of a cache page
@@ -181,6 +196,12 @@ class Backend {
   // `source` must stay valid as long as the weight (a memory-mapped file).
   virtual absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) = 0;
 
+  // ---- time
+  // A moment between the operations asked for before it and those after, and the seconds from one to a later one: asked
+  // for after a fetch() that followed both. As here where operations are done when they return.
+  virtual int64_t mark() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1); }
+  virtual double elapsed(int64_t from, int64_t to) const { return 1e-9 * static_cast<double>(to - from); }
+
   // ---- dense operations
   // out[r] = table[ids[r]], dequantised. ids [R], out [R, D].
   virtual void embed(const Weight& table, const int32_t* ids, const TensorView& out) = 0;
@@ -193,10 +214,10 @@ class Backend {
   virtual void add_bias(const TensorView& x, const TensorView& bias) = 0;
   // Rotates every head of x [R, heads * d] in place by its row's position [R].
   virtual void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) = 0;
+  // Rotates every head of x by `delta` more positions, as turn_keys() does keys.
+  virtual void turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) = 0;
   // gate = silu(gate) * up. [R, F]. (SwiGLU, arXiv 2002.05202, eq. 6)
   virtual void silu_mul(const TensorView& gate, const TensorView& up) = 0;
-  // lse[r] = log(sum_v exp(logits[r, v])). logits [R, V], lse [R, 1].
-  virtual void log_sum_exp(const TensorView& logits, const TensorView& lse) = 0;
 
   // ---- cache and attention
   // page_ids[edits[i].at] = edits[i].page, i < count; the places are distinct.
@@ -220,13 +241,32 @@ class Backend {
   virtual void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) = 0;
   // scores[g, j] = score_entry(scoring, g, j, n, scores[g, j]). scores [Hkv, n].
   virtual void score_entries(const EntryScoring& scoring, const TensorView& scores) = 0;
-  // Per row the `count` best columns, score descending and then smaller column first, returned ascending in
-  // kept[row, 0 .. count). scores [lanes, n] f32, kept [lanes, >= count] i32.
-  virtual void select_top(const TensorView& scores, int32_t count, const TensorView& kept) = 0;
-  // Slot i of lane `to` becomes the entry at slot kept[i] of lane `from`, i < count, positions with them. kept: [1, >=
-  // count] i32, distinct, in any order. `to` may be `from` (in place); otherwise the lanes share no page and have the
-  // same entry format, and `to` has room for `count` entries.
-  virtual void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) = 0;
+
+  // ---- what a layer's lanes keep
+  // Below, `scores` [lanes, n] f32 are of one layer's lanes. A lane keeps the newest `window` columns without their
+  // being looked at, and of the others the best: score descending, then smaller column first. `counts` [1, lanes] i32
+  // says how many it keeps, window included, window <= counts[g] <= n.
+  //
+  // kept[g, 0 .. counts[g]) = the columns that lane g keeps, ascending. kept [lanes, >= counts] i32.
+  virtual void select_top(const TensorView& scores, int32_t window, const TensorView& counts,
+                          const TensorView& kept) = 0;
+  // Divides share.total entries: every lane has its smallest_lane best, and counts[g] is how many more lane g has among
+  // the best of all lanes together (score descending, then smaller lane, then smaller column). No lane gets more than
+  // share.largest_lane; what it would have beyond that goes to the others, or to nobody where all have as many.
+  virtual void share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) = 0;
+  // counts[g] = the fewest entries whose recall reaches share.recall, +infinity scores always among them, but at most
+  // share.largest_lane; recalls[g] = their recall. mass as recall() has it, summed in the order of the ranks.
+  virtual void count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                                const TensorView& counts, const TensorView& recalls) = 0;
+  // recalls[g] = the sum of mass[g, kept[g, i]] over i < counts[g], divided by that of all mass[g, j]. Float64, in
+  // ascending order. mass [lanes, n] f32, recalls [1, lanes] f64.
+  virtual void recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+                      const TensorView& recalls) = 0;
+  // For every lane g of `kept`: slot i of lane to + g becomes the entry at slot kept[g, i] of lane from + g, i <
+  // counts[g], positions with them. kept [lanes, >= counts] i32, distinct in a row, in any order; counts [1, lanes]
+  // i32. `to` may be `from` (in place); otherwise a pair of lanes shares no page and has one entry format, and lane to
+  // + g has room for counts[g] entries.
+  virtual void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) = 0;
 
   // ---- keys by themselves
   // Of the lanes first_lane + g, one row each, all with n = columns entries.
@@ -259,8 +299,14 @@ class Backend {
   // goes keeps that. scores [lanes, >= entries - newest].
   virtual void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) = 0;
   // Before the step's token: puts scores and positions into the order of the positions; order[lane, i] is the slot
-  // whose entry has to come to slot i. order i32 [lanes, >= entries].
-  virtual void order_entries(const ScoredLanes& lanes, const TensorView& order) = 0;
+  // whose entry has to come to slot i < counts[lane]. order i32 [lanes, >= entries], counts i32 [1, lanes].
+  virtual void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) = 0;
+
+  // ---- logits (kernels/sampling.h)
+  virtual void sample_rows(const SampleArgs& args) = 0;
+  virtual void token_logprobs(const LogprobArgs& args) = 0;
+  // Row r of `results`, i32 [R, >= 4], becomes the RowComparison of row r of logits [R, V] with baseline [1, V].
+  virtual void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) = 0;
 };
 
 // How a backend is to be made.

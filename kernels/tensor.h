@@ -10,9 +10,9 @@
 
 namespace pkv {
 
-enum class DType : uint8_t { kF32, kI32 };
+enum class DType : uint8_t { kF32, kI32, kF64 };
 
-constexpr size_t dtype_bytes(DType) { return 4; }
+constexpr size_t dtype_bytes(DType dtype) { return dtype == DType::kF64 ? 8 : 4; }
 
 // Up to two extents: [rows, columns]; a vector is [1, columns]. Elements of a row are contiguous; rows are `row_stride`
 // elements apart.
@@ -25,6 +25,7 @@ struct TensorView {
 
   float* f32() const { return static_cast<float*>(data); }
   int32_t* i32() const { return static_cast<int32_t*>(data); }
+  double* f64() const { return static_cast<double*>(data); }
   float* f32_row(int64_t row) const { return f32() + row * row_stride; }
   int32_t* i32_row(int64_t row) const { return i32() + row * row_stride; }
 

@@ -68,8 +68,9 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
 
 absl::Status App::load() {
   const absl::Time begin = absl::Now();
-  PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config_, abandon_.get_token()));
+  PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config_, options_.make_backend, abandon_.get_token()));
   const ServedModel& served = model_->served();
+  if (!served.chat_template->status().ok()) log_.warn(std::string(served.chat_template->status().message()));
   state_.publish(&served);
   rpc_->refresh_health();
   log_.info("ready", {{"address", with_port(config_.server.listen, port())},

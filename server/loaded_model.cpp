@@ -44,7 +44,8 @@ int32_t cache_page_bytes(const CacheConfig& config, const Backend& backend) {
   return config.page_bytes == 0 ? backend.traits().page_bytes : config.page_bytes;
 }
 
-absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config, const std::stop_token& stop) {
+absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config, const BackendMaker& make_backend,
+                                                               const std::stop_token& stop) {
   const std::string& path = config.model.path;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel());
 

@@ -2,6 +2,7 @@
 // tokenizer, engine.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <stop_token>
 #include <string>
@@ -18,11 +19,14 @@
 
 namespace pkv {
 
+using BackendMaker = std::function<absl::StatusOr<std::unique_ptr<Backend>>(const BackendOptions&)>;
+
 class LoadedModel {
  public:
-  // Loads config.model.path and starts its engine. Errors name the file or the key. CANCELLED soon after `stop` is
-  // requested: between two tensors, and between two of the other parts.
-  static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config, const std::stop_token& stop);
+  // Loads config.model.path on the device that `make_backend` makes and starts its engine. Errors name the file or the
+  // key. CANCELLED soon after `stop` is requested: between two tensors, and between two of the other parts.
+  static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config, const BackendMaker& make_backend,
+                                                           const std::stop_token& stop);
 
   const ServedModel& served() const { return served_; }
   const Backend& backend() const { return *backend_; }

@@ -10,6 +10,7 @@
 #include "kernels/cpu/lanes/evict.h"
 #include "kernels/cpu/lanes/select.h"
 #include "kernels/cpu/parallel.h"
+#include "kernels/cpu/sampling/sampling.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
@@ -79,14 +80,20 @@ void CpuBackend::rope(const TensorView& x, const int32_t* positions, const RopeS
   });
 }
 
+void CpuBackend::turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) {
+  RopeSpec turn = spec;
+  turn.magnitude = 1.0f;  // it was multiplied in when the rows were rotated first
+  turn_table_.prepare(std::span(&delta, 1), turn, pool_);
+  const auto rotate = spec.pairing == RopePairing::kAdjacent ? elementwise_.rope_adjacent : elementwise_.rope_halves;
+  const auto heads = static_cast<int32_t>(x.cols / spec.head_dim);
+  parallel_for(pool_, x.rows, x.cols, [&](int64_t row) {
+    rotate(x.f32_row(row), turn_table_.cosines(0), turn_table_.sines(0), spec.pairs, heads, spec.head_dim);
+  });
+}
+
 void CpuBackend::silu_mul(const TensorView& gate, const TensorView& up) {
   parallel_for(pool_, gate.rows, kHeavyElement * gate.cols,
                [&](int64_t row) { elementwise_.silu_mul(gate.f32_row(row), up.f32_row(row), gate.cols); });
-}
-
-void CpuBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  parallel_for(pool_, logits.rows, kHeavyElement * logits.cols,
-               [&](int64_t row) { *lse.f32_row(row) = elementwise_.log_sum_exp(logits.f32_row(row), logits.cols); });
 }
 
 // ---- cache, attention, observation, selection
@@ -117,12 +124,27 @@ void CpuBackend::score_entries(const EntryScoring& scoring, const TensorView& sc
   cpu_score_entries(scoring, scores, pool_);
 }
 
-void CpuBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
-  cpu_select_top(scores, count, kept, pool_);
+void CpuBackend::select_top(const TensorView& scores, int32_t window, const TensorView& counts,
+                            const TensorView& kept) {
+  cpu_select_top(scores, window, counts, kept, pool_);
 }
 
-void CpuBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
-  attention_.gather(kv, from, kept, count, to);
+void CpuBackend::share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) {
+  cpu_share_layer(scores, share, counts, pool_);
+}
+
+void CpuBackend::count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                                  const TensorView& counts, const TensorView& recalls) {
+  cpu_count_for_recall(scores, mass, share, counts, recalls, pool_);
+}
+
+void CpuBackend::recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+                        const TensorView& recalls) {
+  cpu_recall(mass, kept, counts, recalls, pool_);
+}
+
+void CpuBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) {
+  attention_.gather(kv, from, kept, counts, to);
 }
 
 void CpuBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
@@ -176,8 +198,18 @@ void CpuBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, 
   cpu_set_scores(lanes, scores, newest, pool_);
 }
 
-void CpuBackend::order_entries(const ScoredLanes& lanes, const TensorView& order) {
-  cpu_order_entries(lanes, order, pool_);
+void CpuBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
+  cpu_order_entries(lanes, order, counts, pool_);
+}
+
+// ---- logits
+
+void CpuBackend::sample_rows(const SampleArgs& args) { cpu_sample_rows(args, elementwise_, pool_); }
+
+void CpuBackend::token_logprobs(const LogprobArgs& args) { cpu_token_logprobs(args, elementwise_, pool_); }
+
+void CpuBackend::compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) {
+  cpu_compare_rows(logits, baseline, results, pool_);
 }
 
 absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& options) {

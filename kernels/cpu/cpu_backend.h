@@ -33,8 +33,8 @@ class CpuBackend final : public HostBackend {
   void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
   void add_bias(const TensorView& x, const TensorView& bias) override;
   void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
+  void turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
-  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
   void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
                 const RowSpans& spans, int32_t kv_heads) override;
@@ -46,8 +46,13 @@ class CpuBackend final : public HostBackend {
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
-  void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
-  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
+  void select_top(const TensorView& scores, int32_t window, const TensorView& counts, const TensorView& kept) override;
+  void share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) override;
+  void count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                        const TensorView& counts, const TensorView& recalls) override;
+  void recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+              const TensorView& recalls) override;
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
@@ -60,7 +65,10 @@ class CpuBackend final : public HostBackend {
   void score_new_entries(const EvictingStep& step, const TensorView& k) override;
   void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
-  void order_entries(const ScoredLanes& lanes, const TensorView& order) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) override;
 
  private:
   CpuPaths paths_;
@@ -70,6 +78,7 @@ class CpuBackend final : public HostBackend {
   LinearRunner linear_;
   CpuAttention attention_;
   RopeTable rope_table_;
+  RopeTable turn_table_;                               // one row, of turn_rows()
   std::vector<int32_t> turned_by_, turned_positions_;  // [rows] of write_turned()
   std::vector<Lane> turned_lanes_;
   WeightArena arena_;

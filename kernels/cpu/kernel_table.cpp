@@ -6,13 +6,14 @@
 namespace pkv {
 
 LinearKernels select_linear_kernels(const CpuPaths& paths) {
-  LinearKernels kernels = kLinearScalar;
+  LinearKernels kernels{.f32 = PathTable<GemmKernels, Isa::kScalar>::kernels,
+                        .int8 = PathTable<Int8Kernels, Isa::kScalar>::kernels};
 #if defined(__x86_64__)
-  if (paths.features.avx2) kernels.f32 = kLinearAvx2.f32;
-  if (paths.features.avx512) kernels.f32 = kLinearAvx512.f32;
-  if (paths.prompt_products.bf16) kernels.bf16 = kLinearAvx512Bf16.bf16;
-  if (paths.decode_products.avx2) kernels.int8 = kLinearAvx2.int8;
-  if (paths.decode_products.vnni) kernels.int8 = kLinearAvx512Vnni.int8;
+  if (paths.features.avx2) kernels.f32 = PathTable<GemmKernels, Isa::kAvx2>::kernels;
+  if (paths.features.avx512) kernels.f32 = PathTable<GemmKernels, Isa::kAvx512>::kernels;
+  if (paths.prompt_products.bf16) kernels.bf16 = PathTable<GemmKernels, Isa::kAvx512Bf16>::kernels;
+  if (paths.decode_products.avx2) kernels.int8 = PathTable<Int8Kernels, Isa::kAvx2>::kernels;
+  if (paths.decode_products.vnni) kernels.int8 = PathTable<Int8Kernels, Isa::kAvx512Vnni>::kernels;
 #else
   static_cast<void>(paths);
 #endif

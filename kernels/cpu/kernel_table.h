@@ -32,8 +32,7 @@ enum class ScaleKind : uint8_t {
 //   o
 //           kByte    [group / 4][16][4] bytes: byte (j, o, t) holds input 4j+t of output o
 //           floats   [cols][16] elements
-//   scales  kHalf [16] f16; kHalfMin [2][16] f16; kSuperMin per 8 groups: d[16], dmin[16] f16, s[8][16], m[8][16] u8;
-//           kSuperSigned per 16 groups: d[16] f16, s[16][16] i8
+//   scales  as ScaleLayout says (linear/scale_layout.h)
 struct PackedView {
   CodeKind code_kind = CodeKind::kF32;
   ScaleKind scale_kind = ScaleKind::kNone;
@@ -104,7 +103,11 @@ struct ElementwiseKernels {
   void (*rms_norm)(const float* x, const float* gain, float eps, int64_t cols, float* out) = nullptr;
   void (*add)(float* x, const float* y, int64_t cols) = nullptr;
   void (*silu_mul)(float* gate, const float* up, int64_t cols) = nullptr;
-  float (*log_sum_exp)(const float* x, int64_t cols) = nullptr;
+  // maxima[i] = the largest of x[i * block .. (i + 1) * block), the last block cut at cols; -infinity where it is NaN
+  // throughout. `block` is a multiple of 32.
+  void (*block_maxima)(const float* x, int64_t cols, int64_t block, float* maxima) = nullptr;
+  // sum of exp((x[c] - top) * scale): float32, short sums added up in float64. top >= x[c].
+  double (*exp_sum)(const float* x, int64_t cols, float top, float scale) = nullptr;
   // cosines and sines [pairs] of one row; rotates `heads` heads of head_dim elements each.
   void (*rope_adjacent)(float* x, const float* cosines, const float* sines, int32_t pairs, int32_t heads,
                         int32_t head_dim) = nullptr;
@@ -112,12 +115,21 @@ struct ElementwiseKernels {
                       int32_t head_dim) = nullptr;
 };
 
-// One per file of that name. A table of a higher instruction set holds only what it does better; the rest is nullptr.
-extern const LinearKernels kLinearScalar;
-extern const LinearKernels kLinearAvx2;
-extern const LinearKernels kLinearAvx512;
-extern const LinearKernels kLinearAvx512Vnni;
-extern const LinearKernels kLinearAvx512Bf16;
+// What there is: float32 products for each set's vectors, 8-bit and bfloat16 products where a set does them better.
+template <>
+const GemmKernels PathTable<GemmKernels, Isa::kScalar>::kernels;
+template <>
+const GemmKernels PathTable<GemmKernels, Isa::kAvx2>::kernels;
+template <>
+const GemmKernels PathTable<GemmKernels, Isa::kAvx512>::kernels;
+template <>
+const GemmKernels PathTable<GemmKernels, Isa::kAvx512Bf16>::kernels;
+template <>
+const Int8Kernels PathTable<Int8Kernels, Isa::kScalar>::kernels;
+template <>
+const Int8Kernels PathTable<Int8Kernels, Isa::kAvx2>::kernels;
+template <>
+const Int8Kernels PathTable<Int8Kernels, Isa::kAvx512Vnni>::kernels;
 template <>
 const ElementwiseKernels PathTable<ElementwiseKernels, Isa::kScalar>::kernels;
 template <>

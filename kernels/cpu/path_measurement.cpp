@@ -87,7 +87,7 @@ class AttentionSample {
       : kernels_(kernels),
         entries_(2 * kTileSlots * kHeadDim, 0x2e00),
         rows_(ordinary_floats(kMaxPanelRows * kHeadDim)) {
-    queries_ = memory_.reserve_as<float>(kQueries + 2 * kOperand + kScores + kSums);
+    queries_ = memory_.reserve<float>(kQueries + 2 * kOperand + kScores + kSums);
     keys_ = queries_ + kQueries;
     values_ = keys_ + kOperand;
     scores_ = values_ + kOperand;

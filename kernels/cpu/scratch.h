@@ -1,7 +1,9 @@
 // Reusable working memory that grows to what is asked of it.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 
@@ -11,18 +13,18 @@ namespace pkv {
 
 class Scratch {
  public:
-  // At least `bytes`, 64-byte aligned, content undefined; valid until the next call.
-  void* reserve(size_t bytes) {
+  // At least `count` elements, 64-byte aligned, contents undefined; valid until a call that needs more. reserve(0):
+  // what there is.
+  template <typename T = float>
+  T* reserve(int64_t count) {
+    const size_t bytes = static_cast<size_t>(count) * sizeof(T);
     if (bytes > size_) {
-      size_ = (bytes + 4095) / 4096 * 4096;
+      size_ = (std::max(bytes, size_ + size_ / 2) + 4095) / 4096 * 4096;
+      memory_.reset();
       memory_.reset(std::aligned_alloc(4096, size_));
       PKV_CHECK(memory_ != nullptr, "no memory for the scratch buffers of a kernel");
     }
-    return memory_.get();
-  }
-  template <typename T>
-  T* reserve_as(size_t count) {
-    return static_cast<T*>(reserve(count * sizeof(T)));
+    return static_cast<T*>(memory_.get());
   }
 
  private:

@@ -16,6 +16,15 @@
 //   round(x)                   to the nearest integer, ties to even
 //   ldexp(p, n, x)             p * 2^n for whole n in [-126, 127]; 0 where x < -126
 //   to_half(p, v)              kWidth halves at p, rounded to nearest even
+//   load_bfloat16(p)           kWidth bfloat16 made float
+//   to_int(v)                  to Vec<int32_t>, rounded to nearest even
+//
+// Vec<int32_t> is as wide:
+//   Type, broadcast(x), load(p)  p: 4 * kWidth bytes; Types have &
+//   load_u8(p), load_i8(p)     kWidth bytes made 32-bit
+//   store_i8(p, v)             kWidth elements that fit a byte
+//   add(a, b), shift_right<n>(v)  the shift is logical
+//   to_float(v), sum(v)
 #pragma once
 
 #if defined(PKV_ISA_AVX512)

@@ -57,6 +57,39 @@ struct Vec<float> {
   static void to_half(uint16_t* p, Type v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }
+  static Type load_bfloat16(const uint16_t* p) {
+    const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+  }
+  static __m256i to_int(Type v) { return _mm256_cvtps_epi32(v); }
+};
+
+template <>
+struct Vec<int32_t> {
+  using Type = __m256i;
+
+  static Type broadcast(int32_t x) { return _mm256_set1_epi32(x); }
+  static Type load(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+  static Type load_u8(const uint8_t* p) { return _mm256_cvtepu8_epi32(load_bytes(p)); }
+  static Type load_i8(const uint8_t* p) { return _mm256_cvtepi8_epi32(load_bytes(p)); }
+  static void store_i8(int8_t* p, Type v) {
+    const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(words, words));
+  }
+  static Type add(Type a, Type b) { return _mm256_add_epi32(a, b); }
+  template <int kBits>
+  static Type shift_right(Type v) {
+    return _mm256_srli_epi32(v, kBits);
+  }
+  static __m256 to_float(Type v) { return _mm256_cvtepi32_ps(v); }
+  static int32_t sum(Type v) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256(v, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return _mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+  }
+
+ private:
+  static __m128i load_bytes(const uint8_t* p) { return _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)); }
 };
 
 inline uint16_t half_of(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }

@@ -57,9 +57,34 @@ struct Vec<float> {
   static void to_half(uint16_t* p, Type v) {
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }
+  static Type load_bfloat16(const uint16_t* p) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(load_halves(p)), 16));
+  }
+  static __m512i to_int(Type v) { return _mm512_cvtps_epi32(v); }
 
  private:
   static __m256i load_halves(const uint16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+};
+
+template <>
+struct Vec<int32_t> {
+  using Type = __m512i;
+
+  static Type broadcast(int32_t x) { return _mm512_set1_epi32(x); }
+  static Type load(const void* p) { return _mm512_loadu_si512(p); }
+  static Type load_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(load_bytes(p)); }
+  static Type load_i8(const uint8_t* p) { return _mm512_cvtepi8_epi32(load_bytes(p)); }
+  static void store_i8(int8_t* p, Type v) { _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(v)); }
+  static Type add(Type a, Type b) { return _mm512_add_epi32(a, b); }
+  template <int kBits>
+  static Type shift_right(Type v) {
+    return _mm512_srli_epi32(v, kBits);
+  }
+  static __m512 to_float(Type v) { return _mm512_cvtepi32_ps(v); }
+  static int32_t sum(Type v) { return _mm512_reduce_add_epi32(v); }
+
+ private:
+  static __m128i load_bytes(const uint8_t* p) { return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p)); }
 };
 
 inline uint16_t half_of(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }

@@ -17,6 +17,7 @@ struct Vec;
 template <>
 struct Vec<float> {
   typedef float Type __attribute__((vector_size(16)));
+  typedef int32_t IntType __attribute__((vector_size(16)));
   static constexpr int32_t kWidth = 4;
 
   static Type broadcast(float x) { return Type{x, x, x, x}; }
@@ -67,14 +68,49 @@ struct Vec<float> {
   static void to_half(uint16_t* p, Type v) {
     for (int32_t i = 0; i < kWidth; ++i) p[i] = float_to_half(v[i]);
   }
+  static Type load_bfloat16(const uint16_t* p) {
+    const IntType bits = {p[0], p[1], p[2], p[3]};
+    return as_floats(bits << 16);
+  }
+  static IntType to_int(Type v) {
+    IntType to;
+    for (int32_t i = 0; i < kWidth; ++i) to[i] = static_cast<int32_t>(__builtin_lrintf(v[i]));
+    return to;
+  }
 
  private:
-  typedef int32_t IntType __attribute__((vector_size(16)));
   static Type as_floats(IntType bits) {
     Type v;
     __builtin_memcpy(&v, &bits, sizeof(v));
     return v;
   }
+};
+
+template <>
+struct Vec<int32_t> {
+  using Type = Vec<float>::IntType;
+
+  static Type broadcast(int32_t x) { return Type{x, x, x, x}; }
+  static Type load(const void* p) {
+    Type v;
+    __builtin_memcpy(&v, p, sizeof(v));
+    return v;
+  }
+  static Type load_u8(const uint8_t* p) { return Type{p[0], p[1], p[2], p[3]}; }
+  static Type load_i8(const uint8_t* p) {
+    return Type{static_cast<int8_t>(p[0]), static_cast<int8_t>(p[1]), static_cast<int8_t>(p[2]),
+                static_cast<int8_t>(p[3])};
+  }
+  static void store_i8(int8_t* p, Type v) {
+    for (int32_t i = 0; i < 4; ++i) p[i] = static_cast<int8_t>(v[i]);
+  }
+  static Type add(Type a, Type b) { return a + b; }
+  template <int kBits>
+  static Type shift_right(Type v) {
+    return v >> kBits & static_cast<int32_t>(0xffffffffu >> kBits);
+  }
+  static Vec<float>::Type to_float(Type v) { return __builtin_convertvector(v, Vec<float>::Type); }
+  static int32_t sum(Type v) { return v[0] + v[1] + v[2] + v[3]; }
 };
 
 inline uint16_t half_of(float x) { return float_to_half(x); }

@@ -1,5 +1,6 @@
 // The reference backend's dense operations: embedding, norms, matrix products, rotary embedding, activations.
 #include <cmath>
+#include <vector>
 
 #include "kernels/check.h"
 #include "kernels/reference/reference_backend.h"
@@ -85,6 +86,13 @@ void ReferenceBackend::rope(const TensorView& x, const int32_t* positions, const
   }
 }
 
+void ReferenceBackend::turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) {
+  RopeSpec turn = spec;
+  turn.magnitude = 1;  // it was multiplied in when the rows were rotated first
+  const std::vector<int32_t> deltas(static_cast<size_t>(x.rows), delta);
+  rope(x, deltas.data(), turn);
+}
+
 void ReferenceBackend::silu_mul(const TensorView& gate, const TensorView& up) {
   for (int64_t r = 0; r < gate.rows; ++r) {
     float* g = gate.f32_row(r);
@@ -93,17 +101,6 @@ void ReferenceBackend::silu_mul(const TensorView& gate, const TensorView& up) {
       const double z = g[c];
       g[c] = static_cast<float>(z / (1.0 + std::exp(-z)) * u[c]);
     }
-  }
-}
-
-void ReferenceBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  for (int64_t r = 0; r < logits.rows; ++r) {
-    const float* row = logits.f32_row(r);
-    double highest = -INFINITY;
-    for (int64_t v = 0; v < logits.cols; ++v) highest = std::fmax(highest, row[v]);
-    double sum = 0;
-    for (int64_t v = 0; v < logits.cols; ++v) sum += std::exp(row[v] - highest);
-    *lse.f32_row(r) = static_cast<float>(highest + std::log(sum));
   }
 }
 

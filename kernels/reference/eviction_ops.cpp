@@ -130,9 +130,10 @@ void ReferenceBackend::set_scores(const ScoredLanes& lanes, const TensorView& sc
   }
 }
 
-void ReferenceBackend::order_entries(const ScoredLanes& lanes, const TensorView& order) {
+void ReferenceBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
   for (int32_t g = 0; g < lanes.count; ++g) {
-    const auto entries = static_cast<size_t>(entries_before(lanes.lanes[g]));
+    counts.i32()[g] = entries_before(lanes.lanes[g]);
+    const auto entries = static_cast<size_t>(counts.i32()[g]);
     float* scores = lanes.scores + lanes.lanes[g].first_score;
     int32_t* positions = lanes.positions + lanes.lanes[g].first_score;
     std::vector<int32_t> slots(entries);

@@ -55,12 +55,19 @@ double length_of(const float* vector, int64_t count) { return std::sqrt(referenc
 
 }  // namespace
 
-void ReferenceBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
-  PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
-  PKV_CHECK(kv.lanes[from].dtype == kv.lanes[to].dtype, "entries move between lanes of one format");
-  std::vector<Entry> entries;
-  for (int32_t i = 0; i < count; ++i) entries.push_back(read_entry(kv, kv.lanes[from], kept.i32()[i]));
-  for (int32_t i = 0; i < count; ++i) write_entry(kv, kv.lanes[to], i, entries[static_cast<size_t>(i)]);
+void ReferenceBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts,
+                              int32_t to) {
+  PKV_CHECK(counts.cols == kept.rows, "a count for each lane");
+  for (int32_t g = 0; g < static_cast<int32_t>(kept.rows); ++g) {
+    const int32_t count = counts.i32()[g];
+    const Lane& source = kv.lanes[from + g];
+    const Lane& target = kv.lanes[to + g];
+    PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
+    PKV_CHECK(source.dtype == target.dtype, "entries move between lanes of one format");
+    std::vector<Entry> entries;
+    for (int32_t i = 0; i < count; ++i) entries.push_back(read_entry(kv, source, kept.i32_row(g)[i]));
+    for (int32_t i = 0; i < count; ++i) write_entry(kv, target, i, entries[static_cast<size_t>(i)]);
+  }
 }
 
 void ReferenceBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {

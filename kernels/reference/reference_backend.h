@@ -25,8 +25,8 @@ class ReferenceBackend : public HostBackend {
   void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
   void add_bias(const TensorView& x, const TensorView& bias) override;
   void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
+  void turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) override;
   void silu_mul(const TensorView& gate, const TensorView& up) override;
-  void log_sum_exp(const TensorView& logits, const TensorView& lse) override;
 
   // attention_ops.cpp
   void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
@@ -40,10 +40,15 @@ class ReferenceBackend : public HostBackend {
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
-  void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
+  void select_top(const TensorView& scores, int32_t window, const TensorView& counts, const TensorView& kept) override;
+  void share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) override;
+  void count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                        const TensorView& counts, const TensorView& recalls) override;
+  void recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+              const TensorView& recalls) override;
 
   // key_ops.cpp
-  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
@@ -57,7 +62,11 @@ class ReferenceBackend : public HostBackend {
   void score_new_entries(const EvictingStep& step, const TensorView& k) override;
   void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
-  void order_entries(const ScoredLanes& lanes, const TensorView& order) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
+  // sampling_ops.cpp
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) override;
 };
 
 // A weight as dense float32 rows.

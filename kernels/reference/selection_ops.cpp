@@ -52,16 +52,95 @@ void ReferenceBackend::score_entries(const EntryScoring& scoring, const TensorVi
   }
 }
 
-void ReferenceBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
-  PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "more columns to select than there are");
-  std::vector<int32_t> order(static_cast<size_t>(scores.cols));
-  for (int64_t r = 0; r < scores.rows; ++r) {
-    const float* score = scores.f32_row(r);
-    std::iota(order.begin(), order.end(), 0);
-    // Stable: among equal scores the smaller column stays first.
-    std::stable_sort(order.begin(), order.end(), [score](int32_t a, int32_t b) { return score[a] > score[b]; });
-    std::sort(order.begin(), order.begin() + count);
-    std::copy_n(order.begin(), count, kept.i32_row(r));
+namespace {
+
+// The first `columns` columns of a row by rank: score descending, then smaller column first.
+std::vector<int32_t> ranked_columns(const float* scores, int64_t columns) {
+  std::vector<int32_t> order(static_cast<size_t>(columns));
+  std::iota(order.begin(), order.end(), 0);
+  std::stable_sort(order.begin(), order.end(), [scores](int32_t a, int32_t b) { return scores[a] > scores[b]; });
+  return order;
+}
+
+}  // namespace
+
+void ReferenceBackend::select_top(const TensorView& scores, int32_t window, const TensorView& counts,
+                                  const TensorView& kept) {
+  PKV_CHECK(counts.cols == scores.rows && kept.rows == scores.rows, "a count for each lane");
+  for (int64_t g = 0; g < scores.rows; ++g) {
+    const int32_t count = counts.i32()[g];
+    PKV_CHECK(count >= window && count <= scores.cols && count <= kept.cols, "entries between the window and all");
+    const int64_t past = scores.cols - window;
+    std::vector<int32_t> columns = ranked_columns(scores.f32_row(g), past);
+    columns.resize(static_cast<size_t>(count - window));
+    for (int64_t j = past; j < scores.cols; ++j) columns.push_back(static_cast<int32_t>(j));
+    std::sort(columns.begin(), columns.end());
+    std::copy(columns.begin(), columns.end(), kept.i32_row(g));
+  }
+}
+
+void ReferenceBackend::share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) {
+  PKV_CHECK(counts.cols == scores.rows, "a count for each lane");
+  PKV_CHECK(share.smallest_lane >= share.window && share.largest_lane >= share.smallest_lane &&
+                share.total >= scores.rows * share.smallest_lane,
+            "a total that every lane has its part of");
+  const int64_t past = scores.cols - share.window;
+  struct Column {
+    float score = 0;
+    int64_t lane = 0;
+  };
+  std::vector<Column> all;  // lane after lane, columns ascending: a stable sort breaks ties as it has to
+  for (int64_t g = 0; g < scores.rows; ++g) {
+    counts.i32()[g] = share.window;
+    std::vector<float> ranks(scores.f32_row(g), scores.f32_row(g) + past);
+    const std::vector<int32_t> order = ranked_columns(ranks.data(), past);
+    const auto always = std::min<int64_t>(share.smallest_lane - share.window, past);
+    for (int64_t rank = 0; rank < always; ++rank) {
+      ranks[static_cast<size_t>(order[static_cast<size_t>(rank)])] = INFINITY;
+    }
+    for (const float rank : ranks) all.push_back({rank, g});
+  }
+  std::stable_sort(all.begin(), all.end(), [](const Column& a, const Column& b) { return a.score > b.score; });
+  int64_t left = share.total - scores.rows * share.window;
+  for (const Column& column : all) {
+    int32_t& count = counts.i32()[column.lane];
+    if (left == 0 || count == share.largest_lane) continue;
+    ++count;
+    --left;
+  }
+}
+
+void ReferenceBackend::count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                                        const TensorView& counts, const TensorView& recalls) {
+  PKV_CHECK(counts.cols == scores.rows && recalls.cols == scores.rows, "a count and a recall for each lane");
+  std::vector<float> ranks(static_cast<size_t>(scores.cols));
+  for (int64_t g = 0; g < scores.rows; ++g) {
+    std::copy_n(scores.f32_row(g), scores.cols, ranks.begin());
+    std::fill(ranks.end() - share.window, ranks.end(), INFINITY);
+    const std::vector<int32_t> order = ranked_columns(ranks.data(), scores.cols);
+    const auto mass_at = [&](size_t rank) { return static_cast<double>(mass.f32_row(g)[order[rank]]); };
+    double total = 0, carried = 0;
+    for (size_t rank = 0; rank < order.size(); ++rank) total += mass_at(rank);
+    size_t count = 0;
+    while (count < order.size() && count < static_cast<size_t>(share.largest_lane) &&
+           (ranks[static_cast<size_t>(order[count])] == INFINITY || carried / total < share.recall)) {
+      carried += mass_at(count++);
+    }
+    counts.i32()[g] = static_cast<int32_t>(count);
+    recalls.f64()[g] = carried / total;
+  }
+}
+
+void ReferenceBackend::recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+                              const TensorView& recalls) {
+  PKV_CHECK(counts.cols == mass.rows && recalls.cols == mass.rows, "a count and a recall for each lane");
+  for (int64_t g = 0; g < mass.rows; ++g) {
+    double total = 0, carried = 0;
+    for (int64_t j = 0; j < mass.cols; ++j) total += static_cast<double>(mass.f32_row(g)[j]);
+    for (int32_t i = 0; i < counts.i32()[g]; ++i) {
+      carried += static_cast<double>(mass.f32_row(g)[kept.i32_row(g)[i]]);
+    }
+    recalls.f64()[g] = carried / total;
   }
 }
 

@@ -17,9 +17,10 @@ namespace {
 
 constexpr int32_t kPageAlignment = 64;  // bytes: every page begins on a cache line
 
-// Of the page table, for each page of the pool. Sequences that the pool has pages for want at most two: one for what
-// their lanes may keep and one for a layer that is not cut yet. So half of them are free whenever gaps are closed.
-constexpr int64_t kPlacesPerPage = 4;
+// Places of the page table for each page of the pool. Sequences that the pool has pages for want at most one place for
+// a page of a layer that is not cut yet, and one of every lane for what a layer's lanes keep, where any of them may get
+// all of it. Twice as many, so that half of them are free whenever gaps are closed.
+int64_t places_per_page(const CacheGeometry& geometry) { return 2 * (int64_t{geometry.kv_heads} + 1); }
 
 // Sequences that something is done to at once, between two steps.
 constexpr int32_t kSequencesBetweenSteps = 4;
@@ -66,7 +67,7 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::create(Backend& backend, const
   cache->memory_ = std::move(memory);
   cache->positions_ = std::move(positions);
   const int64_t places =
-      std::min<int64_t>(kPlacesPerPage * static_cast<int64_t>(pages), std::numeric_limits<int32_t>::max());
+      std::min<int64_t>(places_per_page(geometry) * static_cast<int64_t>(pages), std::numeric_limits<int32_t>::max());
   PKV_ASSIGN_OR_RETURN(cache->page_table_, PageTable::create(backend, static_cast<int32_t>(places)));
   PKV_ASSIGN_OR_RETURN(StepBuffer between_steps, StepBuffer::create(*cache, {.spans = kSequencesBetweenSteps}));
   cache->between_steps_ = std::make_unique<StepBuffer>(std::move(between_steps));
@@ -224,6 +225,13 @@ void KvCache::shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_
   target.pages = pages;
   target.length = length;
   if (length <= target.limit && target.first != target.own) return_to_own_range(*sequence, lane);
+}
+
+void KvCache::set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries) {
+  CachedLane& limited = sequence->lanes[lane_index(layer, kv_head)];
+  PKV_CHECK(entries >= limited.length && entries <= limited.limit,
+            "a limit below the lane's length or above the old one");
+  limited.limit = entries;
 }
 
 void KvCache::add_auxiliary(SequenceId sequence, uint64_t bytes) {

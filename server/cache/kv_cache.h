@@ -91,6 +91,9 @@ class KvCache {
   // Cuts a lane to its first `length` entries and gives its further pages back.
   void shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t length);
 
+  // A lane may have no more than `entries` from now on: at least what it has, at most what it was opened for.
+  void set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries);
+
   // Auxiliary bytes that are kept for the sequence beside the entries (scores, queries); until it is closed.
   void add_auxiliary(SequenceId sequence, uint64_t bytes);
 

@@ -4,10 +4,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
+#include "kernels/sampling.h"
 #include "server/engine/byte_account.h"
+#include "server/engine/logit_edits.h"
 #include "server/engine/request_result.h"
 #include "server/engine/sequence_lanes.h"
 #include "server/policy/compressor.h"
@@ -15,33 +18,32 @@
 namespace pkv {
 
 struct Rival {
-  std::unique_ptr<Compressor> compressor;  // until the prompt is done
-  std::unique_ptr<SequenceLanes> taught;   // follows the baseline's answer
-  std::unique_ptr<SequenceLanes> own;
+  std::unique_ptr<Compressor> compressor;         // until the prompt is done
+  std::unique_ptr<SequenceLanes> teacher_forced;  // follows the baseline's answer
+  std::unique_ptr<SequenceLanes> free_running;
   std::vector<LayerOutcome> outcomes;
-  std::vector<TokenId> tokens;  // its own answer
+  std::vector<TokenId> tokens;      // its own answer
+  std::optional<LogitEdits> edits;  // of it
   bool ended = false;
   std::vector<double> kl;
   ByteAccount account;  // of both sets of lanes
   int32_t agreed = 0;   // places after the first with the baseline's best token
+
+  void add_place(const RowComparison& with_baseline) {
+    kl.push_back(with_baseline.kl);
+    agreed += with_baseline.same_best;
+  }
 };
 
 class Comparison {
  public:
   explicit Comparison(size_t policies) : rivals(policies) {}
 
-  // The place's logits [V] of the baseline; those of its rivals for the same place follow.
-  void set_baseline(std::span<const float> logits);
-  void add_place(Rival& rival, std::span<const float> logits) const;
   // The first place follows from the whole prompt for everybody.
   void start(TokenId first_token);
   bool done() const;
 
   std::vector<Rival> rivals;
-
- private:
-  std::vector<double> baseline_;  // log-probabilities [V]
-  TokenId baseline_best_ = 0;
 };
 
 // What came of a rival, but for its cache report. `answer`: the baseline's.

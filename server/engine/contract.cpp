@@ -5,8 +5,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
+#include "server/engine/logit_edits.h"
 #include "server/policy/compressor.h"
-#include "server/policy/registry.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -35,6 +35,9 @@ absl::Status check_query(const Contract::Query& query, const ModelShape& shape) 
 }
 
 absl::Status check_tokens(const Request& request, int32_t vocab_size) {
+  if (request.top_logprobs < 0 || request.top_logprobs > kMaxTopLogprobs) {
+    return field_error("output.top_logprobs", absl::StrCat("must be 0 to ", kMaxTopLogprobs));
+  }
   const auto outside = [&](TokenId id) { return id < 0 || id >= vocab_size; };
   const auto refuse = [&](const char* field, TokenId id) {
     return field_error(field, absl::StrCat("token id ", id, " is not in the vocabulary of ", vocab_size));
@@ -58,7 +61,8 @@ Contract::Query query_of(const Request& request) {
           .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
           .max_tokens = request.sampling.max_tokens,
           .compare_with = request.compare_with,
-          .prompt_logprobs = request.prompt_logprobs};
+          .prompt_logprobs = request.prompt_logprobs,
+          .edited_tokens = LogitEdits::most_tokens(request)};
 }
 
 absl::StatusOr<Prepared> Prepared::make(std::shared_ptr<const Request> request, Contract contract) {
@@ -77,7 +81,7 @@ PlanInput ContractRules::plan_input(const CachePolicy& policy, const PolicySpec&
 }
 
 absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, const Contract::Query& query) const {
-  PKV_ASSIGN_OR_RETURN(std::unique_ptr<CachePolicy> policy, make_policy(spec));
+  PKV_ASSIGN_OR_RETURN(std::unique_ptr<CachePolicy> policy, make_policy_(spec));
   PKV_ASSIGN_OR_RETURN(CachePlan plan, plan_cache(plan_input(*policy, spec, query)));
   if (plan.positions_used > shape_.max_positions) {
     return refused({.reason = Refusal::Reason::kLength,
@@ -88,7 +92,7 @@ absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, con
 }
 
 // Every rival has two sets of lanes, with their state: one follows the baseline's answer, one has its own. The
-// workspace is the residual stream [n, D], and what each policy observes.
+// workspace is the residual stream [n, D], and what each policy observes. Every answer has its own edits of logits.
 void ContractRules::add_cost(const Contract::Query& query, Contract& contract) const {
   const CompressorOptions options{
       .geometry = geometry_, .q_heads = shape_.q_heads, .prompt_tokens = query.prompt_tokens};
@@ -97,11 +101,12 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
   cost.workspace_bytes =
       sizeof(float) * static_cast<uint64_t>(query.prompt_tokens) * static_cast<uint64_t>(shape_.width) +
       Compressor::workspace_bytes(*contract.own.policy, contract.own.plan, options);
-  cost.state_bytes = contract.own.plan.state_bytes;
+  const uint64_t edit_bytes = LogitEdits::bytes(std::min<int64_t>(query.edited_tokens, shape_.vocab_size));
+  cost.state_bytes = contract.own.plan.state_bytes + edit_bytes;
   for (const Contract::Terms& rival : contract.rivals) {
     others.insert(others.end(), 2, &rival.plan);
     cost.workspace_bytes += Compressor::workspace_bytes(*rival.policy, rival.plan, options);
-    cost.state_bytes += 2 * rival.plan.state_bytes;
+    cost.state_bytes += 2 * rival.plan.state_bytes + edit_bytes;
   }
   const Footprint footprint =
       cache_footprint(geometry_, query.policy.kv_dtype, query.prompt_tokens, contract.own.plan, others);

@@ -16,7 +16,7 @@
 #include "server/engine/scheduler.h"
 #include "server/model/model.h"
 #include "server/policy/cache_plan.h"
-#include "server/policy/policy.h"
+#include "server/policy/registry.h"
 
 namespace pkv {
 
@@ -30,6 +30,7 @@ struct Contract {
     int32_t max_tokens = 0;
     std::span<const PolicySpec> compare_with;  // as in Request
     bool prompt_logprobs = false;              // as in Request
+    int64_t edited_tokens = 0;                 // LogitEdits::most_tokens() of the request
   };
   // One policy of it.
   struct Terms {
@@ -72,8 +73,9 @@ class Prepared {
 class ContractRules {
  public:
   // `shape` must outlive the rules.
-  ContractRules(const ModelShape& shape, const CacheGeometry& geometry, const SchedulerLimits& limits)
-      : shape_(shape), geometry_(geometry), limits_(limits) {}
+  ContractRules(const ModelShape& shape, const CacheGeometry& geometry, const SchedulerLimits& limits,
+                PolicyMaker make_policy = pkv::make_policy)
+      : shape_(shape), geometry_(geometry), limits_(limits), make_policy_(std::move(make_policy)) {}
 
   // INVALID_ARGUMENT about the field (FieldError) for a policy, budget or pins that cannot be, or with the refusal for
   // a length beyond the model's. That the engine can never hold it is no error: the contract says so.
@@ -91,6 +93,7 @@ class ContractRules {
   const ModelShape& shape_;
   CacheGeometry geometry_;
   SchedulerLimits limits_;
+  PolicyMaker make_policy_;
 };
 
 // The output head's work for one row in units of one layer's, at least 1: what a prompt's own log-probabilities cost.

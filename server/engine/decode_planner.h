@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/cache/step_buffer.h"
+#include "server/engine/output_head.h"
 #include "server/engine/sequence_lanes.h"
 
 namespace pkv {
@@ -19,7 +20,7 @@ struct DecodeRow {
   SequenceLanes* lanes = nullptr;
   int32_t token = 0;
   int32_t position = 0;
-  bool log_sum_exp = false;
+  OutputRow output;  // what is wanted of the logits that follow
 };
 
 class DecodePlanner {

@@ -15,17 +15,17 @@ absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows
   return step;
 }
 
-absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure) {
+absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure) {
   const auto most = static_cast<size_t>(x_.view().rows);
   for (size_t first = 0; first < rows.size(); first += most) {
     const size_t end = std::min(rows.size(), first + most);
     const StepPlan& plan = planner_.plan(rows, first, end, on_failure);
-    if (plan.rows > 0) PKV_RETURN_IF_ERROR(run_planned(rows, plan, on_logits));
+    if (plan.rows > 0) PKV_RETURN_IF_ERROR(run_planned(rows, plan, on_output));
   }
   return absl::OkStatus();
 }
 
-absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnLogits& on_logits) {
+absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnOutput& on_output) {
   const std::span<const size_t> placed = planner_.placed();
   make_room(rows, plan);
   const TensorView x = x_.rows(plan.rows);
@@ -36,16 +36,10 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
   }
   for (const size_t i : placed) rows[i].lanes->end_token();
 
-  OutputHead& head = shared_.head;
-  for (int64_t first = 0; first < x.rows; first += head.rows()) {
-    const int64_t count = std::min<int64_t>(head.rows(), x.rows - first);
-    const auto begin = placed.begin() + first;
-    const bool with_lse = std::any_of(begin, begin + count, [&](size_t i) { return rows[i].log_sum_exp; });
-    head.compute(x.slice_rows(first, count), Phase::kDecode, with_lse);
-    PKV_RETURN_IF_ERROR(shared_.model.backend().status());
-    for (int64_t i = 0; i < count; ++i) on_logits(begin[i], head.logits(i), head.log_sum_exp(i));
-  }
-  return absl::OkStatus();
+  outputs_.clear();
+  for (const size_t i : placed) outputs_.push_back(rows[i].output);
+  return shared_.head.run(x, Phase::kDecode, outputs_,
+                          [&](size_t row, const RowOutput& output) { return on_output(placed[row], output); });
 }
 
 void DecodeStep::make_room(std::span<const DecodeRow> rows, const StepPlan& plan) {

@@ -5,6 +5,7 @@
 #include <functional>
 #include <span>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -28,16 +29,15 @@ class DecodeStep {
   static absl::StatusOr<DecodeStep> create(const Shared& shared, int32_t rows);
   uint64_t bytes() const { return x_.bytes(); }
 
-  // Called once per row, in order: the place in `rows`, and the logits [V] of the token that follows (with their
-  // log-sum-exp where asked for), or why there are none.
-  using OnLogits = std::function<void(size_t row, std::span<float> logits, float log_sum_exp)>;
+  // Called once per row, in order: the place in `rows`, and what came of it, or why there is nothing.
+  using OnOutput = std::function<absl::Status(size_t row, const RowOutput& output)>;
   using OnFailure = std::function<void(size_t row, const absl::Status& status)>;
-  // An error is the backend's status(); on_logits is not called with what a failed one gives.
-  absl::Status run(std::span<const DecodeRow> rows, const OnLogits& on_logits, const OnFailure& on_failure);
+  // An error is the backend's status(), or of on_output, which is not called with what a failed backend gives.
+  absl::Status run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure);
 
  private:
   DecodeStep(const Shared& shared, DecodePlanner planner) : shared_(shared), planner_(std::move(planner)) {}
-  absl::Status run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnLogits& on_logits);
+  absl::Status run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnOutput& on_output);
   // Every lane of the step gets the slot of its new entry.
   void make_room(std::span<const DecodeRow> rows, const StepPlan& plan);
   void observe(std::span<const DecodeRow> rows, const StepPlan& plan, int32_t layer);
@@ -45,6 +45,7 @@ class DecodeStep {
   Shared shared_;
   DecodePlanner planner_;
   Tensor x_;  // [rows, D]
+  std::vector<OutputRow> outputs_;
 };
 
 }  // namespace pkv

@@ -44,7 +44,7 @@ EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::un
       stepper_(std::move(stepper)),
       scheduler_(limits()),
       recorder_(model.shape()),
-      rules_(model.shape(), stepper_->cache().geometry(), limits()) {
+      rules_(model.shape(), stepper_->cache().geometry(), limits(), options_.make_policy) {
   publish(options_.clock());
   thread_ = std::jthread([this] { run(); });
 }
@@ -123,6 +123,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const Model& model, const
   const EngineOptions resolved = resolve(options, model.backend().traits());
   PKV_RETURN_IF_ERROR(check_options(resolved));
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<Stepper> stepper, Stepper::create(model, resolved));
+  model.backend().sync();  // the weights are there, or it says why not
   PKV_RETURN_IF_ERROR(model.backend().status());
   return std::make_unique<EngineImpl>(model, resolved, std::move(stepper));
 }

@@ -6,6 +6,7 @@
 
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "server/policy/registry.h"
 
 namespace pkv {
 
@@ -23,6 +24,7 @@ struct EngineOptions {
   uint64_t workspace_bytes = uint64_t{1} << 30;   // residual streams and observed queries of prefills under way
   absl::Duration abort_time = absl::Seconds(10);  // what cancelling the rest may take after a drain's deadline
   std::function<absl::Time()> clock = absl::Now;  // thread-safe
+  PolicyMaker make_policy = pkv::make_policy;     // thread-safe
   // Called after every step with the state it left, on the engine thread, before its endings are told; must not block.
   // With it every step makes a snapshot, without it only those that change something and about 20 a second.
   std::function<void(const EngineStats&)> at_step;

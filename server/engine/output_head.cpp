@@ -1,45 +1,189 @@
-// Logits of some rows, fetched to the host.
+// Tiles of logits and what the backend makes of them.
 #include "server/engine/output_head.h"
 
+#include <algorithm>
+#include <bit>
+#include <cstring>
 #include <utility>
 
+#include "kernels/check.h"
 #include "kernels/status_macros.h"
 
 namespace pkv {
 
-absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t rows) {
+// Columns of a row of results; the ranked tokens come last, for most rows have few.
+struct OutputHead::Results {
+  static constexpr int64_t kComparison = 0;  // RowComparison
+  static constexpr int64_t kMass = 4;
+  static constexpr int64_t kLogSumExp = 5;
+  static constexpr int64_t kTarget = 6;
+  static constexpr int64_t kTop = 8;
+  static constexpr int64_t kRanked = kTop + kMaxTopLogprobs * kWords<RankedToken>;
+  static constexpr int64_t kAll = kRanked + kMostRanked * kWords<RankedToken>;
+  static_assert(kAll % 2 == 0);  // for a double at the start of each row
+};
+
+absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t tile_rows, int32_t rows) {
   OutputHead head(model);
   const ModelShape& shape = model.shape();
   const struct {
     Tensor& tensor;
-    int64_t cols;
-  } wanted[] = {{head.normed_, shape.width}, {head.logits_, shape.vocab_size}, {head.lse_, 1}};
-  for (const auto& [tensor, cols] : wanted) {
-    PKV_ASSIGN_OR_RETURN(tensor, model.backend().allocate(rows, cols, DType::kF32));
+    int64_t rows, cols;
+    DType dtype = DType::kF32;
+  } wanted[] = {{head.normed_, tile_rows, shape.width},
+                {head.logits_, tile_rows, shape.vocab_size},
+                {head.baseline_, 1, shape.vocab_size},
+                {head.sample_rows_, 1, rows * kWords<SampleRow>, DType::kI32},
+                {head.logprob_rows_, 1, rows * kWords<LogprobRow>, DType::kI32},
+                {head.results_, rows, Results::kAll, DType::kI32}};
+  for (const auto& [tensor, tensor_rows, cols, dtype] : wanted) {
+    PKV_ASSIGN_OR_RETURN(tensor, model.backend().allocate(tensor_rows, cols, dtype));
   }
-  head.host_logits_.resize(static_cast<size_t>(rows) * static_cast<size_t>(shape.vocab_size));
-  head.host_lse_.resize(static_cast<size_t>(rows));
+  head.samples_.resize(static_cast<size_t>(rows));
+  head.logprobs_.resize(static_cast<size_t>(rows));
+  head.fetched_.resize(static_cast<size_t>(rows * Results::kAll));
+  head.whole_row_.resize(static_cast<size_t>(shape.vocab_size));
   return head;
 }
 
 uint64_t OutputHead::bytes() const {
-  return normed_.bytes() + logits_.bytes() + lse_.bytes() + (host_logits_.size() + host_lse_.size()) * sizeof(float);
+  uint64_t bytes = samples_.size() * sizeof(SampleRow) + logprobs_.size() * sizeof(LogprobRow) +
+                   fetched_.size() * sizeof(int32_t) + whole_row_.size() * sizeof(float);
+  for (const Tensor* tensor : {&normed_, &logits_, &baseline_, &sample_rows_, &logprob_rows_, &results_}) {
+    bytes += tensor->bytes();
+  }
+  return bytes;
 }
 
-void OutputHead::compute(const TensorView& x, Phase phase, bool with_log_sum_exp) {
+absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use) {
+  PKV_CHECK(x.rows == static_cast<int64_t>(rows.size()) && x.rows <= results_.view().rows, "rows of an output head");
+  const Wanted wanted = send(rows);
+  Backend& backend = model_->backend();
+  const int32_t vocabulary = model_->shape().vocab_size;
+  const auto may_need_row = [&](const OutputRow& row) {
+    return row.sampling != nullptr && sample_need(*row.sampling, vocabulary).may_need_row;
+  };
+  int64_t used = 0;
+  for (int64_t first = 0; first < x.rows; first += tile_rows()) {
+    const int64_t end = std::min<int64_t>(x.rows, first + tile_rows());
+    const std::span<const OutputRow> tile = rows.subspan(static_cast<size_t>(first), static_cast<size_t>(end - first));
+    compute_tile(x.slice_rows(first, end - first), phase, tile, first, wanted);
+    // The next tile takes this one's place.
+    if (end < x.rows && std::none_of(tile.begin(), tile.end(), may_need_row)) continue;
+    fetch(used, end - used, wanted);
+    PKV_RETURN_IF_ERROR(backend.status());
+    for (int64_t i = used; i < end; ++i) {
+      const auto whole_row = [&]() -> absl::StatusOr<std::span<float>> {
+        PKV_CHECK(i >= first, "a row whose logits are gone");
+        backend.fetch({whole_row_.data(), logits_.view().slice_rows(i - first, 1)});
+        PKV_RETURN_IF_ERROR(backend.status());
+        return std::span(whole_row_);
+      };
+      const auto row = static_cast<size_t>(i);
+      PKV_RETURN_IF_ERROR(use(row, output_of(rows[row], i - used, whole_row)));
+    }
+    used = end;
+  }
+  return absl::OkStatus();
+}
+
+OutputHead::Wanted OutputHead::send(std::span<const OutputRow> rows) {
+  Wanted wanted;
+  const int32_t vocabulary = model_->shape().vocab_size;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    SampleRow& sample = samples_[i] = {};
+    if (rows[i].sampling != nullptr) {
+      const SampleNeed need = sample_need(*rows[i].sampling, vocabulary);
+      sample.ranked = need.ranked;
+      sample.mass_scale = need.mass_scale;
+      if (rows[i].edits != nullptr) rows[i].edits->describe(rows[i].answer, sample);
+      wanted.sampled = true;
+      wanted.ranked = std::max(wanted.ranked, need.ranked);
+    }
+    logprobs_[i] = rows[i].logprobs;
+    logprobs_[i].ranked = std::min(logprobs_[i].ranked, vocabulary);
+    wanted.logprobs = wanted.logprobs || logprobs_[i].ranked >= 0;
+  }
+  const auto upload = [&](const Tensor& to, const auto& from) {
+    const auto words = static_cast<int64_t>(rows.size() * sizeof(from[0]) / 4);
+    model_->backend().upload(to.view().slice_cols(0, words), from.data());
+  };
+  if (wanted.sampled) upload(sample_rows_, samples_);
+  if (wanted.logprobs) upload(logprob_rows_, logprobs_);
+  return wanted;
+}
+
+void OutputHead::compute_tile(const TensorView& x, Phase phase, std::span<const OutputRow> rows, int64_t first,
+                              const Wanted& wanted) {
+  Backend& backend = model_->backend();
   const TensorView logits = logits_.view().slice_rows(0, x.rows);
   model_->logits(x, phase, normed_.view().slice_rows(0, x.rows), logits);
-  if (with_log_sum_exp) {
-    const TensorView lse = lse_.view().slice_rows(0, x.rows);
-    model_->backend().log_sum_exp(logits, lse);
-    model_->backend().fetch({host_lse_.data(), lse});
+  compare_tile(rows, first);
+  const TensorView results = results_.view().slice_rows(first, x.rows);
+  const auto column = [&](int64_t at) {
+    TensorView view = results.slice_cols(at, 1);
+    view.dtype = DType::kF32;
+    return view;
+  };
+  if (wanted.logprobs) {
+    backend.token_logprobs({.logits = logits,
+                            .rows = row_as<LogprobRow>(logprob_rows_.view(), 0) + first,
+                            .log_sum_exp = column(Results::kLogSumExp),
+                            .target = column(Results::kTarget),
+                            .ranked = results.slice_cols(Results::kTop, Results::kRanked - Results::kTop)});
   }
-  model_->backend().fetch({host_logits_.data(), logits});
+  if (wanted.sampled) {
+    backend.sample_rows({.logits = logits,
+                         .rows = row_as<SampleRow>(sample_rows_.view(), 0) + first,
+                         .ranked = results.slice_cols(Results::kRanked, Results::kAll - Results::kRanked),
+                         .mass = column(Results::kMass)});
+  }
 }
 
-std::span<float> OutputHead::logits(int64_t row) {
-  const auto vocabulary = static_cast<size_t>(model_->shape().vocab_size);
-  return std::span(host_logits_).subspan(static_cast<size_t>(row) * vocabulary, vocabulary);
+void OutputHead::compare_tile(std::span<const OutputRow> rows, int64_t first) {
+  Backend& backend = model_->backend();
+  const auto is = [&](size_t row, OutputRow::Comparison what) { return rows[row].comparison == what; };
+  for (size_t row = 0; row < rows.size();) {
+    size_t end = row + 1;
+    if (is(row, OutputRow::Comparison::kBaseline)) {
+      backend.copy(baseline_.view(), logits_.view().slice_rows(static_cast<int64_t>(row), 1));
+    } else if (is(row, OutputRow::Comparison::kCompared)) {
+      while (end < rows.size() && is(end, OutputRow::Comparison::kCompared)) ++end;
+      const auto at = static_cast<int64_t>(row), count = static_cast<int64_t>(end - row);
+      backend.compare_rows(logits_.view().slice_rows(at, count), baseline_.view(),
+                           results_.view().slice_rows(first + at, count));
+    }
+    row = end;
+  }
+}
+
+void OutputHead::fetch(int64_t first, int64_t count, const Wanted& wanted) {
+  fetched_words_ = Results::kRanked + wanted.ranked * kWords<RankedToken>;
+  model_->backend().fetch({fetched_.data(), results_.view().slice_rows(first, count).slice_cols(0, fetched_words_)});
+}
+
+RowOutput OutputHead::output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const {
+  const int32_t vocabulary = model_->shape().vocab_size;
+  const int32_t* words = fetched_.data() + index * fetched_words_;
+  const auto number = [&](int64_t at) { return std::bit_cast<float>(words[at]); };
+  const auto tokens = [&](int64_t at, int32_t count) {
+    return std::span(reinterpret_cast<const RankedToken*>(words + at), static_cast<size_t>(count));
+  };
+  RowOutput output{.whole_row = whole_row};
+  if (row.sampling != nullptr) {
+    const SampleNeed need = sample_need(*row.sampling, vocabulary);
+    output.ranked = {
+        .best = tokens(Results::kRanked, need.ranked), .vocabulary = vocabulary, .mass = number(Results::kMass)};
+  }
+  if (row.logprobs.ranked >= 0) {
+    output.log_sum_exp = number(Results::kLogSumExp);
+    output.target = number(Results::kTarget);
+    output.top = tokens(Results::kTop, std::min(row.logprobs.ranked, vocabulary));
+  }
+  if (row.comparison == OutputRow::Comparison::kCompared) {
+    std::memcpy(static_cast<void*>(&output.comparison), words + Results::kComparison, sizeof(RowComparison));
+  }
+  return output;
 }
 
 }  // namespace pkv

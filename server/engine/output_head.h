@@ -1,36 +1,88 @@
-// The model's output head over a few rows at a time: logits on the host, and their log-sum-exp where it is wanted.
+// The model's output head, and what is wanted of its rows of logits: tokens to choose from, log-probabilities, a
+// comparison. The logits stay where they are computed, a tile of rows at a time; what comes of all tiles is fetched
+// together. A whole row is fetched only for a token that its best do not decide.
 #pragma once
 
 #include <cstdint>
 #include <span>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
+#include "kernels/sampling.h"
+#include "server/engine/logit_edits.h"
+#include "server/engine/sampler.h"
 #include "server/model/model.h"
 
 namespace pkv {
 
+// What is wanted of a row. What is referred to lives until the row was used.
+struct OutputRow {
+  enum class Comparison : uint8_t { kNone, kBaseline, kCompared };  // compared rows follow their baseline
+
+  const SamplingParams* sampling = nullptr;  // of the next token; nullptr: none is wanted
+  LogitEdits* edits = nullptr;               // with `sampling`
+  std::span<const TokenId> answer;           // so far
+  LogprobRow logprobs;                       // log-probabilities
+  Comparison comparison = Comparison::kNone;
+};
+
+using WholeRow = absl::FunctionRef<absl::StatusOr<std::span<float>>()>;
+
+// What came of it, as far as it was wanted. Spans are valid until the next row is used.
+struct RowOutput {
+  RankedRow ranked;
+  float log_sum_exp = 0;             // without edits, as everything below
+  float target = 0;                  // the target's logit
+  std::span<const RankedToken> top;  // the best
+  RowComparison comparison;
+  WholeRow whole_row;  // fetches the logits [V]; an error is the backend's status()
+};
+
 class OutputHead {
  public:
-  // For at most `rows` rows at once. `model` must outlive this. RESOURCE_EXHAUSTED where the memory cannot be had.
-  static absl::StatusOr<OutputHead> create(const Model& model, int32_t rows);
+  // Tiles of at most `tile_rows` rows, and results of at most `rows` in one run. `model` must outlive this.
+  // RESOURCE_EXHAUSTED where the memory cannot be had.
+  static absl::StatusOr<OutputHead> create(const Model& model, int32_t tile_rows, int32_t rows);
 
-  int32_t rows() const { return static_cast<int32_t>(logits_.view().rows); }
+  int32_t tile_rows() const { return static_cast<int32_t>(logits_.view().rows); }
   uint64_t bytes() const;
 
-  // x [R <= rows(), D].
-  void compute(const TensorView& x, Phase phase, bool with_log_sum_exp);
-  std::span<float> logits(int64_t row);  // [V], until the next compute()
-  float log_sum_exp(int64_t row) const { return host_lse_[static_cast<size_t>(row)]; }
+  // x [R <= rows, D], one for each of `rows`; `use` is called once per row, in order, until it gives an error, which is
+  // the run's. So is the backend's status(); `use` is not called with what a failed one gives.
+  using Use = absl::FunctionRef<absl::Status(size_t row, const RowOutput& output)>;
+  absl::Status run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use);
 
  private:
+  // What comes of a row, as the operations write it: a row of a tensor of 4-byte elements.
+  struct Results;
+  // What is wanted of any row of a run.
+  struct Wanted {
+    int32_t ranked = 0;  // at most
+    bool sampled = false, logprobs = false;
+  };
+
   explicit OutputHead(const Model& model) : model_(&model) {}
+  Wanted send(std::span<const OutputRow> rows);
+  void compute_tile(const TensorView& x, Phase phase, std::span<const OutputRow> rows, int64_t first,
+                    const Wanted& wanted);
+  void compare_tile(std::span<const OutputRow> rows, int64_t first);
+  void fetch(int64_t first, int64_t count, const Wanted& wanted);
+  RowOutput output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const;
 
   const Model* model_;
-  Tensor normed_;  // [rows, D]
-  Tensor logits_;  // [rows, V]
-  Tensor lse_;     // [rows, 1]
-  std::vector<float> host_logits_, host_lse_;
+  Tensor normed_;        // [tile, D]
+  Tensor logits_;        // [tile, V]
+  Tensor baseline_;      // [1, V]
+  Tensor sample_rows_;   // SampleRow [rows]
+  Tensor logprob_rows_;  // LogprobRow [rows]
+  Tensor results_;       // [rows, words of a row]
+  // On the host:
+  std::vector<SampleRow> samples_;
+  std::vector<LogprobRow> logprobs_;
+  std::vector<int32_t> fetched_;  // results, row after row of fetched_words_
+  int64_t fetched_words_ = 0;
+  std::vector<float> whole_row_;  // [V]
 };
 
 }  // namespace pkv

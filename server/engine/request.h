@@ -14,15 +14,17 @@ namespace pkv {
 
 using TokenId = int32_t;
 
+constexpr int32_t kMaxTopLogprobs = 20;
+
 struct SamplingParams {
-  float temperature = 0;         // >= 0; 0: greedy, the exact argmax, lowest id wins ties
-  float top_p = 1;               // (0, 1]
-  int32_t top_k = 0;             // 0: all
-  float min_p = 0;               // [0, 1)
-  float repetition_penalty = 1;  // > 0; over prompt and answer
-  float frequency_penalty = 0;   // [-2, 2]; over the answer
-  float presence_penalty = 0;    // [-2, 2]; over the answer
-  std::vector<std::pair<TokenId, float>> logit_bias;
+  float temperature = 0;                              // >= 0; 0: greedy, the exact argmax, lowest id wins ties
+  float top_p = 1;                                    // (0, 1]
+  int32_t top_k = 0;                                  // 0: all
+  float min_p = 0;                                    // [0, 1)
+  float repetition_penalty = 1;                       // > 0; over prompt and answer
+  float frequency_penalty = 0;                        // [-2, 2]; over the answer
+  float presence_penalty = 0;                         // [-2, 2]; over the answer
+  std::vector<std::pair<TokenId, float>> logit_bias;  // each token once
   uint64_t seed = 0;
   int32_t max_tokens = 256;  // 0: only score the prompt
   int32_t min_tokens = 0;    // end tokens are impossible before
@@ -40,8 +42,8 @@ struct Request {
   std::vector<PolicySpec> compare_with;
   bool record_positions = false;  // kept positions in the report
   bool logprobs = false;          // of generated tokens
-  int32_t top_logprobs = 0;
-  bool prompt_logprobs = false;  // of the prompt's own tokens
+  int32_t top_logprobs = 0;       // [0, kMaxTopLogprobs]
+  bool prompt_logprobs = false;   // of the prompt's own tokens
   std::optional<absl::Time> deadline;
 };
 

@@ -1,110 +1,85 @@
-// The sampler: bias and penalties change the logits, filters choose the candidates, one uniform number chooses among
-// them. Everything but ranking is linear in the vocabulary, and nothing depends on the batch.
+// Filters choose the candidates, one uniform number chooses among them.
 #include "server/engine/sampler.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <numeric>
-#include <unordered_map>
+#include <vector>
 
 namespace pkv {
 namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
-// top_p ranks this many candidates first and four times as many whenever they do not reach the mass.
-constexpr size_t kFirstRanked = 256;
 
 struct Candidate {
   float logit;
   TokenId id;
-  double mass = 0;  // exp(logit - best logit)
+  double mass = 0;  // exp((logit - best logit) / temperature)
 };
+using Candidates = std::vector<Candidate>;
 
-// The order of every ranking here: the better logit, then the smaller id.
+Candidate candidate(float logit, TokenId id, float best, const SamplingParams& params) {
+  return {logit, id, std::exp((static_cast<double>(logit) - best) / params.temperature)};
+}
+
+// The order of every ranking: the better logit, then the smaller id.
 bool ranks_before(const Candidate& a, const Candidate& b) {
   return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
 }
 
-bool in_vocabulary(TokenId id, std::span<const float> logits) {
-  return id >= 0 && static_cast<size_t>(id) < logits.size();
-}
-
-void apply_bias(std::span<float> logits, const SamplingParams& params) {
-  for (const auto& [id, bias] : params.logit_bias) {
-    if (in_vocabulary(id, logits)) logits[static_cast<size_t>(id)] += bias;
-  }
-}
-
-// Divides positive logits and multiplies negative ones, once per distinct token (CTRL, arXiv 1909.05858, section 4.1,
-// with the sign taken into account as all servers do).
-void apply_repetition_penalty(const SamplerInput& input, float penalty) {
-  if (penalty == 1) return;
-  std::vector<bool> seen(input.logits.size());
-  for (const std::span<const TokenId> tokens : {input.prompt, input.generated}) {
-    for (const TokenId id : tokens) {
-      if (!in_vocabulary(id, input.logits) || seen[static_cast<size_t>(id)]) continue;
-      seen[static_cast<size_t>(id)] = true;
-      float& logit = input.logits[static_cast<size_t>(id)];
-      logit = logit > 0 ? logit / penalty : logit * penalty;
-    }
-  }
-}
-
-void apply_count_penalties(const SamplerInput& input, const SamplingParams& params) {
-  if (params.frequency_penalty == 0 && params.presence_penalty == 0) return;
-  std::unordered_map<TokenId, int32_t> counts;
-  for (const TokenId id : input.generated) ++counts[id];
-  for (const auto& [id, count] : counts) {
-    if (!in_vocabulary(id, input.logits)) continue;
-    input.logits[static_cast<size_t>(id)] -=
-        params.frequency_penalty * static_cast<float>(count) + params.presence_penalty;
-  }
+void sort_by_id(Candidates& candidates) {
+  std::sort(candidates.begin(), candidates.end(), [](const Candidate& a, const Candidate& b) { return a.id < b.id; });
 }
 
 // Sorts the best `count` candidates to the front.
-void rank(std::vector<Candidate>& candidates, size_t count) {
+void rank(Candidates& candidates, size_t count) {
   count = std::min(count, candidates.size());
   std::partial_sort(candidates.begin(), candidates.begin() + static_cast<std::ptrdiff_t>(count), candidates.end(),
                     ranks_before);
 }
 
-void keep_top_k(std::vector<Candidate>& candidates, int32_t top_k) {
+double total_mass(const Candidates& candidates) {
+  double total = 0;
+  for (const Candidate& candidate : candidates) total += candidate.mass;
+  return total;
+}
+
+// How many of the first `ranked` candidates reach `mass`; nothing: all of them do not.
+std::optional<size_t> nucleus(const Candidates& candidates, size_t ranked, double mass) {
+  double sum = 0;
+  for (size_t i = 0; i < std::min(ranked, candidates.size()); ++i) {
+    sum += candidates[i].mass;
+    if (sum >= mass) return i + 1;
+  }
+  return std::nullopt;
+}
+
+void keep_top_k(Candidates& candidates, int32_t top_k) {
   if (top_k <= 0 || static_cast<size_t>(top_k) >= candidates.size()) return;
   rank(candidates, static_cast<size_t>(top_k));
   candidates.resize(static_cast<size_t>(top_k));
 }
 
 // The fewest best candidates whose share of the mass reaches top_p (nucleus sampling, arXiv 1904.09751, eq. 2).
-void keep_top_p(std::vector<Candidate>& candidates, float top_p) {
+void keep_top_p(Candidates& candidates, float top_p) {
   if (top_p >= 1) return;
-  double total = 0;
-  for (const Candidate& candidate : candidates) total += candidate.mass;
-  for (size_t ranked = kFirstRanked;; ranked *= 4) {
+  const double wanted = static_cast<double>(top_p) * total_mass(candidates);
+  for (size_t ranked = kMostRanked;; ranked *= 4) {
     rank(candidates, ranked);
-    double sum = 0;
-    for (size_t i = 0; i < std::min(ranked, candidates.size()); ++i) {
-      sum += candidates[i].mass;
-      if (sum >= static_cast<double>(top_p) * total) {
-        candidates.resize(i + 1);
-        return;
-      }
-    }
+    if (const std::optional<size_t> count = nucleus(candidates, ranked, wanted)) return candidates.resize(*count);
     if (ranked >= candidates.size()) return;
   }
 }
 
-void keep_min_p(std::vector<Candidate>& candidates, float min_p) {
+void keep_min_p(Candidates& candidates, float min_p) {
   if (min_p <= 0) return;
   // The best candidate has mass 1.
   std::erase_if(candidates, [&](const Candidate& candidate) { return candidate.mass < static_cast<double>(min_p); });
 }
 
-TokenId draw(const std::vector<Candidate>& candidates, std::mt19937_64& rng) {
-  double total = 0;
-  for (const Candidate& candidate : candidates) total += candidate.mass;
+TokenId draw(const Candidates& candidates, std::mt19937_64& rng) {
   // 53 random bits: std::uniform_real_distribution may differ between standard libraries.
-  double left = static_cast<double>(rng() >> 11) * 0x1p-53 * total;
+  double left = static_cast<double>(rng() >> 11) * 0x1p-53 * total_mass(candidates);
   for (const Candidate& candidate : candidates) {
     left -= candidate.mass;
     if (left < 0) return candidate.id;
@@ -112,58 +87,92 @@ TokenId draw(const std::vector<Candidate>& candidates, std::mt19937_64& rng) {
   return candidates.back().id;  // rounding ate the last bit of the mass
 }
 
-TokenId sample_filtered(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng) {
-  const TokenId best = argmax(logits);
-  const float best_logit = logits[static_cast<size_t>(best)];
-  if (!std::isfinite(best_logit)) return best;  // every token is forbidden, or a bias is infinite
-  std::vector<Candidate> candidates;
-  candidates.reserve(logits.size());
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] == kMinusInfinity) continue;
-    const double exponent = (static_cast<double>(logits[id]) - best_logit) / params.temperature;
-    candidates.push_back({logits[id], static_cast<TokenId>(id), std::exp(exponent)});
-  }
+// candidates: all that are possible, by id.
+TokenId choose_of_all(Candidates& candidates, const SamplingParams& params, std::mt19937_64& rng) {
   keep_top_k(candidates, params.top_k);
   keep_top_p(candidates, params.top_p);
   keep_min_p(candidates, params.min_p);
   return draw(candidates, rng);
 }
 
+// Of the best candidates, in order, those that the filters keep of all; false where that cannot be said. `mass`: of
+// all.
+bool keep_of_best(Candidates& candidates, const SamplingParams& params, double mass) {
+  if (params.top_k > 0 && static_cast<size_t>(params.top_k) < candidates.size()) {
+    keep_top_k(candidates, params.top_k);
+    keep_top_p(candidates, params.top_p);
+    keep_min_p(candidates, params.min_p);
+    return true;
+  }
+  if (params.top_p < 1) {
+    // The mass is known but for its error; both ends must give the same.
+    const auto of = [&](double error) {
+      return nucleus(candidates, candidates.size(), static_cast<double>(params.top_p) * (mass * (1 + error)));
+    };
+    const std::optional<size_t> most = of(kMassError);
+    if (!most || most != of(-kMassError)) return false;
+    candidates.resize(*most);
+    keep_min_p(candidates, params.min_p);
+    return true;
+  }
+  if (params.min_p > 0 && candidates.back().mass < static_cast<double>(params.min_p)) {
+    keep_min_p(candidates, params.min_p);
+    sort_by_id(candidates);
+    return true;
+  }
+  return false;
+}
+
+bool truncates(const SamplingParams& params, int32_t vocabulary) {
+  return params.top_k > 0 && params.top_k < vocabulary;
+}
+
 }  // namespace
 
-TokenId argmax(std::span<const float> logits) {
-  return static_cast<TokenId>(std::max_element(logits.begin(), logits.end()) - logits.begin());  // the first of equals
+SampleNeed sample_need(const SamplingParams& params, int32_t vocabulary) {
+  if (params.temperature == 0) return {.ranked = 1};
+  const int32_t most = std::min(kMostRanked, vocabulary);
+  if (truncates(params, vocabulary)) {
+    // One more than are kept, so that it is known that others are left.
+    return params.top_k < most ? SampleNeed{.ranked = params.top_k + 1} : SampleNeed{.may_need_row = true};
+  }
+  if (params.top_p >= 1 && params.min_p <= 0) return {.may_need_row = true};
+  const float scale = params.top_p < 1 ? 1.0f / params.temperature : 0;
+  if (!std::isfinite(scale)) return {.may_need_row = true};
+  return {.ranked = most, .mass_scale = scale, .may_need_row = most < vocabulary};
 }
 
-TokenLogprob sample(const SamplerInput& input, const SamplingParams& params, std::mt19937_64& rng) {
-  const std::vector<float> untouched =
-      input.logprobs ? std::vector<float>(input.logits.begin(), input.logits.end()) : std::vector<float>();
-  apply_bias(input.logits, params);
-  apply_repetition_penalty(input, params.repetition_penalty);
-  apply_count_penalties(input, params);
-  for (const TokenId id : input.forbidden) {
-    if (in_vocabulary(id, input.logits)) input.logits[static_cast<size_t>(id)] = kMinusInfinity;
+std::optional<TokenId> choose_of_best(const RankedRow& row, const SamplingParams& params, std::mt19937_64& rng) {
+  if (row.best.empty()) return std::nullopt;
+  const RankedToken& best = row.best.front();
+  if (params.temperature == 0) return best.token;
+  if (!std::isfinite(best.logit)) return best.token;  // every token is forbidden, or a bias is infinite
+  Candidates candidates;
+  candidates.reserve(row.best.size());
+  for (const RankedToken& one : row.best) {
+    if (one.logit == kMinusInfinity) break;
+    candidates.push_back(candidate(one.logit, one.token, best.logit, params));
   }
-  const TokenId token = params.temperature == 0 ? argmax(input.logits) : sample_filtered(input.logits, params, rng);
-  if (!input.logprobs) return {.id = token};
-  return token_logprob(untouched, input.log_sum_exp, token, input.top_logprobs);
+  const bool all = candidates.size() < row.best.size() || static_cast<int32_t>(row.best.size()) == row.vocabulary;
+  if (all) {
+    sort_by_id(candidates);
+    return choose_of_all(candidates, params, rng);
+  }
+  if (!keep_of_best(candidates, params, row.mass)) return std::nullopt;
+  return draw(candidates, rng);
 }
 
-TokenLogprob token_logprob(std::span<const float> logits, float log_sum_exp, TokenId token, int32_t top) {
-  TokenLogprob result{.id = token, .logprob = logits[static_cast<size_t>(token)] - log_sum_exp};
-  const size_t count = std::min(static_cast<size_t>(std::max(top, 0)), logits.size());
-  if (count == 0) return result;
-  std::vector<TokenId> ids(logits.size());
-  std::iota(ids.begin(), ids.end(), 0);
-  std::partial_sort(ids.begin(), ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end(),
-                    [&](TokenId a, TokenId b) {
-                      const float logit_a = logits[static_cast<size_t>(a)], logit_b = logits[static_cast<size_t>(b)];
-                      return logit_a != logit_b ? logit_a > logit_b : a < b;
-                    });
-  for (size_t i = 0; i < count; ++i) {
-    result.top.emplace_back(ids[i], logits[static_cast<size_t>(ids[i])] - log_sum_exp);
+TokenId choose_of_row(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng) {
+  const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
+  const auto token = static_cast<TokenId>(best - logits.begin());
+  if (params.temperature == 0 || !std::isfinite(*best)) return token;
+  Candidates candidates;
+  candidates.reserve(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (logits[id] == kMinusInfinity) continue;
+    candidates.push_back(candidate(logits[id], static_cast<TokenId>(id), *best, params));
   }
-  return result;
+  return choose_of_all(candidates, params, rng);
 }
 
 }  // namespace pkv

@@ -1,33 +1,39 @@
-// Chooses the next token. Pure: logits, parameters, history and a random generator in, a token out.
+// Chooses the next token of what the backend ranked of its logits. Pure: logits, parameters and a random generator in,
+// a token out; what the backend does first are the edits (server/engine/logit_edits.h).
+//
+// Order of the filters, as in the field: bias, penalties, temperature, top_k, top_p, min_p. Temperature 0 is the exact
+// argmax after bias and penalties; the lowest id wins ties. A token follows from the whole row of logits. Mostly its
+// best say enough: then the whole is not looked at, and what is chosen is the same.
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <random>
 #include <span>
-#include <vector>
 
-#include "server/engine/request_result.h"
+#include "kernels/sampling.h"
+#include "server/engine/request.h"
 
 namespace pkv {
 
-struct SamplerInput {
-  std::span<float> logits;  // [V] of the model; changed in place by bias and penalties
-  float log_sum_exp = 0;    // of the untouched logits
-  std::span<const TokenId> prompt;
-  std::span<const TokenId> generated;
-  std::span<const TokenId> forbidden;  // end tokens while fewer than min_tokens are there
-  bool logprobs = false;
-  int32_t top_logprobs = 0;
+// What is needed of a row.
+struct SampleNeed {
+  int32_t ranked = 0;    // of the best tokens; 0: the whole row decides
+  float mass_scale = 0;  // as SampleRow::mass_scale
+  bool may_need_row = false;
+};
+SampleNeed sample_need(const SamplingParams& params, int32_t vocabulary);
+
+// What is known of a row, with its edits.
+struct RankedRow {
+  std::span<const RankedToken> best;  // in order
+  int32_t vocabulary = 0;
+  float mass = 0;  // where it was needed
 };
 
-// Order of the filters, as in the field: bias, penalties, temperature, top_k, top_p, min_p. Temperature 0 is the exact
-// argmax after bias and penalties; the lowest id wins ties.
-TokenLogprob sample(const SamplerInput& input, const SamplingParams& params, std::mt19937_64& rng);
-
-// The best token; the lowest id wins ties. logits [V].
-TokenId argmax(std::span<const float> logits);
-
-// log p of `token` and the `top` best, from untouched logits. logits [V].
-TokenLogprob token_logprob(std::span<const float> logits, float log_sum_exp, TokenId token, int32_t top);
+// The token where the best decide it. Otherwise nothing, and no random number was used.
+std::optional<TokenId> choose_of_best(const RankedRow& row, const SamplingParams& params, std::mt19937_64& rng);
+// The token by the whole row: logits [V], with their edits.
+TokenId choose_of_row(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng);
 
 }  // namespace pkv

@@ -11,9 +11,12 @@ namespace {
 
 constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
-void add_final_positions(const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
+using LanePositions = std::vector<std::vector<int32_t>> LayerOutcome::*;
+
+// What the lanes hold now, as the outcomes' `positions`.
+void add_positions(const SequenceLanes& lanes, LanePositions positions, std::vector<LayerOutcome>& outcomes) {
   std::vector<std::vector<std::vector<int32_t>>> layers = lanes.positions();
-  for (size_t layer = 0; layer < outcomes.size(); ++layer) outcomes[layer].final_positions = std::move(layers[layer]);
+  for (size_t layer = 0; layer < outcomes.size(); ++layer) outcomes[layer].*positions = std::move(layers[layer]);
 }
 
 // What a prefill that leaves `outcomes` behind holds at most.
@@ -37,11 +40,6 @@ Sequence::Sequence(Prepared prepared, std::shared_ptr<TokenSink> sink, absl::Tim
       submitted_(submitted),
       rng_(request_->sampling.seed) {}
 
-std::span<const TokenId> Sequence::forbidden(int32_t length) const {
-  if (length >= request_->sampling.min_tokens) return {};
-  return ending_tokens_;
-}
-
 bool Sequence::ends_with(TokenId token) const {
   return std::find(ending_tokens_.begin(), ending_tokens_.end(), token) != ending_tokens_.end();
 }
@@ -51,9 +49,10 @@ void Sequence::admit() {
   sink_->on_start();
 }
 
-void Sequence::start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, absl::Time now) {
+void Sequence::start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, LogitEdits edits, absl::Time now) {
   prefill_ = std::make_unique<Prefill>(std::move(prefill));
   lanes_ = std::move(lanes);
+  edits_.emplace(std::move(edits));
   prefill_started_at_ = progress_at_ = now;
 }
 
@@ -69,6 +68,18 @@ void Sequence::report_progress(int32_t layers, absl::Time now) {
   const double stages = layers + (request_->prompt_logprobs ? 1 : 0);
   const double row_share = static_cast<double>(prefill_->row) / prompt_tokens();
   sink_->on_progress((prefill_->layer + row_share) / stages);
+}
+
+void Sequence::read_outcomes(const Backend& backend) {
+  const auto read = [&](const Compressor& compressor, const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
+    compressor.read_recalls(outcomes);
+    if (request_->record_positions) add_positions(lanes, &LayerOutcome::kept_positions, outcomes);
+  };
+  read(*prefill_->compressor, *lanes_, outcomes_);
+  if (comparison_ != nullptr) {
+    for (Rival& rival : comparison_->rivals) read(*rival.compressor, *rival.free_running, rival.outcomes);
+  }
+  for (const auto& [from, to] : prefill_->cuts) compress_time_ += absl::Seconds(backend.elapsed(from, to));
 }
 
 void Sequence::end_prefill() {
@@ -93,6 +104,7 @@ void Sequence::accept(const TokenLogprob& token, absl::Time now) {
 
 void Sequence::release() {
   comparison_.reset();
+  edits_.reset();
   lanes_.reset();
   prefill_.reset();
 }
@@ -118,7 +130,7 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
                     .decode = ended_at_ - prefilled_at,
                     .time_to_first_token = generated_.empty() ? absl::ZeroDuration() : first_token_at_ - submitted_,
                     .total = ended_at_ - submitted_};
-  if (request_->record_positions) add_final_positions(*lanes_, outcomes_);
+  if (request_->record_positions) add_positions(*lanes_, &LayerOutcome::final_positions, outcomes_);
   result.cache = make_report({.spec = request_->policy,
                               .plan = contract_.own.plan,
                               .prompt_tokens = prompt_tokens(),
@@ -138,10 +150,12 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
 PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_token) {
   Rival& rival = comparison_->rivals[index];
   PolicyComparison summary = summarise(rival, generated_);
-  if (request_->record_positions) add_final_positions(*rival.own, rival.outcomes);
+  if (request_->record_positions) {
+    add_positions(*rival.free_running, &LayerOutcome::final_positions, rival.outcomes);
+  }
   // Its part of each layer was taken from the baseline's; alone it would have held that layer itself.
-  CacheBytes bytes = rival.own->bytes();
-  bytes.peak = std::max(bytes.peak, prefill_peak_bytes(rival.outcomes, *rival.own, prompt_tokens()));
+  CacheBytes bytes = rival.free_running->bytes();
+  bytes.peak = std::max(bytes.peak, prefill_peak_bytes(rival.outcomes, *rival.free_running, prompt_tokens()));
   summary.cache = make_report(
       {.spec = request_->compare_with[index],
        .plan = contract_.rivals[index].plan,
@@ -150,7 +164,7 @@ PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_to
        .full_bytes_per_token = full_bytes_per_token,
        .bytes = bytes,
        .byte_seconds = rival.account.sums(),
-       .evicted_while_generating = rival.own->evicted_while_generating(),
+       .evicted_while_generating = rival.free_running->evicted_while_generating(),
        .workspace_bytes = 0,
        .layers = std::move(rival.outcomes)});
   return summary;

@@ -18,6 +18,7 @@
 #include "server/engine/byte_account.h"
 #include "server/engine/comparison.h"
 #include "server/engine/contract.h"
+#include "server/engine/logit_edits.h"
 #include "server/engine/request_result.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence_lanes.h"
@@ -33,6 +34,7 @@ class Sequence {
   struct Prefill {
     Tensor residual;  // [prompt tokens, D]: x between the layers
     std::unique_ptr<Compressor> compressor;
+    std::vector<std::pair<int64_t, int64_t>> cuts;  // Backend::mark() before and after each layer's
     int32_t layer = 0;  // of the next unit; == layers: the output head over the prompt's rows
     int32_t row = 0;    // first of the next unit
   };
@@ -73,12 +75,13 @@ class Sequence {
   // Memory is reserved: tells the sink.
   void admit();
   // What it was admitted for is there.
-  void start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, absl::Time now);
+  void start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, LogitEdits edits, absl::Time now);
   void set_comparison(std::unique_ptr<Comparison> comparison) { comparison_ = std::move(comparison); }
   bool prefill_started() const { return lanes_ != nullptr; }
-  // A layer of the prompt was cut, which took so long.
+  // A layer of the prompt was cut.
   void add_outcome(LayerOutcome outcome) { outcomes_.push_back(std::move(outcome)); }
-  void add_compress_time(absl::Duration time) { compress_time_ += time; }
+  // All layers were: reads what the backend knows of that.
+  void read_outcomes(const Backend& backend);
   // Tells the sink how far the prompt is, now and then.
   void report_progress(int32_t layers, absl::Time now);
   // The prompt is done: gives its part of the memory back.
@@ -116,8 +119,7 @@ class Sequence {
 
   // ---- how its answer is made
   std::mt19937_64& rng() { return rng_; }
-  // Tokens that cannot follow an answer of `length` tokens: everything that would end it before min_tokens are there.
-  std::span<const TokenId> forbidden(int32_t length) const;
+  LogitEdits& edits() { return *edits_; }  // once begun
   // Whether `token` ends an answer; whether `length` tokens are all that may be.
   bool ends_with(TokenId token) const;
   bool is_full(int32_t length) const { return length >= request_->sampling.max_tokens; }
@@ -148,6 +150,7 @@ class Sequence {
 
   std::unique_ptr<Prefill> prefill_;
   std::unique_ptr<SequenceLanes> lanes_;
+  std::optional<LogitEdits> edits_;
   std::unique_ptr<Comparison> comparison_;
 };
 

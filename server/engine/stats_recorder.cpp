@@ -110,7 +110,7 @@ void StatsRecorder::count_bytes(Sequence& sequence, absl::Time now) {
   for (size_t i = 0; sequence.comparison() != nullptr && i < sequence.comparison()->rivals.size(); ++i) {
     Rival& rival = sequence.comparison()->rivals[i];
     pass(rival.account, sequence.request().compare_with[i].kind);
-    rival.account.set(rival.taught->bytes().held + rival.own->bytes().held,
+    rival.account.set(rival.teacher_forced->bytes().held + rival.free_running->bytes().held,
                       full + full_bytes(sequence, logical_tokens(sequence, rival)));
   }
 }
@@ -186,8 +186,8 @@ void StatsRecorder::add_sequence(const Sequence& sequence, const KvCache& cache,
   for (size_t i = 0; sequence.comparison() != nullptr && i < sequence.comparison()->rivals.size(); ++i) {
     const Rival& rival = sequence.comparison()->rivals[i];
     PolicyTotals& its = policies[policy_index(sequence.request().compare_with[i].kind)];
-    add_cache(*rival.taught, row.full_bytes, cache, its);
-    add_cache(*rival.own, full_bytes(sequence, logical_tokens(sequence, rival)), cache, its);
+    add_cache(*rival.teacher_forced, row.full_bytes, cache, its);
+    add_cache(*rival.free_running, full_bytes(sequence, logical_tokens(sequence, rival)), cache, its);
   }
   stats.requests.push_back(std::move(row));
 }

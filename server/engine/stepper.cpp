@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
-#include "server/engine/sampler.h"
+#include "server/engine/next_token.h"
 
 namespace pkv {
 namespace {
@@ -35,14 +35,16 @@ absl::Status Stepper::allocate() {
   PKV_ASSIGN_OR_RETURN(compressor_scratch_,
                        CompressorScratch::create(backend, shape.q_heads, cache_->geometry(), shape.max_positions));
   PKV_ASSIGN_OR_RETURN(scratch_, model_.make_scratch(options_.step_tokens));
-  PKV_ASSIGN_OR_RETURN(auto head, OutputHead::create(model_, std::min(kLogitsRows, options_.step_tokens)));
+  const int32_t tile_rows = std::min(kLogitsRows, options_.step_tokens);
+  const int32_t decode_rows = std::min(options_.step_tokens, options_.max_running);
+  PKV_ASSIGN_OR_RETURN(auto head, OutputHead::create(model_, tile_rows, std::max(tile_rows, decode_rows)));
   head_.emplace(std::move(head));
   PKV_ASSIGN_OR_RETURN(auto step, DecodeStep::create({.model = model_,
                                                       .cache = *cache_,
                                                       .scratch = scratch_,
                                                       .compressor_scratch = *compressor_scratch_,
                                                       .head = *head_},
-                                                     std::min(options_.step_tokens, options_.max_running)));
+                                                     decode_rows));
   decode_step_.emplace(std::move(step));
   PKV_ASSIGN_OR_RETURN(prefill_buffer_, StepBuffer::create(*cache_, {.rows = options_.prefill_chunk_rows, .spans = 1}));
   return absl::OkStatus();
@@ -59,7 +61,7 @@ CompressorOptions Stepper::compressor_options(const Sequence& sequence, const Po
           .q_heads = model_.shape().q_heads,
           .prompt_tokens = sequence.prompt_tokens(),
           .budget = spec.budget,
-          .record_positions = sequence.request().record_positions};
+          .rope = model_.rope()};
 }
 
 SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const PolicySpec& spec,
@@ -82,8 +84,9 @@ absl::Status Stepper::start_prefill(Sequence& sequence) {
                                                            compressor_options(sequence, spec)));
   PKV_ASSIGN_OR_RETURN(auto lanes,
                        SequenceLanes::open(lane_options(sequence, spec, terms, /*holds_whole_layers=*/true)));
+  PKV_ASSIGN_OR_RETURN(auto edits, make_edits(sequence));
   sequence.start_prefill({.residual = std::move(residual), .compressor = std::move(compressor)}, std::move(lanes),
-                         options_.clock());
+                         std::move(edits), options_.clock());
   PKV_ASSIGN_OR_RETURN(auto comparison, start_comparison(sequence));
   sequence.set_comparison(std::move(comparison));
   return absl::OkStatus();
@@ -133,8 +136,8 @@ void Stepper::observe_rows(Sequence& sequence, int32_t rows) {
   if (sequence.comparison() == nullptr) return;
   for (Rival& rival : sequence.comparison()->rivals) {
     rival.compressor->observe(q, kv, prefill.row);
-    rival.taught->capture(prefill.layer, k, v, prefill.row);
-    rival.own->capture(prefill.layer, k, v, prefill.row);
+    rival.teacher_forced->capture(prefill.layer, k, v, prefill.row);
+    rival.free_running->capture(prefill.layer, k, v, prefill.row);
   }
 }
 
@@ -151,12 +154,10 @@ void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
 }
 
 absl::Status Stepper::finish_layer(Sequence& sequence) {
-  model_.backend().sync();  // so that the time belongs to the cut alone
-  const absl::Time start = options_.clock();
   Sequence::Prefill& prefill = *sequence.prefill();
+  const int64_t begin = model_.backend().mark();
   PKV_RETURN_IF_ERROR(cut_layer(sequence, prefill.layer));
-  model_.backend().sync();
-  sequence.add_compress_time(options_.clock() - start);
+  prefill.cuts.emplace_back(begin, model_.backend().mark());
   ++prefill.layer;
   prefill.row = 0;
   return absl::OkStatus();
@@ -171,8 +172,8 @@ absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
   };
   if (sequence.comparison() != nullptr) {
     for (Rival& rival : sequence.comparison()->rivals) {
-      const Compressor::Target targets[] = {{rival.taught->id(), rival.taught->evictor()},
-                                            {rival.own->id(), rival.own->evictor()}};
+      const Compressor::Target targets[] = {{rival.teacher_forced->id(), rival.teacher_forced->evictor()},
+                                            {rival.free_running->id(), rival.free_running->evictor()}};
       PKV_ASSIGN_OR_RETURN(LayerOutcome outcome, cut(*rival.compressor, targets));
       rival.outcomes.push_back(std::move(outcome));
     }
@@ -183,83 +184,25 @@ absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> Stepper::scoring_unit(Sequence& sequence) {
-  Sequence::Prefill& prefill = *sequence.prefill();
-  const std::vector<TokenId>& prompt = sequence.request().prompt;
-  const int32_t first = prefill.row;
-  const auto rows = std::min(head_->rows(), sequence.prompt_tokens() - first);
-  head_->compute(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, /*with_log_sum_exp=*/true);
-  PKV_RETURN_IF_ERROR(model_.backend().status());
-  rows_run_ += rows;
-
-  std::vector<TokenLogprob> tile;
-  if (first == 0) tile.push_back({.id = prompt[0]});  // nothing precedes it
-  for (int32_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
-    tile.push_back(token_logprob(head_->logits(i), head_->log_sum_exp(i), prompt[static_cast<size_t>(first + i + 1)],
-                                 sequence.request().top_logprobs));
-  }
-  if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
-  prefill.row += rows;
-  if (prefill.row == sequence.prompt_tokens()) ++prefill.layer;
-  return rows * head_work_layers(model_.shape());
-}
-
-// The first token comes from the whole prompt's own attention; what was kept counts from the second on.
-absl::Status Stepper::finish_prompt(Sequence& sequence) {
-  if (sequence.request().sampling.max_tokens > 0) {
-    const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
-    head_->compute(last, Phase::kPrefill, sequence.request().logprobs);
-    PKV_RETURN_IF_ERROR(model_.backend().status());
-    accept(sequence, head_->logits(0), head_->log_sum_exp(0));
-  } else {
-    sequence.end_without_answer();
-  }
-  if (Comparison* comparison = sequence.comparison(); comparison != nullptr) {
-    comparison->start(sequence.generated().front());
-    for (Rival& rival : comparison->rivals) rival.ended = sequence.answered();
-  }
-  sequence.end_prefill();
-  return absl::OkStatus();
-}
-
 // ---- decode
 
 absl::Status Stepper::decode(std::span<Sequence* const> sequences) {
   rows_.clear();
-  for (const Sequence* sequence : sequences) {
+  for (Sequence* sequence : sequences) {
     rows_.push_back({.lanes = sequence->lanes(),
                      .token = sequence->generated().back(),
                      // The place in the whole text, whatever its lanes still hold of it.
                      .position = sequence->prompt_tokens() + sequence->generated_tokens() - 1,
-                     .log_sum_exp = sequence->request().logprobs});
+                     .output = next_token_row(sequence->request(), sequence->generated(), sequence->edits())});
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_, [&](size_t row, std::span<float> logits, float lse) { accept(*sequences[row], logits, lse); },
+      rows_, [&](size_t row, const RowOutput& output) { return accept(*sequences[row], output); },
       [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }
 
 absl::Status Stepper::no_slots(const absl::Status& cause) {
   return absl::InternalError(absl::StrCat("the reserved cache memory was not there: ", std::string(cause.message())));
-}
-
-// ---- output
-
-TokenLogprob Stepper::choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
-                             float log_sum_exp) const {
-  const Request& request = sequence.request();
-  return sample({.logits = logits,
-                 .log_sum_exp = log_sum_exp,
-                 .prompt = request.prompt,
-                 .generated = generated,
-                 .forbidden = sequence.forbidden(static_cast<int32_t>(generated.size())),
-                 .logprobs = request.logprobs,
-                 .top_logprobs = request.top_logprobs},
-                request.sampling, sequence.rng());
-}
-
-void Stepper::accept(Sequence& sequence, std::span<float> logits, float log_sum_exp) {
-  sequence.accept(choose(sequence, sequence.generated(), logits, log_sum_exp), options_.clock());
 }
 
 }  // namespace pkv

@@ -69,9 +69,8 @@ class Stepper {
   SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms,
                                       bool holds_whole_layers);
 
-  TokenLogprob choose(Sequence& sequence, std::span<const TokenId> generated, std::span<float> logits,
-                      float log_sum_exp) const;
-  void accept(Sequence& sequence, std::span<float> logits, float log_sum_exp);
+  absl::StatusOr<LogitEdits> make_edits(const Sequence& sequence) const;
+  absl::Status accept(Sequence& sequence, const RowOutput& output);
 
   const Model& model_;
   EngineOptions options_;

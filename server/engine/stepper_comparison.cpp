@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/status_macros.h"
+#include "server/engine/next_token.h"
 #include "server/engine/stepper.h"
 
 namespace pkv {
@@ -16,45 +17,54 @@ absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequ
     Rival& rival = comparison->rivals[i];
     PKV_ASSIGN_OR_RETURN(rival.compressor, Compressor::create(model_.backend(), *terms.policy, terms.plan,
                                                               compressor_options(sequence, specs[i])));
-    for (std::unique_ptr<SequenceLanes>* lanes : {&rival.taught, &rival.own}) {
+    for (std::unique_ptr<SequenceLanes>* lanes : {&rival.teacher_forced, &rival.free_running}) {
       PKV_ASSIGN_OR_RETURN(*lanes,
                            SequenceLanes::open(lane_options(sequence, specs[i], terms, /*holds_whole_layers=*/false)));
     }
+    PKV_ASSIGN_OR_RETURN(auto edits, make_edits(sequence));
+    rival.edits.emplace(std::move(edits));
   }
   return comparison;
 }
 
 absl::Status Stepper::decode_comparison(Sequence& sequence) {
+  const Request& request = sequence.request();
   Comparison& comparison = *sequence.comparison();
-  // What each row's logits are for. The baseline comes first, for the others are compared with it.
-  std::vector<std::function<void(std::span<float>)>> uses;
+  // What each row's output is for. The baseline comes first, for the others are compared with it.
+  std::vector<std::function<absl::Status(const RowOutput&)>> uses;
   rows_.clear();
-  const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, auto use) {
+  const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, const OutputRow& wanted, auto use) {
     const int32_t position = sequence.prompt_tokens() + static_cast<int32_t>(tokens.size()) - 1;
-    rows_.push_back({.lanes = &lanes, .token = tokens.back(), .position = position});
+    rows_.push_back({.lanes = &lanes, .token = tokens.back(), .position = position, .output = wanted});
     uses.emplace_back(std::move(use));
   };
   if (!sequence.answered()) {
-    add_row(*sequence.lanes(), sequence.generated(), [&](std::span<float> logits) {
-      comparison.set_baseline(logits);
-      accept(sequence, logits, 0);
-    });
+    OutputRow baseline = next_token_row(request, sequence.generated(), sequence.edits());
+    baseline.comparison = OutputRow::Comparison::kBaseline;
+    add_row(*sequence.lanes(), sequence.generated(), baseline,
+            [&](const RowOutput& output) { return accept(sequence, output); });
     for (Rival& rival : comparison.rivals) {
-      add_row(*rival.taught, sequence.generated(),
-              [&](std::span<float> logits) { comparison.add_place(rival, logits); });
+      add_row(*rival.teacher_forced, sequence.generated(), {.comparison = OutputRow::Comparison::kCompared},
+              [&](const RowOutput& output) {
+                rival.add_place(output.comparison);
+                return absl::OkStatus();
+              });
     }
   }
   for (Rival& rival : comparison.rivals) {
     if (rival.ended) continue;
-    add_row(*rival.own, rival.tokens, [&](std::span<float> logits) {
-      const TokenId token = choose(sequence, rival.tokens, logits, 0).id;
-      rival.tokens.push_back(token);
-      rival.ended = sequence.ends_with(token) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
-    });
+    add_row(*rival.free_running, rival.tokens, next_token_row(request, rival.tokens, *rival.edits),
+            [&](const RowOutput& output) -> absl::Status {
+              PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
+                                   choose_token(request, *rival.edits, output, sequence.rng()));
+              rival.tokens.push_back(token.id);
+              rival.ended = sequence.ends_with(token.id) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
+              return absl::OkStatus();
+            });
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_, [&](size_t row, std::span<float> logits, float) { uses[row](logits); },
+      rows_, [&](size_t row, const RowOutput& output) { return uses[row](output); },
       [&](size_t, const absl::Status& status) { sequence.fail(no_slots(status)); });
 }
 

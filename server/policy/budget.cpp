@@ -1,8 +1,7 @@
-// Budget arithmetic and its checks, and the exact reading of decimal numbers.
+// Budget arithmetic and its checks.
 #include "server/policy/budget.h"
 
 #include <algorithm>
-#include <cmath>
 #include <cstdlib>
 #include <numeric>
 
@@ -59,19 +58,6 @@ absl::Status validate_amount(const PolicySpec& spec, int64_t always_kept) {
 }
 
 }  // namespace
-
-absl::StatusOr<int64_t> to_millionths(double value, std::string_view field) {
-  constexpr double kLimit = 9007199254740992.0;  // 2^53: every integer up to here is a double
-  if (!std::isfinite(value) || std::abs(value * kMillion) > kLimit) {
-    return field_error(std::string(field), "must be a finite number below 9e9");
-  }
-  const int64_t millionths = std::llround(value * kMillion);
-  // A correctly rounded quotient is the double nearest to the decimal number, so `value` was one exactly if they agree.
-  if (static_cast<double>(millionths) / kMillion != value) {
-    return field_error(std::string(field), "must have at most six decimals");
-  }
-  return millionths;
-}
 
 std::vector<int64_t> round_to_sum(std::span<const __int128> numerators, __int128 denominator, int64_t sum) {
   std::vector<int64_t> whole;
@@ -133,17 +119,49 @@ int64_t resolve_budget(const Budget& budget, int32_t tokens, int32_t at_least) {
   return std::max<int64_t>(share, at_least);
 }
 
-void raise_to_floor(std::span<int32_t> budgets, int32_t floor) {
+void raise_to_floor(std::span<int64_t> budgets, int64_t floor) {
   int64_t surplus = 0, missing = 0;
-  for (const int32_t budget : budgets) (budget > floor ? surplus : missing) += std::abs(int64_t{budget} - floor);
+  for (const int64_t budget : budgets) (budget > floor ? surplus : missing) += std::abs(budget - floor);
   PKV_CHECK(surplus >= missing, "more is always kept than there is");
   if (missing == 0) return;
   std::vector<__int128> numerators;
-  for (const int32_t budget : budgets) {
-    numerators.push_back(static_cast<__int128>(std::max(int64_t{budget} - floor, int64_t{0})) * (surplus - missing));
+  for (const int64_t budget : budgets) {
+    numerators.push_back(static_cast<__int128>(std::max(budget - floor, int64_t{0})) * (surplus - missing));
   }
   const std::vector<int64_t> above = round_to_sum(numerators, surplus, surplus - missing);
-  for (size_t i = 0; i < budgets.size(); ++i) budgets[i] = static_cast<int32_t>(floor + above[i]);
+  for (size_t i = 0; i < budgets.size(); ++i) budgets[i] = floor + above[i];
+}
+
+void cut_to_ceiling(std::span<int64_t> budgets, int64_t floor, int64_t ceiling) {
+  const auto size = static_cast<int64_t>(budgets.size());
+  const int64_t sum = std::accumulate(budgets.begin(), budgets.end(), int64_t{0});
+  PKV_CHECK(sum <= ceiling * size, "more entries than there are");
+  std::vector<size_t> free(budgets.size());
+  std::iota(free.begin(), free.end(), size_t{0});
+  while (true) {
+    // What the free ones have above the floor, and what they are to have.
+    const int64_t cut = size - static_cast<int64_t>(free.size());
+    const int64_t wanted = sum - cut * ceiling - static_cast<int64_t>(free.size()) * floor;
+    int64_t surplus = 0;
+    for (const size_t i : free) surplus += budgets[i] - floor;
+    const auto numerator = [&](size_t i) {
+      return static_cast<__int128>(surplus > 0 ? budgets[i] - floor : 1) * wanted;
+    };
+    const __int128 denominator = surplus > 0 ? surplus : std::max<int64_t>(1, static_cast<int64_t>(free.size()));
+    const auto first_cut = std::stable_partition(
+        free.begin(), free.end(), [&](size_t i) { return numerator(i) <= denominator * (ceiling - floor); });
+    if (first_cut != free.end()) {
+      for (auto i = first_cut; i != free.end(); ++i) budgets[*i] = ceiling;
+      free.erase(first_cut, free.end());
+      continue;
+    }
+    if (cut == 0) return;
+    std::vector<__int128> numerators;
+    for (const size_t i : free) numerators.push_back(numerator(i));
+    const std::vector<int64_t> above = round_to_sum(numerators, denominator, wanted);
+    for (size_t i = 0; i < free.size(); ++i) budgets[free[i]] = floor + above[i];
+    return;
+  }
 }
 
 }  // namespace pkv

@@ -37,9 +37,14 @@ absl::Status validate_sinks(std::string_view policy, const PolicyParams& params)
 // `at_least`, so that a ratio meant for long prompts works on short ones. kTokens and kKeepRatio only.
 int64_t resolve_budget(const Budget& budget, int32_t tokens, int32_t at_least);
 
-// Raises the layer budgets below `floor` to it. What that costs comes from those above, in proportion to their surplus:
-// with D the sum of what is missing and S the sum of surpluses, a layer keeps floor + surplus * (S - D) / S, rounded as
-// in round_to_sum. The sum stays; it has to be at least floor * budgets.size().
-void raise_to_floor(std::span<int32_t> budgets, int32_t floor);
+// Raises the budgets (of lanes or of layers) below `floor` to it. What that costs comes from those above, in proportion
+// to their surplus: with D the sum of what is missing and S the sum of surpluses, one keeps floor + surplus * (S - D) /
+// S, rounded as in round_to_sum. The sum stays; it has to be at least floor * budgets.size().
+void raise_to_floor(std::span<int64_t> budgets, int64_t floor);
+
+// Cuts the budgets above `ceiling` to it. What that frees goes to the others in proportion to what they have above
+// `floor` (in equal parts where none has), and again where that takes one of them above the ceiling; rounded as in
+// round_to_sum. The sum stays; it has to be at most ceiling * budgets.size(). No budget is below `floor` <= ceiling.
+void cut_to_ceiling(std::span<int64_t> budgets, int64_t floor, int64_t ceiling);
 
 }  // namespace pkv

@@ -23,7 +23,8 @@ struct PlanInput {
   int32_t max_tokens = 0;     // generated at most; the last one is never written
 };
 
-// Pages, and allocated + auxiliary bytes of them and of the policies' state.
+// Pages, and allocated + auxiliary bytes of them and of the policies' state. Exact where every lane's entries are known
+// at admission; where lanes share, of the division that needs most pages.
 struct Footprint {
   uint64_t steady_pages = 0;  // after the prompt, growth included
   uint64_t peak_pages = 0;    // at any instant: during prefill what is kept so far plus one full layer; >= steady_pages
@@ -34,12 +35,18 @@ struct Footprint {
 struct CachePlan {
   // Whether anything is ever dropped. Where nothing is, nothing is observed and no state is kept.
   bool drops_entries() const { return compresses || evicts_while_generating; }
+  // Whether the lanes of a layer share shared_budgets[layer] by their scores when the prompt is done: each gets at
+  // least smallest_lane and at most its lane budget. In scope TOTAL what a lane got is its limit from then on.
+  bool shares(int32_t layer) const { return !shared_budgets.empty() && shared_budgets[static_cast<size_t>(layer)] > 0; }
 
-  int32_t budget_tokens = 0;             // B as resolved, at most the tokens there are
-  int32_t window_tokens = 0;             // newest entries of every lane that are never evicted
-  std::vector<TokenSpan> kept_spans;     // sinks and pins: ascending, disjoint
-  std::vector<int32_t> lane_budgets;     // [layers * kv_heads] entries after the cut (with min_recall: at most)
-  std::vector<int32_t> lane_limits;      // [layers * kv_heads] entries at any time after the cut
+  int32_t budget_tokens = 0;          // B as resolved, at most the tokens there are
+  int32_t window_tokens = 0;          // newest entries of every lane that are never evicted
+  std::vector<TokenSpan> kept_spans;  // sinks and pins: ascending, disjoint
+  std::vector<int32_t> lane_budgets;  // [layers * kv_heads] entries after the cut; with min_recall or sharing: at most
+  std::vector<int32_t> lane_limits;   // [layers * kv_heads] entries at any time after the cut, likewise
+  std::vector<int64_t> shared_budgets;   // [layers] entries of all lanes that share; 0: they do not. Empty: nowhere
+  std::vector<int64_t> shared_limits;    // [layers] the same at any time after the cut
+  int32_t smallest_lane = 0;             // entries of a lane that shares, at least
   bool compresses = false;               // some lane is cut when the prompt is done
   bool evicts_while_generating = false;  // some lane reaches its limit before the last token is written
   bool cache_relative = false;           // positions end where the cache ends, and keys are moved for it
@@ -56,9 +63,9 @@ struct CachePlan {
 // room for, and for a budget that the policy cannot work with.
 absl::StatusOr<CachePlan> plan_cache(const PlanInput& input);
 
-// The plan of the largest budget with which `fits`, and nothing where there is none. What is held grows with the
-// budget, but for rounding (and for FACTORY, whose sum jumps): both are searched through. `input` as plan_cache()
-// accepts it, its own budget is not looked at.
+// The plan of the largest budget with which `fits`, and nothing where there is none. What a front-loaded policy holds
+// grows with the budget, but for rounding, which is searched through; other policies are searched budget by budget.
+// `input` as plan_cache() accepts it, its own budget is not looked at.
 std::optional<CachePlan> largest_plan(const PlanInput& input, const std::function<bool(const CachePlan&)>& fits);
 
 // What a request holds whose prompt of `prompt_tokens` goes through the lanes of `own`, `others` (a comparison's) being

@@ -17,89 +17,123 @@ constexpr int32_t kRowsAtOnce = 64;
 
 // Shapes of what a compressor allocates, in the order of its members.
 struct Workspace {
-  int64_t query_rows = 0, lse_rows = 0, sum_cols = 0;
+  int64_t query_rows = 0, lse_rows = 0, sum_cols = 0, recall_rows = 0;
   uint64_t bytes(const CompressorOptions& options) const {
     const auto heads = static_cast<uint64_t>(options.q_heads);
     const auto width = heads * static_cast<uint64_t>(options.geometry.head_dim);
     return sizeof(float) * (static_cast<uint64_t>(query_rows) * width +
-                            (static_cast<uint64_t>(lse_rows) + static_cast<uint64_t>(sum_cols)) * heads);
+                            (static_cast<uint64_t>(lse_rows) + static_cast<uint64_t>(sum_cols)) * heads) +
+           sizeof(double) * static_cast<uint64_t>(recall_rows) * static_cast<uint64_t>(options.geometry.kv_heads);
   }
 };
 
-Workspace workspace_of(const CachePolicy& policy, const CachePlan& plan, int32_t prompt_tokens) {
+Workspace workspace_of(const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options) {
   if (!plan.drops_entries()) return {};
+  Workspace workspace;
   switch (policy.observation()) {
     case Observation::kRows: {
-      const auto rows = static_cast<int64_t>(policy.observe(prompt_tokens).size());
-      return {.query_rows = rows, .lse_rows = rows};
+      const auto rows = static_cast<int64_t>(policy.observe(options.prompt_tokens).size());
+      workspace.query_rows = workspace.lse_rows = rows;
+      break;
     }
     case Observation::kEveryRow:
-      return {.lse_rows = kRowsAtOnce, .sum_cols = prompt_tokens};
+      workspace.lse_rows = kRowsAtOnce;
+      workspace.sum_cols = options.prompt_tokens;
+      break;
     case Observation::kNothing:
     case Observation::kKeys:
       break;
   }
-  return {};
+  if (plan.compresses && observes_attention(policy)) workspace.recall_rows = options.geometry.layers;
+  return workspace;
 }
+
+// By how many positions a row's query is turned.
+int32_t turn_of(const ObservationRow& row) { return row.position - row.prompt_row; }
 
 }  // namespace
 
 Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan,
                        const CompressorOptions& options)
     : backend_(backend), policy_(policy), plan_(plan), options_(options) {
-  if (!plan.drops_entries() || policy.observation() != Observation::kRows) return;
-  rows_ = policy.observe(options.prompt_tokens);
-  for (const ObservationRow& row : rows_) {
-    PKV_CHECK(row.position == row.prompt_row, "queries are observed at their own positions only");
-    PKV_CHECK(row.prompt_row == rows_.front().prompt_row + (&row - rows_.data()), "rows are observed in one run");
-  }
+  if (plan.drops_entries() && policy.observation() == Observation::kRows) rows_ = policy.observe(options.prompt_tokens);
 }
 
 uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan,
                                      const CompressorOptions& options) {
-  return workspace_of(policy, plan, options.prompt_tokens).bytes(options);
+  return workspace_of(policy, plan, options).bytes(options);
 }
 
-size_t Compressor::workspace_bytes() const { return observed_q_.bytes() + lse_.bytes() + sums_.bytes(); }
+size_t Compressor::workspace_bytes() const {
+  return observed_q_.bytes() + lse_.bytes() + sums_.bytes() + recalls_.bytes();
+}
 
 absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend, const CachePolicy& policy,
                                                                const CachePlan& plan,
                                                                const CompressorOptions& options) {
   std::unique_ptr<Compressor> compressor(new Compressor(backend, policy, plan, options));
-  const Workspace workspace = workspace_of(policy, plan, options.prompt_tokens);
+  const Workspace workspace = workspace_of(policy, plan, options);
   const struct {
     Tensor& tensor;
     int64_t rows, cols;
+    DType dtype = DType::kF32;
   } wanted[] = {{compressor->observed_q_, workspace.query_rows, int64_t{options.q_heads} * options.geometry.head_dim},
                 {compressor->lse_, workspace.lse_rows, options.q_heads},
-                {compressor->sums_, options.q_heads, workspace.sum_cols}};
-  for (const auto& [tensor, rows, cols] : wanted) {
+                {compressor->sums_, options.q_heads, workspace.sum_cols},
+                {compressor->recalls_, workspace.recall_rows, options.geometry.kv_heads, DType::kF64}};
+  for (const auto& [tensor, rows, cols, dtype] : wanted) {
     if (rows == 0 || cols == 0) continue;
-    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(rows, cols, DType::kF32));
+    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(rows, cols, dtype));
   }
+  compressor->list_observed_rows();
   return compressor;
+}
+
+// Rows that follow each other, as long as each sees one entry more than the one before, or all of them.
+void Compressor::list_observed_rows() {
+  const auto unseen_by = [&](size_t row) { return std::max(0, options_.prompt_tokens - 1 - rows_[row].position); };
+  for (size_t first = 0; first < rows_.size();) {
+    size_t end = first + 1;
+    while (end < rows_.size() && unseen_by(end) == std::max(0, unseen_by(end - 1) - 1)) ++end;
+    observed_.push_back(
+        {.q = observed_q_.view().slice_rows(static_cast<int64_t>(first), static_cast<int64_t>(end - first)),
+         .unseen = unseen_by(first)});
+    first = end;
+  }
 }
 
 void Compressor::observe(const TensorView& q, const KvView& kv, int32_t first_row) {
   if (!plan_.drops_entries()) return;
-  if (policy_.observation() == Observation::kEveryRow) {
-    add_attention(q, kv, first_row);
-    return;
-  }
-  for (size_t i = 0; i < rows_.size(); ++i) {
-    const int64_t row = rows_[i].prompt_row - first_row;
-    if (row < 0 || row >= q.rows) continue;
-    backend_.copy(observed_q_.view().slice_rows(static_cast<int64_t>(i), 1), q.slice_rows(row, 1));
-    ++rows_seen_;
+  policy_.observation() == Observation::kEveryRow ? add_attention(q, kv, first_row) : keep_rows(q, first_row);
+}
+
+// Copies runs of the chunk's rows that are turned alike.
+void Compressor::keep_rows(const TensorView& q, int32_t first_row) {
+  const auto last_row = static_cast<int32_t>(first_row + q.rows) - 1;
+  for (size_t first = 0; first < rows_.size();) {
+    size_t end = first + 1;
+    if (rows_[first].prompt_row < first_row || rows_[first].prompt_row > last_row) {
+      first = end;
+      continue;
+    }
+    while (end < rows_.size() && rows_[end].prompt_row == rows_[end - 1].prompt_row + 1 &&
+           rows_[end].prompt_row <= last_row && turn_of(rows_[end]) == turn_of(rows_[first])) {
+      ++end;
+    }
+    const auto count = static_cast<int64_t>(end - first);
+    const TensorView kept = observed_q_.view().slice_rows(static_cast<int64_t>(first), count);
+    backend_.copy(kept, q.slice_rows(rows_[first].prompt_row - first_row, count));
+    if (const int32_t turn = turn_of(rows_[first]); turn != 0) backend_.turn_rows(kept, turn, options_.rope);
+    rows_seen_ += static_cast<int32_t>(count);
+    first = end;
   }
 }
 
-LayerView Compressor::layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const {
+LayerView Compressor::layer_view(const KvView& kv, std::span<const ObservedRows> observed) const {
   return {.backend = &backend_,
           .kv = kv,
           .tokens = options_.prompt_tokens,
-          .observed_q = q,
-          .unseen = unseen,
+          .observed = observed,
           .q_heads = options_.q_heads,
           .kv_heads = options_.geometry.kv_heads,
           .scale = attention_scale(options_.geometry.head_dim)};
@@ -110,9 +144,9 @@ void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t fi
   if (first_row == 0) backend_.fill(sums_.view(), 0);
   for (int32_t row = 0; row < q.rows; row += kRowsAtOnce) {
     const auto rows = static_cast<int32_t>(std::min<int64_t>(kRowsAtOnce, q.rows - row));
-    const auto unseen = static_cast<int32_t>(q.rows) - 1 - row;  // the chunk's own slots are the lanes' newest
-    add_observed_attention(layer_view(kv, q.slice_rows(row, rows), unseen), lse_.view().slice_rows(0, rows),
-                           sums_.view());
+    // The chunk's own slots are the lanes' newest.
+    const ObservedRows observed{.q = q.slice_rows(row, rows), .unseen = static_cast<int32_t>(q.rows) - 1 - row};
+    add_observed_attention(layer_view(kv, {&observed, 1}), lse_.view(), sums_.view());
   }
   rows_seen_ += static_cast<int32_t>(q.rows);
 }
@@ -132,42 +166,47 @@ absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t la
     const LayerLanes lanes(cut.cache, {cut.from}, layer);
     score_layer(lanes.kv(), layer, cut.scratch);
   }
-  PKV_ASSIGN_OR_RETURN(Selection selection, select(layer, cut.scratch));
+  PKV_ASSIGN_OR_RETURN(std::vector<int32_t> counts, select(cut, layer));
   for (const Target& target : cut.targets) {
-    if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, selection, *target.evictor);
-    PKV_RETURN_IF_ERROR(move_entries(cut, target, layer, selection));
+    if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, counts, *target.evictor);
+    PKV_RETURN_IF_ERROR(move_entries(cut, target, layer, counts));
+    // What a lane got of what it shares is all that it may have.
+    for (int32_t head = 0; head < heads && plan_.shares(layer) && plan_.evicts_while_generating; ++head) {
+      cut.cache.set_limit(target.sequence, layer, head, counts[static_cast<size_t>(head)]);
+    }
   }
-  return outcome_of(layer, std::move(selection));
+  // A lane's budget is what it got, where lanes share.
+  const std::span<const int32_t> budgets = plan_.shares(layer) ? counts : layer_budgets(layer);
+  const int32_t largest = *std::max_element(budgets.begin(), budgets.end());
+  return LayerOutcome{.budget_tokens = largest, .kept = std::move(counts)};
 }
 
-absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int32_t layer, const Selection& selection) {
-  const int32_t heads = options_.geometry.kv_heads;
+absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int32_t layer,
+                                      std::span<const int32_t> counts) {
   const bool in_place = target.sequence == cut.from;
+  if (in_place && !cuts_layer(layer)) return absl::OkStatus();
+  const int32_t heads = options_.geometry.kv_heads;
   for (int32_t head = 0; head < heads && !in_place; ++head) {
-    const auto count = static_cast<int32_t>(selection.kept[static_cast<size_t>(head)].size());
-    absl::Status status = cut.cache.append_slots(target.sequence, layer, head, count);
-    if (!status.ok()) return status;
+    PKV_RETURN_IF_ERROR(cut.cache.append_slots(target.sequence, layer, head, counts[static_cast<size_t>(head)]));
   }
   const LayerLanes lanes(cut.cache, {cut.from, target.sequence}, layer);
-  for (int32_t head = 0; head < heads; ++head) {
-    const std::vector<int32_t>& kept = selection.kept[static_cast<size_t>(head)];
-    const auto count = static_cast<int32_t>(kept.size());
-    if (in_place && count == options_.prompt_tokens) continue;
-    const TensorView columns = cut.scratch.kept.view().slice_rows(head, 1).slice_cols(0, count);
-    backend_.upload(columns, kept.data());
-    backend_.gather(lanes.kv(), head, columns, count, in_place ? head : heads + head);
-    if (in_place) cut.cache.shrink(cut.from, layer, head, count);
+  backend_.gather(lanes.kv(), 0, cut.scratch.kept.view(), cut.scratch.counts.view(), in_place ? 0 : heads);
+  for (int32_t head = 0; head < heads && in_place; ++head) {
+    cut.cache.shrink(cut.from, layer, head, counts[static_cast<size_t>(head)]);
   }
   return absl::OkStatus();
 }
 
-LayerOutcome Compressor::outcome_of(int32_t layer, Selection selection) const {
-  const std::span<const int32_t> budgets = layer_budgets(layer);
-  LayerOutcome outcome{.budget_tokens = *std::max_element(budgets.begin(), budgets.end())};
-  for (const std::vector<int32_t>& kept : selection.kept) outcome.kept.push_back(static_cast<int32_t>(kept.size()));
-  outcome.recall = std::move(selection.recall);
-  if (options_.record_positions) outcome.kept_positions = std::move(selection.kept);
-  return outcome;
+void Compressor::read_recalls(std::span<LayerOutcome> outcomes) const {
+  if (plan_.drops_entries() && !observes_attention(policy_)) return;
+  const auto heads = static_cast<size_t>(options_.geometry.kv_heads);
+  std::vector<double> recalls(outcomes.size() * heads, 1.0);  // of a layer that keeps everything
+  if (recalls_) backend_.fetch({recalls.data(), recalls_.view().slice_rows(0, static_cast<int64_t>(outcomes.size()))});
+  for (size_t layer = 0; layer < outcomes.size(); ++layer) {
+    const auto first = recalls.begin() + static_cast<std::ptrdiff_t>(layer * heads);
+    outcomes[layer].recall.assign(first, first + static_cast<std::ptrdiff_t>(heads));
+    if (!cuts_layer(static_cast<int32_t>(layer))) outcomes[layer].recall.assign(heads, 1.0);
+  }
 }
 
 std::span<const int32_t> Compressor::layer_budgets(int32_t layer) const {
@@ -177,6 +216,7 @@ std::span<const int32_t> Compressor::layer_budgets(int32_t layer) const {
 
 bool Compressor::cuts_layer(int32_t layer) const {
   if (!plan_.compresses) return false;
+  if (plan_.shares(layer)) return true;
   if (options_.budget.kind == BudgetKind::kMinRecall) return true;
   const std::span<const int32_t> budgets = layer_budgets(layer);
   return std::any_of(budgets.begin(), budgets.end(), [&](int32_t kept) { return kept < options_.prompt_tokens; });
@@ -191,8 +231,7 @@ bool Compressor::scores_layer(int32_t layer) const {
 void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch) {
   const int64_t tokens = options_.prompt_tokens;
   const bool every_row = policy_.observation() == Observation::kEveryRow;
-  const int32_t unseen = rows_.empty() ? 0 : options_.prompt_tokens - 1 - rows_.front().position;
-  LayerView view = layer_view(kv, observed_q_.view(), unseen);
+  LayerView view = layer_view(kv, observed_);
   view.layer = layer;
   const int32_t state = policy_.lane_state_floats(options_.geometry.head_dim);
   policy_.score(view, {.lse = lse_.view(),
@@ -202,24 +241,25 @@ void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorSc
                        .lane_state = scratch.state.view().slice_cols(0, state)});
 }
 
-absl::StatusOr<Selection> Compressor::select(int32_t layer, const CompressorScratch& scratch) const {
+absl::StatusOr<std::vector<int32_t>> Compressor::select(const Cut& cut, int32_t layer) {
   const std::span<const int32_t> budgets = layer_budgets(layer);
-  if (!cuts_layer(layer)) {
-    const bool recall_known = !plan_.drops_entries() || observes_attention(policy_);
-    return keep_everything(options_.prompt_tokens, budgets.size(), recall_known);
-  }
   const SelectionInput input{.backend = backend_,
                              .plan = plan_,
                              .budget = options_.budget,
                              .budgets = budgets,
                              .layer = layer,
                              .tokens = options_.prompt_tokens,
-                             .recall_known = observes_attention(policy_),
-                             .scratch = scratch};
-  return options_.budget.kind == BudgetKind::kMinRecall ? select_by_recall(input) : select_best(input);
+                             .scratch = cut.scratch,
+                             .recalls = recalls_ ? recalls_.view().slice_rows(layer, 1) : TensorView{}};
+  if (cuts_layer(layer)) return select_entries(input);
+  const bool stays = std::all_of(cut.targets.begin(), cut.targets.end(), [&](const Target& target) {
+    return target.sequence == cut.from && target.evictor == nullptr;
+  });
+  if (!stays) select_everything(input);
+  return std::vector<int32_t>(budgets.size(), options_.prompt_tokens);
 }
 
-void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, const Selection& selection,
+void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, std::span<const int32_t> counts,
                               Evictor& evictor) {
   const DecodeScoring scoring = policy_.decode_scoring();
   const int32_t tokens = options_.prompt_tokens;
@@ -229,12 +269,6 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, c
   const int32_t known = !scored                                  ? 0
                         : scoring == DecodeScoring::kAtIntervals ? std::max(0, tokens - plan_.window_tokens)
                                                                  : tokens;
-  std::vector<int32_t> counts;
-  for (size_t head = 0; head < selection.kept.size(); ++head) {
-    counts.push_back(static_cast<int32_t>(selection.kept[head].size()));
-    backend_.upload(scratch.kept.view().slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, counts.back()),
-                    selection.kept[head].data());
-  }
   evictor.set_layer(
       layer, {.tokens = tokens, .counts = counts, .kept = scratch.kept.view(), .scores = scores, .scored = known});
   if (const int64_t state = policy_.lane_state_floats(options_.geometry.head_dim); state > 0) {

@@ -1,11 +1,10 @@
-// The only meeting point of policy and cache. For one request: collects the rows its policy observes while a layer is
-// prefilled and, after the layer's last chunk, scores, selects, compacts and shrinks that layer's lanes before the next
-// layer begins.
+// The meeting point of policy and cache while a prompt is read. For one request: collects the rows its policy observes
+// while a layer is prefilled and, after the layer's last chunk, scores, selects, compacts and shrinks that layer's
+// lanes before the next layer begins. Waits for the backend only where data decides how many entries are kept.
 #pragma once
 
 #include <cstdint>
 #include <memory>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -24,7 +23,7 @@ struct CompressorOptions {
   int32_t q_heads = 0;
   int32_t prompt_tokens = 0;
   Budget budget;
-  bool record_positions = false;
+  RopeSpec rope;  // of the model, for rows that are observed at other positions than their own
 };
 
 class Compressor {
@@ -34,7 +33,7 @@ class Compressor {
   static absl::StatusOr<std::unique_ptr<Compressor>> create(Backend& backend, const CachePolicy& policy,
                                                             const CachePlan& plan, const CompressorOptions& options);
 
-  size_t workspace_bytes() const;  // of observed queries, log-sum-exps and column sums
+  size_t workspace_bytes() const;  // of observed queries, log-sum-exps, column sums and recalls
   static uint64_t workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
 
   // Rows [first_row, first_row + rows) of the prompt have just gone through a layer; q [rows, Hq * d], rotated. `kv`:
@@ -58,28 +57,34 @@ class Compressor {
   };
   absl::StatusOr<LayerOutcome> finish_layer(const Cut& cut, int32_t layer);
 
+  // The recalls of the layers [0, outcomes.size()), all of them finished: one fetch, where there is anything to fetch.
+  void read_recalls(std::span<LayerOutcome> outcomes) const;
+
  private:
   Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
   std::span<const int32_t> layer_budgets(int32_t layer) const;
-  LayerView layer_view(const KvView& kv, const TensorView& q, int32_t unseen) const;
+  LayerView layer_view(const KvView& kv, std::span<const ObservedRows> observed) const;
   bool cuts_layer(int32_t layer) const;
   bool scores_layer(int32_t layer) const;
+  void list_observed_rows();
   void add_attention(const TensorView& q, const KvView& kv, int32_t first_row);
+  void keep_rows(const TensorView& q, int32_t first_row);
   void score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch);
-  absl::StatusOr<Selection> select(int32_t layer, const CompressorScratch& scratch) const;
-  absl::Status move_entries(const Cut& cut, const Target& target, int32_t layer, const Selection& selection);
-  LayerOutcome outcome_of(int32_t layer, Selection selection) const;
-  void tell_evictor(int32_t layer, const CompressorScratch& scratch, const Selection& selection, Evictor& evictor);
+  absl::StatusOr<std::vector<int32_t>> select(const Cut& cut, int32_t layer);
+  absl::Status move_entries(const Cut& cut, const Target& target, int32_t layer, std::span<const int32_t> counts);
+  void tell_evictor(int32_t layer, const CompressorScratch& scratch, std::span<const int32_t> counts, Evictor& evictor);
 
   Backend& backend_;
   const CachePolicy& policy_;
   const CachePlan& plan_;
   CompressorOptions options_;
   std::vector<ObservationRow> rows_;
-  int32_t rows_seen_ = 0;  // of this layer so far
-  Tensor observed_q_;      // [observation rows, Hq * d]
-  Tensor lse_;             // [observation rows, or rows taken at once, Hq]
-  Tensor sums_;            // [Hq, n]: column sums of this layer, where every row is observed
+  std::vector<ObservedRows> observed_;  // of observed_q_
+  int32_t rows_seen_ = 0;               // of this layer so far
+  Tensor observed_q_;                   // [observation rows, Hq * d]
+  Tensor lse_;                          // [observation rows, or rows taken at once, Hq]
+  Tensor sums_;                         // [Hq, n]: column sums of this layer, where every row is observed
+  Tensor recalls_;  // [layers, kv_heads] f64: of the layers that were cut, where attention is observed
 };
 
 }  // namespace pkv

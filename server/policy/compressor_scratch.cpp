@@ -21,7 +21,7 @@ absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Bac
   for (const Wish& wish :
        {Wish{&scratch->sums, q_heads, max_tokens, DType::kF32}, Wish{&scratch->mass, kv_heads, max_tokens, DType::kF32},
         Wish{&scratch->scores, kv_heads, max_tokens, DType::kF32},
-        Wish{&scratch->kept, kv_heads, max_tokens, DType::kI32},
+        Wish{&scratch->kept, kv_heads, max_tokens, DType::kI32}, Wish{&scratch->counts, 1, kv_heads, DType::kI32},
         Wish{&scratch->state, kv_heads, geometry.head_dim, DType::kF32}}) {
     PKV_ASSIGN_OR_RETURN(*wish.tensor, backend.allocate(wish.rows, wish.cols, wish.dtype));
   }
@@ -30,7 +30,7 @@ absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Bac
 }
 
 size_t CompressorScratch::bytes() const {
-  return sums.bytes() + mass.bytes() + scores.bytes() + kept.bytes() + state.bytes();
+  return sums.bytes() + mass.bytes() + scores.bytes() + kept.bytes() + counts.bytes() + state.bytes();
 }
 
 }  // namespace pkv

@@ -21,6 +21,7 @@ class CompressorScratch {
   Tensor mass;    // [Hkv, max_tokens]
   Tensor scores;  // [Hkv, max_tokens]
   Tensor kept;    // [Hkv, max_tokens] i32
+  Tensor counts;  // [1, Hkv] i32: columns of `kept`
   Tensor state;   // [Hkv, d]: lane state of a policy
   int32_t max_tokens = 0;
 

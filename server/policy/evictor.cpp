@@ -2,6 +2,7 @@
 #include "server/policy/evictor.h"
 
 #include <algorithm>
+#include <numeric>
 #include <utility>
 
 #include "kernels/check.h"
@@ -14,6 +15,13 @@ namespace {
 // Rows of queries that are kept per layer.
 int32_t ring_rows(const CachePolicy& policy, const CachePlan& plan) {
   return policy.decode_scoring() == DecodeScoring::kAtIntervals ? plan.window_tokens : 0;
+}
+
+// Of all lanes of a layer together.
+int64_t entries_at_most(const CachePlan& plan, const CacheGeometry& geometry, int32_t layer) {
+  if (plan.shares(layer)) return plan.shared_limits[static_cast<size_t>(layer)];
+  const auto first = plan.lane_limits.begin() + std::ptrdiff_t{layer} * geometry.kv_heads;
+  return std::accumulate(first, first + geometry.kv_heads, int64_t{0});
 }
 
 // Everything create() allocates.
@@ -31,7 +39,9 @@ EvictorShapes shapes_of(const CachePolicy& policy, const CachePlan& plan, const 
                        .lse = policy.decode_scoring() == DecodeScoring::kEveryStep ? 1 : ring,
                        .width = int64_t{options.q_heads} * options.geometry.head_dim,
                        .q_heads = options.q_heads};
-  for (const int32_t limit : plan.lane_limits) shapes.entries += limit;
+  for (int32_t layer = 0; layer < options.geometry.layers; ++layer) {
+    shapes.entries += entries_at_most(plan, options.geometry, layer);
+  }
   return shapes;
 }
 
@@ -53,10 +63,16 @@ Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& p
       window_(plan.window_tokens),
       kept_spans_(plan.kept_spans),
       due_(static_cast<size_t>(options.geometry.layers), false) {
-  int32_t first = 0;
-  for (const int32_t limit : plan.lane_limits) {
-    lanes_.push_back({.first = first, .limit = limit});
-    first += limit;
+  int64_t layer_first = 0;
+  for (int32_t layer = 0; layer < options.geometry.layers; ++layer) {
+    shares_.push_back(plan.shares(layer));
+    auto first = static_cast<int32_t>(layer_first);
+    for (int32_t head = 0; head < options.geometry.kv_heads; ++head) {
+      const int32_t limit = plan.lane_limits[lanes_.size()];
+      lanes_.push_back({.first = first, .limit = limit});
+      if (!shares_.back()) first += limit;
+    }
+    layer_first += entries_at_most(plan, options.geometry, layer);
   }
 }
 
@@ -98,9 +114,15 @@ void Evictor::set_layer(int32_t layer, const LayerCut& cut) {
   for (const TokenSpan& span : kept_spans_) {
     backend_.fill(cut.scores.slice_cols(span.begin, span.end - span.begin), kNeverEvicted);
   }
+  int32_t first = lane(layer, 0).first;
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     LaneState& set = lane(layer, head);
     set.length = cut.counts[static_cast<size_t>(head)];
+    if (shares_[static_cast<size_t>(layer)]) {  // what it got is all that it may have
+      set.first = first;
+      set.limit = set.length;
+      first += set.length;
+    }
     PKV_CHECK(set.length <= set.limit, "more entries than the lane may ever have");
     set.scored = cut.scored == 0 ? 0 : set.length - (cut.tokens - cut.scored) - kept_before(cut.scored);
     const TensorView kept = cut.kept.slice_rows(head, 1).slice_cols(0, set.length);
@@ -204,25 +226,22 @@ TensorView Evictor::query_heads(const TensorView& tensor, const LaneRun& run, in
   return tensor.slice_cols(run.first_head * group, run.heads * group);
 }
 
-LayerView Evictor::run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const TensorView& q) const {
+LayerView Evictor::run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const ObservedRows& rows) const {
   return {.backend = &backend_,
           .kv = kv,
           .first_lane = first_lane + run.first_head,
-          .observed_q = query_heads(q, run, options_.geometry.head_dim),
+          .observed = {&rows, 1},
           .q_heads = options_.q_heads / options_.geometry.kv_heads * run.heads,
           .kv_heads = run.heads,
           .scale = attention_scale(options_.geometry.head_dim)};
 }
 
 // Entries into the order of their positions, as scores are made for; their slots are no promise to anybody.
-void Evictor::order_lanes(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
+void Evictor::order_lanes(const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
   const int32_t heads = options_.geometry.kv_heads;
-  const TensorView order = scratch.kept.view();
-  backend_.order_entries(scored_lanes(kv, first_lane, {.first_head = 0, .heads = heads}), order);
-  for (int32_t head = 0; head < heads; ++head) {
-    const int32_t lane_index = first_lane + head;
-    backend_.gather(kv, lane_index, order.slice_rows(head, 1), lane(layer, head).entries_before(), lane_index);
-  }
+  const TensorView order = scratch.kept.view(), counts = scratch.counts.view();
+  backend_.order_entries(scored_lanes(kv, first_lane, {.first_head = 0, .heads = heads}), order, counts);
+  backend_.gather(kv, first_lane, order, counts, first_lane);
 }
 
 // The ring's rows, oldest first, in at most two pieces.
@@ -239,17 +258,18 @@ TensorView Evictor::newest_queries(int32_t layer) {
 
 void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
   if (!due_[static_cast<size_t>(layer)]) return;
-  order_lanes(layer, kv, first_lane, scratch);
+  order_lanes(kv, first_lane, scratch);
   const TensorView queries = newest_queries(layer);
   for (LaneRun run = lane_run(layer, 0); run.heads > 0; run = lane_run(layer, run.first_head + run.heads)) {
     const LaneState& like = lane(layer, run.first_head);
     const int32_t entries = like.entries_before();
     if (entries <= window_) continue;
-    LayerView view = run_view(kv, first_lane, run, queries);
+    // Each query sees the entries up to its own, which are the newest of the lane but for the token's own slot.
+    const ObservedRows newest{.q = query_heads(queries, run, options_.geometry.head_dim),
+                              .unseen = static_cast<int32_t>(queries.rows) - 1 + (like.grows ? 1 : 0)};
+    LayerView view = run_view(kv, first_lane, run, newest);
     view.layer = layer;
     view.tokens = entries;
-    // Each query sees the entries up to its own, which are the newest of the lane but for the token's own slot.
-    view.unseen = static_cast<int32_t>(queries.rows) - 1 + (like.grows ? 1 : 0);
     const TensorView scores = scratch.scores.view().slice_rows(0, run.heads).slice_cols(0, entries);
     policy_.score(view, {.lse = query_heads(lse_.view().slice_rows(0, queries.rows), run, 1),
                          .sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
@@ -274,7 +294,8 @@ void Evictor::observe(int32_t layer, const NewToken& token, CompressorScratch& s
 
 void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
   for (LaneRun run = lane_run(layer, 0); run.heads > 0; run = lane_run(layer, run.first_head + run.heads)) {
-    LayerView view = run_view(token.kv, token.first_lane, run, token.q);
+    const ObservedRows newest{.q = query_heads(token.q, run, options_.geometry.head_dim)};
+    LayerView view = run_view(token.kv, token.first_lane, run, newest);
     view.tokens = lane(layer, run.first_head).length;
     const TensorView sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, view.tokens);
     const TensorView mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, view.tokens);

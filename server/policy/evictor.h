@@ -28,7 +28,7 @@ class Evictor {
   // backend has no memory for what is kept.
   static absl::StatusOr<std::unique_ptr<Evictor>> create(Backend& backend, const CachePolicy& policy,
                                                          const CachePlan& plan, const EvictorOptions& options);
-  // What create() allocates: per slot of every lane's limit a score and a position, per lane its state, per layer the
+  // What create() allocates: per entry that lanes may have a score and a position, per lane its state, per layer the
   // newest queries.
   static uint64_t state_bytes(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
 
@@ -96,9 +96,9 @@ class Evictor {
   LaneRun lane_run(int32_t layer, int32_t first_head) const;
   ScoredLanes scored_lanes(const KvView& kv, int32_t first_lane, const LaneRun& run) const;
   // What a policy scores a run of lanes by; layer and length are the caller's.
-  LayerView run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const TensorView& q) const;
+  LayerView run_view(const KvView& kv, int32_t first_lane, const LaneRun& run, const ObservedRows& rows) const;
   TensorView query_heads(const TensorView& tensor, const LaneRun& run, int32_t width) const;
-  void order_lanes(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
+  void order_lanes(const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
   TensorView newest_queries(int32_t layer);
   void add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch);
 
@@ -109,6 +109,7 @@ class Evictor {
   int32_t window_ = 0;
   std::vector<TokenSpan> kept_spans_;
   std::vector<LaneState> lanes_;  // [layers * kv_heads]
+  std::vector<bool> shares_;      // [layers]: lanes' places and limits are known when the layer is cut
   std::vector<bool> due_;         // [layers]: scores are made anew for the token under way
   Tensor scores_;                 // [1, entries of all lanes]
   Tensor positions_;              // likewise, i32

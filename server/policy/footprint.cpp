@@ -10,20 +10,27 @@ Footprint cache_footprint(const CacheGeometry& geometry, KvDtype dtype, int32_t 
                           std::span<const CachePlan* const> others) {
   const auto heads = static_cast<size_t>(geometry.kv_heads), layers = static_cast<size_t>(geometry.layers);
   const PageLayout layout = geometry.layout(dtype);
-  const auto pages = [&](std::span<const int32_t> lanes) {
+  // Of one layer of a plan. Where its lanes share, most pages are begun by lanes of one entry more than fills the last.
+  const auto pages = [&](std::span<const int32_t> lanes, std::span<const int64_t> shared, size_t layer) {
     uint64_t sum = 0;
-    for (const int32_t entries : lanes) sum += static_cast<uint64_t>(layout.pages_for(entries));
-    return sum;
+    for (const int32_t entries : lanes.subspan(layer * heads, heads)) {
+      sum += static_cast<uint64_t>(layout.pages_for(entries));
+    }
+    if (shared.empty() || shared[layer] == 0) return sum;
+    const uint64_t beside_first = static_cast<uint64_t>(shared[layer]) - heads;
+    return std::min(sum, heads + beside_first / static_cast<uint64_t>(layout.slots()));
   };
   const auto kept_of = [&](const CachePlan& plan, size_t layer) {
-    return pages(std::span(plan.lane_budgets).subspan(layer * heads, heads));
+    return pages(plan.lane_budgets, plan.shared_budgets, layer);
   };
   Footprint footprint;
   uint64_t state_bytes = 0;
   const auto add = [&](const CachePlan& plan) {
     PKV_CHECK(plan.lane_budgets.size() == layers * heads && plan.lane_limits.size() == layers * heads,
               "one figure per lane");
-    footprint.steady_pages += pages(plan.lane_limits);
+    for (size_t layer = 0; layer < layers; ++layer) {
+      footprint.steady_pages += pages(plan.lane_limits, plan.shared_limits, layer);
+    }
     state_bytes += plan.state_bytes;
   };
   add(own);

@@ -7,8 +7,9 @@
 namespace pkv {
 
 struct LayerOutcome {
-  int32_t budget_tokens = 0;                         // largest lane budget of the layer
-  std::vector<int32_t> kept;                         // [kv_heads] entries straight after prefill
+  int32_t budget_tokens = 0;  // largest lane budget of the layer
+  std::vector<int32_t> kept;  // [kv_heads] entries straight after prefill
+  // Known when the whole prompt is done.
   std::vector<double> recall;                        // [kv_heads]; empty: nothing was observed
   std::vector<std::vector<int32_t>> kept_positions;  // [kv_heads], ascending; only if asked for
   // [kv_heads], ascending, when the answer is done; only if asked for

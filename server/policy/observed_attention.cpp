@@ -4,15 +4,18 @@
 namespace pkv {
 
 void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {
-  const ObserveArgs observed{.q = layer.observed_q,
-                             .kv = layer.kv,
-                             .first_lane = layer.first_lane,
-                             .unseen = layer.unseen,
-                             .q_heads = layer.q_heads,
-                             .kv_heads = layer.kv_heads,
-                             .scale = layer.scale};
-  layer.backend->row_lse(observed, lse);
-  layer.backend->column_mass(observed, lse, sums, TensorView{});
+  for (const ObservedRows& rows : layer.observed) {
+    const ObserveArgs observed{.q = rows.q,
+                               .kv = layer.kv,
+                               .first_lane = layer.first_lane,
+                               .unseen = rows.unseen,
+                               .q_heads = layer.q_heads,
+                               .kv_heads = layer.kv_heads,
+                               .scale = layer.scale};
+    const TensorView own = lse.slice_rows(0, rows.q.rows);  // done with before the next rows need it
+    layer.backend->row_lse(observed, own);
+    layer.backend->column_mass(observed, own, sums, TensorView{});
+  }
 }
 
 void sum_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums) {

@@ -5,7 +5,8 @@
 
 namespace pkv {
 
-// sums[h, j] += the attention of every row of layer.observed_q to slot j. sums [Hq, n]; lse [rows, Hq] is overwritten.
+// sums[h, j] += the attention of every observed row to slot j. sums [Hq, n]; lse [>= rows that follow each other, Hq]
+// is overwritten.
 void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums);
 
 // The same, not added to anything.

@@ -22,4 +22,16 @@ DecodeScoring CachePolicy::decode_scoring() const {
   return DecodeScoring::kOnEntry;
 }
 
+std::vector<int32_t> CachePolicy::lane_budgets(int32_t budget, int32_t tokens, const LaneGrid& grid) const {
+  std::vector<int32_t> lanes;
+  for (const int32_t entries : layer_budgets(budget, tokens, grid.layers)) {
+    lanes.insert(lanes.end(), static_cast<size_t>(grid.kv_heads), entries);
+  }
+  return lanes;
+}
+
+std::vector<LayerTotal> CachePolicy::layer_totals(int32_t /*budget*/, int32_t /*tokens*/, const LaneGrid&) const {
+  return {};
+}
+
 }  // namespace pkv

@@ -44,6 +44,12 @@ struct DecodeRule {
 // 1 / sqrt(d).
 inline float attention_scale(int32_t head_dim) { return 1.0f / std::sqrt(static_cast<float>(head_dim)); }
 
+// Observed queries [rows, Hq * d] that follow each other: row r sees all entries but the newest max(0, unseen - r).
+struct ObservedRows {
+  TensorView q;
+  int32_t unseen = 0;
+};
+
 // Everything about one layer of one sequence that a policy may score by, on the backend. Slots ascend by position.
 struct LayerView {
   Backend* backend = nullptr;
@@ -51,8 +57,7 @@ struct LayerView {
   int32_t layer = 0;
   int32_t first_lane = 0;  // in `kv`: the sequence's lanes of this layer
   int32_t tokens = 0;      // n: entries of every lane; straight after a prompt slot == position
-  TensorView observed_q;   // [observation rows, Hq * d]
-  int32_t unseen = 0;      // newest slots that the first of these rows does not see, as ObserveArgs has it
+  std::span<const ObservedRows> observed;
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;
@@ -67,16 +72,42 @@ struct ScoreBuffers {
   TensorView lane_state;  // [Hkv, lane_state_floats()] out, where there is any
 };
 
+// The lanes that a budget is divided among.
+struct LaneGrid {
+  int32_t layers = 0;
+  int32_t kv_heads = 0;
+
+  size_t lanes() const { return static_cast<size_t>(layers) * static_cast<size_t>(kv_heads); }
+};
+
+// A layer's part of a budget that its lanes share by their scores.
+struct LayerTotal {
+  int64_t entries = 0;       // of all its lanes together
+  int32_t largest_lane = 0;  // of one lane at most; raised to what the entries need
+};
+
 class CachePolicy {
  public:
   virtual ~CachePolicy() = default;
 
-  // Entries per lane of every layer for a text of `tokens`, always_kept(budget) < budget < tokens. The same everywhere
-  // unless overridden. Known at admission, before a token is read.
+  // ---- How a budget of B entries per lane on average is divided, for a text of `tokens`, always_kept(B) < B < tokens.
+  // Known at admission, before a token is read. The same for every lane unless one of these is overridden; the plan
+  // raises what is below the entries that are always kept, and cuts what is above `tokens`.
+  // Entries per lane of every layer.
   virtual std::vector<int32_t> layer_budgets(int32_t budget, int32_t tokens, int32_t layers) const;
-  // Whether layer_budgets() adds up to layers x budget.
+  // [layers * kv_heads] entries of every lane; layer_budgets() unless overridden.
+  virtual std::vector<int32_t> lane_budgets(int32_t budget, int32_t tokens, const LaneGrid& grid) const;
+  // Instead of lane_budgets(), [layers]: the lanes of a layer share its entries, the best scores of all of them are
+  // kept. Empty: they do not.
+  virtual std::vector<LayerTotal> layer_totals(int32_t budget, int32_t tokens, const LaneGrid& grid) const;
+  // Whether they add up to B times the lanes. Otherwise it is more, and no layer lends to another.
   virtual bool spends_exactly() const { return true; }
-  // Keys count as standing at their place in the cache, so positions end where the cache ends.
+  // Whether the lanes of a layer are alike, no layer has fewer entries than the one above it, and none fewer where B is
+  // larger, but for rounding by an entry. A policy of another shape has to say so: budgets in bytes are searched for
+  // one by one then.
+  virtual bool front_loaded() const { return true; }
+
+  // Keys count as standing at their place in the cache, so positions end where the cache ends. The lanes are alike.
   virtual bool cache_relative() const { return false; }
   // What validation, which knows no prompt, cannot judge yet. INVALID_ARGUMENT about the field (FieldError).
   virtual absl::Status check_budget(const Budget& /*budget*/) const { return absl::OkStatus(); }

@@ -4,12 +4,11 @@
 // head, window included.
 #pragma once
 
+#include <cmath>
 #include <cstdint>
 #include <optional>
-#include <string_view>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "kernels/backend.h"
 
 namespace pkv {
@@ -34,11 +33,10 @@ enum class BudgetScope : uint8_t {
   kTotal,   // prompt and answer together stay within the budget
 };
 
-// Ratios are exact: limited to six decimals and held in millionths.
+// Ratios are rounded to six decimals where they come in and held in millionths.
 constexpr int64_t kMillion = 1'000'000;
-// `value` in millionths. INVALID_ARGUMENT about `field` (FieldError) where the value is not the number nearest to one
-// of at most six decimals (or is not finite, or beyond 2^53 millionths).
-absl::StatusOr<int64_t> to_millionths(double value, std::string_view field);
+// The nearest number of millionths; |value| < 9e12.
+inline int64_t to_millionths(double value) { return std::llround(value * static_cast<double>(kMillion)); }
 
 struct Budget {
   BudgetKind kind = BudgetKind::kNone;

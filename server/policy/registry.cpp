@@ -18,7 +18,7 @@ constexpr ParameterInfo kKernel{"kernel_size", "odd, >= 1", "7", "width in token
 constexpr ParameterInfo kPooling{"pooling", "MAX, AVG, NONE", "MAX", "how scores are pooled along tokens"};
 constexpr ParameterInfo kAggregation{"group_aggregation", "MEAN, MAX, SUM", "MEAN",
                                      "over the query heads that share a KV head, before pooling"};
-constexpr ParameterInfo kBeta{"beta", ">= 1, at most six decimals", "20",
+constexpr ParameterInfo kBeta{"beta", ">= 1, rounded to six decimals", "20",
                               "the top layer gets 1/beta of the average beside the window; 1 makes all layers equal"};
 constexpr ParameterInfo kAllocation{"allocation", "EXACT, FACTORY", "EXACT",
                                     "EXACT spends the budget exactly; FACTORY is the authors' released integer rule"};

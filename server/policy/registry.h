@@ -1,6 +1,7 @@
 // The table of policies: one row each, with what people are told about them and how one is made.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <string_view>
@@ -38,5 +39,8 @@ const PolicyRow* find_policy(std::string_view name);
 
 // Validates the spec and makes the policy. Errors as PolicyRow::validate.
 absl::StatusOr<std::unique_ptr<CachePolicy>> make_policy(const PolicySpec& spec);
+
+// make_policy(), or what stands in its place.
+using PolicyMaker = std::function<absl::StatusOr<std::unique_ptr<CachePolicy>>(const PolicySpec& spec)>;
 
 }  // namespace pkv

@@ -1,12 +1,12 @@
-// Selection by count, on the backend, and by recall, on the host.
+// How many entries each lane keeps, and then which.
 #include "server/policy/selection.h"
 
 #include <algorithm>
 #include <limits>
-#include <numeric>
 #include <utility>
 
 #include "kernels/check.h"
+#include "kernels/status_macros.h"
 #include "server/policy/recall_shortfall.h"
 
 namespace pkv {
@@ -14,106 +14,93 @@ namespace {
 
 constexpr float kAlways = std::numeric_limits<float>::infinity();
 
-std::vector<int32_t> first_columns(int32_t count) {
-  std::vector<int32_t> columns(static_cast<size_t>(count));
-  std::iota(columns.begin(), columns.end(), 0);
-  return columns;
+// Entries that are kept without being ranked.
+int32_t window_of(const SelectionInput& input) { return std::min(input.tokens, input.plan.window_tokens); }
+
+TensorView columns_of(const SelectionInput& input, const Tensor& tensor) {
+  return tensor.view().slice_cols(0, input.tokens);
 }
 
-// Row `head` of a scratch tensor, n columns.
-std::vector<float> host_row(const SelectionInput& input, const Tensor& tensor, size_t head) {
-  std::vector<float> row(static_cast<size_t>(input.tokens));
-  input.backend.fetch(
-      {row.data(), tensor.view().slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, input.tokens)});
-  return row;
+int32_t largest_budget(const SelectionInput& input) {
+  return *std::max_element(input.budgets.begin(), input.budgets.end());
 }
-
-// Columns before the window, which is kept without being ranked.
-int32_t past_columns(const SelectionInput& input) { return std::max(0, input.tokens - input.plan.window_tokens); }
 
 // Sinks and pins before everything else.
 void raise_kept_spans(const SelectionInput& input) {
   for (const TokenSpan& span : input.plan.kept_spans) {
-    const int32_t end = std::min(span.end, past_columns(input));
+    const int32_t end = std::min(span.end, input.tokens - window_of(input));
     if (span.begin >= end) continue;
     input.backend.fill(input.scratch.scores.view().slice_cols(span.begin, end - span.begin), kAlways);
   }
 }
 
-double recall_of(std::span<const float> mass, std::span<const int32_t> kept) {
-  double total = 0, carried = 0;
-  for (const float value : mass) total += value;
-  for (const int32_t column : kept) carried += mass[static_cast<size_t>(column)];
-  return carried / total;
+std::vector<int32_t> count_by_budget(const SelectionInput& input) {
+  input.backend.upload(input.scratch.counts.view(), input.budgets.data());
+  return {input.budgets.begin(), input.budgets.end()};
+}
+
+absl::StatusOr<std::vector<int32_t>> count_by_share(const SelectionInput& input) {
+  const CachePlan& plan = input.plan;
+  const TensorView counts = input.scratch.counts.view();
+  input.backend.share_layer(columns_of(input, input.scratch.scores),
+                            {.window = window_of(input),
+                             .smallest_lane = std::min(plan.smallest_lane, input.tokens),
+                             .largest_lane = largest_budget(input),
+                             .total = plan.shared_budgets[static_cast<size_t>(input.layer)]},
+                            counts);
+  std::vector<int32_t> kept(input.budgets.size());
+  input.backend.fetch({kept.data(), counts});
+  PKV_RETURN_IF_ERROR(input.backend.status());
+  return kept;
+}
+
+absl::StatusOr<std::vector<int32_t>> count_by_recall(const SelectionInput& input) {
+  const double wanted = static_cast<double>(input.budget.min_recall_millionths) / static_cast<double>(kMillion);
+  const int32_t most = largest_budget(input);
+  const TensorView counts = input.scratch.counts.view();
+  input.backend.count_for_recall(columns_of(input, input.scratch.scores), columns_of(input, input.scratch.mass),
+                                 {.window = window_of(input), .largest_lane = most, .recall = wanted}, counts,
+                                 input.recalls);
+  std::vector<int32_t> kept(input.budgets.size());
+  std::vector<double> recalls(input.budgets.size());
+  const Fetch reads[] = {{kept.data(), counts}, {recalls.data(), input.recalls}};
+  input.backend.fetch(reads);
+  PKV_RETURN_IF_ERROR(input.backend.status());
+  for (size_t head = 0; head < kept.size() && !input.budget.allow_shortfall; ++head) {
+    if (kept[head] < most || recalls[head] >= wanted) continue;
+    return recall_not_reached({.reached = recalls[head], .layer = input.layer}, input.budget.min_recall_millionths);
+  }
+  return kept;
+}
+
+absl::StatusOr<std::vector<int32_t>> count_entries(const SelectionInput& input) {
+  if (input.budget.kind == BudgetKind::kMinRecall) return count_by_recall(input);
+  if (input.plan.shares(input.layer)) return count_by_share(input);
+  return count_by_budget(input);
+}
+
+void select_counted(const SelectionInput& input, int32_t window) {
+  input.backend.select_top(columns_of(input, input.scratch.scores), window, input.scratch.counts.view(),
+                           input.scratch.kept.view());
 }
 
 }  // namespace
 
-Selection keep_everything(int32_t tokens, size_t kv_heads, bool recall_known) {
-  Selection selection{.kept = std::vector<std::vector<int32_t>>(kv_heads, first_columns(tokens))};
-  if (recall_known) selection.recall.assign(kv_heads, 1.0);
-  return selection;
+absl::StatusOr<std::vector<int32_t>> select_entries(const SelectionInput& input) {
+  raise_kept_spans(input);
+  PKV_ASSIGN_OR_RETURN(std::vector<int32_t> kept, count_entries(input));
+  select_counted(input, window_of(input));
+  if (input.recalls.data != nullptr && input.budget.kind != BudgetKind::kMinRecall) {
+    input.backend.recall(columns_of(input, input.scratch.mass), input.scratch.kept.view(), input.scratch.counts.view(),
+                         input.recalls);
+  }
+  return kept;
 }
 
-Selection select_best(const SelectionInput& input) {
-  raise_kept_spans(input);
-  const int32_t past = past_columns(input), window = input.tokens - past;
-  const std::span<const int32_t> budgets = input.budgets;
-  for (size_t first = 0; first < budgets.size();) {  // neighbouring lanes with equal budgets go together
-    size_t end = first + 1;
-    while (end < budgets.size() && budgets[end] == budgets[first]) ++end;
-    const int32_t ranked = budgets[first] - window;
-    PKV_CHECK(ranked >= 0 && budgets[first] <= input.tokens, "a budget below the window or beyond the prompt");
-    const auto row = static_cast<int64_t>(first), rows = static_cast<int64_t>(end - first);
-    if (ranked > 0) {
-      input.backend.select_top(input.scratch.scores.view().slice_rows(row, rows).slice_cols(0, past), ranked,
-                               input.scratch.kept.view().slice_rows(row, rows));
-    }
-    first = end;
-  }
-  Selection selection;
-  for (size_t head = 0; head < budgets.size(); ++head) {
-    const int32_t ranked = budgets[head] - window;
-    std::vector<int32_t> kept(static_cast<size_t>(budgets[head]));
-    const TensorView row = input.scratch.kept.view().slice_rows(static_cast<int64_t>(head), 1);
-    if (ranked > 0) input.backend.fetch({kept.data(), row.slice_cols(0, ranked)});
-    std::iota(kept.begin() + ranked, kept.end(), past);
-    if (input.recall_known) selection.recall.push_back(recall_of(host_row(input, input.scratch.mass, head), kept));
-    selection.kept.push_back(std::move(kept));
-  }
-  return selection;
-}
-
-absl::StatusOr<Selection> select_by_recall(const SelectionInput& input) {
-  raise_kept_spans(input);
-  const double wanted = static_cast<double>(input.budget.min_recall_millionths) / static_cast<double>(kMillion);
-  Selection selection;
-  for (size_t head = 0; head < input.budgets.size(); ++head) {
-    const std::vector<float> mass = host_row(input, input.scratch.mass, head);
-    std::vector<float> scores = host_row(input, input.scratch.scores, head);
-    std::fill(scores.begin() + past_columns(input), scores.end(), kAlways);
-    std::vector<int32_t> order = first_columns(input.tokens);
-    std::stable_sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-      return scores[static_cast<size_t>(a)] > scores[static_cast<size_t>(b)];
-    });
-    double total = 0, carried = 0;
-    for (const int32_t column : order) total += mass[static_cast<size_t>(column)];
-    const auto is_needed = [&](int32_t column) {
-      return scores[static_cast<size_t>(column)] == kAlways || carried < wanted * total;
-    };
-    size_t count = 0;
-    while (count < static_cast<size_t>(input.budgets[head]) && is_needed(order[count])) {
-      carried += mass[static_cast<size_t>(order[count++])];
-    }
-    if (carried < wanted * total && !input.budget.allow_shortfall) {
-      return recall_not_reached({.reached = carried / total, .layer = input.layer}, input.budget.min_recall_millionths);
-    }
-    order.resize(count);
-    std::sort(order.begin(), order.end());
-    selection.kept.push_back(std::move(order));
-    selection.recall.push_back(carried / total);
-  }
-  return selection;
+void select_everything(const SelectionInput& input) {
+  const std::vector<int32_t> all(input.budgets.size(), input.tokens);
+  input.backend.upload(input.scratch.counts.view(), all.data());
+  select_counted(input, input.tokens);
 }
 
 }  // namespace pkv

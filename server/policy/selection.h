@@ -1,4 +1,5 @@
-// Which entries of a scored layer are kept.
+// Which entries of a scored layer are kept, as operations on its lanes together. The host learns how many a lane keeps
+// where it does not know already, and never which.
 #pragma once
 
 #include <cstdint>
@@ -12,28 +13,26 @@
 
 namespace pkv {
 
-// What every lane of a layer keeps, ascending, and the share of its observed attention that this carries.
-struct Selection {
-  std::vector<std::vector<int32_t>> kept;  // [kv_heads]
-  std::vector<double> recall;              // [kv_heads]; empty: nothing was observed
-};
-
 struct SelectionInput {
   Backend& backend;
   const CachePlan& plan;
   const Budget& budget;
-  std::span<const int32_t> budgets;  // [kv_heads] entries at most
+  std::span<const int32_t> budgets;  // [kv_heads] entries; at most, where data decides
   int32_t layer = 0;
   int32_t tokens = 0;                // n: entries of every lane
-  bool recall_known = false;         // scratch.mass is filled
   const CompressorScratch& scratch;  // mass and scores [kv_heads, n]; the scores of what is always kept are overwritten
+  TensorView recalls;  // [1, kv_heads] f64 out: the kept share of scratch.mass; no data: nothing was observed
 };
 
-Selection keep_everything(int32_t tokens, size_t kv_heads, bool recall_known);
-// Every lane its budget: window, sinks and pins, and of the others those with the best scores, equals by position.
-Selection select_best(const SelectionInput& input);
-// Every lane what is always kept and, in the order of the scores, as few others as carry the recall asked for.
-// FAILED_PRECONDITION (recall_shortfall()) where a lane's budget is not enough for that and no shortfall is allowed.
-absl::StatusOr<Selection> select_by_recall(const SelectionInput& input);
+// Entries that every lane keeps [kv_heads]; which, ascending, in scratch.kept and again how many in scratch.counts:
+// window, sinks and pins, and of the others those with the best scores, equals by position. As many as
+//   - the lane's budget says, or
+//   - the lane has among the best of its layer, where the lanes of the layer share (CachePlan::shares()), or
+//   - the recall asked for needs (min_recall): FAILED_PRECONDITION (recall_shortfall()) where a lane's budget is not
+//     enough for it and no shortfall is allowed.
+absl::StatusOr<std::vector<int32_t>> select_entries(const SelectionInput& input);
+
+// The same of a layer without scores that keeps everything.
+void select_everything(const SelectionInput& input);
 
 }  // namespace pkv

@@ -31,7 +31,7 @@ void set_model(const ServedModel& served, pb::Model& out) {
   out.set_kv_dtype(to_proto(served.kv_dtype));
   out.set_kv_bytes_per_token(shape.kv_bytes_per_token(served.kv_dtype));
   out.set_device(served.device);
-  out.set_has_chat_template(!served.chat_template->name().empty());
+  out.set_has_chat_template(served.chat_template->status().ok());
 }
 
 void set_policy(const PolicyRow& row, const PolicyCatalog& catalog, pb::CachePolicyInfo& out) {

@@ -1,5 +1,5 @@
 // Turns one request's tokens into what its caller reads: text without the end token and without stop strings, token
-// ids, log-probabilities; with `echo` the prompt's first. Not thread-safe: its session guards it.
+// ids, log-probabilities; with `echo` the prompt's first. Not thread-safe: who owns it guards it.
 #pragma once
 
 #include <cstdint>

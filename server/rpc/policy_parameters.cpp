@@ -163,7 +163,7 @@ struct FieldWriter {
 absl::Status read_millionths(double value, int64_t min, int64_t max, const std::string& field, int64_t& out) {
   constexpr double kScale = static_cast<double>(kMillion);
   if (std::abs(value) <= static_cast<double>(kMaxReal)) {  // false for NaN
-    out = std::llround(value * kScale);
+    out = to_millionths(value);
     if (min <= out && out <= max) return absl::OkStatus();
   }
   return bad_cache_policy(field, absl::StrCat("must be from ", show_real(static_cast<double>(min) / kScale), " to ",

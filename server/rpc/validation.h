@@ -18,7 +18,6 @@
 namespace pkv {
 
 inline constexpr int32_t kDefaultMaxTokens = 256;
-inline constexpr uint32_t kMaxTopLogprobs = 20;
 inline constexpr size_t kMaxRequestIdBytes = 256;
 
 // A request that may be submitted, and how its caller wants to be answered.

@@ -1,14 +1,14 @@
-// Chat messages to the model's own prompt format. The format is recognised from the model's template text; one that is
-// not known is refused with a clear message instead of guessed.
+// Chat messages to the model's own prompt format, by running the model's own template.
 #pragma once
 
-#include <memory>
+#include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "server/text/chat_format.h"
+#include "server/text/jinja/template.h"
 #include "server/text/tokenizer.h"
 
 namespace pkv {
@@ -23,27 +23,33 @@ struct RenderedChat {
   // Contents are plain text: special tokens written by a user are not parsed. Complete: begin-of-text is there where
   // the template writes it, and is not to be added.
   std::vector<TokenId> token_ids;
-  // Tokens [begin, end) with any byte of the first system message the caller wrote; equal: none.
+  // Tokens [begin, end) from the first to the last with any byte of the first system message the caller wrote; equal:
+  // none.
   int32_t system_begin = 0;
   int32_t system_end = 0;
 };
 
+// Const and thread-safe.
 class ChatTemplate {
  public:
-  // `template_text`: tokenizer.chat_template of the model, may be empty. Never fails: a missing or unknown template
-  // makes render() say so.
-  ChatTemplate(std::string template_text, const Tokenizer& tokenizer);
+  // `template_text`: tokenizer.chat_template of the model, may be empty. Never fails: status() says whether messages
+  // can be rendered.
+  ChatTemplate(std::string_view template_text, const Tokenizer& tokenizer);
 
-  // chatml, llama2, llama3, mistral; empty: none or unknown.
-  std::string_view name() const;
+  // FAILED_PRECONDITION, a field error of tokenizer.chat_template: the model has no template, or one that we cannot
+  // run, with the line and column of what we do not know.
+  const absl::Status& status() const { return status_; }
 
-  // FAILED_PRECONDITION where the model has no or an unknown template; INVALID_ARGUMENT naming the message
-  // (messages[2].role) for an unknown role, a wrong order or invalid UTF-8.
+  // status() where that is an error. INVALID_ARGUMENT naming the message (messages[2].role) for an unknown role,
+  // invalid UTF-8, what the template itself refuses, a system or user message that it leaves out, and more work than a
+  // template may do. FAILED_PRECONDITION where the template fails.
   absl::StatusOr<RenderedChat> render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
 
  private:
-  std::shared_ptr<const ChatFormat> format_;  // null: none or unknown
-  bool has_template_;
+  absl::Status check_nothing_is_lost(const std::vector<ChatMessage>& messages, const jinja::Text& text) const;
+
+  absl::Status status_;
+  std::optional<jinja::Template> template_;
   const Tokenizer& tokenizer_;
 };
 

@@ -17,15 +17,15 @@ void TokenTrie::add(std::string_view text, TokenId id) {
   if (ends_[node] == kNone) ends_[node] = id;
 }
 
-std::optional<TokenTrie::Match> TokenTrie::longest_prefix(std::string_view text) const {
+std::optional<SpecialToken> TokenTrie::longest_prefix(std::string_view text) const {
   if (text.empty() || !first_bytes_[static_cast<uint8_t>(text[0])]) return std::nullopt;
-  std::optional<Match> best;
+  std::optional<SpecialToken> best;
   uint32_t node = 0;
   for (size_t i = 0; i < text.size(); ++i) {
     const auto child = children_.find(edge(node, text[i]));
     if (child == children_.end()) break;
     node = child->second;
-    if (ends_[node] != kNone) best = Match{ends_[node], i + 1};
+    if (ends_[node] != kNone) best = SpecialToken{ends_[node], i + 1};
   }
   return best;
 }

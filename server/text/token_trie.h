@@ -13,14 +13,9 @@ namespace pkv {
 
 class TokenTrie {
  public:
-  struct Match {
-    TokenId id = 0;
-    size_t bytes = 0;
-  };
-
   // `text` must not be empty. The first id of a text that is added twice stays.
   void add(std::string_view text, TokenId id);
-  std::optional<Match> longest_prefix(std::string_view text) const;
+  std::optional<SpecialToken> longest_prefix(std::string_view text) const;
 
  private:
   static constexpr TokenId kNone = -1;

@@ -21,6 +21,11 @@ using TokenId = int32_t;
 // What to do with the text of special (control) tokens found in the input.
 enum class SpecialTokens : uint8_t { kParse, kPlainText };
 
+struct SpecialToken {
+  TokenId id = 0;
+  size_t bytes = 0;
+};
+
 struct EncodedText {
   std::vector<TokenId> ids;
   std::vector<uint32_t>
@@ -34,6 +39,10 @@ class Tokenizer {
   // INVALID_ARGUMENT (with the byte offset) where `text` is not valid UTF-8. Adds no begin-of-text token.
   virtual absl::StatusOr<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special) const = 0;
   virtual absl::StatusOr<EncodedText> encode_with_offsets(std::string_view text, SpecialTokens special) const = 0;
+
+  // The longest token that kParse finds at the beginning of `text`: control tokens, and those that are found in every
+  // text.
+  virtual std::optional<SpecialToken> special_prefix(std::string_view text) const = 0;
 
   // The bytes of one token, special tokens as their text; possibly a part of a UTF-8 sequence. `id` must be in range.
   virtual std::string_view token_bytes(TokenId id) const = 0;

@@ -1,4 +1,4 @@
-// What texts and tokens need of UTF-8 beside checking it: repair and white space.
+// What texts and tokens need of UTF-8 beside checking it: repair.
 #pragma once
 
 #include <string>
@@ -11,9 +11,6 @@ namespace pkv {
 // Appends `text` to `out` with one U+FFFD for every maximal invalid part, and returns the incomplete character at its
 // end (at most 3 bytes), which is not appended.
 std::string_view append_valid_utf8(std::string_view text, std::string& out);
-
-// Removes white space at both ends, by Unicode's and Python's definition of it (str.strip). `text` must be valid.
-std::string_view strip_whitespace(std::string_view text);
 
 inline constexpr std::string_view kReplacementCharacter = "\xEF\xBF\xBD";  // U+FFFD
 

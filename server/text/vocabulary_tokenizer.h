@@ -18,6 +18,9 @@ class VocabularyTokenizer : public Tokenizer {
 
   absl::StatusOr<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special) const final;
   absl::StatusOr<EncodedText> encode_with_offsets(std::string_view text, SpecialTokens special) const final;
+  std::optional<SpecialToken> special_prefix(std::string_view text) const final {
+    return special_.longest_prefix(text);
+  }
   std::string_view token_bytes(TokenId id) const final;
   absl::StatusOr<std::string> decode(std::span<const TokenId> ids) const final;
   int32_t vocab_size() const final { return vocabulary_.size(); }

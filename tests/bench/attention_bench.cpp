@@ -110,7 +110,11 @@ void BM_SelectTop(benchmark::State& state) {
   std::vector<float> scores = random_floats(3 * 8000, 1);
   std::vector<int32_t> kept(3 * 1024);
   ThreadPool pool(available_cores());
-  for (auto _ : state) cpu_select_top(matrix(scores, 3), 1024, {kept.data(), DType::kI32, 3, 1024, 1024}, pool);
+  std::vector<int32_t> counts(3, 1024);
+  for (auto _ : state) {
+    cpu_select_top(matrix(scores, 3), 8, {counts.data(), DType::kI32, 1, 3, 3},
+                   {kept.data(), DType::kI32, 3, 1024, 1024}, pool);
+  }
 }
 
 void BM_WriteKv(benchmark::State& state) {
@@ -136,7 +140,11 @@ void BM_Gather(benchmark::State& state) {
   if (state.range(0) == 1) std::shuffle(kept.begin(), kept.end(), std::mt19937(1));
   ThreadPool pool(available_cores());
   CpuAttention attention(detect_isa(), false, pool);
-  for (auto _ : state) attention.gather(cache.view(), 0, {kept.data(), DType::kI32, 1, 1000, 1000}, 1000, 0);
+  std::vector<int32_t> counts = {1000};
+  for (auto _ : state) {
+    attention.gather(cache.view(), 0, {kept.data(), DType::kI32, 1, 1000, 1000}, {counts.data(), DType::kI32, 1, 1, 1},
+                     0);
+  }
 }
 
 // range: path, slots

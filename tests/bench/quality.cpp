@@ -40,10 +40,11 @@ absl::StatusOr<Budget> budget_of(absl::string_view text, BudgetScope scope) {
   if (!absl::ConsumeSuffix(&text, "%") || !absl::SimpleAtod(text, &percent)) {
     return absl::InvalidArgumentError(absl::StrCat("--budgets: neither entries nor a share: ", text));
   }
-  auto ratio = to_millionths(percent / 100, "--budgets");
-  if (!ratio.ok()) return ratio.status();
+  if (!(percent > 0 && percent <= 100)) {
+    return absl::InvalidArgumentError(absl::StrCat("--budgets: a share is above 0 and at most 100 %: ", text, "%"));
+  }
   budget.kind = BudgetKind::kKeepRatio;
-  budget.keep_ratio_millionths = *ratio;
+  budget.keep_ratio_millionths = to_millionths(percent / 100);
   return budget;
 }
 

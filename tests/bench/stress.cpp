@@ -22,6 +22,7 @@
 #include "tests/support/gguf_writer.h"
 #include "tests/support/null_backend.h"
 #include "tests/support/report_check.h"
+#include "tests/support/shaped_policy.h"
 #include "tests/support/submit.h"
 
 namespace pkv {
@@ -35,6 +36,7 @@ struct StressOptions {
   int64_t null = 0;  // of these
   uint64_t seed = 1;
   int32_t threads = 4, in_flight = 120;
+  test::LaneShape lanes = test::LaneShape::kOwn;
   bool json = false;
 };
 
@@ -90,6 +92,7 @@ struct Stress {
                                         .prefill_chunk_rows = 64,
                                         .step_tokens = 64,
                                         .workspace_bytes = kWorkspaceBytes,
+                                        .make_policy = test::shaped_policies(wishes.lanes),
                                         .at_step = [this](const EngineStats& stats) { check_step(stats); }});
     PKV_CHECK(made.ok(), made.status().ToString().c_str());
     engine = *std::move(made);
@@ -198,7 +201,8 @@ class StressSink final : public TokenSink {
                                                      .spec = spec,
                                                      .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
                                                      .promised = promised,
-                                                     .whole_answer = whole},
+                                                     .whole_answer = whole,
+                                                     .own_division = stress_.options.lanes == test::LaneShape::kOwn},
                                                     report);
     for (const std::string& violation : violations) {
       stress_.breaches.add(
@@ -362,6 +366,8 @@ int run(const StressOptions& options) {
 int main(int argc, char** argv) {
   pkv::StressOptions options;
   CLI::App app("Random requests of every policy on a pool a tenth of their demand, checked after every step");
+  std::map<std::string, pkv::test::LaneShape> shapes;
+  for (const pkv::test::LaneShape shape : pkv::test::kLaneShapes) shapes[pkv::test::name_of(shape)] = shape;
   app.add_option("--requests", options.requests, "In all")->capture_default_str()->check(CLI::NonNegativeNumber);
   app.add_option("--null", options.null, "Of these over a machine that computes nothing")->capture_default_str();
   app.add_option("--seed", options.seed)->capture_default_str();
@@ -369,6 +375,9 @@ int main(int argc, char** argv) {
   app.add_option("--in-flight", options.in_flight, "Requests at once")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  app.add_option("--lanes", options.lanes, "How budgets are divided: the policies' own way, or at random")
+      ->transform(CLI::CheckedTransformer(shapes, CLI::ignore_case))
+      ->default_str(pkv::test::name_of(options.lanes));
   app.add_flag("--json", options.json);
   CLI11_PARSE(app, argc, argv);
   return pkv::run(options);

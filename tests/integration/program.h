@@ -28,8 +28,8 @@ using Json = nlohmann::json;
 // A running pyramidkv-server; what it prints, both streams together, is read line by line.
 class Program {
  public:
-  explicit Program(std::vector<std::string> arguments) {
-    arguments.insert(arguments.begin(), PKV_SERVER);
+  explicit Program(std::vector<std::string> arguments, const std::string& file = PKV_SERVER) {
+    arguments.insert(arguments.begin(), file);
     std::vector<char*> argv;
     for (std::string& argument : arguments) argv.push_back(argument.data());
     argv.push_back(nullptr);
@@ -39,7 +39,7 @@ class Program {
     posix_spawn_file_actions_init(&actions);
     posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDOUT_FILENO);
     posix_spawn_file_actions_adddup2(&actions, pipe_ends[1], STDERR_FILENO);
-    EXPECT_EQ(posix_spawn(&pid_, PKV_SERVER, &actions, nullptr, argv.data(), environ), 0);
+    EXPECT_EQ(posix_spawn(&pid_, file.c_str(), &actions, nullptr, argv.data(), environ), 0);
     posix_spawn_file_actions_destroy(&actions);
     close(pipe_ends[1]);
     output_ = fdopen(pipe_ends[0], "r");
@@ -87,9 +87,10 @@ class Program {
 // One that serves a tiny model on a free port.
 class RunningProgram : public ::testing::Test {
  protected:
-  explicit RunningProgram(const std::string& format = "text")
+  explicit RunningProgram(const std::string& format = "text", const std::string& file = PKV_SERVER)
       : program_({"--set", "model.path=" + model_.path(), "--set", "server.listen=127.0.0.1:0", "--set",
-                  "metrics.listen=", "--set", "server.drain_seconds=60", "--set", "log.format=" + format}) {
+                  "metrics.listen=", "--set", "server.drain_seconds=60", "--set", "log.format=" + format},
+                 file) {
     const std::string line = program_.read_to(format == "text" ? " ready " : "\"ready\"");
     if (format == "text") {
       const size_t begin = line.find("address=") + 8;

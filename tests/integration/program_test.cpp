@@ -216,5 +216,30 @@ TEST_F(RunningProgram, ASecondSignalEndsAtOnce) {
   context.TryCancel();
 }
 
+class FailingProgram : public RunningProgram {
+ protected:
+  FailingProgram() : RunningProgram("text", PKV_FAILING_SERVER) {}
+};
+
+TEST_F(FailingProgram, ADeviceThatFailsEndsWithOne) {
+  pb::GenerateRequest request;
+  request.set_prompt("hello");
+  request.mutable_sampling()->set_max_tokens(60000);
+  request.mutable_sampling()->set_ignore_eos(true);
+  {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, request);
+    pb::GenerateStreamResponse event;
+    for (int pieces = 0; pieces < 2; pieces += event.has_delta() ? 1 : 0) ASSERT_TRUE(reader->Read(&event));
+    program_.send(SIGUSR1);
+    while (reader->Read(&event)) {
+    }
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::INTERNAL);
+  }
+  stub_.reset();
+  EXPECT_THAT(program_.read_all(), AllOf(HasSubstr("the engine failed, ending"), HasSubstr("the device is lost")));
+  EXPECT_EQ(program_.wait(), 1);
+}
+
 }  // namespace
 }  // namespace pkv

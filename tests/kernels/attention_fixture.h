@@ -44,7 +44,7 @@ class PagedLanes {
   void set(int32_t lane, int32_t slot, int32_t dim, bool is_value, float x);
   void swap_slots(int32_t lane, int32_t a, int32_t b);
 
-  std::vector<Lane> lanes;
+  mutable std::vector<Lane> lanes;  // a view may be written through
 
  private:
   std::byte* address(int32_t lane, int32_t slot, int32_t dim, bool is_value) const;

@@ -5,6 +5,7 @@
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/check.h"
 #include "tests/kernels/case_data.h"
 
@@ -131,17 +132,17 @@ struct GatherSpec {
   std::string name;
   int32_t head_dim = 64;
   int32_t page_bytes = 4096;
-  KvDtype dtype = KvDtype::kF16;
+  std::vector<KvDtype> dtypes;  // a lane each
   int32_t length = 0;
-  int32_t count = 0;
+  std::vector<int32_t> counts;  // of every lane
   Order order = Order::kAscending;
-  bool to_other_lane = false;
+  bool to_other_lanes = false;
 };
 
 std::string gather_name(const GatherSpec& spec) {
-  return absl::StrCat("gather/", spec.dtype == KvDtype::kF16 ? "f16" : "f32", "_", spec.name, "/", spec.count, "_of_",
-                      spec.length, spec.order == Order::kRandom ? "_random" : "_ascending",
-                      spec.to_other_lane ? "_to_other_lane" : "");
+  return absl::StrCat("gather/", spec.name, "/", absl::StrJoin(spec.counts, "_"), "_of_", spec.length,
+                      spec.order == Order::kRandom ? "_random" : "_ascending",
+                      spec.to_other_lanes ? "_to_other_lanes" : "");
 }
 
 class GatherCase : public OperationCase {
@@ -150,37 +151,46 @@ class GatherCase : public OperationCase {
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
-      CaseTensor kept;
+      CaseTensor kept, counts;
       std::unique_ptr<CaseCache> cache;
     };
     auto state = std::make_shared<State>();
     auto random = rng();
     // The lanes that take part lie between others, which must not change.
-    const auto lane = [&](int32_t filled, int32_t length) {
+    const auto lane = [&](int32_t filled, int32_t length, KvDtype dtype) {
       return CaseLane{.filled = filled,
-                      .lane = {.length = length, .write_slot = length, .visible = length, .dtype = spec_.dtype}};
+                      .lane = {.length = length, .write_slot = length, .visible = length, .dtype = dtype}};
     };
-    constexpr int32_t kOtherLength = 21;
-    std::vector<CaseLane> lanes(5, lane(kOtherLength, kOtherLength));
-    lanes[kFrom] = lane(spec_.length, spec_.length);
-    lanes[kOther] = lane(std::min(spec_.count, 5), spec_.count + 3);
-    state->cache = std::make_unique<CaseCache>(
-        backend, CacheContent(random, {.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes, .lanes = lanes}));
-    std::vector<int32_t> kept(static_cast<size_t>(spec_.length));
-    std::iota(kept.begin(), kept.end(), 0);
-    std::shuffle(kept.begin(), kept.end(), random);
-    if (spec_.order == Order::kAscending) std::sort(kept.begin(), kept.begin() + spec_.count);
-    state->kept = CaseTensor(backend, 1, spec_.length, kept);
+    const CaseLane neighbour = lane(21, 21, KvDtype::kF16);
+    CacheSpec cache{.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes, .lanes = {neighbour}};
+    for (const KvDtype dtype : spec_.dtypes) cache.lanes.push_back(lane(spec_.length, spec_.length, dtype));
+    cache.lanes.push_back(neighbour);
+    for (size_t g = 0; g < spec_.dtypes.size(); ++g) {
+      cache.lanes.push_back(lane(std::min(spec_.counts[g], 5), spec_.counts[g] + 3, spec_.dtypes[g]));
+    }
+    cache.lanes.push_back(neighbour);
+    state->cache = std::make_unique<CaseCache>(backend, CacheContent(random, std::move(cache)));
+    std::vector<int32_t> kept;
+    for (const int32_t count : spec_.counts) {
+      std::vector<int32_t> slots(static_cast<size_t>(spec_.length));
+      std::iota(slots.begin(), slots.end(), 0);
+      std::shuffle(slots.begin(), slots.end(), random);
+      if (spec_.order == Order::kAscending) std::sort(slots.begin(), slots.begin() + count);
+      kept.insert(kept.end(), slots.begin(), slots.end());
+    }
+    state->kept = CaseTensor(backend, lanes(), spec_.length, kept);
+    state->counts = CaseTensor(backend, 1, lanes(), spec_.counts);
     return make_prepared(
         [state, this, &backend] {
-          backend.gather(state->cache->view(), kFrom, state->kept.view(), spec_.count,
-                         spec_.to_other_lane ? kOther : kFrom);
+          backend.gather(state->cache->view(), kFrom, state->kept.view(), state->counts.view(),
+                         spec_.to_other_lanes ? kFrom + lanes() + 1 : kFrom);
         },
         [state, &backend] { return state->cache->everything(); });
   }
 
  private:
-  static constexpr int32_t kFrom = 1, kOther = 3;
+  static constexpr int32_t kFrom = 1;
+  int32_t lanes() const { return static_cast<int32_t>(spec_.dtypes.size()); }
   GatherSpec spec_;
 };
 
@@ -211,20 +221,23 @@ void add_cache_cases(OperationCases& cases) {
     cases.push_back(std::make_unique<GatherCase>(spec));
     spec.order = Order::kRandom;
     cases.push_back(std::make_unique<GatherCase>(spec));
-    spec.to_other_lane = true;
+    spec.to_other_lanes = true;
     cases.push_back(std::make_unique<GatherCase>(std::move(spec)));
   };
   for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
-    add({.name = "d64", .dtype = dtype, .length = 100, .count = 37});
-    add({.name = "all", .dtype = dtype, .length = 50, .count = 50});
-    add({.name = "one", .dtype = dtype, .length = 33, .count = 1});
-    add({.name = "none", .dtype = dtype, .length = 5, .count = 0});
-    add({.name = "pages_of_3072_bytes", .page_bytes = 3072, .dtype = dtype, .length = 200, .count = 120});
-    add({.name = "all_pages_of_3072_bytes", .page_bytes = 3072, .dtype = dtype, .length = 131, .count = 131});
-    add({.name = "d80", .head_dim = 80, .dtype = dtype, .length = 64, .count = 40});
-    add({.name = "d128", .head_dim = 128, .dtype = dtype, .length = 64, .count = 9});
-    add({.name = "long", .dtype = dtype, .length = 8000, .count = 900});
+    const std::string name = dtype == KvDtype::kF16 ? "f16_" : "f32_";
+    const std::vector<KvDtype> one = {dtype}, three(3, dtype);
+    add({.name = name + "d64", .dtypes = three, .length = 100, .counts = {37, 100, 1}});
+    add({.name = name + "all", .dtypes = three, .length = 50, .counts = {50, 50, 50}});
+    add({.name = name + "one", .dtypes = one, .length = 33, .counts = {1}});
+    add({.name = name + "none", .dtypes = three, .length = 5, .counts = {0, 3, 0}});
+    add({.name = name + "pages_of_3072_bytes", .page_bytes = 3072, .dtypes = one, .length = 200, .counts = {120}});
+    add({.name = name + "all_pages_of_3072_bytes", .page_bytes = 3072, .dtypes = one, .length = 131, .counts = {131}});
+    add({.name = name + "d80", .head_dim = 80, .dtypes = {dtype, dtype}, .length = 64, .counts = {40, 41}});
+    add({.name = name + "d128", .head_dim = 128, .dtypes = one, .length = 64, .counts = {9}});
+    add({.name = name + "long", .dtypes = three, .length = 8000, .counts = {900, 30, 2000}});
   }
+  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16}, .length = 90, .counts = {31, 60}});
 }
 
 }  // namespace pkv

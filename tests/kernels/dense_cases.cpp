@@ -1,4 +1,4 @@
-// Cases of embed, rms_norm, add_bias, rope, silu_mul and log_sum_exp. All of them are float32 in every mode.
+// Cases of embed, rms_norm, add_bias, rope, turn_rows and silu_mul. All of them are float32 in every mode.
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -181,22 +181,6 @@ void add_row_cases(OperationCases& cases) {
   }
 }
 
-void add_log_sum_exp_cases(OperationCases& cases) {
-  std::mt19937 rng(8);
-  for (int64_t vocabulary : {1, 7, 1000, 49152}) {
-    for (float deviation : {4.0f, 60.0f}) {
-      cases.push_back(std::make_unique<RowCase>(
-          RowSpec{.name = absl::StrCat("log_sum_exp/deviation_", deviation),
-                  .first = random_matrix(rng, 3, vocabulary, deviation),
-                  .second = Matrix(1, 1),
-                  .out_cols = 1,
-                  .placement = Placement::kStrided,
-                  .operation = [](Backend& backend, const TensorView& logits, const TensorView&,
-                                  const TensorView& out) { backend.log_sum_exp(logits, out); }}));
-    }
-  }
-}
-
 // ---- rope
 
 struct RopeCaseSpec {
@@ -206,14 +190,16 @@ struct RopeCaseSpec {
   int32_t heads = 3;
   int64_t rows = 5;
   float magnitude = 1.0f;
+  int32_t delta = 0;  // not 0: all rows are turned by so much, as if they had been rotated before
 };
 
 class RopeCase : public OperationCase {
  public:
   explicit RopeCase(const RopeCaseSpec& spec)
-      : OperationCase(absl::StrCat("rope/", spec.pairing == RopePairing::kAdjacent ? "adjacent" : "halves", "_d",
-                                   spec.head_dim, "_of_it_", spec.rotary_dims, "_magnitude_", spec.magnitude, "/",
-                                   spec.rows, "x", spec.heads)),
+      : OperationCase(absl::StrCat(spec.delta == 0 ? "rope/" : absl::StrCat("turn_rows/by_", spec.delta, "_"),
+                                   spec.pairing == RopePairing::kAdjacent ? "adjacent" : "halves", "_d", spec.head_dim,
+                                   "_of_it_", spec.rotary_dims, "_magnitude_", spec.magnitude, "/", spec.rows, "x",
+                                   spec.heads)),
         spec_(spec) {}
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
@@ -237,12 +223,13 @@ class RopeCase : public OperationCase {
     const RopeCaseSpec spec = spec_;
     return make_prepared(
         [state, spec, &backend] {
-          backend.rope(state->x.view(), state->positions.data(),
-                       {.inv_freq = state->inv_freq.data(),
-                        .pairs = state->inv_freq.size(),
-                        .pairing = spec.pairing,
-                        .head_dim = spec.head_dim,
-                        .magnitude = spec.magnitude});
+          const RopeSpec rope{.inv_freq = state->inv_freq.data(),
+                              .pairs = state->inv_freq.size(),
+                              .pairing = spec.pairing,
+                              .head_dim = spec.head_dim,
+                              .magnitude = spec.magnitude};
+          spec.delta == 0 ? backend.rope(state->x.view(), state->positions.data(), rope)
+                          : backend.turn_rows(state->x.view(), spec.delta, rope);
         },
         [state, &backend] { return Outputs{state->x.floats(backend, "x")}; });
   }
@@ -280,6 +267,10 @@ void add_rope_cases(OperationCases& cases) {
     cases.push_back(
         std::make_unique<RopeCase>(RopeCaseSpec{.pairing = pairing, .heads = 9, .rows = 130, .magnitude = 1.1875f}));
     cases.push_back(std::make_unique<RopeCase>(RopeCaseSpec{.pairing = pairing, .heads = 1, .rows = 1}));
+    for (int32_t delta : {1, -37, 8000}) {
+      cases.push_back(std::make_unique<RopeCase>(
+          RopeCaseSpec{.pairing = pairing, .rotary_dims = 48, .magnitude = 1.5f, .delta = delta}));
+    }
   }
 }
 
@@ -293,7 +284,6 @@ void add_dense_cases(OperationCases& cases) {
     }
   }
   add_row_cases(cases);
-  add_log_sum_exp_cases(cases);
   add_rope_cases(cases);
 }
 

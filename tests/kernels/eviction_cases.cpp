@@ -45,7 +45,7 @@ class EvictionCase : public OperationCase {
     std::vector<BackendArray<int32_t>> positions;
     BackendArray<EvictingRow> rows;
     BackendArray<Lane> lanes;
-    CaseTensor input, order;
+    CaseTensor input, order, counts;
   };
 
   const EvictionSpec& spec() const { return spec_; }
@@ -217,12 +217,18 @@ class OrderEntriesCase : public EvictionCase {
     const int64_t cols = spec().entries + 3;
     state->order = CaseTensor(backend, spec().kv_heads, cols,
                               std::vector<int32_t>(static_cast<size_t>(spec().kv_heads * cols), -77));
-    return make_prepared([this, state, &backend] { backend.order_entries(scored_lanes(*state), state->order.view()); },
-                         [this, state, &backend] {
-                           Outputs all = outputs(backend, *state);
-                           all.push_back(state->order.integers(backend, "order"));
-                           return all;
-                         });
+    state->counts =
+        CaseTensor(backend, 1, spec().kv_heads, std::vector<int32_t>(static_cast<size_t>(spec().kv_heads), -77));
+    return make_prepared(
+        [this, state, &backend] {
+          backend.order_entries(scored_lanes(*state), state->order.view(), state->counts.view());
+        },
+        [this, state, &backend] {
+          Outputs all = outputs(backend, *state);
+          all.push_back(state->order.integers(backend, "order"));
+          all.push_back(state->counts.integers(backend, "counts"));
+          return all;
+        });
   }
 };
 

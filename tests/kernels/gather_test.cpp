@@ -26,7 +26,9 @@ void gather_and_compare(const std::vector<int32_t>& kept, int32_t to) {
       const auto count = static_cast<int32_t>(kept.size());
       ThreadPool pool(4);
       CpuAttention attention(detect_isa(), false, pool);
-      attention.gather(cache.view(), kFrom, {slots.data(), DType::kI32, 1, count + 1, count + 1}, count, to);
+      std::vector<int32_t> counts = {count};
+      attention.gather(cache.view(), kFrom, {slots.data(), DType::kI32, 1, count + 1, count + 1},
+                       {counts.data(), DType::kI32, 1, 1, 1}, to);
       const auto expect_entry = [&](int32_t lane, int32_t slot, int32_t from_lane, int32_t from_slot) {
         ASSERT_EQ(cache.position(lane, slot), before.position(from_lane, from_slot));
         for (int32_t dim = 0; dim < kHeadDim; ++dim) {

@@ -193,7 +193,7 @@ class ObserveSelectCase : public ObserveCase {
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       Inputs inputs;
-      CaseTensor lse, sums, scores, pooled, kept;
+      CaseTensor lse, sums, scores, pooled, counts, kept;
     };
     auto state = std::make_shared<State>();
     const Data data = make_data();
@@ -202,6 +202,7 @@ class ObserveSelectCase : public ObserveCase {
     state->sums = CaseTensor(backend, Matrix(q_heads(), columns()), Placement::kDense);
     state->scores = CaseTensor(backend, Matrix(kv_heads(), columns()), Placement::kDense);
     state->pooled = CaseTensor(backend, Matrix(kv_heads(), columns()), Placement::kDense);
+    state->counts = CaseTensor(backend, 1, kv_heads(), std::vector<int32_t>(static_cast<size_t>(kv_heads()), count_));
     state->kept =
         CaseTensor(backend, kv_heads(), count_, std::vector<int32_t>(static_cast<size_t>(kv_heads() * count_), -1));
     const auto run = [this, state, &backend] {
@@ -210,7 +211,7 @@ class ObserveSelectCase : public ObserveCase {
       backend.column_mass(observe, state->lse.view(), state->sums.view(), TensorView{});
       backend.reduce_groups(state->sums.view(), GroupReduce::kMean, state->scores.view());
       backend.pool_scores(state->scores.view(), PoolKind::kMax, 7, state->pooled.view());
-      backend.select_top(state->pooled.view(), count_, state->kept.view());
+      backend.select_top(state->pooled.view(), 0, state->counts.view(), state->kept.view());
     };
     return make_prepared(run, [state, &backend] {
       return Outputs{state->pooled.floats(backend, "pooled"), state->kept.integers(backend, "kept")};

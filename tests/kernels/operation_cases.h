@@ -72,5 +72,6 @@ void add_attention_cases(OperationCases& cases);
 void add_observation_cases(OperationCases& cases);
 void add_selection_cases(OperationCases& cases);
 void add_eviction_cases(OperationCases& cases);
+void add_sampling_cases(OperationCases& cases);
 
 }  // namespace pkv

@@ -22,7 +22,9 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 std::vector<int32_t> select(std::vector<float> scores, int32_t rows, int32_t count) {
   ThreadPool pool(2);
   std::vector<int32_t> kept(static_cast<size_t>(rows) * (count + 1), -1);
-  cpu_select_top(matrix(scores, rows), count, {kept.data(), DType::kI32, rows, count + 1, count + 1}, pool);
+  std::vector<int32_t> counts(rows, count);
+  cpu_select_top(matrix(scores, rows), 0, {counts.data(), DType::kI32, 1, rows, rows},
+                 {kept.data(), DType::kI32, rows, count + 1, count + 1}, pool);
   return kept;
 }
 

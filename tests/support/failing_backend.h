@@ -14,8 +14,10 @@ class FailingBackend : public ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
 
-  // The n-th operation from now on fails, the first being 1. An earlier failure is forgotten. Not while operations run.
+  // The n-th operation from now on fails, the first being 1. An earlier failure is forgotten. Not while one runs.
   void fail_at(int64_t n);
+  // The next operation fails. Any thread, and a signal handler, too.
+  void fail_soon() { fail_at_ = 0; }
   void never_fail() { fail_at(std::numeric_limits<int64_t>::max()); }
   // Operations since fail_at() or never_fail().
   int64_t operations() const { return operations_; }

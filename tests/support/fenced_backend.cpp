@@ -183,9 +183,10 @@ void FencedBackend::column_mass(const ObserveArgs& args, const TensorView& lse, 
   ForwardingBackend::column_mass(args, lse, sums, squares);
 }
 
-void FencedBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
+void FencedBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts,
+                           int32_t to) {
   require(kv);
-  ForwardingBackend::gather(kv, from, kept, count, to);
+  ForwardingBackend::gather(kv, from, kept, counts, to);
 }
 
 void FencedBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
@@ -232,9 +233,19 @@ void FencedBackend::set_scores(const ScoredLanes& lanes, const TensorView& score
   ForwardingBackend::set_scores(lanes, scores, newest);
 }
 
-void FencedBackend::order_entries(const ScoredLanes& lanes, const TensorView& order) {
+void FencedBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
   require(lanes);
-  ForwardingBackend::order_entries(lanes, order);
+  ForwardingBackend::order_entries(lanes, order, counts);
+}
+
+void FencedBackend::sample_rows(const SampleArgs& args) {
+  require(args.rows, static_cast<size_t>(args.logits.rows) * sizeof(SampleRow));
+  ForwardingBackend::sample_rows(args);
+}
+
+void FencedBackend::token_logprobs(const LogprobArgs& args) {
+  require(args.rows, static_cast<size_t>(args.logits.rows) * sizeof(LogprobRow));
+  ForwardingBackend::token_logprobs(args);
 }
 
 }  // namespace pkv::test

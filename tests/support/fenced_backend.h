@@ -31,7 +31,7 @@ class FencedBackend : public ForwardingBackend {
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
-  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
@@ -42,7 +42,9 @@ class FencedBackend : public ForwardingBackend {
   void score_new_entries(const EvictingStep& step, const TensorView& k) override;
   void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
-  void order_entries(const ScoredLanes& lanes, const TensorView& order) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
 
  protected:
   void run(std::string_view operation, absl::FunctionRef<void()> forward) override;

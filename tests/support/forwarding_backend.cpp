@@ -77,12 +77,12 @@ void ForwardingBackend::rope(const TensorView& x, const int32_t* positions, cons
   run("rope", [&] { inner_->rope(x, positions, spec); });
 }
 
-void ForwardingBackend::silu_mul(const TensorView& gate, const TensorView& up) {
-  run("silu_mul", [&] { inner_->silu_mul(gate, up); });
+void ForwardingBackend::turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) {
+  run("turn_rows", [&] { inner_->turn_rows(x, delta, spec); });
 }
 
-void ForwardingBackend::log_sum_exp(const TensorView& logits, const TensorView& lse) {
-  run("log_sum_exp", [&] { inner_->log_sum_exp(logits, lse); });
+void ForwardingBackend::silu_mul(const TensorView& gate, const TensorView& up) {
+  run("silu_mul", [&] { inner_->silu_mul(gate, up); });
 }
 
 // ---- cache and attention
@@ -123,15 +123,29 @@ void ForwardingBackend::score_entries(const EntryScoring& scoring, const TensorV
   run("score_entries", [&] { inner_->score_entries(scoring, scores); });
 }
 
-void ForwardingBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
-  run("select_top", [&] { inner_->select_top(scores, count, kept); });
+void ForwardingBackend::select_top(const TensorView& scores, int32_t window, const TensorView& counts,
+                                   const TensorView& kept) {
+  run("select_top", [&] { inner_->select_top(scores, window, counts, kept); });
 }
 
-void ForwardingBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
-  run("gather", [&] { inner_->gather(kv, from, kept, count, to); });
+void ForwardingBackend::share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) {
+  run("share_layer", [&] { inner_->share_layer(scores, share, counts); });
 }
 
-// ---- keys by themselves
+void ForwardingBackend::count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                                         const TensorView& counts, const TensorView& recalls) {
+  run("count_for_recall", [&] { inner_->count_for_recall(scores, mass, share, counts, recalls); });
+}
+
+void ForwardingBackend::recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+                               const TensorView& recalls) {
+  run("recall", [&] { inner_->recall(mass, kept, counts, recalls); });
+}
+
+void ForwardingBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts,
+                               int32_t to) {
+  run("gather", [&] { inner_->gather(kv, from, kept, counts, to); });
+}
 
 void ForwardingBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
   run("key_norms", [&] { inner_->key_norms(kv, first_lane, norms); });
@@ -171,8 +185,22 @@ void ForwardingBackend::set_scores(const ScoredLanes& lanes, const TensorView& s
   run("set_scores", [&] { inner_->set_scores(lanes, scores, newest); });
 }
 
-void ForwardingBackend::order_entries(const ScoredLanes& lanes, const TensorView& order) {
-  run("order_entries", [&] { inner_->order_entries(lanes, order); });
+void ForwardingBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
+  run("order_entries", [&] { inner_->order_entries(lanes, order, counts); });
+}
+
+// ---- logits
+
+void ForwardingBackend::sample_rows(const SampleArgs& args) {
+  run("sample_rows", [&] { inner_->sample_rows(args); });
+}
+
+void ForwardingBackend::token_logprobs(const LogprobArgs& args) {
+  run("token_logprobs", [&] { inner_->token_logprobs(args); });
+}
+
+void ForwardingBackend::compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) {
+  run("compare_rows", [&] { inner_->compare_rows(logits, baseline, results); });
 }
 
 }  // namespace pkv::test

@@ -2,6 +2,7 @@
 #include "tests/support/null_backend.h"
 
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 
 #include "kernels/check.h"
@@ -26,6 +27,11 @@ int32_t& position_at(const KvView& kv, const Lane& lane, int32_t slot) {
   PKV_CHECK(slot >= 0 && slot < lane.length, "a slot outside the lane");
   const int32_t slots = page_layout(kv, lane).slots();
   return kv.page_positions(lane, slot / slots)[slot % slots];
+}
+
+// The first tokens: logits are zeros that nothing edits.
+void rank_zeros(int32_t count, RankedToken* best) {
+  for (int32_t token = 0; token < count; ++token) best[token] = {.token = token, .logit = 0, .before = 0};
 }
 
 class NullWeight final : public Weight {
@@ -80,27 +86,70 @@ void NullBackend::score_entries(const EntryScoring& scoring, const TensorView& s
   }
 }
 
-void NullBackend::select_top(const TensorView& scores, int32_t count, const TensorView& kept) {
-  PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "more columns to select than there are");
+void NullBackend::select_top(const TensorView& scores, int32_t window, const TensorView& counts,
+                             const TensorView& kept) {
+  const int64_t past = scores.cols - window;
   for (int64_t row = 0; row < scores.rows; ++row) {
+    const int32_t count = counts.i32()[row], ranked = count - window;
+    PKV_CHECK(ranked >= 0 && count <= scores.cols && count <= kept.cols, "entries between the window and all");
     const float* score = scores.f32_row(row);
-    moved_.resize(static_cast<size_t>(scores.cols));
+    moved_.resize(static_cast<size_t>(past));
     std::iota(moved_.begin(), moved_.end(), 0);
     const auto better = [score](int32_t a, int32_t b) {
       return score[a] > score[b] || (score[a] == score[b] && a < b);
     };
-    std::nth_element(moved_.begin(), moved_.begin() + count, moved_.end(), better);
-    std::sort(moved_.begin(), moved_.begin() + count);
-    std::copy_n(moved_.begin(), count, kept.i32_row(row));
+    std::nth_element(moved_.begin(), moved_.begin() + ranked, moved_.end(), better);
+    std::sort(moved_.begin(), moved_.begin() + ranked);
+    std::copy_n(moved_.begin(), ranked, kept.i32_row(row));
+    std::iota(kept.i32_row(row) + ranked, kept.i32_row(row) + count, static_cast<int32_t>(past));
   }
 }
 
-void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
-  PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
-  PKV_CHECK(kv.lanes[from].dtype == kv.lanes[to].dtype, "entries move between lanes of one format");
-  moved_.clear();
-  for (int32_t i = 0; i < count; ++i) moved_.push_back(position_at(kv, kv.lanes[from], kept.i32()[i]));
-  for (int32_t i = 0; i < count; ++i) position_at(kv, kv.lanes[to], i) = moved_[static_cast<size_t>(i)];
+void NullBackend::share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) {
+  reference_.share_layer(scores, share, counts);
+}
+
+void NullBackend::count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                                   const TensorView& counts, const TensorView& recalls) {
+  reference_.count_for_recall(scores, mass, share, counts, recalls);
+}
+
+void NullBackend::recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+                         const TensorView& recalls) {
+  reference_.recall(mass, kept, counts, recalls);
+}
+
+void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) {
+  for (int32_t g = 0; g < static_cast<int32_t>(kept.rows); ++g) {
+    const int32_t count = counts.i32()[g];
+    PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
+    const Lane& source = kv.lanes[from + g];
+    const Lane& target = kv.lanes[to + g];
+    PKV_CHECK(source.dtype == target.dtype, "entries move between lanes of one format");
+    moved_.clear();
+    for (int32_t i = 0; i < count; ++i) moved_.push_back(position_at(kv, source, kept.i32_row(g)[i]));
+    for (int32_t i = 0; i < count; ++i) position_at(kv, target, i) = moved_[static_cast<size_t>(i)];
+  }
+}
+
+void NullBackend::sample_rows(const SampleArgs& args) {
+  for (int64_t row = 0; row < args.logits.rows; ++row) {
+    rank_zeros(args.rows[row].ranked, row_as<RankedToken>(args.ranked, row));
+    *args.mass.f32_row(row) = static_cast<float>(args.logits.cols);
+  }
+}
+
+void NullBackend::token_logprobs(const LogprobArgs& args) {
+  for (int64_t row = 0; row < args.logits.rows; ++row) {
+    if (args.rows[row].ranked < 0) continue;
+    *args.log_sum_exp.f32_row(row) = std::log(static_cast<float>(args.logits.cols));
+    *args.target.f32_row(row) = 0;
+    rank_zeros(args.rows[row].ranked, row_as<RankedToken>(args.ranked, row));
+  }
+}
+
+void NullBackend::compare_rows(const TensorView& logits, const TensorView&, const TensorView& results) {
+  for (int64_t row = 0; row < logits.rows; ++row) *row_as<RowComparison>(results, row) = {.kl = 0, .same_best = 1};
 }
 
 void NullModel::run_layer(const StepPlan& plan, int32_t layer, const TensorView&, StepScratch& scratch, int32_t) const {

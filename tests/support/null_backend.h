@@ -1,9 +1,10 @@
 // A machine that computes nothing, and a model of any shape on it: scheduler, admission, cache, policies and eviction
 // run as they are, at the speed of their own bookkeeping.
 //
-// Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), select_top(), and which
-// entries are evicted. Dense operations and attention leave their outputs as they were, which for fresh memory is
-// zeros. Scores are made up from row and column, so that selections are neither sorted nor all alike.
+// Real are memory, copies, the positions that write_kv() and gather() record, score_entries(), selection and recall,
+// and which entries are evicted. Dense operations and attention leave their outputs as they were, which for fresh
+// memory is zeros; so are all logits, which nothing edits. Scores are made up from row and column, so that selections
+// are neither sorted nor all alike.
 #pragma once
 
 #include <array>
@@ -13,6 +14,7 @@
 #include <string_view>
 #include <vector>
 
+#include "kernels/host_backend.h"
 #include "kernels/reference/reference_backend.h"
 #include "server/model/model.h"
 
@@ -31,8 +33,8 @@ class NullBackend final : public HostBackend {
   void linear(const TensorView&, const Weight&, bool, Phase, const TensorView&) override {}
   void add_bias(const TensorView&, const TensorView&) override {}
   void rope(const TensorView&, const int32_t*, const RopeSpec&) override {}
+  void turn_rows(const TensorView&, int32_t, const RopeSpec&) override {}
   void silu_mul(const TensorView&, const TensorView&) override {}
-  void log_sum_exp(const TensorView&, const TensorView&) override {}
 
   void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
                 const RowSpans& spans, int32_t kv_heads) override;
@@ -42,8 +44,13 @@ class NullBackend final : public HostBackend {
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
-  void select_top(const TensorView& scores, int32_t count, const TensorView& kept) override;
-  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) override;
+  void select_top(const TensorView& scores, int32_t window, const TensorView& counts, const TensorView& kept) override;
+  void share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) override;
+  void count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                        const TensorView& counts, const TensorView& recalls) override;
+  void recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+              const TensorView& recalls) override;
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;
@@ -51,22 +58,25 @@ class NullBackend final : public HostBackend {
   void write_turned(const TurnedRows&, const RopeSpec&) override {}
 
   void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) override {
-    evictions_.take_columns(from, columns, out);
+    reference_.take_columns(from, columns, out);
   }
-  void choose_slots(const EvictingStep& step) override { evictions_.choose_slots(step); }
+  void choose_slots(const EvictingStep& step) override { reference_.choose_slots(step); }
   void score_new_entries(const EvictingStep& step, const TensorView& k) override {
-    evictions_.score_new_entries(step, k);
+    reference_.score_new_entries(step, k);
   }
   void add_scores(const ScoredLanes&, const TensorView&) override {}
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override {
-    evictions_.set_scores(lanes, scores, newest);
+    reference_.set_scores(lanes, scores, newest);
   }
-  void order_entries(const ScoredLanes& lanes, const TensorView& order) override {
-    evictions_.order_entries(lanes, order);
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override {
+    reference_.order_entries(lanes, order, counts);
   }
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView&, const TensorView&, const TensorView& results) override;
 
  private:
-  ReferenceBackend evictions_;
+  ReferenceBackend reference_;  // what it does once a layer of a prompt, and for evictions
   std::vector<int32_t> moved_;  // reused by select_top() and gather()
 };
 

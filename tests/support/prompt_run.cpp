@@ -110,13 +110,14 @@ absl::Status PromptRun::remove_slot(int32_t slot) {
     std::vector<int32_t> stay(length);
     std::iota(stay.begin(), stay.end(), 0);
     stay.erase(stay.begin() + slot);
-    auto kept = backend.allocate(1, length - 1, DType::kI32);
+    auto kept = backend.allocate(kv_heads, length - 1, DType::kI32);
     if (!kept.ok()) return kept.status();
-    backend.upload(kept->view(), stay.data());
-    for (int32_t head = 0; head < kv_heads; ++head) {
-      backend.gather(lanes.kv(), head, kept->view(), length - 1, head);
-      cache_->shrink(sequence_, layer, head, length - 1);
-    }
+    auto counts = backend.allocate(1, kv_heads, DType::kI32);
+    if (!counts.ok()) return counts.status();
+    for (int32_t head = 0; head < kv_heads; ++head) backend.upload(kept->view().slice_rows(head, 1), stay.data());
+    backend.upload(counts->view(), std::vector<int32_t>(static_cast<size_t>(kv_heads), length - 1).data());
+    backend.gather(lanes.kv(), 0, kept->view(), counts->view(), 0);
+    for (int32_t head = 0; head < kv_heads; ++head) cache_->shrink(sequence_, layer, head, length - 1);
   }
   return absl::OkStatus();
 }

@@ -19,14 +19,18 @@ class ReportCheck {
   std::vector<std::string> run() {
     expect(report_.layers.size() == static_cast<size_t>(case_.shape.layers), "an outcome for every layer");
     for (size_t layer = 0; layer < report_.layers.size(); ++layer) {
+      check_layer(layer);
       for (size_t head = 0; head < static_cast<size_t>(case_.shape.kv_heads); ++head) check_lane(layer, head);
     }
     check_bytes();
-    for (size_t head = 0; head < static_cast<size_t>(case_.shape.kv_heads); ++head) check_sums(head);
+    const auto heads = static_cast<size_t>(case_.shape.kv_heads);
+    if (!case_.own_division) check_sums(0, heads);
+    for (size_t head = 0; head < heads && case_.own_division; ++head) check_sums(head, head + 1);
     return std::move(violations_);
   }
 
  private:
+  bool total() const { return case_.spec.budget.scope == BudgetScope::kTotal; }
   bool by_recall() const { return case_.spec.budget.kind == BudgetKind::kMinRecall; }
 
   void expect(bool holds, const std::string& what) {
@@ -68,14 +72,19 @@ class ReportCheck {
   void check_lane(size_t layer, size_t head) {
     const std::string where = absl::StrCat("layer ", layer, " head ", head);
     const LayerOutcome& outcome = report_.layers[layer];
-    const int32_t budget =
-        case_.promised.own.plan.lane_budgets[layer * static_cast<size_t>(case_.shape.kv_heads) + head];
-    const int32_t kept = outcome.kept[head];
-    expect(by_recall() ? kept <= budget : kept == budget,
+    const CachePlan& plan = case_.promised.own.plan;
+    const size_t lane = layer * static_cast<size_t>(case_.shape.kv_heads) + head;
+    const bool shared = plan.shares(static_cast<int32_t>(layer));
+    const int32_t budget = plan.lane_budgets[lane], kept = outcome.kept[head];
+    expect(by_recall() || shared ? kept <= budget : kept == budget,
            absl::StrCat(where, ": ", kept, " entries for a budget of ", budget));
+    expect(!shared || kept >= plan.smallest_lane, absl::StrCat(where, ": ", kept, " entries are too few"));
     expect(outcome.kept_positions[head].size() == static_cast<size_t>(kept), absl::StrCat(where, ": positions kept"));
     check_positions(outcome.kept_positions[head], case_.prompt_tokens, absl::StrCat(where, " after the prompt"));
     const std::vector<int32_t>& last = outcome.final_positions[head];
+    const int32_t limit = shared && total() ? kept : plan.lane_limits[lane];
+    expect(last.size() <= static_cast<size_t>(limit),
+           absl::StrCat(where, ": ", last.size(), " entries at the end, beyond ", limit));
     check_positions(last, report_.logical_tokens, absl::StrCat(where, " at the end"));
     held_ += last.size() * static_cast<uint64_t>(layout_.entry_bytes());
     pages_ += static_cast<uint64_t>(layout_.pages_for(static_cast<int32_t>(last.size())));
@@ -89,6 +98,16 @@ class ReportCheck {
     }
   }
 
+  // What the lanes of a layer share they have among them.
+  void check_layer(size_t layer) {
+    if (!case_.promised.own.plan.shares(static_cast<int32_t>(layer))) return;
+    sharing_ = true;
+    int64_t kept = 0;
+    for (const int32_t entries : report_.layers[layer].kept) kept += entries;
+    const int64_t shared = case_.promised.own.plan.shared_budgets[layer];
+    expect(kept == shared, absl::StrCat("layer ", layer, ": ", kept, " entries of ", shared));
+  }
+
   void check_bytes() {
     const CacheBytes& bytes = report_.bytes;
     const Contract& promised = case_.promised;
@@ -99,7 +118,7 @@ class ReportCheck {
     expect(report_.evicted_entries == evicted_, absl::StrCat("evicted ", report_.evicted_entries, ", not ", evicted_));
     expect(bytes.peak <= promised.peak_bytes, absl::StrCat("peak ", bytes.peak, " above ", promised.peak_bytes));
     expect(now <= promised.steady_bytes, absl::StrCat("steady ", now, " above ", promised.steady_bytes));
-    if (case_.whole_answer && !by_recall()) {
+    if (case_.whole_answer && !by_recall() && !sharing_) {
       expect(now == promised.steady_bytes, absl::StrCat("steady ", now, " bytes, promised ", promised.steady_bytes));
     }
     const Budget& budget = case_.spec.budget;
@@ -108,31 +127,32 @@ class ReportCheck {
     if (!by_recall()) expect(report_.budget_tokens == promised.own.plan.budget_tokens, "another budget than promised");
   }
 
-  // One head of all layers: what a budget bounds. FACTORY has a table of its own, which the lane budgets are.
-  void check_sums(size_t head) {
+  // Heads [first, end) of all layers: what a budget bounds. FACTORY has a table of its own, which the lane budgets are.
+  void check_sums(size_t first, size_t end) {
     const PolicySpec& spec = case_.spec;
-    const bool exact = spec.kind != PolicyKind::kPyramidKv || spec.params.allocation == PyramidAllocation::kExact;
-    if (spec.kind == PolicyKind::kFull || by_recall() || !exact) return;
-    const bool total = spec.budget.scope == BudgetScope::kTotal;
-    const int64_t budget = int64_t{case_.shape.layers} * case_.promised.own.plan.budget_tokens;
+    if (spec.kind == PolicyKind::kFull || by_recall() || !case_.promised.own.policy->spends_exactly()) return;
+    const bool even = spec.kind != PolicyKind::kPyramidKv && case_.own_division;
+    const int64_t lanes = case_.shape.layers * static_cast<int64_t>(end - first);
+    const int64_t budget = lanes * case_.promised.own.plan.budget_tokens;
     int64_t after_prompt = 0, at_the_end = 0;
     for (const LayerOutcome& layer : report_.layers) {
-      after_prompt += layer.kept[head];
-      at_the_end += static_cast<int64_t>(layer.final_positions[head].size());
-      if (total && spec.kind != PolicyKind::kPyramidKv) {
-        expect(static_cast<int64_t>(layer.final_positions[head].size()) <= case_.promised.own.plan.budget_tokens,
-               "a lane beyond the budget");
+      for (size_t head = first; head < end; ++head) {
+        const auto last = static_cast<int64_t>(layer.final_positions[head].size());
+        after_prompt += layer.kept[head];
+        at_the_end += last;
+        const bool beyond = total() && even && last > case_.promised.own.plan.budget_tokens;
+        expect(!beyond, "a lane beyond the budget");
       }
     }
-    const int64_t whole_prompt = int64_t{case_.shape.layers} * case_.prompt_tokens;
     expect(after_prompt <= budget, "more entries after the prompt than the budget");
-    if (!total) expect(after_prompt == std::min(budget, whole_prompt), "the budget is not spent");
-    if (total) expect(at_the_end <= budget, "more entries at the end than the budget");
+    if (!total()) expect(after_prompt == std::min(budget, lanes * case_.prompt_tokens), "the budget is not spent");
+    if (total()) expect(at_the_end <= budget, "more entries at the end than the budget");
   }
 
   const ReportCase& case_;
   const CacheReport& report_;
   PageLayout layout_;
+  bool sharing_ = false;  // lanes of some layer
   uint64_t held_ = 0, pages_ = 0, evicted_ = 0;
   std::vector<std::string> violations_;
 };

@@ -19,6 +19,7 @@ struct ReportCase {
   int32_t prompt_tokens = 0;
   const Contract& promised;  // of this policy alone
   bool whole_answer = true;  // max_tokens were generated, so that bytes are those promised and not fewer
+  bool own_division = true;  // of the budget among lanes: the policy's, not a test's (shaped_policy.h)
 };
 
 // What does not hold, in words; empty where all is well. The report has positions.

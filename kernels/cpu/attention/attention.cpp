@@ -27,18 +27,6 @@ const PanelKernels& choose_panels([[maybe_unused]] const IsaFeatures& features, 
 
 }  // namespace
 
-float* FloatScratch::reserve(int64_t count) {
-  if (count > capacity_) {
-    capacity_ = (std::max(count, capacity_ + capacity_ / 2) + 15) / 16 * 16;
-    data_.reset();
-    data_.reset(static_cast<float*>(std::aligned_alloc(64, capacity_ * sizeof(float))));
-    PKV_CHECK(data_ != nullptr, "no memory for attention scratch");
-  }
-  return data_.get();
-}
-
-void FloatScratch::Free::operator()(float* p) const { std::free(p); }
-
 CpuAttention::CpuAttention(const IsaFeatures& features, bool exact, ThreadPool& pool)
     : kernels_(choose_kernels(features)),
       panels_(choose_panels(features, exact)),
@@ -55,11 +43,6 @@ LanePages lane_pages(const KvView& kv, int32_t lane) {
           .slots = layout.slots(),
           .head_dim = kv.head_dim,
           .format = view.dtype};
-}
-
-void CpuAttention::for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body) {
-  if (parallel) return pool_.run(tasks, body);
-  for (int64_t task = 0; task < tasks; ++task) body(task, 0);
 }
 
 absl::Status CpuAttention::supports(const AttentionShape& shape) {

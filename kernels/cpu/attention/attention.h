@@ -14,29 +14,14 @@
 #include "kernels/cpu/attention/attention_kernels.h"
 #include "kernels/cpu/elementwise/rope_table.h"
 #include "kernels/cpu/isa.h"
+#include "kernels/cpu/scratch.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace pkv {
 
-// A 64-byte aligned array of floats that only grows; growing discards the contents. reserve(0) returns what there is.
-class FloatScratch {
- public:
-  float* reserve(int64_t count);
-
- private:
-  struct Free {
-    void operator()(float* p) const;
-  };
-  std::unique_ptr<float, Free> data_;
-  int64_t capacity_ = 0;
-};
-
 // What the kernels can compute.
 constexpr int32_t kHeadDimMultiple = 8;
 constexpr int32_t kMaxQueryGroup = 64;  // query heads of a KV head
-
-// Elements to move or to pass over, below which one thread does it all.
-constexpr int64_t kMinParallelElements = 32 * 1024;
 
 // Holds the scratch memory of its operations between calls, so only one may run at a time.
 class CpuAttention {
@@ -50,7 +35,7 @@ class CpuAttention {
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
-  void gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to);
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to);
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms);
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums, const TensorView& cosines);
   void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
@@ -96,16 +81,14 @@ class CpuAttention {
   template <typename Body>
   int32_t for_each_key_tile(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t slots, Body body);
   float* float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const;
-  // Calls body(task, thread) for every task, by other threads too where `parallel` says that it is worth waking them.
-  void for_tasks(int64_t tasks, bool parallel, ThreadPool::Body body);
 
   const AttentionKernels& kernels_;
   const PanelKernels& panels_;  // for prompts; float32 when exact
   ThreadPool& pool_;
 
-  FloatScratch shared_;
-  FloatScratch partials_;
-  std::vector<FloatScratch> per_thread_;
+  Scratch shared_;
+  Scratch partials_;
+  std::vector<Scratch> per_thread_;
   RopeTable turn_table_;
   std::vector<DecodeUnit> units_;
   std::vector<PrefillItem> items_;

@@ -52,7 +52,7 @@ void CpuAttention::decode(const AttendArgs& args) {
   for (size_t u = 0; u < units_.size(); ++u) tiles_left_[u].store(units_[u].tiles, std::memory_order_relaxed);
   partials_.reserve(tiles * group * (d + 2));
   const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + kScorePadding + 2);
-  for (FloatScratch& scratch : per_thread_) scratch.reserve(per_thread);
+  for (Scratch& scratch : per_thread_) scratch.reserve(per_thread);
 
   parallel_for(pool_, tiles, elements_of_multiply_adds(2 * slots * group * d) / std::max<int64_t>(tiles, 1),
                [&](int64_t begin, int64_t end, int32_t thread) { run_decode_tiles(args, begin, end, thread); });

@@ -86,7 +86,7 @@ int64_t CpuAttention::prefill_scratch_floats(const AttendArgs& args) const {
 void CpuAttention::prefill(const AttendArgs& args) {
   list_prefill_items(args);
   const int64_t floats = prefill_scratch_floats(args);
-  for (FloatScratch& scratch : per_thread_) scratch.reserve(floats);
+  for (Scratch& scratch : per_thread_) scratch.reserve(floats);
   int64_t multiply_adds = 0;
   for (const PrefillItem& item : items_) {
     multiply_adds += item.products() * args.kv.head_dim * (args.q_heads / args.kv_heads);

@@ -7,14 +7,16 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
 
 // Bounds the packed queries and the per-tile results of one pass.
 constexpr int32_t kChunkRows = 64;
-// Below this many multiply-adds a second thread costs more than it saves.
-constexpr int64_t kMinParallelWork = 1'000'000;
+// A query that is packed, and a tile's result that is merged, against an element read and written.
+constexpr int64_t kPackedElement = 4;
+constexpr int64_t kMergedElement = 64;
 
 }  // namespace
 
@@ -25,7 +27,6 @@ struct CpuAttention::ObserveChunk {
   int32_t padded_rows = 0;         // per KV head
   int32_t most_visible = 0;        // of any lane
   int32_t tiles = 0;               // of that many slots
-  bool parallel = false;           // enough work for several threads
   const float* queries = nullptr;  // [kv_heads][padded_rows / panel rows][head_dim][panel rows]
 
   // Slots of a lane's tile at `start` that each row of the panel at `first` sees. Returns the largest.
@@ -61,7 +62,7 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
     longest = std::max(longest, args.kv.lanes[args.first_lane + head].length);
   }
   const int64_t keys = static_cast<int64_t>(kTileSlots) * (d + kMaxPanelCols);
-  for (FloatScratch& scratch : per_thread_) scratch.reserve(keys + 2 * kMaxPanelRows * kScoreStride);
+  for (Scratch& scratch : per_thread_) scratch.reserve(keys + 2 * kMaxPanelRows * kScoreStride);
 
   for (int32_t first_row = 0; first_row < total; first_row += kChunkRows) {
     const int32_t rows = std::min(kChunkRows, total - first_row);
@@ -70,10 +71,9 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
     chunk.most_visible = args.visible(longest, first_row + rows - 1);
     chunk.tiles = (chunk.most_visible + kTileSlots - 1) / kTileSlots;
     const int64_t head_floats = static_cast<int64_t>(chunk.padded_rows) * d;
-    chunk.parallel = head_floats * args.kv_heads * chunk.most_visible >= kMinParallelWork;
     float* queries = shared_.reserve(head_floats * args.kv_heads);
     chunk.queries = queries;
-    for_tasks(args.kv_heads, chunk.parallel, [&](int64_t head, int32_t) {
+    parallel_for(pool_, args.kv_heads, kPackedElement * head_floats, [&](int64_t head) {
       const float* pointers[kMaxPanelRows];
       for (int32_t first = 0; first < chunk.query_rows; first += panel.rows) {
         const int32_t count = std::min(panel.rows, chunk.query_rows - first);
@@ -93,7 +93,9 @@ template <typename Visit>
 void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& chunk, Visit visit) {
   const int32_t panel_rows = kernels_.panel.rows;
   const int32_t d = args.kv.head_dim;
-  for_tasks(static_cast<int64_t>(args.kv_heads) * chunk.tiles, chunk.parallel, [&](int64_t task, int32_t thread) {
+  const int64_t work =
+      elements_of_multiply_adds(static_cast<int64_t>(chunk.padded_rows) * d * std::min(kTileSlots, chunk.most_visible));
+  parallel_for(pool_, static_cast<int64_t>(args.kv_heads) * chunk.tiles, work, [&](int64_t task, int32_t thread) {
     const auto head = static_cast<int32_t>(task / chunk.tiles), tile = static_cast<int32_t>(task % chunk.tiles);
     const int32_t start = tile * kTileSlots;
     const Lane& lane = args.kv.lanes[args.first_lane + head];
@@ -129,7 +131,8 @@ void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
       const int64_t at = partial(place.head, place.tile, place.first);
       kernels_.lse_panel(panel, tops + at, sums + at);
     });
-    for_tasks(args.kv_heads, chunk.parallel, [&](int64_t head, int32_t) {
+    const int64_t merged = static_cast<int64_t>(chunk.tiles) * chunk.query_rows;
+    parallel_for(pool_, args.kv_heads, kMergedElement * merged, [&](int64_t head) {
       for (int32_t m = 0; m < chunk.query_rows; ++m) {
         float top = -std::numeric_limits<float>::infinity();
         float sum = 0.0f;

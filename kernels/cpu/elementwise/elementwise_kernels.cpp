@@ -33,29 +33,37 @@ void silu_mul(float* __restrict gate, const float* __restrict up, int64_t cols) 
   for (int64_t c = 0; c < cols; ++c) gate[c] = gate[c] / (1.0f + exp(-gate[c])) * up[c];
 }
 
-float log_sum_exp(const float* __restrict x, int64_t cols) {
-  float maxima[kSums];
-  for (int i = 0; i < kSums; ++i) maxima[i] = x[0];
-  int64_t c = 0;
-  for (; c + kSums <= cols; c += kSums) {
-    for (int i = 0; i < kSums; ++i) maxima[i] = x[c + i] > maxima[i] ? x[c + i] : maxima[i];
+void block_maxima(const float* __restrict x, int64_t cols, int64_t block, float* __restrict maxima) {
+  for (int64_t begin = 0; begin < cols; begin += block) {
+    const int64_t end = begin + block < cols ? begin + block : cols;
+    float largest[kSums];
+    for (int i = 0; i < kSums; ++i) largest[i] = -__builtin_inff();
+    int64_t c = begin;
+    for (; c + kSums <= end; c += kSums) {
+      for (int i = 0; i < kSums; ++i) largest[i] = x[c + i] > largest[i] ? x[c + i] : largest[i];
+    }
+    for (; c < end; ++c) largest[c % kSums] = x[c] > largest[c % kSums] ? x[c] : largest[c % kSums];
+    for (int half = kSums / 2; half > 0; half /= 2) {
+      for (int i = 0; i < half; ++i) largest[i] = largest[i + half] > largest[i] ? largest[i + half] : largest[i];
+    }
+    *maxima++ = largest[0];
   }
-  float top = x[0];
-  for (; c < cols; ++c) top = x[c] > top ? x[c] : top;
-  for (int i = 0; i < kSums; ++i) top = maxima[i] > top ? maxima[i] : top;
+}
+
+double exp_sum(const float* __restrict x, int64_t cols, float top, float scale) {
   constexpr int64_t kBlock = 1024;  // short float32 sums, added up in double
   double sum = 0;
   for (int64_t begin = 0; begin < cols; begin += kBlock) {
     const int64_t end = begin + kBlock < cols ? begin + kBlock : cols;
     float sums[kSums] = {};
-    c = begin;
+    int64_t c = begin;
     for (; c + kSums <= end; c += kSums) {
-      for (int i = 0; i < kSums; ++i) sums[i] += exp(x[c + i] - top);
+      for (int i = 0; i < kSums; ++i) sums[i] += exp((x[c + i] - top) * scale);
     }
-    for (; c < end; ++c) sums[c % kSums] += exp(x[c] - top);
+    for (; c < end; ++c) sums[c % kSums] += exp((x[c] - top) * scale);
     for (int i = 0; i < kSums; ++i) sum += sums[i];
   }
-  return static_cast<float>(static_cast<double>(top) + __builtin_log(sum));
+  return sum;
 }
 
 void rope_adjacent(float* __restrict x, const float* __restrict cosines, const float* __restrict sines, int32_t pairs,
@@ -88,7 +96,8 @@ constinit const ElementwiseKernels PathTable<ElementwiseKernels, kIsa>::kernels 
     .rms_norm = rms_norm,
     .add = add,
     .silu_mul = silu_mul,
-    .log_sum_exp = log_sum_exp,
+    .block_maxima = block_maxima,
+    .exp_sum = exp_sum,
     .rope_adjacent = rope_adjacent,
     .rope_halves = rope_halves,
 };

@@ -200,9 +200,10 @@ void cpu_set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t 
   });
 }
 
-void cpu_order_entries(const ScoredLanes& lanes, const TensorView& order, ThreadPool& pool) {
+void cpu_order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts, ThreadPool& pool) {
   parallel_for(pool, lanes.count, 16 * longest(lanes.lanes, lanes.count), [&](int64_t g) {
-    const auto entries = static_cast<size_t>(entries_before(lanes.lanes[g]));
+    counts.i32()[g] = entries_before(lanes.lanes[g]);
+    const auto entries = static_cast<size_t>(counts.i32()[g]);
     float* scores = lanes.scores + lanes.lanes[g].first_score;
     int32_t* positions = lanes.positions + lanes.lanes[g].first_score;
     int32_t* slots = order.i32_row(g);

@@ -1,10 +1,11 @@
-// Moves entries between slots, within a lane or from one to another. Where nothing is overwritten before it is read the
+// Moves entries between slots, within lanes or from some to others. Where nothing is overwritten before it is read the
 // entries stream to their places; otherwise all of them go through scratch memory.
 #include <algorithm>
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/lanes/entry_elements.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
@@ -12,16 +13,26 @@ namespace {
 // Each thread moves its own dimensions of every entry, in order: parts of an entry never touch each other.
 constexpr int32_t kDimsPerTask = 32;
 
+// Of one lane.
 struct GatherJob {
   const KvView& kv;
   const Lane& from;
   const Lane& to;
   std::span<const int32_t> kept;
   bool in_place = false;
-  float* staging = nullptr;  // room for all entries, or nullptr: stream
+  std::byte* staging = nullptr;  // room for all entries, or nullptr: stream
+  int32_t* positions = nullptr;  // room for all positions
 
   // An entry that stays where it is.
   bool stays(size_t i) const { return in_place && kept[i] == static_cast<int32_t>(i); }
+  // In place, slot i is written before slot kept[j] is read for i < j: safe where no entry moves to a later slot.
+  bool streams() const {
+    if (!in_place) return true;
+    for (size_t i = 0; i < kept.size(); ++i) {
+      if (kept[i] < static_cast<int32_t>(i)) return false;
+    }
+    return true;
+  }
 };
 
 // Where an entry lies: dimension k of the key at key[k * key_stride], of the value at value[k].
@@ -59,7 +70,7 @@ void gather_dims(const GatherJob& job, int32_t begin, int32_t end) {
   const PageLayout layout = page_layout(job.kv, job.from);
   const int64_t entry_bytes = layout.entry_bytes(), key_bytes = layout.format().key.bytes(job.kv.head_dim);
   const auto staged = [&](size_t i) {
-    std::byte* entry = reinterpret_cast<std::byte*>(job.staging) + static_cast<int64_t>(i) * entry_bytes;
+    std::byte* entry = job.staging + static_cast<int64_t>(i) * entry_bytes;
     return EntryPlace<Elements>{
         .key = reinterpret_cast<Key*>(entry), .key_stride = 1, .value = reinterpret_cast<Value*>(entry + key_bytes)};
   };
@@ -77,44 +88,62 @@ void gather_dims(const GatherJob& job, int32_t begin, int32_t end) {
   }
 }
 
-void gather_positions(const GatherJob& job, int32_t* staging) {
+void gather_positions(const GatherJob& job) {
   const int32_t slots = page_layout(job.kv, job.from).slots();
   for (size_t i = 0; i < job.kept.size(); ++i) {
-    staging[i] = job.kv.page_positions(job.from, job.kept[i] / slots)[job.kept[i] % slots];
+    job.positions[i] = job.kv.page_positions(job.from, job.kept[i] / slots)[job.kept[i] % slots];
   }
   for (int32_t first = 0; first < static_cast<int32_t>(job.kept.size()); first += slots) {
     const int32_t count = std::min(slots, static_cast<int32_t>(job.kept.size()) - first);
-    std::copy_n(staging + first, count, job.kv.page_positions(job.to, first / slots));
+    std::copy_n(job.positions + first, count, job.kv.page_positions(job.to, first / slots));
   }
+}
+
+// Of the entries' staging, in whole cache lines.
+int64_t staging_bytes(const GatherJob& job) {
+  const int64_t bytes = static_cast<int64_t>(job.kept.size()) * page_layout(job.kv, job.from).entry_bytes();
+  return (bytes + 63) / 64 * 64;
 }
 
 }  // namespace
 
-void CpuAttention::gather(const KvView& kv, int32_t from, const TensorView& kept, int32_t count, int32_t to) {
-  PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
-  PKV_CHECK(kv.lanes[from].dtype == kv.lanes[to].dtype, "entries move between lanes of one format");
-  GatherJob job{.kv = kv,
-                .from = kv.lanes[from],
-                .to = kv.lanes[to],
-                .kept = {kept.i32(), static_cast<size_t>(count)},
-                .in_place = from == to};
-  // In place, slot i is written before slot kept[j] is read for i < j: safe where no entry moves to a later slot.
-  bool streams = true;
-  for (size_t i = 0; i < job.kept.size(); ++i) {
-    PKV_CHECK(job.kept[i] >= 0 && job.kept[i] < job.from.length, "an entry outside the lane");
-    streams = streams && (!job.in_place || job.kept[i] >= static_cast<int32_t>(i));
+void CpuAttention::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts,
+                          int32_t to) {
+  const auto lanes = static_cast<int32_t>(kept.rows);
+  PKV_CHECK(counts.cols == lanes, "a count for each lane");
+  std::vector<GatherJob> jobs;
+  int64_t entries = 0, staged_bytes = 0;
+  for (int32_t g = 0; g < lanes; ++g) {
+    const int32_t count = counts.i32()[g];
+    PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
+    jobs.push_back({.kv = kv,
+                    .from = kv.lanes[from + g],
+                    .to = kv.lanes[to + g],
+                    .kept = {kept.i32_row(g), static_cast<size_t>(count)},
+                    .in_place = from == to});
+    const GatherJob& job = jobs.back();
+    PKV_CHECK(job.from.dtype == job.to.dtype, "entries move between lanes of one format");
+    for (const int32_t slot : job.kept) PKV_CHECK(slot >= 0 && slot < job.from.length, "an entry outside the lane");
+    entries += count;
+    if (!job.streams()) staged_bytes += staging_bytes(job);
   }
-  const int64_t elements = static_cast<int64_t>(count) * 2 * kv.head_dim;
-  const int64_t entry_bytes = page_layout(kv, job.from).entry_bytes();
-  constexpr int64_t kFloat = sizeof(float);
-  if (!streams) job.staging = shared_.reserve((count * entry_bytes + kFloat - 1) / kFloat);
-  auto* positions = reinterpret_cast<int32_t*>(partials_.reserve(count));
-  const int64_t tasks = (kv.head_dim + kDimsPerTask - 1) / kDimsPerTask;
-  for_tasks(tasks, elements >= kMinParallelElements, [&](int64_t task, int32_t) {
-    const int32_t begin = static_cast<int32_t>(task) * kDimsPerTask;
+  auto* staging = shared_.reserve<std::byte>(staged_bytes);
+  auto* positions = partials_.reserve<int32_t>(entries);
+  for (GatherJob& job : jobs) {
+    job.positions = positions;
+    positions += job.kept.size();
+    if (job.streams()) continue;
+    job.staging = staging;
+    staging += staging_bytes(job);
+  }
+  const int64_t parts = (kv.head_dim + kDimsPerTask - 1) / kDimsPerTask;
+  const int64_t work = entries * 2 * kv.head_dim / std::max<int64_t>(1, lanes * parts);
+  parallel_for(pool_, lanes * parts, work, [&](int64_t item) {
+    const GatherJob& job = jobs[static_cast<size_t>(item / parts)];
+    const auto begin = static_cast<int32_t>(item % parts) * kDimsPerTask;
     const int32_t end = std::min(kv.head_dim, begin + kDimsPerTask);
     with_elements(job.from.dtype, [&](auto types) { gather_dims<decltype(types)>(job, begin, end); });
-    if (task == 0) gather_positions(job, positions);
+    if (begin == 0) gather_positions(job);
   });
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/lanes/entry_elements.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
@@ -105,14 +106,14 @@ struct CpuAttention::KeyTile {
 template <typename Body>
 int32_t CpuAttention::for_each_key_tile(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t slots, Body body) {
   const int64_t page_keys = int64_t{kv.head_dim} * densest_slots(kv.head_dim, kv.page_bytes);
-  for (FloatScratch& scratch : per_thread_) scratch.reserve(3 * page_keys);
+  for (Scratch& scratch : per_thread_) scratch.reserve(3 * page_keys);
   int32_t tiles = 0;
   for (int32_t row = 0; row < lanes; ++row) {
     const int32_t each = tile_slots(page_layout(kv, kv.lanes[first_lane + row]));
     tiles = std::max(tiles, (slots + each - 1) / each);
   }
-  const bool parallel = static_cast<int64_t>(lanes) * slots * kv.head_dim >= kMinParallelElements;
-  for_tasks(static_cast<int64_t>(lanes) * tiles, parallel, [&](int64_t task, int32_t thread) {
+  const int64_t work = static_cast<int64_t>(slots) * kv.head_dim / std::max(tiles, 1);
+  parallel_for(pool_, static_cast<int64_t>(lanes) * tiles, work, [&](int64_t task, int32_t thread) {
     const auto row = static_cast<int32_t>(task / tiles), index = static_cast<int32_t>(task % tiles);
     const Lane& lane = kv.lanes[first_lane + row];
     const PageLayout layout = page_layout(kv, lane);

@@ -4,6 +4,7 @@
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/lanes/entry_elements.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
@@ -59,7 +60,7 @@ void write_lane(const LaneRows& rows, const KvView& kv, ToHalf to_half, float* s
 
 void CpuAttention::write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
                             const RowSpans& spans, int32_t kv_heads) {
-  for (FloatScratch& scratch : per_thread_) scratch.reserve(static_cast<int64_t>(kBlockRows) * kv.head_dim);
+  for (Scratch& scratch : per_thread_) scratch.reserve(static_cast<int64_t>(kBlockRows) * kv.head_dim);
   const int64_t lanes = static_cast<int64_t>(spans.count) * kv_heads;
   const auto write = [&](int64_t index, int32_t thread) {
     const RowSpan& span = spans.data[index / kv_heads];
@@ -72,7 +73,7 @@ void CpuAttention::write_kv(const TensorView& k, const TensorView& v, const int3
       write_lane<decltype(elements)>(rows, kv, kernels_.to_half, per_thread_[thread].reserve(0));
     });
   };
-  for_tasks(lanes, k.rows * k.cols >= kMinParallelElements, write);
+  parallel_for(pool_, lanes, 2 * k.rows * k.cols / std::max<int64_t>(lanes, 1), write);
 }
 
 }  // namespace pkv

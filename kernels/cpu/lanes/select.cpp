@@ -1,4 +1,4 @@
-// Group reduction, pooling and exact top-k by radix selection.
+// Group reduction, pooling, exact top-k by radix selection, and what that leaves of the attention.
 #include "kernels/cpu/lanes/select.h"
 
 #include <algorithm>
@@ -6,11 +6,19 @@
 #include <bit>
 #include <cmath>
 #include <limits>
+#include <numeric>
+#include <vector>
 
 #include "kernels/check.h"
+#include "kernels/cpu/parallel.h"
 
 namespace pkv {
 namespace {
+
+// A score that is made or hashed, and one that three passes of a selection look at, against an element read and
+// written.
+constexpr int64_t kScoredElement = 8;
+constexpr int64_t kSelectedElement = 16;
 
 // Unsigned integers in the order of the scores.
 uint32_t score_key(float score) {
@@ -82,7 +90,7 @@ void pool_row(const float* scores, int64_t columns, PoolKind kind, int32_t kerne
 void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool) {
   const int64_t group = sums.rows / out.rows;
   PKV_CHECK(group * out.rows == sums.rows, "query heads are a multiple of KV heads");
-  pool.run(out.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, out.rows, sums.cols * group, [&](int64_t row) {
     float* to = out.f32_row(row);
     std::copy_n(sums.f32_row(row * group), out.cols, to);
     for (int64_t g = 1; g < group; ++g) {
@@ -99,13 +107,13 @@ void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorV
 
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool) {
   PKV_CHECK(kind == PoolKind::kNone || kernel % 2 == 1, "pooling kernels are odd");
-  pool.run(scores.rows,
-           [&](int64_t row, int32_t) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
+  parallel_for(pool, scores.rows, scores.cols * std::max(kernel, 1),
+               [&](int64_t row) { pool_row(scores.f32_row(row), scores.cols, kind, kernel, out.f32_row(row)); });
 }
 
 void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool) {
   const auto columns = static_cast<int32_t>(scores.cols);
-  pool.run(scores.rows, [&](int64_t row, int32_t) {
+  parallel_for(pool, scores.rows, kScoredElement * scores.cols, [&](int64_t row) {
     float* score = scores.f32_row(row);
     for (int32_t j = 0; j < columns; ++j) {
       score[j] = score_entry(scoring, static_cast<int32_t>(row), j, columns, score[j]);
@@ -113,10 +121,84 @@ void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, Th
   });
 }
 
-void cpu_select_top(const TensorView& scores, int32_t count, const TensorView& kept, ThreadPool& pool) {
-  PKV_CHECK(count >= 0 && count <= scores.cols && count <= kept.cols, "cannot keep more columns than there are");
-  pool.run(scores.rows,
-           [&](int64_t row, int32_t) { select_row(scores.f32_row(row), scores.cols, count, kept.i32_row(row)); });
+void cpu_select_top(const TensorView& scores, int32_t window, const TensorView& counts, const TensorView& kept,
+                    ThreadPool& pool) {
+  PKV_CHECK(counts.cols == scores.rows && kept.rows == scores.rows, "a count for each lane");
+  const int64_t past = scores.cols - window;
+  parallel_for(pool, scores.rows, kSelectedElement * scores.cols, [&](int64_t row) {
+    const int32_t count = counts.i32()[row], ranked = count - window;
+    PKV_CHECK(ranked >= 0 && count <= scores.cols && count <= kept.cols, "entries between the window and all");
+    select_row(scores.f32_row(row), past, ranked, kept.i32_row(row));
+    std::iota(kept.i32_row(row) + ranked, kept.i32_row(row) + count, static_cast<int32_t>(past));
+  });
+}
+
+// The best of each lane, as many as one may have, side by side: the best of these are the best of all. They lie lane
+// after lane with ascending columns, so the smaller place among equals is the smaller lane, then the smaller column.
+void cpu_share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts, ThreadPool& pool) {
+  const int64_t lanes = scores.rows, past = scores.cols - share.window;
+  PKV_CHECK(counts.cols == lanes, "a count for each lane");
+  PKV_CHECK(share.smallest_lane >= share.window && share.largest_lane >= share.smallest_lane &&
+                share.total >= lanes * share.smallest_lane,
+            "a total that every lane has its part of");
+  const int64_t each = std::min<int64_t>(share.largest_lane - share.window, past);
+  std::vector<int32_t> columns(static_cast<size_t>(lanes * each));
+  std::vector<float> best(columns.size());
+  parallel_for(pool, lanes, kSelectedElement * scores.cols, [&](int64_t row) {
+    const float* score = scores.f32_row(row);
+    int32_t* own = columns.data() + row * each;
+    select_row(score, past, static_cast<int32_t>(each), own);
+    float* own_best = best.data() + row * each;
+    std::transform(own, own + each, own_best, [score](int32_t column) { return score[column]; });
+    const auto always = static_cast<int32_t>(std::min<int64_t>(share.smallest_lane - share.window, each));
+    std::vector<int32_t> places(static_cast<size_t>(always));
+    select_row(own_best, each, always, places.data());
+    for (const int32_t place : places) own_best[place] = std::numeric_limits<float>::infinity();
+  });
+  const int64_t ranked = std::min(share.total - lanes * share.window, lanes * each);
+  std::vector<int32_t> chosen(static_cast<size_t>(ranked));
+  select_row(best.data(), lanes * each, static_cast<int32_t>(ranked), chosen.data());
+  std::fill_n(counts.i32(), lanes, share.window);
+  for (const int32_t place : chosen) ++counts.i32()[place / each];
+}
+
+void cpu_count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                          const TensorView& counts, const TensorView& recalls, ThreadPool& pool) {
+  PKV_CHECK(counts.cols == scores.rows && recalls.cols == scores.rows, "a count and a recall for each lane");
+  constexpr float kAlways = std::numeric_limits<float>::infinity();
+  const uint32_t always = score_key(kAlways);
+  parallel_for(pool, scores.rows, 4 * kSelectedElement * scores.cols, [&](int64_t row) {
+    // Rank and column in one integer, the best the smallest.
+    std::vector<uint64_t> order(static_cast<size_t>(scores.cols));
+    for (int64_t j = 0; j < scores.cols; ++j) {
+      const uint32_t key = j < scores.cols - share.window ? score_key(scores.f32_row(row)[j]) : always;
+      order[static_cast<size_t>(j)] = uint64_t{~key} << 32 | static_cast<uint64_t>(j);
+    }
+    std::sort(order.begin(), order.end());
+    const auto mass_at = [&](size_t rank) -> double { return mass.f32_row(row)[static_cast<uint32_t>(order[rank])]; };
+    double total = 0, carried = 0;
+    for (size_t rank = 0; rank < order.size(); ++rank) total += mass_at(rank);
+    const size_t most = std::min(order.size(), static_cast<size_t>(share.largest_lane));
+    size_t count = 0;
+    while (count < most && (order[count] >> 32 == ~always || carried / total < share.recall)) {
+      carried += mass_at(count++);
+    }
+    counts.i32()[row] = static_cast<int32_t>(count);
+    recalls.f64()[row] = carried / total;
+  });
+}
+
+void cpu_recall(const TensorView& mass, const TensorView& kept, const TensorView& counts, const TensorView& recalls,
+                ThreadPool& pool) {
+  PKV_CHECK(counts.cols == mass.rows && recalls.cols == mass.rows, "a count and a recall for each lane");
+  parallel_for(pool, mass.rows, mass.cols, [&](int64_t row) {
+    const float* of_lane = mass.f32_row(row);
+    const int32_t* columns = kept.i32_row(row);
+    const double total = std::accumulate(of_lane, of_lane + mass.cols, 0.0);
+    const double carried = std::accumulate(columns, columns + counts.i32()[row], 0.0,
+                                           [of_lane](double sum, int32_t column) { return sum + of_lane[column]; });
+    recalls.f64()[row] = carried / total;
+  });
 }
 
 }  // namespace pkv

@@ -54,7 +54,7 @@ const void* LinearRunner::convert_rows(const GemmKernels& kernels, const TensorV
   *stride = x.row_stride;
   if (kernels.convert_row == nullptr) return x.data;
   *stride = align_up(x.cols, 2);
-  auto* converted = activations_.reserve_as<std::byte>(x.rows * *stride * kernels.element_bytes);
+  auto* converted = activations_.reserve<std::byte>(x.rows * *stride * kernels.element_bytes);
   parallel_for(pool_, x.rows, kConvertedElement * x.cols, [&](int64_t row) {
     kernels.convert_row(x.f32_row(row), x.cols, converted + row * *stride * kernels.element_bytes);
   });
@@ -79,14 +79,14 @@ void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, con
     const int64_t first_row = item % blocks * block_rows;
     const int64_t depth = std::min(weight.cols, chunk);
     // Two elements to spare: pairs of an odd depth are padded.
-    auto* b = tiles_[thread].reserve_as<std::byte>((depth + 1) * tile_cols * kernels.element_bytes);
+    auto* b = tiles_[thread].reserve<std::byte>((depth + 1) * tile_cols * kernels.element_bytes);
     GemmTile args;
     args.a_stride = a_stride;
     args.b = b;
     args.rows = static_cast<int32_t>(std::min(block_rows, x.rows - first_row));
     args.cols = static_cast<int32_t>(std::min(tile_cols, weight.rows - tile * tile_cols));
     args.accumulate = accumulate;
-    args.partial = weight.cols > chunk ? partials_[thread].reserve_as<float>(block_rows * tile_cols) : nullptr;
+    args.partial = weight.cols > chunk ? partials_[thread].reserve<float>(block_rows * tile_cols) : nullptr;
     args.out = out.f32_row(first_row) + tile * tile_cols;
     args.out_stride = out.row_stride;
     for (int64_t k = 0; k < weight.cols; k += chunk) {
@@ -110,7 +110,7 @@ Int8Rows LinearRunner::quantize_rows(const TensorView& x, const PackedView& weig
   rows.code_stride = align_up(weight.cols, 64);
   rows.group_stride = weight.cols / weight.group;
   const int64_t cells = x.rows * rows.group_stride;
-  auto* memory = activations_.reserve_as<std::byte>(x.rows * rows.code_stride + cells * 12);
+  auto* memory = activations_.reserve<std::byte>(x.rows * rows.code_stride + cells * 12);
   rows.codes = reinterpret_cast<int8_t*>(memory);
   rows.scales = reinterpret_cast<float*>(memory + x.rows * rows.code_stride);
   rows.scaled_sums = rows.scales + cells;

@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/linear/scale_layout.h"
 #include "kernels/cpu/parallel.h"
 
 namespace pkv {
@@ -71,33 +72,38 @@ void codes_q6_k(const uint8_t* block, uint8_t* out) {
   }
 }
 
-// ---- scales: those of one block to lane `lane` of the panel
+// ---- scales: those of one block to output `output` of the panel
 
 void put_u16(uint8_t* to, int32_t index, const uint8_t* from) { std::memcpy(to + 2 * index, from, 2); }
 
-void scales_half(const uint8_t* block, uint8_t* to, int32_t lane) { put_u16(to, lane, block); }
-void scales_half_min(const uint8_t* block, uint8_t* to, int32_t lane) {
-  put_u16(to, lane, block);
-  put_u16(to, kPanelOutputs + lane, block + 2);
+void scales_half(const uint8_t* block, uint8_t* to, int32_t output) {
+  put_u16(to + ScaleLayout<ScaleKind::kHalf>::kScale, output, block);
 }
-void scales_super_min(const uint8_t* block, uint8_t* to, int32_t lane) {
-  scales_half_min(block, to, lane);
+void scales_half_min(const uint8_t* block, uint8_t* to, int32_t output) {
+  using Layout = ScaleLayout<ScaleKind::kHalfMin>;
+  put_u16(to + Layout::kScale, output, block);
+  put_u16(to + Layout::kMin, output, block + 2);
+}
+void scales_super_min(const uint8_t* block, uint8_t* to, int32_t output) {
+  using Layout = ScaleLayout<ScaleKind::kSuperMin>;
+  put_u16(to + Layout::kScale, output, block);
+  put_u16(to + Layout::kMin, output, block + 2);
   const uint8_t* packed = block + 4;  // 8 scales and 8 mins of 6 bits in 12 bytes
-  uint8_t* bytes = to + 4 * kPanelOutputs + lane;
-  for (int32_t g = 0; g < 8; ++g) {
+  for (int32_t g = 0; g < Layout::kGroups; ++g) {
     uint8_t scale = packed[g] & 63;
     uint8_t min = packed[g + 4] & 63;
     if (g >= 4) {
       scale = (packed[g + 4] & 15) | ((packed[g - 4] >> 6) << 4);
       min = (packed[g + 4] >> 4) | ((packed[g] >> 6) << 4);
     }
-    bytes[g * kPanelOutputs] = scale;
-    bytes[(8 + g) * kPanelOutputs] = min;
+    to[Layout::kGroupScales + g * kPanelBytes + output] = scale;
+    to[Layout::kGroupMins + g * kPanelBytes + output] = min;
   }
 }
-void scales_super_signed(const uint8_t* block, uint8_t* to, int32_t lane) {
-  put_u16(to, lane, block + 208);
-  for (int32_t g = 0; g < 16; ++g) to[(2 + g) * kPanelOutputs + lane] = block[192 + g];
+void scales_super_signed(const uint8_t* block, uint8_t* to, int32_t output) {
+  using Layout = ScaleLayout<ScaleKind::kSuperSigned>;
+  put_u16(to + Layout::kScale, output, block + 208);
+  for (int32_t g = 0; g < Layout::kGroups; ++g) to[Layout::kGroupScales + g * kPanelBytes + output] = block[192 + g];
 }
 
 // ---- formats
@@ -108,27 +114,43 @@ struct PackFormat {
   ScaleKind scale_kind;
   int32_t group;
   int32_t zero_point;
-  int32_t scale_bytes;  // of a panel per block
   void (*codes)(const uint8_t* block, uint8_t* out);
-  void (*scales)(const uint8_t* block, uint8_t* to, int32_t lane);
+  void (*scales)(const uint8_t* block, uint8_t* to, int32_t output);
 };
 
 constexpr PackFormat kFormats[] = {
-    {WeightType::kF32, CodeKind::kF32, ScaleKind::kNone, 0, 0, 0, nullptr, nullptr},
-    {WeightType::kF16, CodeKind::kF16, ScaleKind::kNone, 0, 0, 0, nullptr, nullptr},
-    {WeightType::kBF16, CodeKind::kBF16, ScaleKind::kNone, 0, 0, 0, nullptr, nullptr},
-    {WeightType::kQ4_0, CodeKind::kNibble, ScaleKind::kHalf, 32, 8, 32, codes_q4_0, scales_half},
-    {WeightType::kQ4_1, CodeKind::kNibble, ScaleKind::kHalfMin, 32, 0, 64, codes_q4_1, scales_half_min},
-    {WeightType::kQ5_0, CodeKind::kByte, ScaleKind::kHalf, 32, 16, 32, codes_q5_0, scales_half},
-    {WeightType::kQ5_1, CodeKind::kByte, ScaleKind::kHalfMin, 32, 0, 64, codes_q5_1, scales_half_min},
-    {WeightType::kQ8_0, CodeKind::kByte, ScaleKind::kHalf, 32, 128, 32, codes_q8_0, scales_half},
-    {WeightType::kQ4_K, CodeKind::kNibble, ScaleKind::kSuperMin, 32, 0, 320, codes_q4_k, scales_super_min},
-    {WeightType::kQ5_K, CodeKind::kByte, ScaleKind::kSuperMin, 32, 0, 320, codes_q5_k, scales_super_min},
-    {WeightType::kQ6_K, CodeKind::kByte, ScaleKind::kSuperSigned, 16, 32, 288, codes_q6_k, scales_super_signed},
+    {WeightType::kF32, CodeKind::kF32, ScaleKind::kNone, 0, 0, nullptr, nullptr},
+    {WeightType::kF16, CodeKind::kF16, ScaleKind::kNone, 0, 0, nullptr, nullptr},
+    {WeightType::kBF16, CodeKind::kBF16, ScaleKind::kNone, 0, 0, nullptr, nullptr},
+    {WeightType::kQ4_0, CodeKind::kNibble, ScaleKind::kHalf, 32, 8, codes_q4_0, scales_half},
+    {WeightType::kQ4_1, CodeKind::kNibble, ScaleKind::kHalfMin, 32, 0, codes_q4_1, scales_half_min},
+    {WeightType::kQ5_0, CodeKind::kByte, ScaleKind::kHalf, 32, 16, codes_q5_0, scales_half},
+    {WeightType::kQ5_1, CodeKind::kByte, ScaleKind::kHalfMin, 32, 0, codes_q5_1, scales_half_min},
+    {WeightType::kQ8_0, CodeKind::kByte, ScaleKind::kHalf, 32, 128, codes_q8_0, scales_half},
+    {WeightType::kQ4_K, CodeKind::kNibble, ScaleKind::kSuperMin, 32, 0, codes_q4_k, scales_super_min},
+    {WeightType::kQ5_K, CodeKind::kByte, ScaleKind::kSuperMin, 32, 0, codes_q5_k, scales_super_min},
+    {WeightType::kQ6_K, CodeKind::kByte, ScaleKind::kSuperSigned, 16, 32, codes_q6_k, scales_super_signed},
 };
 
 const PackFormat& format_of(WeightType type) {
   return *std::find_if(std::begin(kFormats), std::end(kFormats), [&](const PackFormat& f) { return f.type == type; });
+}
+
+// Of a panel, for one block of the format.
+int32_t scale_bytes(ScaleKind kind) {
+  switch (kind) {
+    case ScaleKind::kNone:
+      break;
+    case ScaleKind::kHalf:
+      return ScaleLayout<ScaleKind::kHalf>::kBytes;
+    case ScaleKind::kHalfMin:
+      return ScaleLayout<ScaleKind::kHalfMin>::kBytes;
+    case ScaleKind::kSuperMin:
+      return ScaleLayout<ScaleKind::kSuperMin>::kBytes;
+    case ScaleKind::kSuperSigned:
+      return ScaleLayout<ScaleKind::kSuperSigned>::kBytes;
+  }
+  return 0;
 }
 
 size_t code_bytes(CodeKind kind, int64_t weights) {
@@ -148,40 +170,40 @@ size_t code_bytes(CodeKind kind, int64_t weights) {
 
 constexpr int64_t align_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
 
-// Where input k of output `lane` lies in a panel of nibbles: the byte, and whether in its high half.
-int64_t nibble_byte(int64_t k, int32_t lane) { return k / 8 * 64 + lane * 4 + k % 4; }
+// Where input k of output `output` lies in a panel of nibbles: the byte, and whether in its high half.
+int64_t nibble_byte(int64_t k, int32_t output) { return k / 8 * 64 + output * 4 + k % 4; }
 bool nibble_is_high(int64_t k) { return k % 8 >= 4; }
-int64_t byte_index(int64_t k, int32_t lane) { return k / 4 * 64 + lane * 4 + k % 4; }
+int64_t byte_index(int64_t k, int32_t output) { return k / 4 * 64 + output * 4 + k % 4; }
 
-void pack_block_codes(CodeKind kind, const uint8_t* codes, int64_t k0, int64_t count, uint8_t* panel, int32_t lane) {
+void pack_block_codes(CodeKind kind, const uint8_t* codes, int64_t k0, int64_t count, uint8_t* panel, int32_t output) {
   for (int64_t i = 0; i < count; ++i) {
     const int64_t k = k0 + i;
     if (kind == CodeKind::kByte) {
-      panel[byte_index(k, lane)] = codes[i];
+      panel[byte_index(k, output)] = codes[i];
     } else {
-      panel[nibble_byte(k, lane)] |= nibble_is_high(k) ? codes[i] << 4 : codes[i];
+      panel[nibble_byte(k, output)] |= nibble_is_high(k) ? codes[i] << 4 : codes[i];
     }
   }
 }
 
 template <typename Element>
-void pack_floats(const uint8_t* row, int64_t cols, uint8_t* panel, int32_t lane) {
+void pack_floats(const uint8_t* row, int64_t cols, uint8_t* panel, int32_t output) {
   for (int64_t k = 0; k < cols; ++k) {
-    std::memcpy(panel + (k * kPanelOutputs + lane) * sizeof(Element), row + k * sizeof(Element), sizeof(Element));
+    std::memcpy(panel + (k * kPanelOutputs + output) * sizeof(Element), row + k * sizeof(Element), sizeof(Element));
   }
 }
 
 void pack_row(const PackFormat& format, const uint8_t* row, int64_t cols, uint8_t* codes, uint8_t* scales,
-              int32_t lane) {
-  if (format.code_kind == CodeKind::kF32) return pack_floats<float>(row, cols, codes, lane);
-  if (format.scale_kind == ScaleKind::kNone) return pack_floats<uint16_t>(row, cols, codes, lane);
+              int32_t output) {
+  if (format.code_kind == CodeKind::kF32) return pack_floats<float>(row, cols, codes, output);
+  if (format.scale_kind == ScaleKind::kNone) return pack_floats<uint16_t>(row, cols, codes, output);
   const QuantTraits& traits = quant_traits(format.type);
   uint8_t block_codes[kMaxBlock];
   for (int64_t block = 0; block < cols / traits.block_size; ++block) {
     const uint8_t* from = row + block * traits.block_bytes;
     format.codes(from, block_codes);
-    pack_block_codes(format.code_kind, block_codes, block * traits.block_size, traits.block_size, codes, lane);
-    format.scales(from, scales + block * format.scale_bytes, lane);
+    pack_block_codes(format.code_kind, block_codes, block * traits.block_size, traits.block_size, codes, output);
+    format.scales(from, scales + block * scale_bytes(format.scale_kind), output);
   }
 }
 
@@ -190,35 +212,42 @@ struct GroupParameters {
   float min;
 };
 
-GroupParameters group_parameters(const PackedView& weight, const uint8_t* scales, int64_t group, int32_t lane) {
+GroupParameters group_parameters(const PackedView& weight, const uint8_t* scales, int64_t group, int32_t output) {
   const auto half = [](const uint8_t* base, int32_t index) { return half_to_float(load_u16(base + 2 * index)); };
   const auto zero_point = static_cast<float>(weight.zero_point);
   switch (weight.scale_kind) {
     case ScaleKind::kNone:
       break;
     case ScaleKind::kHalf: {
-      const float scale = half(scales + group * 32, lane);
+      const float scale = half(scales + group * ScaleLayout<ScaleKind::kHalf>::kBytes, output);
       return {scale, -zero_point * scale};
     }
-    case ScaleKind::kHalfMin:
-      return {half(scales + group * 64, lane), half(scales + group * 64, kPanelOutputs + lane)};
+    case ScaleKind::kHalfMin: {
+      using Layout = ScaleLayout<ScaleKind::kHalfMin>;
+      const uint8_t* block = scales + group * Layout::kBytes;
+      return {half(block + Layout::kScale, output), half(block + Layout::kMin, output)};
+    }
     case ScaleKind::kSuperMin: {
-      const uint8_t* super = scales + group / 8 * 320;
-      const uint8_t* bytes = super + 64 + group % 8 * kPanelOutputs + lane;
-      return {half(super, lane) * bytes[0], -half(super, kPanelOutputs + lane) * bytes[8 * kPanelOutputs]};
+      using Layout = ScaleLayout<ScaleKind::kSuperMin>;
+      const uint8_t* block = scales + group / Layout::kGroups * Layout::kBytes;
+      const uint8_t* bytes = block + group % Layout::kGroups * kPanelBytes + output;
+      return {half(block + Layout::kScale, output) * bytes[Layout::kGroupScales],
+              -half(block + Layout::kMin, output) * bytes[Layout::kGroupMins]};
     }
     case ScaleKind::kSuperSigned: {
-      const uint8_t* super = scales + group / 16 * 288;
-      const float scale = half(super, lane) * static_cast<int8_t>(super[32 + group % 16 * kPanelOutputs + lane]);
+      using Layout = ScaleLayout<ScaleKind::kSuperSigned>;
+      const uint8_t* block = scales + group / Layout::kGroups * Layout::kBytes;
+      const uint8_t* bytes = block + group % Layout::kGroups * kPanelBytes + output;
+      const float scale = half(block + Layout::kScale, output) * static_cast<int8_t>(bytes[Layout::kGroupScales]);
       return {scale, -zero_point * scale};
     }
   }
   return {1, 0};
 }
 
-int32_t load_code(CodeKind kind, const uint8_t* panel, int64_t k, int32_t lane) {
-  if (kind == CodeKind::kByte) return panel[byte_index(k, lane)];
-  const uint8_t byte = panel[nibble_byte(k, lane)];
+int32_t load_code(CodeKind kind, const uint8_t* panel, int64_t k, int32_t output) {
+  if (kind == CodeKind::kByte) return panel[byte_index(k, output)];
+  const uint8_t byte = panel[nibble_byte(k, output)];
   return nibble_is_high(k) ? byte >> 4 : byte & 15;
 }
 
@@ -272,7 +301,7 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& so
                      .rows = source.rows,
                      .cols = source.cols};
   view.panel_code_bytes = code_bytes(format.code_kind, source.cols * kPanelOutputs);
-  view.panel_scale_bytes = source.cols / traits.block_size * format.scale_bytes;
+  view.panel_scale_bytes = source.cols / traits.block_size * scale_bytes(format.scale_kind);
   const size_t scales_at = align_up(panels * view.panel_code_bytes, 64);
   const size_t bytes = scales_at + panels * view.panel_scale_bytes;
   std::shared_ptr<uint8_t> storage = arena.allocate(bytes);
@@ -284,11 +313,11 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& so
   view.scales = scales;
   const int64_t row_bytes = source.cols / traits.block_size * traits.block_bytes;
   parallel_for(pool, panels, 8 * kPanelOutputs * source.cols, [&](int64_t panel) {
-    const auto lanes = static_cast<int32_t>(std::min<int64_t>(kPanelOutputs, source.rows - panel * kPanelOutputs));
-    for (int32_t lane = 0; lane < lanes; ++lane) {
-      const auto* row = static_cast<const uint8_t*>(source.data) + (panel * kPanelOutputs + lane) * row_bytes;
+    const auto outputs = static_cast<int32_t>(std::min<int64_t>(kPanelOutputs, source.rows - panel * kPanelOutputs));
+    for (int32_t output = 0; output < outputs; ++output) {
+      const auto* row = static_cast<const uint8_t*>(source.data) + (panel * kPanelOutputs + output) * row_bytes;
       pack_row(format, row, source.cols, codes + panel * view.panel_code_bytes, scales + panel * view.panel_scale_bytes,
-               lane);
+               output);
     }
   });
   return std::make_unique<PackedWeight>(view, bytes, std::move(storage));
@@ -296,17 +325,17 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& so
 
 void unpack_row(const PackedView& weight, int64_t row, float* out) {
   const int64_t panel = row / kPanelOutputs;
-  const auto lane = static_cast<int32_t>(row % kPanelOutputs);
+  const auto output = static_cast<int32_t>(row % kPanelOutputs);
   const uint8_t* codes = weight.codes + panel * weight.panel_code_bytes;
   if (weight.scale_kind == ScaleKind::kNone) {
-    for (int64_t k = 0; k < weight.cols; ++k) out[k] = load_float(weight.code_kind, codes, k * kPanelOutputs + lane);
+    for (int64_t k = 0; k < weight.cols; ++k) out[k] = load_float(weight.code_kind, codes, k * kPanelOutputs + output);
     return;
   }
   const uint8_t* scales = weight.scales + panel * weight.panel_scale_bytes;
   for (int64_t group = 0; group < weight.cols / weight.group; ++group) {
-    const auto [scale, min] = group_parameters(weight, scales, group, lane);
+    const auto [scale, min] = group_parameters(weight, scales, group, output);
     for (int64_t k = group * weight.group; k < (group + 1) * weight.group; ++k) {
-      const int32_t code = load_code(weight.code_kind, codes, k, lane);
+      const int32_t code = load_code(weight.code_kind, codes, k, output);
       out[k] = static_cast<float>(static_cast<double>(scale) * code + min);  // exact product: one rounding
     }
   }

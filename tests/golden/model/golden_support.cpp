@@ -59,7 +59,7 @@ PolicySpec policy_of(const json& values) {
   PolicySpec spec{.kind = find_policy(values.at("policy").get<std::string>())->kind, .kv_dtype = KvDtype::kF32};
   if (values.contains("min_recall")) {
     spec.budget.kind = BudgetKind::kMinRecall;
-    spec.budget.min_recall_millionths = *to_millionths(values["min_recall"].get<double>(), "min_recall");
+    spec.budget.min_recall_millionths = to_millionths(values["min_recall"].get<double>());
   } else {
     spec.budget.kind = BudgetKind::kTokens;
     spec.budget.tokens = values.at("budget").get<int64_t>();

@@ -57,7 +57,7 @@ TEST_F(SmolLm2Test, EncodesAndDecodesEveryGoldenString) {
 
 TEST_F(SmolLm2Test, RendersGoldenChatPrompts) {
   const ChatTemplate chat(file_->string("tokenizer.chat_template").value(), *tokenizer_);
-  EXPECT_EQ(chat.name(), "chatml");
+  EXPECT_TRUE(chat.status().ok()) << chat.status();
   const json prompts = json::parse(std::ifstream(folder_ + "chat_prompts.json"));
   ASSERT_EQ(prompts.size(), 3u);
   for (const auto& [name, value] : prompts.items()) {

@@ -169,6 +169,16 @@ TEST_F(KvCacheTest, PlacesATokenInEveryLaneUpToItsLimit) {
   EXPECT_EQ(cache->bytes(id).allocated, 64u * (1 + 2 + 2 + 2 + 1 + 2));
 }
 
+TEST_F(KvCacheTest, ALimitMayBeLowered) {
+  const auto cache = make(100);
+  const SequenceId id = open(*cache, KvDtype::kF16, 8);
+  for (int32_t layer = 0; layer < 3; ++layer) ASSERT_TRUE(cache->append_slots(id, layer, 3).ok());
+  cache->set_limit(id, 1, 0, 3);
+  EXPECT_EQ(*cache->place_token(id), 1);
+  EXPECT_EQ(cache->length(id, 1, 0), 3);
+  EXPECT_EQ(cache->length(id, 1, 1), 4);
+}
+
 TEST_F(KvCacheTest, BringsMorePageIdsToTheBackendThanAStepHasRoomFor) {
   const auto cache = make(20000);
   const SequenceId id = open(*cache, KvDtype::kF16, 40000);
@@ -182,8 +192,8 @@ TEST_F(KvCacheTest, BringsMorePageIdsToTheBackendThanAStepHasRoomFor) {
 }
 
 TEST_F(KvCacheTest, RefusesSequencesBeyondThePageTable) {
-  const auto cache = make(3);  // 12 places
-  const std::vector<int32_t> limits(6, 8), larger(6, 9);
+  const auto cache = make(3);  // 18 places
+  const std::vector<int32_t> limits(6, 8), larger(6, 13);
   EXPECT_EQ(cache->open({.dtype = KvDtype::kF16, .lane_entries = larger}).status().code(),
             absl::StatusCode::kResourceExhausted);
   const absl::StatusOr<SequenceId> id = cache->open({.dtype = KvDtype::kF16, .lane_entries = limits});

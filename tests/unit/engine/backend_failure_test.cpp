@@ -199,7 +199,6 @@ TEST(BackendFailureTest, AnywhereWithPositionsRelativeToTheCache) {
 TEST(BackendFailureTest, OneThatHasFailedAlreadyGetsNoEngine) {
   FailingModel model;
   model.device().fail_at(1);
-  model.device().sync();
   EXPECT_EQ(Engine::create(*model, small_options()).status(), FailingBackend::failure());
 }
 

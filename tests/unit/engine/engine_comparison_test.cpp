@@ -8,6 +8,7 @@
 
 #include "server/policy/recall_shortfall.h"
 #include "server/policy/registry.h"
+#include "tests/support/forwarding_backend.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -36,10 +37,32 @@ std::shared_ptr<Request> comparison(const PolicySpec& baseline, std::vector<Poli
   return request;
 }
 
+// Keeps every row of logits that a token was chosen of.
+class LogitsTap final : public ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  void sample_rows(const SampleArgs& args) override {
+    for (int64_t row = 0; row < args.logits.rows; ++row) {
+      logits.emplace_back(static_cast<size_t>(args.logits.cols));
+      inner().fetch({logits.back().data(), args.logits.slice_rows(row, 1)});
+    }
+    ForwardingBackend::sample_rows(args);
+  }
+  std::vector<std::vector<float>> logits;
+};
+
 class EngineComparison : public testing::TestWithParam<BackendOptions> {
  protected:
-  TinyModel tiny_ = make_tiny_model(GetParam(), WeightType::kQ4_1);
-  std::unique_ptr<Engine> engine_ = make_engine(*tiny_.model, watched_options());
+  EngineComparison() {
+    auto tap = std::make_unique<LogitsTap>(*make_backend(GetParam()));
+    backend_ = tap.get();
+    tiny_ = make_tiny_model(std::move(tap), WeightType::kQ4_1);
+    engine_ = make_engine(*tiny_.model, watched_options());
+  }
+
+  LogitsTap* backend_ = nullptr;
+  TinyModel tiny_;
+  std::unique_ptr<Engine> engine_;
 };
 
 TEST_P(EngineComparison, APolicyHeldAgainstItselfDivergesNowhere) {
@@ -96,13 +119,14 @@ TEST_P(EngineComparison, EveryAnswerIsThatOfThePolicyAlone) {
   EXPECT_EQ(engine_->stats()->live_bytes, 0u);
 }
 
-// Natural-log probabilities of the whole vocabulary at every place of an answer.
-std::vector<std::vector<double>> distributions(const RecordingSink& sink) {
+// Natural-log probabilities of the whole vocabulary at every place of the answer that was given last.
+std::vector<std::vector<double>> distributions(const std::vector<std::vector<float>>& logits) {
   std::vector<std::vector<double>> places;
-  for (const TokenLogprob& token : sink.tokens) {
-    std::vector<double>& place = places.emplace_back(static_cast<size_t>(kVocabulary));
-    EXPECT_EQ(token.top.size(), place.size());
-    for (const auto& [id, logprob] : token.top) place[static_cast<size_t>(id)] = logprob;
+  for (const std::vector<float>& row : logits) {
+    double sum = 0;
+    for (const float logit : row) sum += std::exp(static_cast<double>(logit));
+    std::vector<double>& place = places.emplace_back();
+    for (const float logit : row) place.push_back(logit - std::log(sum));
   }
   return places;
 }
@@ -112,10 +136,9 @@ TEST_P(EngineComparison, DivergenceIsThatOfTheDistributionsOfSeparateRuns) {
   const auto compared = run(*engine_, comparison(policy(PolicyKind::kFull), rivals(), 40));
   ASSERT_EQ(compared->status, absl::OkStatus());
   const auto separate = [&](const PolicySpec& spec) {
-    auto request = make_request(random_prompt(120, 3), 40, spec);
-    request->logprobs = true;
-    request->top_logprobs = kVocabulary;
-    return distributions(*run(*engine_, request));
+    backend_->logits.clear();
+    run(*engine_, make_request(random_prompt(120, 3), 40, spec));
+    return distributions(backend_->logits);
   };
   const auto baseline = separate(policy(PolicyKind::kFull));
   for (size_t i = 0; i < rivals().size(); ++i) {

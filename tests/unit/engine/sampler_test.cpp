@@ -1,24 +1,18 @@
 // The sampler: every filter, ties, penalties and log-probabilities, on vocabularies small enough to compute by hand.
-#include "server/engine/sampler.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <map>
-#include <numeric>
 #include <set>
 
-namespace pkv {
+#include "kernels/reference/reference_backend.h"
+#include "tests/unit/engine/row_sampler.h"
+
+namespace pkv::test {
 namespace {
 
 using testing::ElementsAre;
-
-float log_sum_exp(const std::vector<float>& logits) {
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(static_cast<double>(logit));
-  return static_cast<float>(std::log(sum));
-}
 
 struct Case {
   std::vector<float> logits;
@@ -26,24 +20,50 @@ struct Case {
   std::vector<TokenId> prompt, generated, forbidden;
 };
 
+class Choices {
+ public:
+  explicit Choices(const Case& c)
+      : logits_(c.logits), generated_(c.generated), sampler_(*backend_, static_cast<int32_t>(c.logits.size()), 1, 1) {
+    auto request = std::make_shared<Request>();
+    request->prompt = c.prompt;
+    request->sampling = c.params;
+    request->sampling.stop_token_ids = c.forbidden;
+    if (!c.forbidden.empty()) request->sampling.min_tokens = 1000;
+    request_ = std::move(request);
+  }
+
+  TokenId choose(std::mt19937_64& rng) {
+    RowSampler::Answer answer[] = {sampler_.start(request_)};
+    // Its answer comes token by token.
+    for (const TokenId token : generated_) {
+      sampler_.next(answer, {logits_});
+      answer[0].tokens.back() = token;
+    }
+    answer[0].rng = rng;
+    const TokenId token = sampler_.next(answer, {logits_})[0].id;
+    rng = answer[0].rng;
+    return token;
+  }
+
+ private:
+  std::unique_ptr<Backend> backend_ = make_reference_backend();
+  std::vector<float> logits_;
+  std::vector<TokenId> generated_;
+  std::shared_ptr<const Request> request_;
+  RowSampler sampler_;
+};
+
 TokenId sample_once(const Case& c, uint64_t seed = 1) {
-  std::vector<float> logits = c.logits;
   std::mt19937_64 rng(seed);
-  return sample({.logits = logits, .prompt = c.prompt, .generated = c.generated, .forbidden = c.forbidden}, c.params,
-                rng)
-      .id;
+  return Choices(c).choose(rng);
 }
 
 // How often each token comes in `draws` draws of one generator.
 std::map<TokenId, int> histogram(const Case& c, int draws) {
   std::mt19937_64 rng(7);
   std::map<TokenId, int> counts;
-  for (int i = 0; i < draws; ++i) {
-    std::vector<float> logits = c.logits;
-    ++counts[sample({.logits = logits, .prompt = c.prompt, .generated = c.generated, .forbidden = c.forbidden},
-                    c.params, rng)
-                 .id];
-  }
+  Choices choices(c);
+  for (int i = 0; i < draws; ++i) ++counts[choices.choose(rng)];
   return counts;
 }
 
@@ -66,9 +86,8 @@ TEST(Sampler, GreedyTakesTheLowestOfEqualIds) {
 }
 
 TEST(Sampler, GreedyUsesNoRandomNumber) {
-  std::vector<float> logits = {1, 2};
   std::mt19937_64 rng(3), untouched(3);
-  sample({.logits = logits}, {}, rng);
+  Choices({.logits = {1, 2}}).choose(rng);
   EXPECT_EQ(rng(), untouched());
 }
 
@@ -164,32 +183,23 @@ TEST(Sampler, SameSeedSameTokens) {
 }
 
 TEST(Sampler, LogprobsAreThoseBeforeBiasPenaltiesAndFilters) {
-  const std::vector<float> original = log_of({0.5, 0.3, 0.2});
-  std::vector<float> logits = original;
-  std::mt19937_64 rng(1);
-  const TokenLogprob token =
-      sample({.logits = logits, .log_sum_exp = log_sum_exp(original), .logprobs = true, .top_logprobs = 2},
-             {.temperature = 1, .top_k = 1, .logit_bias = {{2, 10.0f}}}, rng);
-  EXPECT_EQ(token.id, 2);
-  EXPECT_NEAR(token.logprob, std::log(0.2), 1e-6);
-  ASSERT_EQ(token.top.size(), 2u);
-  EXPECT_EQ(token.top[0].first, 0);
-  EXPECT_NEAR(token.top[0].second, std::log(0.5), 1e-6);
-  EXPECT_EQ(token.top[1].first, 1);
-}
-
-TEST(Sampler, TokenLogprobNamesTheBestInOrder) {
-  const std::vector<float> logits = {0, 2, 1, 2};
-  const TokenLogprob token = token_logprob(logits, log_sum_exp(logits), 0, 10);
-  std::vector<TokenId> ids;
-  double sum = 0;
-  for (const auto& [id, logprob] : token.top) {
-    ids.push_back(id);
-    sum += std::exp(static_cast<double>(logprob));
+  const std::unique_ptr<Backend> backend = make_reference_backend();
+  RowSampler sampler(*backend, 3, 1, 1);
+  auto request = std::make_shared<Request>();
+  request->sampling = {.temperature = 1, .top_k = 1, .logit_bias = {{2, 10.0f}}};
+  request->logprobs = true;
+  request->top_logprobs = 2;
+  for (const bool by_whole_row : {false, true}) {
+    if (by_whole_row) request->sampling = {.temperature = 1e-3f, .logit_bias = {{2, 10.0f}}};
+    RowSampler::Answer answer[] = {sampler.start(request)};
+    const TokenLogprob token = sampler.next(answer, {log_of({0.5, 0.3, 0.2})})[0];
+    EXPECT_EQ(token.id, 2);
+    EXPECT_NEAR(token.logprob, std::log(0.2), 1e-6);
+    ASSERT_EQ(token.top.size(), 2u);
+    EXPECT_EQ(token.top[0].first, 0);
+    EXPECT_NEAR(token.top[0].second, std::log(0.5), 1e-6);
+    EXPECT_EQ(token.top[1].first, 1);
   }
-  EXPECT_THAT(ids, ElementsAre(1, 3, 2, 0));
-  EXPECT_NEAR(sum, 1.0, 1e-6);
-  EXPECT_EQ(token.logprob, token.top[3].second);
 }
 
 TEST(Sampler, EverythingForbiddenStillGivesAToken) {
@@ -198,4 +208,4 @@ TEST(Sampler, EverythingForbiddenStillGivesAToken) {
 }
 
 }  // namespace
-}  // namespace pkv
+}  // namespace pkv::test

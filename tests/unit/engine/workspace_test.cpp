@@ -7,7 +7,9 @@
 #include <utility>
 
 #include "kernels/reference/reference_backend.h"
+#include "server/engine/logit_edits.h"
 #include "server/policy/registry.h"
+#include "tests/support/shaped_policy.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -42,6 +44,9 @@ class WorkspaceTest : public testing::Test {
 
   void expect_exact(const std::shared_ptr<Request>& request) {
     const Contract contract = *engine_->estimate(query_of(*request));
+    // What stands for edits on the host; the rest is what the backend is asked for.
+    const auto edits = static_cast<uint64_t>(std::min<int64_t>(LogitEdits::most_tokens(*request), 320));  // vocabulary
+    const uint64_t host = (1 + contract.rivals.size()) * (LogitEdits::bytes(1) - sizeof(LogitEdit)) * edits;
     const uint64_t shared = engine_->stats()->workspace_bytes;
     const int64_t before = backend_->live();
     std::vector<int64_t> at_token;  // the first while the prompt's workspace is still there
@@ -53,7 +58,7 @@ class WorkspaceTest : public testing::Test {
     submit(*engine_, request, sink)->wait();
     ASSERT_EQ(sink->status, absl::OkStatus());
     ASSERT_GE(at_token.size(), 2u);
-    const auto state = static_cast<int64_t>(contract.cost.state_bytes);
+    const auto state = static_cast<int64_t>(contract.cost.state_bytes - host);
     EXPECT_EQ(at_token[0], static_cast<int64_t>(contract.cost.workspace_bytes) + state);
     EXPECT_EQ(at_token[1], state);
     EXPECT_EQ(backend_->live(), before);
@@ -86,11 +91,47 @@ TEST_F(WorkspaceTest, OfEveryPolicyIsWhatIsAllocated) {
   }
 }
 
+TEST_F(WorkspaceTest, OfAnyDivisionIsWhatIsAllocated) {
+  for (const LaneShape shape : {LaneShape::kLanes, LaneShape::kTotals}) {
+    EngineOptions options = watched_options();
+    options.make_policy = shaped_policies(shape);
+    engine_.reset();  // a backend serves one engine
+    engine_ = make_engine(*tiny_.model, options);
+    for (const PolicyRow& row : policy_table()) {
+      if (!row.takes_budget) continue;
+      SCOPED_TRACE(std::string(row.name) + " " + name_of(shape));
+      expect_exact(make_request(random_prompt(100, 3), 5, total(row.kind, 30)));
+      expect_exact(make_request(random_prompt(100, 3), 5, policy(row.kind, 30)));
+    }
+  }
+}
+
 TEST_F(WorkspaceTest, OfAComparisonIsWhatIsAllocated) {
   auto request = make_request(random_prompt(100, 3), 5, total(PolicyKind::kTova, 40));
   request->compare_with = {policy(PolicyKind::kSnapKv, 20), total(PolicyKind::kH2o, 24),
                            total(PolicyKind::kKeyDiff, 30)};
   expect_exact(request);
+}
+
+TEST_F(WorkspaceTest, OfEditsOfLogitsIsWhatIsAllocated) {
+  auto request = make_request(random_prompt(100, 3), 5);
+  request->sampling.logit_bias = {{7, 1.0f}, {8, -1.0f}};
+  request->sampling.min_tokens = 3;
+  request->sampling.stop_token_ids = {7, 11};
+  EXPECT_EQ(LogitEdits::most_tokens(*request), 3 + static_cast<int64_t>(request->end_tokens.size()));
+  expect_exact(request);
+  request->compare_with = {policy(PolicyKind::kSnapKv, 20), policy(PolicyKind::kFull)};
+  expect_exact(request);
+  request->compare_with.clear();
+  request->sampling.presence_penalty = 0.5f;
+  expect_exact(request);
+  request->sampling.repetition_penalty = 1.1f;
+  const std::set<TokenId> distinct(request->prompt.begin(), request->prompt.end());
+  EXPECT_GE(LogitEdits::most_tokens(*request), static_cast<int64_t>(distinct.size()) + 4);
+  expect_exact(request);
+  request->sampling.max_tokens = 700;  // the vocabulary is all that can ever be
+  EXPECT_GT(LogitEdits::most_tokens(*request), 320);
+  EXPECT_EQ(engine_->estimate(query_of(*request))->cost.state_bytes, LogitEdits::bytes(320));
 }
 
 TEST_F(WorkspaceTest, StateThatIsMoreThanThereIsIsRefused) {

@@ -182,9 +182,34 @@ TEST(Budget, TokensAreWhatIsAskedFor) {
   }
 }
 
-std::vector<int32_t> raised(std::vector<int32_t> budgets, int32_t floor) {
+TEST(Budget, MillionthsAreTheNearest) {
+  EXPECT_EQ(to_millionths(0.1), 100'000);
+  EXPECT_EQ(to_millionths(18.000001), 18'000'001);
+  EXPECT_EQ(to_millionths(-2.5), -2'500'000);
+  EXPECT_EQ(to_millionths(1.0 / 3), 333'333);
+  EXPECT_EQ(to_millionths(0.0000006), 1);
+  EXPECT_EQ(to_millionths(0.0000004), 0);
+  std::mt19937_64 random(3);
+  for (int round = 0; round < 10000; ++round) {
+    const auto millionths = static_cast<int64_t>(random() % 1'000'000'000'000u);
+    const std::string text =
+        std::to_string(millionths / kMillion) + "." + std::to_string(kMillion + millionths % kMillion).substr(1);
+    ASSERT_EQ(to_millionths(std::strtod(text.c_str(), nullptr)), millionths) << text;
+  }
+}
+
+std::vector<int64_t> raised(std::vector<int64_t> budgets, int64_t floor) {
   raise_to_floor(budgets, floor);
   return budgets;
+}
+
+TEST(LaneBudgets, AreThoseOfTheirLayersUnlessAPolicySaysOtherwise) {
+  const auto policy = policy_of(spec_of(PolicyKind::kPyramidKv, 60));
+  const std::vector<int32_t> layers = policy->layer_budgets(60, 500, 4);
+  const std::vector<int32_t> lanes = policy->lane_budgets(60, 500, {.layers = 4, .kv_heads = 3});
+  ASSERT_EQ(lanes.size(), 12u);
+  for (size_t lane = 0; lane < lanes.size(); ++lane) EXPECT_EQ(lanes[lane], layers[lane / 3]);
+  EXPECT_TRUE(policy->layer_totals(60, 500, {.layers = 4, .kv_heads = 3}).empty());
 }
 
 TEST(Floor, IsPaidInProportionToTheSurplus) {
@@ -194,58 +219,89 @@ TEST(Floor, IsPaidInProportionToTheSurplus) {
   EXPECT_THAT(raised({13, 13, 9}, 10), ElementsAre(13, 12, 10));          // 2 1/2 each; of equals the lower layer
   EXPECT_THAT(raised({0, 100}, 50), ElementsAre(50, 50));
   EXPECT_THAT(raised({7}, 7), ElementsAre(7));
-  const int32_t most = std::numeric_limits<int32_t>::max();
+  const int64_t most = std::numeric_limits<int32_t>::max();
   EXPECT_THAT(raised({most, most, most, 1}, 1001), ElementsAre(most - 333, most - 333, most - 334, 1001));
 }
 
 TEST(Floor, KeepsSumAndOrder) {
   std::mt19937 random(9);
   for (int round = 0; round < 5000; ++round) {
-    std::vector<int32_t> before(1 + random() % 90);
-    for (int32_t& budget : before) budget = static_cast<int32_t>(random() % (round % 2 == 0 ? 30 : 5000));
+    std::vector<int64_t> before(1 + random() % 90);
+    for (int64_t& budget : before) budget = static_cast<int64_t>(random() % (round % 2 == 0 ? 30 : 5000));
     std::sort(before.begin(), before.end(), std::greater<>());
     const int64_t sum = std::accumulate(before.begin(), before.end(), int64_t{0});
-    const auto floor = static_cast<int32_t>(random() % (static_cast<uint64_t>(sum) / before.size() + 1));
-    const std::vector<int32_t> after = raised(before, floor);
+    const auto floor = static_cast<int64_t>(random() % (static_cast<uint64_t>(sum) / before.size() + 1));
+    const std::vector<int64_t> after = raised(before, floor);
     ASSERT_EQ(std::accumulate(after.begin(), after.end(), int64_t{0}), sum);
     ASSERT_GE(*std::min_element(after.begin(), after.end()), floor);
     ASSERT_TRUE(std::is_sorted(after.begin(), after.end(), std::greater<>()));
     double surplus = 0, missing = 0;
-    for (const int32_t budget : before) (budget > floor ? surplus : missing) += std::abs(budget - floor);
+    for (const int64_t budget : before) {
+      (budget > floor ? surplus : missing) += static_cast<double>(std::abs(budget - floor));
+    }
     for (size_t layer = 0; layer < before.size(); ++layer) {
       if (before[layer] <= floor) {
         ASSERT_EQ(after[layer], floor);
         continue;
       }
       ASSERT_LE(after[layer], before[layer]);
-      const double share = (before[layer] - floor) * (surplus - missing) / surplus;
-      ASSERT_LT(std::abs(after[layer] - floor - share), 1 + 1e-9);
+      const double share = static_cast<double>(before[layer] - floor) * (surplus - missing) / surplus;
+      ASSERT_LT(std::abs(static_cast<double>(after[layer] - floor) - share), 1 + 1e-9);
     }
   }
 }
 
-TEST(ToMillionths, AcceptsWhatSixDecimalsCanSay) {
-  EXPECT_EQ(*to_millionths(0.125, "f"), 125'000);
-  EXPECT_EQ(*to_millionths(0.1, "f"), 100'000);
-  EXPECT_EQ(*to_millionths(0.000001, "f"), 1);
-  EXPECT_EQ(*to_millionths(18.000001, "f"), 18'000'001);
-  EXPECT_EQ(*to_millionths(0.0, "f"), 0);
-  EXPECT_EQ(*to_millionths(-2.5, "f"), -2'500'000);
-  std::mt19937_64 random(3);
-  for (int round = 0; round < 10000; ++round) {
-    const auto millionths = static_cast<int64_t>(random() % 1'000'000'000'000u);
-    const std::string text =
-        std::to_string(millionths / kMillion) + "." + std::to_string(kMillion + millionths % kMillion).substr(1);
-    ASSERT_EQ(*to_millionths(std::strtod(text.c_str(), nullptr), "f"), millionths) << text;
-  }
+std::vector<int64_t> cut(std::vector<int64_t> budgets, int64_t floor, int64_t ceiling) {
+  cut_to_ceiling(budgets, floor, ceiling);
+  return budgets;
 }
 
-TEST(ToMillionths, RefusesTheRestAndNamesTheField) {
-  for (double value : {0.1234567, 1.0 / 3, 1e-7, std::nextafter(0.1, 1.0), 1e30, -1e30, HUGE_VAL, std::nan("")}) {
-    const auto result = to_millionths(value, "cache_policy.pyramidkv.beta");
-    EXPECT_EQ(result.status().code(), absl::StatusCode::kInvalidArgument) << value;
-    EXPECT_THAT(std::string(result.status().message()), ::testing::StartsWith("cache_policy.pyramidkv.beta: "));
+TEST(Ceiling, WhatIsCutGoesToTheOthersInProportionToTheirSurplus) {
+  EXPECT_THAT(cut({10, 9, 8}, 2, 10), ElementsAre(10, 9, 8));
+  EXPECT_THAT(cut({16, 6, 4}, 2, 10), ElementsAre(10, 10, 6));  // 6 in parts of 4 and 2
+  EXPECT_THAT(cut({30, 8, 2, 2}, 2, 12),
+              ElementsAre(12, 12, 9, 9));  // all to the second, and 14 of it on in equal parts
+  EXPECT_THAT(cut({15, 4, 4, 4}, 4, 10), ElementsAre(10, 6, 6, 5));  // of equals the lower one
+  EXPECT_THAT(cut({20, 0}, 0, 10), ElementsAre(10, 10));
+  EXPECT_THAT(cut({7}, 7, 7), ElementsAre(7));
+  const int64_t most = int64_t{1} << 38;  // a layer of 128 lanes
+  EXPECT_THAT(cut({most, most / 2 - 1, 0}, 0, most / 2), ElementsAre(most / 2, most / 2, most / 2 - 1));
+}
+
+// The fractions, in floating point: the factor by which the surpluses have to grow, found by halving.
+TEST(Ceiling, IsTheFactorThatKeepsTheSum) {
+  std::mt19937 random(13);
+  int cuts = 0;
+  for (int round = 0; round < 5000; ++round) {
+    const auto floor = static_cast<int64_t>(random() % 20), room = static_cast<int64_t>(1 + random() % 300);
+    std::vector<int64_t> before(1 + random() % 60);
+    for (int64_t& budget : before) budget = floor + static_cast<int64_t>(random() % (random() % 4 == 0 ? 900 : 40));
+    const int64_t sum = std::accumulate(before.begin(), before.end(), int64_t{0});
+    const int64_t ceiling = std::max(floor + room, sum / static_cast<int64_t>(before.size()) + 1);
+    const std::vector<int64_t> after = cut(before, floor, ceiling);
+    ASSERT_EQ(std::accumulate(after.begin(), after.end(), int64_t{0}), sum);
+    const bool all_at_floor =
+        std::all_of(before.begin(), before.end(), [&](int64_t n) { return n == floor || n > ceiling; });
+    double low = 1, high = 1e6;
+    const auto share = [&](size_t i, double factor) {
+      return std::min(static_cast<double>(ceiling),
+                      static_cast<double>(floor) + factor * static_cast<double>(before[i] - floor));
+    };
+    for (int step = 0; step < 200; ++step) {
+      const double factor = (low + high) / 2;
+      double total = 0;
+      for (size_t i = 0; i < before.size(); ++i) total += share(i, factor);
+      (total < static_cast<double>(sum) ? low : high) = factor;
+    }
+    for (size_t i = 0; i < before.size(); ++i) {
+      ASSERT_LE(after[i], ceiling);
+      ASSERT_GE(after[i], floor);
+      cuts += before[i] > ceiling ? 1 : 0;
+      if (all_at_floor || high > 1e5) continue;
+      ASSERT_LT(std::abs(static_cast<double>(after[i]) - share(i, high)), 1 + 1e-6);
+    }
   }
+  EXPECT_GT(cuts, 1000);
 }
 
 }  // namespace

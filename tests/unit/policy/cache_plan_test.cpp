@@ -1,9 +1,7 @@
-// What a budget comes to in entries and bytes, before a token is read: by hand for the default model, and against a
-// search through every budget.
+// What a budget comes to in entries and bytes, before a token is read: by hand for the default model.
 #include "server/policy/cache_plan.h"
 
 #include <numeric>
-#include <random>
 
 #include "gmock/gmock.h"
 #include "tests/unit/policy/policy_specs.h"
@@ -124,94 +122,6 @@ TEST(CachePlan, H2oKeepsHalfOfWhateverTheBudgetIs) {
   EXPECT_THAT(refusal(recall, default_lengths(500, 5)), HasSubstr("cache_policy.h2o.recent_tokens: "));
   recall.params.recent_tokens = 10;
   EXPECT_EQ(planned(recall, default_lengths(500, 5)).plan.window_tokens, 10);
-}
-
-class RandomPlans : public ::testing::Test {
- protected:
-  int32_t between(int32_t low, int32_t high) {
-    return low + static_cast<int32_t>(random_() % static_cast<uint32_t>(high - low + 1));
-  }
-  Lengths draw_lengths() {
-    const int32_t heads = between(1, 3);
-    return {.geometry = {.layers = between(1, 6), .kv_heads = heads, .head_dim = 8, .page_bytes = 64 * between(1, 4)},
-            .q_heads = heads * between(1, 3),
-            .prompt_tokens = between(1, 120),
-            .max_tokens = between(0, 60)};
-  }
-  PolicySpec draw_spec() {
-    const auto kind = policy_table()[static_cast<size_t>(between(1, 8))].kind;
-    PolicySpec spec = spec_of(kind, between(16, 140));
-    spec.budget.scope = between(0, 1) == 0 ? BudgetScope::kPrompt : BudgetScope::kTotal;
-    if (between(0, 3) == 0) spec.params.allocation = PyramidAllocation::kFactory;
-    return spec;
-  }
-  // The smallest budget in tokens that the spec's validation accepts.
-  static int32_t always_kept_and_one(const PolicySpec& spec) {
-    int32_t tokens = 1;
-    while (!make_policy(spec_of(spec.kind, tokens)).ok()) ++tokens;
-    return tokens;
-  }
-  std::mt19937 random_{3};
-};
-
-TEST_F(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
-  for (int round = 0; round < 2000; ++round) {
-    const Lengths lengths = draw_lengths();
-    const PolicySpec spec = draw_spec();
-    const CachePlan plan = planned(spec, lengths).plan;
-    const int32_t written = lengths.prompt_tokens + std::max(0, lengths.max_tokens - 1);
-    const int32_t tokens = lengths.prompt_tokens + (spec.budget.scope == BudgetScope::kTotal ? lengths.max_tokens : 0);
-    for (size_t lane = 0; lane < plan.lane_budgets.size(); ++lane) {
-      ASSERT_GE(plan.lane_budgets[lane], std::min(lengths.prompt_tokens, plan.window_tokens));
-      ASSERT_LE(plan.lane_budgets[lane], lengths.prompt_tokens);
-      ASSERT_LE(plan.lane_limits[lane], written);
-      ASSERT_GE(plan.lane_limits[lane], plan.lane_budgets[lane]);
-    }
-    if (spec.params.allocation == PyramidAllocation::kExact && spec.budget.scope == BudgetScope::kPrompt) {
-      ASSERT_EQ(sum(plan.lane_budgets),
-                int64_t{std::min(plan.budget_tokens, tokens)} * static_cast<int64_t>(plan.lane_budgets.size()));
-    }
-    ASSERT_EQ(plan.compresses,
-              plan.lane_budgets != std::vector<int32_t>(plan.lane_budgets.size(), lengths.prompt_tokens));
-  }
-}
-
-TEST_F(RandomPlans, BytesBuyTheLargestBudgetThereIs) {
-  int limited = 0;
-  for (int round = 0; round < 300; ++round) {
-    const Lengths lengths = draw_lengths();
-    PolicySpec spec = draw_spec();
-    const auto peak_at = [&](int32_t tokens) {
-      PolicySpec other = spec;
-      other.budget.kind = BudgetKind::kTokens;
-      other.budget.tokens = tokens;
-      return planned(other, lengths).plan.footprint.peak_bytes;
-    };
-    const int32_t tokens = lengths.prompt_tokens + (spec.budget.scope == BudgetScope::kTotal ? lengths.max_tokens : 0);
-    const int32_t least = always_kept_and_one(spec);
-    if (least >= tokens) continue;
-    std::vector<uint64_t> peaks;
-    for (int32_t budget = least; budget <= tokens; ++budget) peaks.push_back(peak_at(budget));
-    const uint64_t smallest = std::min(peaks.front(), peaks.back());
-    spec.budget.kind = BudgetKind::kBytes;
-    spec.budget.bytes = smallest + random_() % (peaks.back() - smallest + 1);
-    int32_t best = 0;
-    for (int32_t budget = least; budget <= tokens; ++budget) {
-      if (peaks[static_cast<size_t>(budget - least)] <= spec.budget.bytes) best = budget;
-    }
-    const CachePlan plan = planned(spec, lengths).plan;
-    ASSERT_TRUE(plan.within_budget);
-    ASSERT_EQ(plan.budget_tokens, best) << round;
-    ASSERT_LE(plan.footprint.peak_bytes, spec.budget.bytes);
-    ASSERT_EQ(plan.smallest_budget_bytes, smallest);
-    limited += best < tokens ? 1 : 0;
-
-    spec.budget.bytes = smallest - 1;
-    const CachePlan infeasible = planned(spec, lengths).plan;
-    ASSERT_FALSE(infeasible.within_budget);
-    ASSERT_EQ(infeasible.smallest_budget_bytes, smallest);
-  }
-  EXPECT_GT(limited, 100);
 }
 
 TEST(CachePlan, MinRecallReservesItsCeiling) {

@@ -2,20 +2,23 @@
 // the chunks nor the neighbours change the outcome.
 #include "server/policy/compressor.h"
 
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <set>
 
 #include "gmock/gmock.h"
+#include "tests/support/backend_array.h"
+#include "tests/support/counting_backend.h"
 #include "tests/support/tested_backend.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/prompt_run.h"
+#include "tests/unit/policy/scored_layer.h"
 
 namespace pkv {
 namespace {
 
 using ::testing::Each;
-using ::testing::IsEmpty;
 
 // Numbers in [-1, 1), the same with every standard library.
 std::vector<float> random_rows(std::mt19937& random, size_t count) {
@@ -24,14 +27,14 @@ std::vector<float> random_rows(std::mt19937& random, size_t count) {
   return rows;
 }
 
+int64_t waits(const test::CountingBackend& backend) { return backend.count("fetch") + backend.count("sync"); }
+
 struct Shape {
   CacheGeometry geometry;
   int32_t q_heads = 0;
   int32_t tokens = 0;
 
-  CompressorOptions options() const {
-    return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens, .record_positions = true};
-  }
+  CompressorOptions options() const { return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens}; }
   Planned planned(const PolicySpec& spec) const {
     return pkv::planned(spec, {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens});
   }
@@ -54,6 +57,11 @@ class CompressorTest : public ::testing::Test {
     auto cache = KvCache::create(*backend_, geometry, uint64_t{1} << 22);
     EXPECT_TRUE(cache.ok());
     return *std::move(cache);
+  }
+  static std::vector<std::unique_ptr<Backend>> backends() {
+    std::vector<std::unique_ptr<Backend>> made;
+    for (const char* device : {"reference", "cpu"}) made.push_back(*make_backend({.device = device, .threads = 2}));
+    return made;
   }
   Shape draw_shape() {
     const auto between = [&](int32_t low, int32_t high) {
@@ -220,18 +228,6 @@ TEST_F(CompressorTest, ALayerWithABudgetOfTheWholePromptIsNotCut) {
   EXPECT_THAT(highest.recall, Each(::testing::Lt(1.0)));
 }
 
-TEST_F(CompressorTest, RecordsPositionsOnlyWhenAsked) {
-  const Shape shape = draw_shape();
-  CompressorOptions options = shape.options();
-  options.record_positions = false;
-  for (PolicyKind kind : {PolicyKind::kFull, PolicyKind::kSnapKv}) {
-    const Planned policy = shape.planned(spec_of(kind, 12));
-    const auto cache = make_cache(shape.geometry);
-    PromptRun prompt(*backend_, *cache, policy, options);
-    EXPECT_THAT(prompt.run_layer(0, shape.layer(random_), 16).kept_positions, IsEmpty());
-  }
-}
-
 TEST_F(CompressorTest, LanesOfOneLayerMayHaveBudgetsOfTheirOwn) {
   const Shape shape{
       .geometry = {.layers = 1, .kv_heads = 5, .head_dim = 8, .page_bytes = 128}, .q_heads = 10, .tokens = 50};
@@ -257,19 +253,150 @@ TEST_F(CompressorTest, LanesOfOneLayerMayHaveBudgetsOfTheirOwn) {
   }
 }
 
+// ---- lanes that share a layer's total
+
+TEST_F(CompressorTest, LanesShareALayersTotalByTheirScores) {
+  const Shape shape{
+      .geometry = {.layers = 1, .kv_heads = 4, .head_dim = 8, .page_bytes = 128}, .q_heads = 8, .tokens = 60};
+  for (int round = 0; round < 20; ++round) {
+    LayerRows rows = shape.layer(random_);
+    // The queries of the last head look at nothing in particular, so its scores are flat and low.
+    for (size_t at = 0; at < rows.q.size(); ++at) rows.q[at] *= at / 8 % 8 >= 6 ? 0.05f : 1.0f;
+    const auto cache = make_cache(shape.geometry);
+    Planned sharing = shape.planned(spec_of(PolicyKind::kSnapKv, 20));
+    sharing.plan.shared_budgets = {4 * 20};
+    sharing.plan.smallest_lane = 8 + round % 3;
+    const int32_t largest = 24 + round;
+    std::fill(sharing.plan.lane_budgets.begin(), sharing.plan.lane_budgets.end(), largest);
+    PromptRun prompt(*backend_, *cache, sharing, shape.options());
+    const LayerOutcome outcome = prompt.run_layer(0, rows, 16);
+    EXPECT_EQ(std::accumulate(outcome.kept.begin(), outcome.kept.end(), 0), 4 * 20);
+    EXPECT_EQ(outcome.budget_tokens, *std::max_element(outcome.kept.begin(), outcome.kept.end()));
+    EXPECT_LT(outcome.kept[3], 20);
+    for (size_t head = 0; head < 4; ++head) {
+      EXPECT_GE(outcome.kept[head], sharing.plan.smallest_lane);
+      EXPECT_LE(outcome.kept[head], largest);
+      expect_valid_lane(outcome.kept_positions[head], outcome.kept[head], shape.tokens, 8);
+      if (outcome.kept[head] == 8) continue;  // the window alone, which no budget says
+      // What it keeps is what that many entries are without sharing.
+      const Planned alone = shape.planned(spec_of(PolicyKind::kSnapKv, outcome.kept[head]));
+      PromptRun same(*backend_, *cache, alone, shape.options());
+      const LayerOutcome expected = same.run_layer(0, rows, 16);
+      EXPECT_EQ(outcome.kept_positions[head], expected.kept_positions[head]);
+      EXPECT_EQ(outcome.recall[head], expected.recall[head]);
+    }
+  }
+}
+
+// ---- rows at other positions than their own
+
+// Scores by the attention of any rows, at any positions.
+class RowsPolicy : public CachePolicy {
+ public:
+  explicit RowsPolicy(std::vector<ObservationRow> rows) : rows_(std::move(rows)) {}
+  int32_t window_tokens(int32_t) const override { return 1; }
+  Observation observation() const override { return Observation::kRows; }
+  std::vector<ObservationRow> observe(int32_t) const override { return rows_; }
+  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
+    sum_observed_attention(layer, buffers.lse, buffers.sums);
+    layer.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
+    layer.backend->copy(buffers.scores, buffers.mass);
+  }
+  DecodeRule decode_rule() const override { return {}; }
+
+ private:
+  std::vector<ObservationRow> rows_;
+};
+
+constexpr float kInvFreq[] = {0.5f, 0.125f, 0.03125f};  // of 8 dimensions 6 turn, neighbours by pairs
+
+// The attention of the rows to every slot, by the book. One head of 8 dimensions.
+std::vector<double> plain_mass(const LayerRows& layer, int32_t tokens, const std::vector<ObservationRow>& rows) {
+  std::vector<double> mass(static_cast<size_t>(tokens), 0.0);
+  for (const ObservationRow& row : rows) {
+    const float* q = layer.q.data() + row.prompt_row * 8;
+    std::vector<double> query(q, q + 8), weights;
+    for (size_t pair = 0; pair < 3; ++pair) {
+      const double angle = (row.position - row.prompt_row) * static_cast<double>(kInvFreq[pair]);
+      const double a = query[2 * pair], b = query[2 * pair + 1];
+      query[2 * pair] = a * std::cos(angle) - b * std::sin(angle);
+      query[2 * pair + 1] = a * std::sin(angle) + b * std::cos(angle);
+    }
+    double sum = 0;
+    for (int32_t slot = 0; slot < std::min(tokens, row.position + 1); ++slot) {
+      const double score = std::inner_product(query.begin(), query.end(), layer.k.begin() + slot * 8, 0.0);
+      weights.push_back(std::exp(score / std::sqrt(8.0)));
+      sum += weights.back();
+    }
+    for (size_t slot = 0; slot < weights.size(); ++slot) mass[slot] += weights[slot] / sum;
+  }
+  return mass;
+}
+
+TEST_F(CompressorTest, RowsAreObservedAtThePositionsTheyAreTurnedTo) {
+  const Shape shape{
+      .geometry = {.layers = 1, .kv_heads = 1, .head_dim = 8, .page_bytes = 128}, .q_heads = 1, .tokens = 50};
+  const std::vector<ObservationRow> choices[] = {
+      {{49, 54}},                                       // the last row, as if it stood a little later
+      {{10, 60}, {20, 60}, {21, 60}, {22, 60}},         // rows of anywhere as if they came next: all see everything
+      {{46, 50}, {47, 51}, {48, 52}, {49, 53}},         // turned alike
+      {{30, 20}, {31, 21}, {40, 12}},                   // back, where they see less than before
+      {{5, 5}, {6, 6}, {20, 20}, {48, 48}, {49, 49}}};  // their own, not one after another
+  for (const std::unique_ptr<Backend>& backend : backends()) {
+    for (const std::vector<ObservationRow>& observed : choices) {
+      for (const int32_t chunk : {50, 7}) {
+        const LayerRows rows = shape.layer(random_);
+        const auto cache = KvCache::create(*backend, shape.geometry, uint64_t{1} << 22);
+        Planned planned = shape.planned(spec_of(PolicyKind::kTova, 13));
+        planned.policy = std::make_unique<RowsPolicy>(observed);
+        CompressorOptions options = shape.options();
+        const test::BackendArray<float> inv_freq(*backend, kInvFreq);
+        options.rope = {.inv_freq = inv_freq.data(), .pairs = 3, .head_dim = 8, .magnitude = 3.0f};
+        PromptRun prompt(*backend, **cache, planned, options);
+        const LayerOutcome outcome = prompt.run_layer(0, rows, chunk);
+        const std::vector<double> mass = plain_mass(rows, shape.tokens, observed);
+        const std::vector<float> scores(mass.begin(), mass.end());
+        EXPECT_EQ(outcome.kept_positions[0], best_entries(scores, 13, 1, 0));
+        EXPECT_NEAR(outcome.recall[0], recall_of(scores, outcome.kept_positions[0]), 1e-5);
+      }
+    }
+  }
+}
+
+// ---- waits
+
+TEST_F(CompressorTest, APromptWaitsForTheBackendOnce) {
+  const Shape shape{
+      .geometry = {.layers = 4, .kv_heads = 2, .head_dim = 8, .page_bytes = 256}, .q_heads = 4, .tokens = 60};
+  for (const PolicyRow& row : policy_table()) {
+    SCOPED_TRACE(row.name);
+    test::CountingBackend backend(test::make_tested_backend());
+    const auto cache = KvCache::create(backend, shape.geometry, uint64_t{1} << 22);
+    PolicySpec spec = spec_of(row.kind, 20);
+    if (row.takes_budget) spec.pins = {{3, 6}, {30, 31}};
+    const Planned policy = shape.planned(spec);
+    PromptRun prompt(backend, **cache, policy, shape.options());
+    backend.reset();
+    for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) prompt.cut_layer(layer, shape.layer(random_), 16);
+    EXPECT_EQ(waits(backend), 0);
+    prompt.read_outcomes();
+    EXPECT_EQ(waits(backend), row.observes_attention ? 1 : 0);
+  }
+}
+
 TEST_F(CompressorTest, ScratchCountsItsBytes) {
   const Shape shape{
       .geometry = {.layers = 1, .kv_heads = 2, .head_dim = 16, .page_bytes = 256}, .q_heads = 6, .tokens = 100};
   const auto scratch = CompressorScratch::create(*backend_, 6, shape.geometry, 100);
   ASSERT_TRUE(scratch.ok());
-  EXPECT_EQ((*scratch)->bytes(), 4u * (100 * (6 + 2 + 2 + 2) + 2 * 16));
+  EXPECT_EQ((*scratch)->bytes(), 4u * (100 * (6 + 2 + 2 + 2) + 2 + 2 * 16));
   const struct {
     PolicyKind kind;
     uint64_t bytes;
-  } cases[] = {{PolicyKind::kFull, 0},
-               {PolicyKind::kSnapKv, 4u * 8 * (6 * 16 + 6)},
-               {PolicyKind::kTova, 4u * (6 * 16 + 6)},
-               {PolicyKind::kH2o, 4u * 6 * (64 + 100)},
+  } cases[] = {{PolicyKind::kFull, 0},  // where attention is observed: the recall of two lanes in float64
+               {PolicyKind::kSnapKv, 4u * 8 * (6 * 16 + 6) + 2 * 8},
+               {PolicyKind::kTova, 4u * (6 * 16 + 6) + 2 * 8},
+               {PolicyKind::kH2o, 4u * 6 * (64 + 100) + 2 * 8},
                {PolicyKind::kStreamingLlm, 0},
                {PolicyKind::kKeyDiff, 0}};
   for (const auto& [kind, bytes] : cases) {

@@ -34,7 +34,7 @@ class EvictingSequence {
  public:
   // `planned` must outlive this. Entries are f32.
   EvictingSequence(Backend& backend, const Planned& planned, const EvictorOptions& options)
-      : backend_(backend), policy_(*planned.policy), options_(options), window_(planned.plan.window_tokens) {
+      : backend_(backend), policy_(*planned.policy), plan_(planned.plan), options_(options) {
     auto cache = KvCache::create(backend, options.geometry, uint64_t{1} << 20);
     auto scratch = CompressorScratch::create(backend, options.q_heads, options.geometry, 512);
     auto evictor = Evictor::create(backend, *planned.policy, planned.plan, options);
@@ -66,6 +66,7 @@ class EvictingSequence {
       const LaneStart& lane = lanes[static_cast<size_t>(head)];
       counts.push_back(static_cast<int32_t>(lane.positions.size()));
       ASSERT_TRUE(cache_->append_slots(sequence_, layer, head, counts.back()).ok());
+      if (plan_.shares(layer)) cache_->set_limit(sequence_, layer, head, counts.back());
       StepBuffer& buffer = cache_->between_steps();
       buffer.begin(Phase::kPrefill, {.spans = 1}, layer);
       buffer.spans()[0] = {.first_row = 0, .rows = counts.back(), .first_lane = head};
@@ -87,7 +88,7 @@ class EvictingSequence {
       }
     }
     const bool window_scored = policy_.decode_scoring() != DecodeScoring::kAtIntervals;
-    const int32_t columns = window_scored ? tokens : std::max(0, tokens - window_);
+    const int32_t columns = window_scored ? tokens : std::max(0, tokens - plan_.window_tokens);
     evictor_->set_layer(
         layer, {.tokens = tokens, .counts = counts, .kept = kept, .scores = scores, .scored = scored ? columns : 0});
   }
@@ -140,8 +141,8 @@ class EvictingSequence {
 
   Backend& backend_;
   const CachePolicy& policy_;
+  const CachePlan& plan_;
   EvictorOptions options_;
-  int32_t window_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompressorScratch> scratch_;
   std::unique_ptr<Evictor> evictor_;

@@ -58,13 +58,15 @@ class EvictorTest : public testing::Test {
     return spec;
   }
 
-  Planned planned_total(PolicySpec spec, const Shape& shape) {
+  Planned planned_total(PolicySpec spec, const Shape& shape, test::LaneShape lanes = test::LaneShape::kOwn) {
     spec.budget.scope = BudgetScope::kTotal;
     spec.budget.interval_tokens = shape.interval_tokens;
-    return planned(spec, {.geometry = shape.geometry,
-                          .q_heads = shape.q_heads,
-                          .prompt_tokens = shape.prompt_tokens,
-                          .max_tokens = shape.max_tokens});
+    return planned(spec,
+                   {.geometry = shape.geometry,
+                    .q_heads = shape.q_heads,
+                    .prompt_tokens = shape.prompt_tokens,
+                    .max_tokens = shape.max_tokens},
+                   lanes);
   }
   static EvictorOptions options_of(const Shape& shape) {
     return {.geometry = shape.geometry, .q_heads = shape.q_heads, .interval_tokens = shape.interval_tokens};
@@ -97,6 +99,24 @@ class EvictorTest : public testing::Test {
     return lane;
   }
 
+  // Entries that the cut leaves the layer's lanes.
+  std::vector<int32_t> draw_counts(const CachePlan& plan, const Shape& shape, int32_t layer) {
+    const auto heads = static_cast<size_t>(shape.geometry.kv_heads);
+    const auto first = plan.lane_budgets.begin() + std::ptrdiff_t{layer} * shape.geometry.kv_heads;
+    const std::vector<int32_t> most(first, first + shape.geometry.kv_heads);
+    if (!plan.shares(layer)) return most;
+    std::vector<int32_t> counts(heads, plan.smallest_lane);
+    int64_t left =
+        plan.shared_budgets[static_cast<size_t>(layer)] - int64_t{plan.smallest_lane} * shape.geometry.kv_heads;
+    while (left > 0) {
+      const size_t head = random_() % heads;
+      if (counts[head] == most[head]) continue;
+      ++counts[head];
+      --left;
+    }
+    return counts;
+  }
+
   TokenRows draw_token(const Shape& shape) {
     TokenRows token;
     for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
@@ -115,9 +135,9 @@ class EvictorTest : public testing::Test {
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       const bool scored = !at_intervals || random_() % 2 == 0;
       std::vector<LaneStart> lanes;
+      const std::vector<int32_t> counts = draw_counts(policy.plan, shape, layer);
       for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-        const auto at = static_cast<size_t>(layer * geometry.kv_heads + head);
-        lanes.push_back(draw_lane(policy, shape, policy.plan.lane_budgets[at], scored));
+        lanes.push_back(draw_lane(policy, shape, counts[static_cast<size_t>(head)], scored));
         plain.start_lane(layer, head, lanes.back());
       }
       sequence.start_layer(layer, shape.prompt_tokens, lanes);
@@ -214,6 +234,23 @@ TEST_F(EvictorTest, LanesOfOneLayerMayHaveLimitsOfTheirOwn) {
     compare(policy, shape);
     if (HasFatalFailure()) return;
   }
+}
+
+// What a lane got of its layer's total is its limit.
+TEST_F(EvictorTest, LanesThatShareStayAsTheCutLeftThem) {
+  int32_t shared = 0;
+  for (int round = 0; round < 84; ++round) {
+    const PolicyKind kind = kEvicting[static_cast<size_t>(round) % std::size(kEvicting)];
+    if (kind == PolicyKind::kTova) continue;
+    const Shape shape = draw_shape();
+    const Planned policy = planned_total(draw_spec(kind, shape), shape, test::LaneShape::kTotals);
+    if (!policy.plan.evicts_while_generating || shape.geometry.kv_heads == 1) continue;
+    for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) shared += policy.plan.shares(layer) ? 1 : 0;
+    SCOPED_TRACE(testing::Message() << policy_row(kind).name << " round " << round);
+    compare(policy, shape);
+    if (HasFatalFailure()) return;
+  }
+  EXPECT_GT(shared, 10);
 }
 
 TEST_F(EvictorTest, TheLowestScoreGoesAndOfEqualsTheLatest) {

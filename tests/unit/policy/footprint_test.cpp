@@ -1,4 +1,6 @@
 // The footprint against what a cache really allocates when the prefill and the growth of a request are replayed.
+#include <algorithm>
+#include <limits>
 #include <random>
 
 #include "gmock/gmock.h"
@@ -78,6 +80,45 @@ TEST(Footprint, OthersTakeTheirPartOfALayerWhileItIsWhole) {
   EXPECT_EQ(footprint.steady_pages, 3u + 2 * 4);
   // The second layer whole, the first cut, and both parts of the others.
   EXPECT_EQ(footprint.peak_pages, 10u + 2 + 2 * (1 + 3));
+}
+
+// Most pages of lanes that share `entries`, each at least one and at most `largest`: every division is tried.
+int32_t most_pages(const PageLayout& layout, int32_t lanes, int32_t entries, int32_t largest) {
+  if (lanes == 0) return entries == 0 ? 0 : std::numeric_limits<int32_t>::min() / 2;
+  int32_t most = std::numeric_limits<int32_t>::min() / 2;
+  for (int32_t lane = 1; lane <= std::min(largest, entries); ++lane) {
+    most = std::max(most, layout.pages_for(lane) + most_pages(layout, lanes - 1, entries - lane, largest));
+  }
+  return most;
+}
+
+TEST(Footprint, OfLanesThatShareIsThatOfTheDivisionThatNeedsMost) {
+  for (const int32_t page_bytes : {64, 128, 192}) {  // pages of 2, 4 and 6 slots
+    const CacheGeometry geometry{.layers = 1, .kv_heads = 3, .head_dim = 8, .page_bytes = page_bytes};
+    const PageLayout layout = geometry.layout(KvDtype::kF16);
+    for (int32_t entries = 3; entries <= 24; ++entries) {
+      for (int32_t largest = (entries + 2) / 3; largest <= 24; ++largest) {
+        const CachePlan plan{.lane_budgets = {largest, largest, largest},
+                             .lane_limits = {largest, largest, largest},
+                             .shared_budgets = {entries},
+                             .shared_limits = {entries}};
+        const Footprint footprint = cache_footprint(geometry, KvDtype::kF16, 30, plan);
+        ASSERT_EQ(footprint.steady_pages, static_cast<uint64_t>(most_pages(layout, 3, entries, largest)))
+            << entries << " entries, " << largest << " at most, pages of " << layout.slots();
+      }
+    }
+  }
+}
+
+TEST(Footprint, OfOneLayerThatSharesBesideOneThatDoesNot) {
+  const CacheGeometry geometry{.layers = 2, .kv_heads = 2, .head_dim = 64};  // pages of 16 slots
+  const CachePlan own{.lane_budgets = {100, 100, 32, 17},
+                      .lane_limits = {116, 116, 48, 33},
+                      .shared_budgets = {66, 0},
+                      .shared_limits = {98, 0}};
+  const Footprint footprint = cache_footprint(geometry, KvDtype::kF16, 160, own);
+  EXPECT_EQ(footprint.peak_pages, 2u + 64 / 16 + 2 * 10);  // 33 and 33 entries, and the second layer whole
+  EXPECT_EQ(footprint.steady_pages, 2u + 96 / 16 + 3 + 3);
 }
 
 }  // namespace

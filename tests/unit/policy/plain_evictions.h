@@ -43,6 +43,7 @@ class PlainEvictions {
       lane.entries.push_back({start.positions[i], start.scores[i], {key, key + d}});
     }
     lane.state = start.state;
+    if (planned_.plan.shares(layer)) lane.limit = static_cast<int32_t>(start.positions.size());
   }
   void set_newest_queries(int32_t layer, const std::vector<std::vector<float>>& rows) {
     queries_[static_cast<size_t>(layer)] = rows;

@@ -6,6 +6,7 @@
 #include "gtest/gtest.h"
 #include "server/policy/cache_plan.h"
 #include "server/policy/registry.h"
+#include "tests/support/shaped_policy.h"
 
 namespace pkv {
 
@@ -47,8 +48,10 @@ inline PlanInput plan_input(const CachePolicy& policy, const PolicySpec& spec, c
           .max_tokens = lengths.max_tokens};
 }
 
-inline Planned planned(const PolicySpec& spec, const Lengths& lengths) {
-  Planned result{.spec = spec, .policy = policy_of(spec)};
+inline Planned planned(const PolicySpec& spec, const Lengths& lengths, test::LaneShape shape = test::LaneShape::kOwn) {
+  auto policy = test::make_shaped_policy(spec, shape);
+  EXPECT_TRUE(policy.ok()) << policy.status();
+  Planned result{.spec = spec, .policy = *std::move(policy)};
   auto plan = plan_cache(plan_input(*result.policy, spec, lengths));
   EXPECT_TRUE(plan.ok()) << plan.status();
   result.plan = *std::move(plan);

@@ -44,8 +44,8 @@ class PromptRun {
   SequenceId sequence() const { return sequence_; }
   const Compressor& compressor() const { return *compressor_; }
 
-  // Writes the layer's rows, `chunk` at a time, and cuts it.
-  LayerOutcome run_layer(int32_t layer, const LayerRows& rows, int32_t chunk) {
+  // Writes the layer's rows, `chunk` at a time, and cuts it. Layers come in order.
+  void cut_layer(int32_t layer, const LayerRows& rows, int32_t chunk) {
     const Tensor q = upload(rows.q), k = upload(rows.k), v = upload(rows.v);
     for (int32_t first = 0; first < options_.prompt_tokens; first += chunk) {
       const int32_t count = std::min(chunk, options_.prompt_tokens - first);
@@ -57,7 +57,22 @@ class PromptRun {
     auto outcome = compressor_->finish_layer(
         {.cache = cache_, .from = sequence_, .targets = {&target, 1}, .scratch = *scratch_}, layer);
     EXPECT_TRUE(outcome.ok()) << outcome.status();
-    return *std::move(outcome);
+    outcomes_.resize(static_cast<size_t>(layer));
+    outcomes_.push_back(*std::move(outcome));
+  }
+  // What is known when the prompt is done, but for positions.
+  const std::vector<LayerOutcome>& read_outcomes() {
+    compressor_->read_recalls(outcomes_);
+    return outcomes_;
+  }
+  // The same of one layer by itself, with positions.
+  LayerOutcome run_layer(int32_t layer, const LayerRows& rows, int32_t chunk) {
+    cut_layer(layer, rows, chunk);
+    LayerOutcome outcome = read_outcomes()[static_cast<size_t>(layer)];
+    for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
+      outcome.kept_positions.push_back(cache_.positions(sequence_, layer, head));
+    }
+    return outcome;
   }
 
   // The values of a lane's entries in slot order, first dimension only. f32 entries.
@@ -103,6 +118,7 @@ class PromptRun {
   SequenceId sequence_ = nullptr;
   std::unique_ptr<Compressor> compressor_;
   std::unique_ptr<CompressorScratch> scratch_;
+  std::vector<LayerOutcome> outcomes_;  // of the layers so far
 };
 
 }  // namespace pkv

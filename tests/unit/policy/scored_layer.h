@@ -104,13 +104,13 @@ class ScoredLayer {
                                .mass = mass.view().slice_cols(0, n),
                                .scores = scores.view().slice_cols(0, n),
                                .lane_state = state.view().slice_cols(0, state_floats)};
+    const ObservedRows observed{.q = q.view(), .unseen = rows.empty() ? 0 : n - 1 - rows.front().position};
     const LayerView layer{.backend = &backend_,
                           .kv = LayerLanes(*cache_, {other_, sequence_}, 0).kv(),
                           .layer = kLayer,
                           .first_lane = input_.kv_heads,
                           .tokens = n,
-                          .observed_q = q.view(),
-                          .unseen = rows.empty() ? 0 : n - 1 - rows.front().position,
+                          .observed = {&observed, 1},
                           .q_heads = input_.q_heads,
                           .kv_heads = input_.kv_heads,
                           .scale = 1.0f / std::sqrt(static_cast<float>(input_.head_dim))};

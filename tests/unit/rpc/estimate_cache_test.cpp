@@ -67,6 +67,24 @@ TEST_F(EstimateCacheTest, FiguresAndLayers) {
   EXPECT_EQ(out.layers(1).kept_min(), 6u);
 }
 
+TEST_F(EstimateCacheTest, OfLanesThatShareTheLeastAndTheMostAreTold) {
+  engine_.answer = [](const Contract::Query&) {
+    return Contract{.own = {.plan = {.budget_tokens = 15,
+                                     .lane_budgets = {30, 30, 10, 6},
+                                     .shared_budgets = {44, 0},
+                                     .smallest_lane = 9}}};
+  };
+  pb::EstimateCacheResponse out;
+  ASSERT_TRUE(estimate("prompt_tokens: 60 cache_policy { snapkv {} }", out).ok());
+  ASSERT_EQ(out.layers_size(), 2);
+  EXPECT_EQ(out.layers(0).kept_min(), 9u);
+  EXPECT_EQ(out.layers(0).kept_mean(), 22.0);
+  EXPECT_EQ(out.layers(0).kept_max(), 30u);
+  EXPECT_EQ(out.layers(0).budget_tokens(), 30u);
+  EXPECT_EQ(out.layers(1).kept_min(), 6u);
+  EXPECT_EQ(out.layers(1).kept_mean(), 8.0);
+}
+
 TEST_F(EstimateCacheTest, WhatIsWrongIsNamed) {
   EXPECT_EQ(refusal("").field, "prompt_tokens");
   EXPECT_EQ(refusal("").reason, "BAD_INPUT");

@@ -1,9 +1,9 @@
-// What a chat prompt may and may not contain; the formats themselves are compared with Jinja in tests/golden/text.
+// What a chat prompt may and may not contain; the text itself is compared with Jinja in tests/golden/text and in
+// jinja/.
 #include "server/text/chat_template.h"
 
 #include <gmock/gmock.h>
 
-#include "server/text/template_scan.h"
 #include "tests/unit/text/vocabularies.h"
 
 namespace pkv {
@@ -18,7 +18,9 @@ constexpr char kChatMl[] =
     "<|im_end|>\n' }}{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}";
 constexpr char kMistral[] =
-    "{{ bos_token }}{% for message in messages %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + "
+    "{{ bos_token }}{% for message in messages %}{% if message['role'] != 'system' and (message['role'] == 'user') != "
+    "(loop.index0 % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}{% if message['role'] == 'user' "
+    "%}{{ '[INST] ' + message['content'] + "
     "' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% endif %}{% endfor %}";
 
 class ChatTemplateTest : public testing::Test {
@@ -28,7 +30,7 @@ class ChatTemplateTest : public testing::Test {
 
 TEST_F(ChatTemplateTest, DefaultSystemMessageComesFromTheTemplate) {
   const ChatTemplate chat(kChatMl, *tokenizer_);
-  EXPECT_EQ(chat.name(), "chatml");
+  EXPECT_TRUE(chat.status().ok()) << chat.status();
   EXPECT_EQ(chat.render({{"user", "x"}}, true)->text,
             "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nx<|im_end|>\n<|im_start|>assistant\n");
   EXPECT_EQ(chat.render({{"system", "s"}, {"user", "x"}}, false)->text,
@@ -64,35 +66,100 @@ TEST_F(ChatTemplateTest, SystemSpanCoversTheContent) {
   EXPECT_EQ(empty.system_begin, empty.system_end);
 }
 
-TEST_F(ChatTemplateTest, UnknownTemplatesAreRefused) {
-  EXPECT_THAT(std::string(ChatTemplate("", *tokenizer_).render({{"user", "x"}}, true).status().message()),
-              HasSubstr("the model has no chat template"));
-  const std::vector<std::string> unknown = {
-      "{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token }}{% endfor %}",  // Zephyr
-      "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}",          // Gemma
-      "{{ '<|im_start|>' + message['role'] + '\n' + message['content'] | upper + '<|im_end|>\n' }}",
-      "{{ '<|im_start|>' + message['role'] + ': ' + message['content'] + '<|im_end|>\n' }}",
-      "{{ '<|im_start|>' + message.role + '\n' + content + '<|im_end|>\n' }}",  // Qwen3: content is computed
-      "{{ '[INST] ' + message['content'] + ' [/INST]' }}",
-      "[INST] <<SYS>> <|im_start|> <|eot_id|> <|start_header_id|>",
-      "{{ 'unclosed",
-      "{%",
-      "{{",
-      "{#",
-      "{{ ' \\",
-      "{% set x = '"};
-  for (const std::string& text : unknown) {
+// Of any model: roles in special tokens, system messages in other places, contents that are computed.
+TEST_F(ChatTemplateTest, RendersWhatTheTemplateSays) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + eos_token }}{% endfor %}",
+       "<|system|>\ns<|im_end|><|user|>\n x <|im_end|>"},
+      {"{% for m in messages[1:] %}{{ '<start_of_turn>' + m.role + '\n' + messages[0].content + '\n\n' + m.content | "
+       "trim }}{% endfor %}",
+       "<start_of_turn>user\ns\n\nx"},
+      {"{{ bos_token }}{% for m in messages %}{% set content = m.content | upper %}{{ content }}{% endfor %}{{ tools "
+       "}}",
+       "S X None"},
+  };
+  for (const auto& [text, expected] : cases) {
     const ChatTemplate chat(text, *tokenizer_);
-    EXPECT_EQ(chat.name(), "") << text;
-    const auto rendered = chat.render({{"user", "x"}}, true);
-    EXPECT_EQ(rendered.status().code(), absl::StatusCode::kFailedPrecondition);
-    EXPECT_THAT(std::string(rendered.status().message()), HasSubstr("not one of chatml, llama2, llama3, mistral"));
+    const auto rendered = chat.render({{"system", "s"}, {"user", " x "}}, true);
+    ASSERT_TRUE(rendered.ok()) << rendered.status();
+    EXPECT_EQ(rendered->text, expected);
+    EXPECT_EQ(tokenizer_->decode(rendered->token_ids).value(), expected);
+    EXPECT_EQ(rendered->system_end - rendered->system_begin, 1);
+  }
+}
+
+// <|im_start|> is a token where the template puts it together, even from parts and a role; not where a content has part
+// of it.
+TEST_F(ChatTemplateTest, SpecialTokensAreTheTemplates) {
+  const ChatTemplate chat("{{ '<|im' ~ '_start|>' }}{{ '<|im_' ~ messages[0].content }}{{ messages[0].content }}",
+                          *tokenizer_);
+  const auto rendered = chat.render({{"user", "start|><|im_start|>"}}, true).value();
+  EXPECT_EQ(rendered.text, "<|im_start|><|im_start|><|im_start|>start|><|im_start|>");
+  EXPECT_EQ(std::count(rendered.token_ids.begin(), rendered.token_ids.end(), 1), 1);
+  EXPECT_EQ(rendered.token_ids[0], 1);
+}
+
+TEST_F(ChatTemplateTest, SystemSpanCoversWhatIsBetween) {
+  const ChatTemplate chat(
+      "{% for line in messages[0].content.split('|') %}<|im_start|>{{ line }}!{% endfor %}{{ messages[1].content }}",
+      *tokenizer_);
+  const auto rendered = chat.render({{"system", "hello|hello"}, {"user", "x"}}, true).value();
+  EXPECT_EQ(rendered.system_begin, 1);
+  EXPECT_EQ(rendered.system_end, 5);  // hello ! <|im_start|> hello
+}
+
+TEST_F(ChatTemplateTest, TemplatesWithoutADateOfTheirOwnGetTodays) {
+  const std::string call = "{{ strftime_now('%Y') }}";
+  const auto year = ChatTemplate(call + "{{ messages[0].content }}", *tokenizer_).render({{"user", "x"}}, true).value();
+  EXPECT_EQ(year.text.size(), 5u);
+  const ChatTemplate guarded(
+      "{% if strftime_now is defined %}" + call + "{% else %}2024{% endif %}{{ messages[0].content }}", *tokenizer_);
+  EXPECT_EQ(guarded.render({{"user", "x"}}, true)->text, "2024x");
+}
+
+TEST_F(ChatTemplateTest, UnusableTemplatesAreRefused) {
+  const std::vector<std::pair<std::string, std::string>> unusable = {
+      {"", "tokenizer.chat_template: the model has no chat template; send a prompt instead"},
+      {"{{ 'unclosed", "cannot be used: line 1, column 4: the string has no end; send a prompt instead"},
+      {"\n{% x %}", "line 2, column 4: unknown block 'x'"},
+      {"{{ messages | frobnicate }}", "line 1, column 15: unknown filter 'frobnicate'"},
+      {"a\xFF", "invalid UTF-8 at byte 1"},
+      {"{%", "line 1, column 3"},
+      {"{{", "line 1, column 3"},
+      {"{#", "line 1, column 1"}};
+  for (const auto& [text, expected] : unusable) {
+    const ChatTemplate chat(text, *tokenizer_);
+    EXPECT_EQ(chat.status().code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_THAT(std::string(chat.status().message()), HasSubstr(expected));
+    EXPECT_EQ(chat.render({{"user", "x"}}, true).status(), chat.status());
+  }
+}
+
+TEST_F(ChatTemplateTest, FailuresWhileRendering) {
+  struct Case {
+    const char* text;
+    absl::StatusCode code;
+    const char* begin;
+  };
+  const std::vector<Case> cases = {
+      {"{{ messages[0].x.y }}", absl::StatusCode::kFailedPrecondition,
+       "tokenizer.chat_template: the model's chat template fails on these messages: line 1, column 17: 'dict object'"},
+      {"{% for i in range(99999) %}{{ messages[0].content * 99 }}{% endfor %}", absl::StatusCode::kInvalidArgument,
+       "messages: too much for the model's chat template: line 1, column "},
+      {"{{ raise_exception('no') }}", absl::StatusCode::kInvalidArgument,
+       "messages: refused by the model's chat template: no"},
+      {"{{ messages[0].role }}", absl::StatusCode::kInvalidArgument,
+       "messages[0].role: the model's chat template has no place for this user message"},
+  };
+  for (const Case& c : cases) {
+    const auto status = ChatTemplate(c.text, *tokenizer_).render({{"user", "some words"}}, true).status();
+    EXPECT_EQ(status.code(), c.code) << c.text;
+    EXPECT_THAT(std::string(status.message()), StartsWith(c.begin));
   }
 }
 
 TEST_F(ChatTemplateTest, NamesTheMessageThatIsWrong) {
   const ChatTemplate chatml(kChatMl, *tokenizer_), mistral(kMistral, *tokenizer_);
-  EXPECT_EQ(mistral.name(), "mistral");
   struct Case {
     const ChatTemplate* chat;
     std::vector<ChatMessage> messages;
@@ -102,28 +169,20 @@ TEST_F(ChatTemplateTest, NamesTheMessageThatIsWrong) {
       {&chatml, {}, "messages: empty"},
       {&chatml, {{"user", "x"}, {"tool", "x"}}, "messages[1].role"},
       {&chatml, {{"user", "a\xFF"}}, "messages[0].content: invalid UTF-8 at byte 1"},
-      {&mistral, {{"assistant", "x"}}, "messages[0].role: must be user"},
-      {&mistral, {{"user", "x"}, {"user", "x"}}, "messages[1].role: must be assistant"},
-      {&mistral, {{"user", "x"}, {"assistant", "x"}, {"system", "x"}}, "messages[2].role: must be user"},
-      {&mistral, {{"system", "x"}, {"user", "x"}}, "messages[0].role: the model's chat template has no place"},
+      {&mistral, {{"assistant", "x"}}, "messages[0]: refused by the model's chat template: roles must alternate"},
+      {&mistral,
+       {{"user", "x"}, {"user", "x"}},
+       "messages[1]: refused by the model's chat template: roles must alternate"},
+      {&mistral,
+       {{"user", "x"}, {"assistant", "x"}, {"system", "x"}},
+       "messages[2].role: the model's chat template has no place for this system message"},
+      {&mistral, {{"system", "x"}, {"assistant", "x"}}, "messages[0].role: the model's chat template has no place"},
   };
   for (const Case& c : cases) {
     const auto rendered = c.chat->render(c.messages, true);
     EXPECT_EQ(rendered.status().code(), absl::StatusCode::kInvalidArgument);
     EXPECT_THAT(std::string(rendered.status().message()), StartsWith(c.begin));
   }
-}
-
-TEST(TemplateScan, ReadsConcatenations) {
-  const auto outputs =
-      scan_template("a{{ 'b\\n' + x['y'] | trim ~ \"c+\" }}d\n  {%- if z %}{# no #}{% set v = m.n + '}}' %}\n e");
-  ASSERT_EQ(outputs.size(), 3u);
-  using Part = TemplatePart;
-  EXPECT_THAT(outputs[0].parts,
-              testing::ElementsAre(Part{true, "ab\n", false}, Part{false, "x.y", true}, Part{true, "c+d", false}));
-  EXPECT_EQ(outputs[1].variable, "v");
-  EXPECT_THAT(outputs[1].parts, testing::ElementsAre(Part{false, "m.n", false}, Part{true, "}}", false}));
-  EXPECT_THAT(outputs[2].parts, testing::ElementsAre(Part{true, " e", false}));
 }
 
 }  // namespace

@@ -67,14 +67,6 @@ TEST(Utf8, ReplacesMaximalParts) {
   EXPECT_EQ(out, "x");
 }
 
-TEST(Utf8, StripsAsPython) {
-  EXPECT_EQ(strip_whitespace(" \t\n\u00A0\u3000\x1C"
-                             "a b\u2003\u0085\u2029"),
-            "a b");
-  EXPECT_EQ(strip_whitespace("\u200Ba\u180E"), "\u200Ba\u180E");  // neither is white space
-  EXPECT_EQ(strip_whitespace(" \n "), "");
-}
-
 TEST(TokenTrie, LongestPrefixAsBruteForce) {
   std::mt19937 rng(3);
   auto random_text = [&](size_t most) {

@@ -1,0 +1,39 @@
+// Choosing by the best, or by the whole row where they do not say enough.
+#include "server/engine/next_token.h"
+
+#include <algorithm>
+
+#include "kernels/status_macros.h"
+
+namespace pkv {
+
+OutputRow next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits) {
+  OutputRow row{.sampling = &request.sampling, .edits = &edits, .answer = answer};
+  if (request.logprobs) row.logprobs.ranked = request.top_logprobs;
+  return row;
+}
+
+absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& edits, const RowOutput& output,
+                                          std::mt19937_64& rng) {
+  float logit = 0;  // without edits
+  std::optional<TokenId> token = choose_of_best(output.ranked, request.sampling, rng);
+  if (token) {
+    const std::span<const RankedToken> best = output.ranked.best;
+    logit = std::find_if(best.begin(), best.end(), [&](const RankedToken& one) { return one.token == *token; })->before;
+  } else {
+    PKV_ASSIGN_OR_RETURN(const std::span<float> row, output.whole_row());
+    edits.apply(row);
+    token = choose_of_row(row, request.sampling, rng);
+    edits.restore(row);
+    logit = row[static_cast<size_t>(*token)];
+  }
+  return request.logprobs ? with_logprobs(*token, logit, output) : TokenLogprob{.id = *token};
+}
+
+TokenLogprob with_logprobs(TokenId token, float logit, const RowOutput& output) {
+  TokenLogprob result{.id = token, .logprob = logit - output.log_sum_exp};
+  for (const RankedToken& best : output.top) result.top.emplace_back(best.token, best.logit - output.log_sum_exp);
+  return result;
+}
+
+}  // namespace pkv

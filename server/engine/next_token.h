@@ -1,0 +1,22 @@
+// The next token of an answer: what it needs of the output head, and how it is chosen of what comes.
+#pragma once
+
+#include <random>
+#include <span>
+
+#include "absl/status/statusor.h"
+#include "server/engine/logit_edits.h"
+#include "server/engine/output_head.h"
+#include "server/engine/request_result.h"
+
+namespace pkv {
+
+// What is wanted of the logits that follow `answer`. All of it must live until they are there.
+OutputRow next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits);
+// The token that was chosen, with log-probabilities where the request wants them. An error is the backend's status().
+absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& edits, const RowOutput& output,
+                                          std::mt19937_64& rng);
+// A token of this logit, and the best ones beside it.
+TokenLogprob with_logprobs(TokenId token, float logit, const RowOutput& output);
+
+}  // namespace pkv

@@ -1,0 +1,68 @@
+// The stepper's part in output: the next token of an answer, and the log-probabilities of a prompt.
+#include <algorithm>
+
+#include "kernels/status_macros.h"
+#include "server/engine/next_token.h"
+#include "server/engine/stepper.h"
+
+namespace pkv {
+
+absl::StatusOr<LogitEdits> Stepper::make_edits(const Sequence& sequence) const {
+  return LogitEdits::create(model_.backend(), sequence.request(), model_.shape().vocab_size);
+}
+
+absl::Status Stepper::accept(Sequence& sequence, const RowOutput& output) {
+  PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
+                       choose_token(sequence.request(), sequence.edits(), output, sequence.rng()));
+  sequence.accept(token, options_.clock());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> Stepper::scoring_unit(Sequence& sequence) {
+  Sequence::Prefill& prefill = *sequence.prefill();
+  const Request& request = sequence.request();
+  const int32_t first = prefill.row;
+  const auto rows = std::min(head_->tile_rows(), sequence.prompt_tokens() - first);
+  // Of each row the token that follows it; nothing follows the last one.
+  std::vector<OutputRow> wanted(static_cast<size_t>(rows));
+  for (int32_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
+    wanted[static_cast<size_t>(i)].logprobs = {.ranked = request.top_logprobs,
+                                               .target = request.prompt[static_cast<size_t>(first + i + 1)]};
+  }
+  std::vector<TokenLogprob> tile;
+  if (first == 0) tile.push_back({.id = request.prompt[0]});  // nothing precedes it
+  PKV_RETURN_IF_ERROR(head_->run(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, wanted,
+                                 [&](size_t row, const RowOutput& output) {
+                                   const TokenId target = wanted[row].logprobs.target;
+                                   if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
+                                   return absl::OkStatus();
+                                 }));
+  rows_run_ += rows;
+  if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
+  prefill.row += rows;
+  if (prefill.row == sequence.prompt_tokens()) ++prefill.layer;
+  return rows * head_work_layers(model_.shape());
+}
+
+// The first token comes from the whole prompt's own attention; what was kept counts from the second on.
+absl::Status Stepper::finish_prompt(Sequence& sequence) {
+  const Request& request = sequence.request();
+  sequence.read_outcomes(model_.backend());
+  PKV_RETURN_IF_ERROR(model_.backend().status());
+  if (request.sampling.max_tokens > 0) {
+    const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
+    const OutputRow wanted = next_token_row(request, sequence.generated(), sequence.edits());
+    PKV_RETURN_IF_ERROR(head_->run(last, Phase::kPrefill, {&wanted, 1},
+                                   [&](size_t, const RowOutput& output) { return accept(sequence, output); }));
+  } else {
+    sequence.end_without_answer();
+  }
+  if (Comparison* comparison = sequence.comparison(); comparison != nullptr) {
+    comparison->start(sequence.generated().front());
+    for (Rival& rival : comparison->rivals) rival.ended = sequence.answered();
+  }
+  sequence.end_prefill();
+  return absl::OkStatus();
+}
+
+}  // namespace pkv

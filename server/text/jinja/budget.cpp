@@ -1,0 +1,12 @@
+#include "server/text/jinja/budget.h"
+
+namespace pkv::jinja {
+
+absl::Status Budget::status() const {
+  if (out_of_memory_) return absl::ResourceExhaustedError("the template needs more memory than a rendering may use");
+  if (steps_left_ == 0) return absl::ResourceExhaustedError("the template takes more steps than a rendering may use");
+  if (too_deep_) return absl::ResourceExhaustedError("the template nests lists or dicts too deeply");
+  return absl::OkStatus();
+}
+
+}  // namespace pkv::jinja

@@ -1,0 +1,101 @@
+// Memory runs out at any allocation of the engine's thread: once, or from then on. The engine ends, everybody is told
+// once, and the process lives.
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <limits>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "tests/unit/engine/engine_fixture.h"
+
+namespace {
+
+// Of the thread that set it: allocations until one fails, and how many do then.
+thread_local int64_t t_left = std::numeric_limits<int64_t>::max();
+thread_local int64_t t_failures = 0;
+
+void* allocate(std::size_t bytes) {
+  if (t_left > 0) {
+    --t_left;
+  } else if (t_failures > 0) {
+    --t_failures;
+    throw std::bad_alloc();
+  }
+  if (void* memory = std::malloc(bytes)) return memory;
+  throw std::bad_alloc();
+}
+
+}  // namespace
+
+void* operator new(std::size_t bytes) { return allocate(bytes); }
+// Whoever takes no for an answer is not asked to fail.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
+void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+
+namespace pkv::test {
+namespace {
+
+PolicySpec total(PolicyKind kind) {
+  PolicySpec spec = policy(kind, 20);
+  spec.budget.scope = BudgetScope::kTotal;
+  return spec;
+}
+
+// Three requests, two at a time; the engine's thread fails its `n`-th allocation from the first start on, `failures` in
+// a row. Whether it came to that many allocations.
+bool run_out(const Model& model, int64_t n, int64_t failures) {
+  EngineOptions options = small_options();
+  options.max_running = 2;
+  auto engine = make_engine(model, options);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  Gate gate;
+  bool came_to_it = false;
+  const std::vector<std::shared_ptr<Request>> requests = {
+      make_request(random_prompt(40, 1), 6, total(PolicyKind::kSnapKv)), make_request(random_prompt(20, 2), 4),
+      make_request(random_prompt(5, 3), 2, total(PolicyKind::kH2o))};
+  for (const auto& request : requests) {
+    auto sink = std::make_shared<RecordingSink>();
+    if (sinks.empty()) {
+      sink->at_start = [&] {
+        gate.pass();
+        t_left = n;
+        t_failures = failures;
+      };
+    }
+    sink->at_end = [&, left = failures] { came_to_it = came_to_it || t_failures < left; };
+    sinks.push_back(submit(*engine, request, std::move(sink)));
+    if (sinks.size() == 1) gate.wait_for_guest();
+  }
+  gate.open();
+  for (const auto& sink : sinks) sink->wait();
+  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
+  EXPECT_EQ(engine->state(), came_to_it ? EngineState::kFailed : EngineState::kStopped);
+  EXPECT_EQ(engine->failure().code(), came_to_it ? absl::StatusCode::kInternal : absl::StatusCode::kOk);
+  for (const auto& sink : sinks) {
+    EXPECT_EQ(sink->ends, 1);
+    if (sink->result.has_value()) continue;
+    EXPECT_EQ(sink->status.code(), sink->starts == 0 ? absl::StatusCode::kUnavailable : absl::StatusCode::kInternal);
+  }
+  engine.reset();
+  for (const auto& sink : sinks) EXPECT_EQ(sink.use_count(), 1);
+  return came_to_it;
+}
+
+void run_out_everywhere(int64_t failures, int64_t stride) {
+  const TinyModel tiny = make_tiny_model();
+  int64_t n = 0;
+  for (; run_out(*tiny.model, n, failures); n += stride) {
+    if (testing::Test::HasFailure()) FAIL() << "at allocation " << n;
+  }
+  EXPECT_GT(n, 300) << "this is to reach the end of three requests";
+}
+
+TEST(AllocationFailure, OneAnywhere) { run_out_everywhere(1, 5); }
+
+TEST(AllocationFailure, ManyFromAnywhereOn) { run_out_everywhere(100, 7); }
+
+}  // namespace
+}  // namespace pkv::test
