@@ -51,7 +51,7 @@ absl::Status Stepper::allocate() {
 }
 
 uint64_t Stepper::shared_workspace_bytes() const {
-  return scratch_.bytes() + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes();
+  return scratch_.bytes + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes();
 }
 
 // ---- prefill

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
+#include "kernels/tensor_set.h"
 #include "server/model/architectures.h"
 #include "server/model/errors.h"
 
@@ -35,30 +36,17 @@ absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file
 
 }  // namespace
 
-size_t StepScratch::bytes() const {
-  size_t total = 0;
-  for (const Tensor* tensor : {&normed, &q, &k, &v, &attention, &gate, &up}) total += tensor->bytes();
-  return total;
-}
-
 absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
   const ModelShape& s = shape();
-  StepScratch scratch;
-  scratch.rows = rows;
-  const struct {
-    Tensor& tensor;
-    int64_t cols;
-  } wanted[] = {{scratch.normed, s.width},
-                {scratch.q, int64_t{s.q_heads} * s.head_dim},
-                {scratch.k, int64_t{s.kv_heads} * s.head_dim},
-                {scratch.v, int64_t{s.kv_heads} * s.head_dim},
-                {scratch.attention, int64_t{s.q_heads} * s.head_dim},
-                {scratch.gate, s.feed_forward},
-                {scratch.up, s.feed_forward}};
-  for (const auto& [tensor, cols] : wanted) {
-    PKV_ASSIGN_OR_RETURN(Tensor allocated, backend().allocate(rows, cols, DType::kF32));
-    tensor = std::move(allocated);
-  }
+  const int64_t queries = int64_t{s.q_heads} * s.head_dim, entries = int64_t{s.kv_heads} * s.head_dim;
+  const TensorSet<StepScratch> tensors = {
+      {&StepScratch::normed, rows, s.width},    {&StepScratch::q, rows, queries},
+      {&StepScratch::k, rows, entries},         {&StepScratch::v, rows, entries},
+      {&StepScratch::attention, rows, queries}, {&StepScratch::gate, rows, s.feed_forward},
+      {&StepScratch::up, rows, s.feed_forward},
+  };
+  StepScratch scratch{.rows = rows, .bytes = tensors.bytes()};
+  PKV_RETURN_IF_ERROR(tensors.allocate(backend(), scratch));
   return scratch;
 }
 

@@ -48,7 +48,7 @@ struct StepScratch {
   Tensor gate;       // [rows, F]
   Tensor up;         // [rows, F]
   int32_t rows = 0;
-  size_t bytes() const;
+  uint64_t bytes = 0;  // of all of them
 };
 
 class Model {

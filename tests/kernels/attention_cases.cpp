@@ -218,6 +218,19 @@ void add_attention_cases(OperationCases& cases) {
            .sequences = {{1, {200}}, {1, {12}}},
            .phase = phase,
            .with_lse = false});
+      // The ends of what the cpu backend says it supports.
+      add({.name = phase_name + "group_64_d8",
+           .group = 64,
+           .head_dim = 8,
+           .dtypes = {dtype},
+           .sequences = {{1, {70}}, {1, {3}}},
+           .phase = phase});
+      add({.name = phase_name + "group_2_d256",
+           .group = 2,
+           .head_dim = 256,
+           .dtypes = {dtype},
+           .sequences = {{1, {40}}, {1, {9}}},
+           .phase = phase});
       add({.name = phase_name + "no_sequences", .dtypes = three, .sequences = {}, .phase = phase});
     }
     add({.name = name + "prompt", .dtypes = three, .sequences = {{130, {1, 1, 1}}}, .phase = Phase::kPrefill});
@@ -262,6 +275,12 @@ void add_attention_cases(OperationCases& cases) {
          .head_dim = 80,
          .dtypes = {dtype},
          .sequences = {{37, {25}}},
+         .phase = Phase::kPrefill});
+    add({.name = name + "prompt_group_64_d8",
+         .group = 64,
+         .head_dim = 8,
+         .dtypes = {dtype},
+         .sequences = {{11, {20}}},
          .phase = Phase::kPrefill});
     // The default model at depth.
     add({.name = name + "decode_depth_8000", .dtypes = three, .sequences = {{1, {8000, 8000, 8000}}}});

@@ -233,11 +233,6 @@ void FencedBackend::set_scores(const ScoredLanes& lanes, const TensorView& score
   ForwardingBackend::set_scores(lanes, scores, newest);
 }
 
-void FencedBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
-  require(lanes);
-  ForwardingBackend::order_entries(lanes, order, counts);
-}
-
 void FencedBackend::sample_rows(const SampleArgs& args) {
   require(args.rows, static_cast<size_t>(args.logits.rows) * sizeof(SampleRow));
   ForwardingBackend::sample_rows(args);
@@ -246,6 +241,11 @@ void FencedBackend::sample_rows(const SampleArgs& args) {
 void FencedBackend::token_logprobs(const LogprobArgs& args) {
   require(args.rows, static_cast<size_t>(args.logits.rows) * sizeof(LogprobRow));
   ForwardingBackend::token_logprobs(args);
+}
+
+void FencedBackend::order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
+  require(lanes);
+  ForwardingBackend::order_entries(lanes, order, counts);
 }
 
 }  // namespace pkv::test

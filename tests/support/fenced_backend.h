@@ -42,9 +42,9 @@ class FencedBackend : public ForwardingBackend {
   void score_new_entries(const EvictingStep& step, const TensorView& k) override;
   void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
-  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
   void sample_rows(const SampleArgs& args) override;
   void token_logprobs(const LogprobArgs& args) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
 
  protected:
   void run(std::string_view operation, absl::FunctionRef<void()> forward) override;

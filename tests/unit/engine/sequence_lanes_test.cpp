@@ -61,7 +61,6 @@ class SequenceLanesTest : public testing::Test {
   // The newest of the prompt, as many as every lane keeps.
   void read_prompt(SequenceLanes& lanes, const Terms& terms) {
     const CacheGeometry& geometry = cache_->geometry();
-    tiny_.backend->fill(scratch_->scores.view(), 0);
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       std::vector<int32_t> counts;
       for (int32_t head = 0; head < geometry.kv_heads; ++head) {
