@@ -2,8 +2,8 @@
 // the chunks nor the neighbours change the outcome.
 #include "server/policy/compressor.h"
 
-#include <cmath>
 #include <algorithm>
+#include <cmath>
 #include <numeric>
 #include <random>
 #include <set>
