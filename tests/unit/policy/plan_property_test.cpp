@@ -103,7 +103,7 @@ TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
 
 TEST_P(RandomPlans, BytesBuyTheLargestBudgetThereIs) {
   int limited = 0;
-  for (int round = 0; round < 300; ++round) {
+  for (int round = 0; round < 80; ++round) {
     const Lengths lengths = draw_lengths();
     PolicySpec spec = draw_spec();
     const auto peak_at = [&](int32_t tokens) {
@@ -136,7 +136,7 @@ TEST_P(RandomPlans, BytesBuyTheLargestBudgetThereIs) {
     ASSERT_FALSE(infeasible.within_budget);
     ASSERT_EQ(infeasible.smallest_budget_bytes, smallest);
   }
-  EXPECT_GT(limited, 100);
+  EXPECT_GT(limited, 25);
 }
 
 // Pins and sinks are paid for by the lanes above them, whatever these are.
