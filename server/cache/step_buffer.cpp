@@ -39,13 +39,15 @@ size_t StepBuffer::lay_out(const Size& size) {
   spans_ = place(static_cast<size_t>(size.spans), sizeof(RowSpan));
   lanes_ = place(static_cast<size_t>(size.layers) * static_cast<size_t>(layer_lanes()), sizeof(Lane));
   evicting_ = place(static_cast<size_t>(size.evicting), sizeof(EvictingRow));
+  samples_ = place(static_cast<size_t>(size.outputs), sizeof(SampleRow));
+  logprobs_ = place(static_cast<size_t>(size.outputs), sizeof(LogprobRow));
   edits_ = end;
   return end;
 }
 
 void StepBuffer::begin(Phase phase, const Size& size, int32_t first_layer) {
   PKV_CHECK(size.rows <= largest_.rows && size.spans <= largest_.spans && size.layers <= largest_.layers &&
-                size.evicting <= largest_.evicting,
+                size.evicting <= largest_.evicting && size.outputs <= largest_.outputs,
             "a step larger than the largest");
   phase_ = phase;
   first_layer_ = first_layer;
@@ -70,7 +72,8 @@ StepPlan StepBuffer::commit() {
           .first_layer = first_layer_,
           .cache = view,
           .evicting = device<EvictingRow>(evicting_),
-          .evicting_rows = size_.evicting};
+          .evicting_rows = size_.evicting,
+          .outputs = {device<SampleRow>(samples_), device<LogprobRow>(logprobs_)}};
 }
 
 }  // namespace pkv

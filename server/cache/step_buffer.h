@@ -18,6 +18,7 @@ class StepBuffer {
     int32_t spans = 0;  // sequences
     int32_t layers = 1;
     int32_t evicting = 0;  // sequences whose entries go for their tokens
+    int32_t outputs = 0;   // rows of logits that something is wanted of
   };
   // `cache` must outlive this. RESOURCE_EXHAUSTED where the memory cannot be had.
   static absl::StatusOr<StepBuffer> create(KvCache& cache, const Size& largest);
@@ -31,6 +32,8 @@ class StepBuffer {
   RowSpan* spans() { return part<RowSpan>(spans_); }
   Lane* lanes() { return part<Lane>(lanes_); }  // [layers][spans][kv_heads]
   EvictingRow* evicting() { return part<EvictingRow>(evicting_); }
+  SampleRow* samples() { return part<SampleRow>(samples_); }
+  LogprobRow* logprobs() { return part<LogprobRow>(logprobs_); }
   int64_t layer_lanes() const { return int64_t{size_.spans} * cache_->geometry().kv_heads; }
   // Brings it to the backend; the changes of page tables take effect there.
   StepPlan commit();
@@ -54,8 +57,9 @@ class StepBuffer {
   Phase phase_ = Phase::kDecode;
   Size size_;  // of the step under way
   int32_t first_layer_ = 0;
-  size_t token_ids_ = 0, positions_ = 0, angles_ = 0, spans_ = 0, lanes_ = 0, evicting_ = 0,
-         edits_ = 0;  // offsets, bytes
+  // Offsets, bytes:
+  size_t token_ids_ = 0, positions_ = 0, angles_ = 0, spans_ = 0, lanes_ = 0, evicting_ = 0, samples_ = 0,
+         logprobs_ = 0, edits_ = 0;
 };
 
 }  // namespace pkv

@@ -9,6 +9,12 @@
 
 namespace pkv {
 
+// What is wanted of rows of logits: one of each for every row.
+struct DescribedRows {
+  const SampleRow* samples = nullptr;
+  const LogprobRow* logprobs = nullptr;
+};
+
 struct StepPlan {
   Phase phase = Phase::kDecode;
   int32_t rows = 0;
@@ -20,6 +26,7 @@ struct StepPlan {
   KvView cache;                           // with the lanes of the first layer; those of the next ones follow
   const EvictingRow* evicting = nullptr;  // [evicting_rows] sequences whose entries go for their tokens
   int32_t evicting_rows = 0;
+  DescribedRows outputs;  // what is wanted of the logits; only in decode steps
 
   // The cache as one of the step's layers sees it.
   KvView view(int32_t layer) const {

@@ -1,15 +1,17 @@
-// Rows, positions and the lanes of all layers, written straight to where the backend reads them.
+// Rows, positions, the lanes of all layers and what is wanted of the logits, written straight to where the backend
+// reads them.
 #include "server/engine/decode_planner.h"
 
 #include "kernels/status_macros.h"
 
 namespace pkv {
 
-absl::StatusOr<DecodePlanner> DecodePlanner::create(KvCache& cache, int32_t rows) {
+absl::StatusOr<DecodePlanner> DecodePlanner::create(KvCache& cache, int32_t vocabulary, int32_t rows) {
   PKV_ASSIGN_OR_RETURN(
       StepBuffer buffer,
-      StepBuffer::create(cache, {.rows = rows, .spans = rows, .layers = cache.geometry().layers, .evicting = rows}));
-  DecodePlanner planner(cache, std::move(buffer));
+      StepBuffer::create(
+          cache, {.rows = rows, .spans = rows, .layers = cache.geometry().layers, .evicting = rows, .outputs = rows}));
+  DecodePlanner planner(cache, vocabulary, std::move(buffer));
   planner.placed_.reserve(static_cast<size_t>(rows));
   planner.angles_.reserve(static_cast<size_t>(rows));
   return planner;
@@ -32,7 +34,8 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
   if (placed_.empty()) return plan_ = {};
   const CacheGeometry& geometry = cache_->geometry();
   const auto count = static_cast<int32_t>(placed_.size());
-  buffer_.begin(Phase::kDecode, {.rows = count, .spans = count, .layers = geometry.layers, .evicting = evicting}, 0);
+  buffer_.begin(Phase::kDecode,
+                {.rows = count, .spans = count, .layers = geometry.layers, .evicting = evicting, .outputs = count}, 0);
   int32_t *token_ids = buffer_.token_ids(), *positions = buffer_.positions(), *angles = buffer_.angles();
   RowSpan* spans = buffer_.spans();
   EvictingRow* next_evicting = buffer_.evicting();
@@ -44,6 +47,7 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
     positions[row] = placed.position;
     angles[row] = angles_[static_cast<size_t>(row)];
     spans[row] = {.first_row = row, .rows = 1, .first_lane = first_lane};
+    describe_row(placed.output, vocabulary_, buffer_.samples()[row], buffer_.logprobs()[row]);
     placed.lanes->view_token(buffer_.lanes() + first_lane, buffer_.layer_lanes());
     if (const Evictor* evictor = placed.lanes->evictor(); evictor != nullptr) {
       *next_evicting = evictor->evicting_row(row);

@@ -25,8 +25,9 @@ struct DecodeRow {
 
 class DecodePlanner {
  public:
-  // For steps of at most `rows` rows. `cache` must outlive this. RESOURCE_EXHAUSTED where the memory cannot be had.
-  static absl::StatusOr<DecodePlanner> create(KvCache& cache, int32_t rows);
+  // For steps of at most `rows` rows, of whose logits there are `vocabulary` each. `cache` must outlive this.
+  // RESOURCE_EXHAUSTED where the memory cannot be had.
+  static absl::StatusOr<DecodePlanner> create(KvCache& cache, int32_t vocabulary, int32_t rows);
 
   // Makes room for the rows [first, end) and plans a step of those that have it; the others' failures are told. The
   // plan is valid until the next one.
@@ -38,9 +39,11 @@ class DecodePlanner {
   bool scores_keys() const { return scores_keys_; }
 
  private:
-  DecodePlanner(KvCache& cache, StepBuffer buffer) : cache_(&cache), buffer_(std::move(buffer)) {}
+  DecodePlanner(KvCache& cache, int32_t vocabulary, StepBuffer buffer)
+      : cache_(&cache), vocabulary_(vocabulary), buffer_(std::move(buffer)) {}
 
   KvCache* cache_;
+  int32_t vocabulary_;
   StepBuffer buffer_;
   StepPlan plan_;
   std::vector<size_t> placed_;

@@ -9,7 +9,8 @@
 namespace pkv {
 
 absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows) {
-  PKV_ASSIGN_OR_RETURN(DecodePlanner planner, DecodePlanner::create(shared.cache, rows));
+  PKV_ASSIGN_OR_RETURN(DecodePlanner planner,
+                       DecodePlanner::create(shared.cache, shared.model.shape().vocab_size, rows));
   DecodeStep step(shared, std::move(planner));
   PKV_ASSIGN_OR_RETURN(step.x_, shared.model.backend().allocate(rows, shared.model.shape().width, DType::kF32));
   return step;
@@ -38,7 +39,7 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
 
   outputs_.clear();
   for (const size_t i : placed) outputs_.push_back(rows[i].output);
-  return shared_.head.run(x, Phase::kDecode, outputs_,
+  return shared_.head.run(x, Phase::kDecode, outputs_, plan.outputs,
                           [&](size_t row, const RowOutput& output) { return on_output(placed[row], output); });
 }
 

@@ -38,19 +38,19 @@ EngineOptions resolve(EngineOptions options, const BackendTraits& traits) {
 
 }  // namespace
 
-EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::unique_ptr<Stepper> stepper)
+EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::unique_ptr<ModelRunner> runner)
     : model_(model),
       options_(options),
-      stepper_(std::move(stepper)),
+      runner_(std::move(runner)),
       scheduler_(limits()),
       recorder_(model.shape()),
-      rules_(model.shape(), stepper_->cache().geometry(), limits(), options_.make_policy) {
+      rules_(model.shape(), runner_->cache().geometry(), limits(), options_.make_policy) {
   publish(options_.clock());
   thread_ = std::jthread([this] { run(); });
 }
 
 SchedulerLimits EngineImpl::limits() const {
-  return {.pool_pages = static_cast<uint64_t>(stepper_->cache().pool().total()),
+  return {.pool_pages = static_cast<uint64_t>(runner_->cache().pool().total()),
           .workspace_bytes = options_.workspace_bytes,
           .max_running = options_.max_running,
           .concurrent_prefills = options_.concurrent_prefills};
@@ -122,10 +122,10 @@ std::shared_ptr<const EngineStats> EngineImpl::stats() const {
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options) {
   const EngineOptions resolved = resolve(options, model.backend().traits());
   PKV_RETURN_IF_ERROR(check_options(resolved));
-  PKV_ASSIGN_OR_RETURN(std::unique_ptr<Stepper> stepper, Stepper::create(model, resolved));
+  PKV_ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, ModelRunner::create(model, resolved));
   model.backend().sync();  // the weights are there, or it says why not
   PKV_RETURN_IF_ERROR(model.backend().status());
-  return std::make_unique<EngineImpl>(model, resolved, std::move(stepper));
+  return std::make_unique<EngineImpl>(model, resolved, std::move(runner));
 }
 
 }  // namespace pkv

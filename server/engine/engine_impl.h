@@ -14,17 +14,17 @@
 #include "absl/strings/string_view.h"
 #include "server/engine/contract.h"
 #include "server/engine/engine.h"
+#include "server/engine/model_runner.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence.h"
 #include "server/engine/stats_recorder.h"
-#include "server/engine/stepper.h"
 #include "server/telemetry/latest.h"
 
 namespace pkv {
 
 class EngineImpl final : public Engine {
  public:
-  EngineImpl(const Model& model, const EngineOptions& options, std::unique_ptr<Stepper> stepper);
+  EngineImpl(const Model& model, const EngineOptions& options, std::unique_ptr<ModelRunner> runner);
   ~EngineImpl() override { drain(absl::InfinitePast()); }
 
   absl::StatusOr<Contract> estimate(const Contract::Query& query) const override { return rules_.contract(query); }
@@ -77,7 +77,7 @@ class EngineImpl final : public Engine {
   EngineOptions options_;
 
   // The engine thread's own.
-  std::unique_ptr<Stepper> stepper_;
+  std::unique_ptr<ModelRunner> runner_;
   Scheduler scheduler_;
   StatsRecorder recorder_;
   std::vector<std::shared_ptr<Sequence>> sequences_;  // waiting and running, in order of submission

@@ -66,7 +66,7 @@ absl::Status EngineImpl::step() {
   PKV_RETURN_IF_ERROR(prefill_step());
   PKV_RETURN_IF_ERROR(collect_done());
   const absl::Time now = options_.clock();
-  recorder_.count_step(stepper_->take_rows_run(), decoded_);
+  recorder_.count_step(runner_->take_rows_run(), decoded_);
   recorder_.count_progress(sequences_, now);
   if (changed_ || options_.at_step || absl::AbsDuration(now - snapshot_at_) >= kSnapshotInterval) publish(now);
   deliver();
@@ -109,20 +109,20 @@ absl::Status EngineImpl::decode_step() {
     if (sequence->phase() != Sequence::Phase::kDecode || sequence->done()) continue;
     ++decoded_;
     if (sequence->comparison() != nullptr) {
-      PKV_RETURN_IF_ERROR(stepper_->decode_comparison(*sequence));
+      PKV_RETURN_IF_ERROR(runner_->decode_comparison(*sequence));
     } else {
       decoding_.push_back(sequence.get());
     }
   }
-  return decoding_.empty() ? absl::OkStatus() : stepper_->decode(decoding_);
+  return decoding_.empty() ? absl::OkStatus() : runner_->decode(decoding_);
 }
 
 absl::Status EngineImpl::prefill_step() {
   const std::optional<JobId> job = scheduler_.next_prefill();
   if (!job) return absl::OkStatus();
   Sequence& sequence = sequence_of(*job);
-  absl::Status started = sequence.prefill_started() ? absl::OkStatus() : stepper_->start_prefill(sequence);
-  const absl::StatusOr<int64_t> work = started.ok() ? stepper_->prefill_unit(sequence) : std::move(started);
+  absl::Status started = sequence.prefill_started() ? absl::OkStatus() : runner_->start_prefill(sequence);
+  const absl::StatusOr<int64_t> work = started.ok() ? runner_->prefill_unit(sequence) : std::move(started);
   PKV_RETURN_IF_ERROR(model_.backend().status());  // before one request gets the blame
   if (!work.ok()) {
     sequence.fail(work.status());
@@ -147,7 +147,7 @@ absl::Status EngineImpl::collect_done() {
     recorder_.count_end(*sequence);
     Ending ending{.sequence = sequence, .outcome = sequence->failure()};
     if (sequence->failure().ok()) {
-      RequestResult result = sequence->take_result(token_bytes, stepper_->shared_workspace_bytes());
+      RequestResult result = sequence->take_result(token_bytes, runner_->shared_workspace_bytes());
       PKV_RETURN_IF_ERROR(model_.backend().status());  // its positions were read
       recorder_.count_result(*sequence, result);
       ending.outcome = std::move(result);
@@ -163,10 +163,10 @@ absl::Status EngineImpl::collect_done() {
 
 std::shared_ptr<EngineImpl::Snapshot> EngineImpl::make_snapshot(absl::Time now) {
   auto snapshot = std::make_shared<Snapshot>(
-      Snapshot{.stats = recorder_.snapshot(sequences_, stepper_->cache(), now), .room = scheduler_.room()});
+      Snapshot{.stats = recorder_.snapshot(sequences_, runner_->cache(), now), .room = scheduler_.room()});
   EngineStats& stats = snapshot->stats;
   stats.reserved_bytes = snapshot->room.reserved_pages * static_cast<uint64_t>(options_.page_bytes);
-  stats.workspace_bytes = stepper_->shared_workspace_bytes() + scheduler_.workspace_bytes();
+  stats.workspace_bytes = runner_->shared_workspace_bytes() + scheduler_.workspace_bytes();
   return snapshot;
 }
 

@@ -10,6 +10,23 @@
 #include "kernels/status_macros.h"
 
 namespace pkv {
+namespace {
+
+constexpr size_t kDescribedBytes = sizeof(SampleRow) + sizeof(LogprobRow);  // of a row
+
+}  // namespace
+
+void describe_row(const OutputRow& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob) {
+  sample = {};
+  if (row.sampling != nullptr) {
+    const SampleNeed need = sample_need(*row.sampling, vocabulary);
+    sample.ranked = need.ranked;
+    sample.mass_scale = need.mass_scale;
+    if (row.edits != nullptr) row.edits->describe(row.answer, sample);
+  }
+  logprob = row.logprobs;
+  logprob.ranked = std::min(logprob.ranked, vocabulary);
+}
 
 // Columns of a row of results; the ranked tokens come last, for most rows have few.
 struct OutputHead::Results {
@@ -33,31 +50,42 @@ absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t tile_r
   } wanted[] = {{head.normed_, tile_rows, shape.width},
                 {head.logits_, tile_rows, shape.vocab_size},
                 {head.baseline_, 1, shape.vocab_size},
-                {head.sample_rows_, 1, rows * kWords<SampleRow>, DType::kI32},
-                {head.logprob_rows_, 1, rows * kWords<LogprobRow>, DType::kI32},
                 {head.results_, rows, Results::kAll, DType::kI32}};
   for (const auto& [tensor, tensor_rows, cols, dtype] : wanted) {
     PKV_ASSIGN_OR_RETURN(tensor, model.backend().allocate(tensor_rows, cols, dtype));
   }
-  head.samples_.resize(static_cast<size_t>(rows));
-  head.logprobs_.resize(static_cast<size_t>(rows));
+  PKV_ASSIGN_OR_RETURN(head.described_, model.backend().allocate_staged(static_cast<size_t>(rows) * kDescribedBytes));
   head.fetched_.resize(static_cast<size_t>(rows * Results::kAll));
   head.whole_row_.resize(static_cast<size_t>(shape.vocab_size));
   return head;
 }
 
 uint64_t OutputHead::bytes() const {
-  uint64_t bytes = samples_.size() * sizeof(SampleRow) + logprobs_.size() * sizeof(LogprobRow) +
+  uint64_t bytes = 2 * described_.bytes() +  // both sides
                    fetched_.size() * sizeof(int32_t) + whole_row_.size() * sizeof(float);
-  for (const Tensor* tensor : {&normed_, &logits_, &baseline_, &sample_rows_, &logprob_rows_, &results_}) {
+  for (const Tensor* tensor : {&normed_, &logits_, &baseline_, &results_}) {
     bytes += tensor->bytes();
   }
   return bytes;
 }
 
 absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use) {
+  PKV_CHECK(rows.size() * kDescribedBytes <= described_.bytes(), "rows of an output head");
+  const size_t logprobs_at = rows.size() * sizeof(SampleRow);
+  auto* samples = reinterpret_cast<SampleRow*>(described_.host());
+  auto* logprobs = reinterpret_cast<LogprobRow*>(described_.host() + logprobs_at);
+  for (size_t i = 0; i < rows.size(); ++i) describe_row(rows[i], model_->shape().vocab_size, samples[i], logprobs[i]);
+  model_->backend().commit(described_, 0, rows.size() * kDescribedBytes);
+  return run(x, phase, rows,
+             {.samples = reinterpret_cast<const SampleRow*>(described_.device()),
+              .logprobs = reinterpret_cast<const LogprobRow*>(described_.device() + logprobs_at)},
+             use);
+}
+
+absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow> rows,
+                             const DescribedRows& described, Use use) {
   PKV_CHECK(x.rows == static_cast<int64_t>(rows.size()) && x.rows <= results_.view().rows, "rows of an output head");
-  const Wanted wanted = send(rows);
+  const Wanted wanted = wanted_of(rows, described);
   Backend& backend = model_->backend();
   const int32_t vocabulary = model_->shape().vocab_size;
   const auto may_need_row = [&](const OutputRow& row) {
@@ -87,29 +115,15 @@ absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const O
   return absl::OkStatus();
 }
 
-OutputHead::Wanted OutputHead::send(std::span<const OutputRow> rows) {
-  Wanted wanted;
-  const int32_t vocabulary = model_->shape().vocab_size;
-  for (size_t i = 0; i < rows.size(); ++i) {
-    SampleRow& sample = samples_[i] = {};
-    if (rows[i].sampling != nullptr) {
-      const SampleNeed need = sample_need(*rows[i].sampling, vocabulary);
-      sample.ranked = need.ranked;
-      sample.mass_scale = need.mass_scale;
-      if (rows[i].edits != nullptr) rows[i].edits->describe(rows[i].answer, sample);
+OutputHead::Wanted OutputHead::wanted_of(std::span<const OutputRow> rows, const DescribedRows& described) const {
+  Wanted wanted{.rows = described};
+  for (const OutputRow& row : rows) {
+    if (row.sampling != nullptr) {
       wanted.sampled = true;
-      wanted.ranked = std::max(wanted.ranked, need.ranked);
+      wanted.ranked = std::max(wanted.ranked, sample_need(*row.sampling, model_->shape().vocab_size).ranked);
     }
-    logprobs_[i] = rows[i].logprobs;
-    logprobs_[i].ranked = std::min(logprobs_[i].ranked, vocabulary);
-    wanted.logprobs = wanted.logprobs || logprobs_[i].ranked >= 0;
+    wanted.logprobs = wanted.logprobs || row.logprobs.ranked >= 0;
   }
-  const auto upload = [&](const Tensor& to, const auto& from) {
-    const auto words = static_cast<int64_t>(rows.size() * sizeof(from[0]) / 4);
-    model_->backend().upload(to.view().slice_cols(0, words), from.data());
-  };
-  if (wanted.sampled) upload(sample_rows_, samples_);
-  if (wanted.logprobs) upload(logprob_rows_, logprobs_);
   return wanted;
 }
 
@@ -127,14 +141,14 @@ void OutputHead::compute_tile(const TensorView& x, Phase phase, std::span<const 
   };
   if (wanted.logprobs) {
     backend.token_logprobs({.logits = logits,
-                            .rows = row_as<LogprobRow>(logprob_rows_.view(), 0) + first,
+                            .rows = wanted.rows.logprobs + first,
                             .log_sum_exp = column(Results::kLogSumExp),
                             .target = column(Results::kTarget),
                             .ranked = results.slice_cols(Results::kTop, Results::kRanked - Results::kTop)});
   }
   if (wanted.sampled) {
     backend.sample_rows({.logits = logits,
-                         .rows = row_as<SampleRow>(sample_rows_.view(), 0) + first,
+                         .rows = wanted.rows.samples + first,
                          .ranked = results.slice_cols(Results::kRanked, Results::kAll - Results::kRanked),
                          .mass = column(Results::kMass)});
   }

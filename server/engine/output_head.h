@@ -10,6 +10,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/sampling.h"
+#include "server/cache/step_plan.h"
 #include "server/engine/logit_edits.h"
 #include "server/engine/sampler.h"
 #include "server/model/model.h"
@@ -26,6 +27,9 @@ struct OutputRow {
   LogprobRow logprobs;                       // log-probabilities
   Comparison comparison = Comparison::kNone;
 };
+
+// Writes it down for the backend: once for each row, for its edits tell what changed only once.
+void describe_row(const OutputRow& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob);
 
 using WholeRow = absl::FunctionRef<absl::StatusOr<std::span<float>>()>;
 
@@ -48,9 +52,13 @@ class OutputHead {
   int32_t tile_rows() const { return static_cast<int32_t>(logits_.view().rows); }
   uint64_t bytes() const;
 
-  // x [R <= rows, D], one for each of `rows`; `use` is called once per row, in order, until it gives an error, which is
-  // the run's. So is the backend's status(); `use` is not called with what a failed one gives.
+  // x [R <= rows, D], one for each of `rows`, with what describe_row() made of each; `use` is called once per row, in
+  // order, until it gives an error, which is the run's. So is the backend's status(); `use` is not called with what a
+  // failed one gives.
   using Use = absl::FunctionRef<absl::Status(size_t row, const RowOutput& output)>;
+  absl::Status run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, const DescribedRows& described,
+                   Use use);
+  // Describes them first: for rows in no step's plan.
   absl::Status run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use);
 
  private:
@@ -58,12 +66,13 @@ class OutputHead {
   struct Results;
   // What is wanted of any row of a run.
   struct Wanted {
+    DescribedRows rows;
     int32_t ranked = 0;  // at most
     bool sampled = false, logprobs = false;
   };
 
   explicit OutputHead(const Model& model) : model_(&model) {}
-  Wanted send(std::span<const OutputRow> rows);
+  Wanted wanted_of(std::span<const OutputRow> rows, const DescribedRows& described) const;
   void compute_tile(const TensorView& x, Phase phase, std::span<const OutputRow> rows, int64_t first,
                     const Wanted& wanted);
   void compare_tile(std::span<const OutputRow> rows, int64_t first);
@@ -71,15 +80,12 @@ class OutputHead {
   RowOutput output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const;
 
   const Model* model_;
-  Tensor normed_;        // [tile, D]
-  Tensor logits_;        // [tile, V]
-  Tensor baseline_;      // [1, V]
-  Tensor sample_rows_;   // SampleRow [rows]
-  Tensor logprob_rows_;  // LogprobRow [rows]
-  Tensor results_;       // [rows, words of a row]
+  Tensor normed_;     // [tile, D]
+  Tensor logits_;     // [tile, V]
+  Tensor baseline_;   // [1, V]
+  Staged described_;  // SampleRow [R], then LogprobRow [R], of rows in no step's plan
+  Tensor results_;    // [rows, words of a row]
   // On the host:
-  std::vector<SampleRow> samples_;
-  std::vector<LogprobRow> logprobs_;
   std::vector<int32_t> fetched_;  // results, row after row of fetched_words_
   int64_t fetched_words_ = 0;
   std::vector<float> whole_row_;  // [V]

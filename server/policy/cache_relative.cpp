@@ -9,25 +9,20 @@
 
 namespace pkv {
 
+TensorSet<CacheRelative> CacheRelative::tensors(const CacheGeometry& geometry, int32_t sinks) {
+  const int64_t width = int64_t{geometry.kv_heads} * geometry.head_dim, copies = int64_t{geometry.layers} * sinks;
+  return {{&CacheRelative::keys_, copies, width},
+          {&CacheRelative::values_, copies, width},
+          {&CacheRelative::turned_, sinks, width}};
+}
+
 uint64_t CacheRelative::state_bytes(const CacheGeometry& geometry, int32_t sinks) {
-  const uint64_t row =
-      uint64_t{4} * static_cast<uint64_t>(geometry.kv_heads) * static_cast<uint64_t>(geometry.head_dim);
-  return row * static_cast<uint64_t>(sinks) * static_cast<uint64_t>(2 * geometry.layers + 1);
+  return tensors(geometry, sinks).bytes();
 }
 
 absl::StatusOr<std::unique_ptr<CacheRelative>> CacheRelative::create(Backend& backend, const Options& options) {
   std::unique_ptr<CacheRelative> made(new CacheRelative(backend, options));
-  const int64_t width = int64_t{options.geometry.kv_heads} * options.geometry.head_dim;
-  const struct {
-    Tensor& tensor;
-    int64_t rows;
-  } wanted[] = {{made->keys_, int64_t{options.geometry.layers} * options.sinks},
-                {made->values_, int64_t{options.geometry.layers} * options.sinks},
-                {made->turned_, options.sinks}};
-  for (const auto& [tensor, rows] : wanted) {
-    if (rows == 0) continue;
-    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(rows, width, DType::kF32));
-  }
+  PKV_RETURN_IF_ERROR(tensors(options.geometry, options.sinks).allocate(backend, *made));
   return made;
 }
 

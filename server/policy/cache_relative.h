@@ -13,6 +13,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "kernels/tensor_set.h"
 #include "server/cache/kv_cache.h"
 
 namespace pkv {
@@ -42,6 +43,7 @@ class CacheRelative {
 
  private:
   CacheRelative(Backend& backend, const Options& options) : backend_(backend), options_(options) {}
+  static TensorSet<CacheRelative> tensors(const CacheGeometry& geometry, int32_t sinks);
   int32_t sinks() const { return std::min(options_.sinks, options_.prompt_tokens); }
 
   Backend& backend_;

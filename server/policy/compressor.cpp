@@ -15,39 +15,6 @@ namespace {
 // Rows whose attention is added up at once where every row is observed.
 constexpr int32_t kRowsAtOnce = 64;
 
-// Shapes of what a compressor allocates, in the order of its members.
-struct Workspace {
-  int64_t query_rows = 0, lse_rows = 0, sum_cols = 0, recall_rows = 0;
-  uint64_t bytes(const CompressorOptions& options) const {
-    const auto heads = static_cast<uint64_t>(options.q_heads);
-    const auto width = heads * static_cast<uint64_t>(options.geometry.head_dim);
-    return sizeof(float) * (static_cast<uint64_t>(query_rows) * width +
-                            (static_cast<uint64_t>(lse_rows) + static_cast<uint64_t>(sum_cols)) * heads) +
-           sizeof(double) * static_cast<uint64_t>(recall_rows) * static_cast<uint64_t>(options.geometry.kv_heads);
-  }
-};
-
-Workspace workspace_of(const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options) {
-  if (!plan.drops_entries()) return {};
-  Workspace workspace;
-  switch (policy.observation()) {
-    case Observation::kRows: {
-      const auto rows = static_cast<int64_t>(policy.observe(options.prompt_tokens).size());
-      workspace.query_rows = workspace.lse_rows = rows;
-      break;
-    }
-    case Observation::kEveryRow:
-      workspace.lse_rows = kRowsAtOnce;
-      workspace.sum_cols = options.prompt_tokens;
-      break;
-    case Observation::kNothing:
-    case Observation::kKeys:
-      break;
-  }
-  if (plan.compresses && observes_attention(policy)) workspace.recall_rows = options.geometry.layers;
-  return workspace;
-}
-
 // By how many positions a row's query is turned.
 int32_t turn_of(const ObservationRow& row) { return row.position - row.prompt_row; }
 
@@ -59,32 +26,39 @@ Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CacheP
   if (plan.drops_entries() && policy.observation() == Observation::kRows) rows_ = policy.observe(options.prompt_tokens);
 }
 
-uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan,
-                                     const CompressorOptions& options) {
-  return workspace_of(policy, plan, options).bytes(options);
+TensorSet<Compressor> Compressor::tensors(const CachePolicy& policy, const CachePlan& plan,
+                                          const CompressorOptions& options) {
+  if (!plan.drops_entries()) return {};
+  int64_t query_rows = 0, lse_rows = 0, sum_cols = 0;
+  switch (policy.observation()) {
+    case Observation::kRows:
+      query_rows = lse_rows = static_cast<int64_t>(policy.observe(options.prompt_tokens).size());
+      break;
+    case Observation::kEveryRow:
+      lse_rows = kRowsAtOnce;
+      sum_cols = options.prompt_tokens;
+      break;
+    case Observation::kNothing:
+    case Observation::kKeys:
+      break;
+  }
+  const int32_t recalled_layers = plan.compresses && observes_attention(policy) ? options.geometry.layers : 0;
+  return {{&Compressor::observed_q_, query_rows, int64_t{options.q_heads} * options.geometry.head_dim},
+          {&Compressor::lse_, lse_rows, options.q_heads},
+          {&Compressor::sums_, options.q_heads, sum_cols},
+          {&Compressor::recalls_, recalled_layers, options.geometry.kv_heads, DType::kF64}};
 }
 
-size_t Compressor::workspace_bytes() const {
-  return observed_q_.bytes() + lse_.bytes() + sums_.bytes() + recalls_.bytes();
+uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan,
+                                     const CompressorOptions& options) {
+  return tensors(policy, plan, options).bytes();
 }
 
 absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend, const CachePolicy& policy,
                                                                const CachePlan& plan,
                                                                const CompressorOptions& options) {
   std::unique_ptr<Compressor> compressor(new Compressor(backend, policy, plan, options));
-  const Workspace workspace = workspace_of(policy, plan, options);
-  const struct {
-    Tensor& tensor;
-    int64_t rows, cols;
-    DType dtype = DType::kF32;
-  } wanted[] = {{compressor->observed_q_, workspace.query_rows, int64_t{options.q_heads} * options.geometry.head_dim},
-                {compressor->lse_, workspace.lse_rows, options.q_heads},
-                {compressor->sums_, options.q_heads, workspace.sum_cols},
-                {compressor->recalls_, workspace.recall_rows, options.geometry.kv_heads, DType::kF64}};
-  for (const auto& [tensor, rows, cols, dtype] : wanted) {
-    if (rows == 0 || cols == 0) continue;
-    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(rows, cols, dtype));
-  }
+  PKV_RETURN_IF_ERROR(tensors(policy, plan, options).allocate(backend, *compressor));
   compressor->list_observed_rows();
   return compressor;
 }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "kernels/tensor_set.h"
 #include "server/policy/cache_plan.h"
 #include "server/policy/compressor_scratch.h"
 #include "server/policy/evictor.h"
@@ -33,7 +34,7 @@ class Compressor {
   static absl::StatusOr<std::unique_ptr<Compressor>> create(Backend& backend, const CachePolicy& policy,
                                                             const CachePlan& plan, const CompressorOptions& options);
 
-  size_t workspace_bytes() const;  // of observed queries, log-sum-exps, column sums and recalls
+  // What create() allocates: observed queries, log-sum-exps, column sums and recalls.
   static uint64_t workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
 
   // Rows [first_row, first_row + rows) of the prompt have just gone through a layer; q [rows, Hq * d], rotated. `kv`:
@@ -62,6 +63,8 @@ class Compressor {
 
  private:
   Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
+  static TensorSet<Compressor> tensors(const CachePolicy& policy, const CachePlan& plan,
+                                       const CompressorOptions& options);
   std::span<const int32_t> layer_budgets(int32_t layer) const;
   LayerView layer_view(const KvView& kv, std::span<const ObservedRows> observed) const;
   bool cuts_layer(int32_t layer) const;

@@ -15,7 +15,7 @@ class CompressorScratch {
  public:
   static absl::StatusOr<std::unique_ptr<CompressorScratch>> create(Backend& backend, int32_t q_heads,
                                                                    const CacheGeometry& geometry, int32_t max_tokens);
-  size_t bytes() const;
+  uint64_t bytes() const { return bytes_; }
 
   Tensor sums;    // [Hq, max_tokens]
   Tensor mass;    // [Hkv, max_tokens]
@@ -27,6 +27,8 @@ class CompressorScratch {
 
  private:
   CompressorScratch() = default;
+
+  uint64_t bytes_ = 0;  // of all tensors
 };
 
 }  // namespace pkv

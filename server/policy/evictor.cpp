@@ -11,11 +11,6 @@
 namespace pkv {
 namespace {
 
-// Rows of queries that are kept per layer.
-int32_t ring_rows(const CachePolicy& policy, const CachePlan& plan) {
-  return policy.decode_scoring() == DecodeScoring::kAtIntervals ? plan.window_tokens : 0;
-}
-
 // Of all lanes of a layer together.
 int64_t entries_at_most(const CachePlan& plan, const CacheGeometry& geometry, int32_t layer) {
   if (plan.shares(layer)) return plan.shared_limits[static_cast<size_t>(layer)];
@@ -23,35 +18,26 @@ int64_t entries_at_most(const CachePlan& plan, const CacheGeometry& geometry, in
   return std::accumulate(first, first + geometry.kv_heads, int64_t{0});
 }
 
-// Everything create() allocates.
-struct EvictorShapes {
-  int64_t entries = 0, lanes = 0, state = 0, ring = 0, ordered = 0, lse = 0;  // rows; of entries and state columns
-  int64_t width = 0, q_heads = 0;
-};
-
-EvictorShapes shapes_of(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options) {
-  const int64_t ring = ring_rows(policy, plan);
-  EvictorShapes shapes{.lanes = static_cast<int64_t>(plan.lane_limits.size()),
-                       .state = policy.lane_state_floats(options.geometry.head_dim),
-                       .ring = ring * options.geometry.layers,
-                       .ordered = ring,
-                       .lse = policy.decode_scoring() == DecodeScoring::kEveryStep ? 1 : ring,
-                       .width = int64_t{options.q_heads} * options.geometry.head_dim,
-                       .q_heads = options.q_heads};
-  for (int32_t layer = 0; layer < options.geometry.layers; ++layer) {
-    shapes.entries += entries_at_most(plan, options.geometry, layer);
-  }
-  return shapes;
-}
-
 }  // namespace
 
+TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options) {
+  const CacheGeometry& geometry = options.geometry;
+  int64_t entries = 0;
+  for (int32_t layer = 0; layer < geometry.layers; ++layer) entries += entries_at_most(plan, geometry, layer);
+  const auto lanes = static_cast<int64_t>(plan.lane_limits.size());
+  const int64_t width = int64_t{options.q_heads} * geometry.head_dim;
+  const int64_t window = policy.decode_scoring() == DecodeScoring::kAtIntervals ? plan.window_tokens : 0;
+  const int64_t lse_rows = policy.decode_scoring() == DecodeScoring::kEveryStep ? 1 : window;
+  return {{&Evictor::scores_, 1, entries},
+          {&Evictor::positions_, 1, entries, DType::kI32},
+          {&Evictor::states_, lanes, policy.lane_state_floats(geometry.head_dim)},
+          {&Evictor::ring_, geometry.layers * window, width},
+          {&Evictor::ordered_q_, window, width},
+          {&Evictor::lse_, lse_rows, options.q_heads}};
+}
+
 uint64_t Evictor::state_bytes(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options) {
-  const EvictorShapes shapes = shapes_of(policy, plan, options);
-  const int64_t floats =
-      shapes.lanes * shapes.state + (shapes.ring + shapes.ordered) * shapes.width + shapes.lse * shapes.q_heads;
-  return static_cast<uint64_t>(shapes.entries) * (sizeof(float) + sizeof(int32_t)) +
-         static_cast<uint64_t>(floats) * sizeof(float);
+  return tensors(policy, plan, options).bytes();
 }
 
 Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options)
@@ -79,21 +65,7 @@ absl::StatusOr<std::unique_ptr<Evictor>> Evictor::create(Backend& backend, const
                                                          const CachePlan& plan, const EvictorOptions& options) {
   PKV_CHECK(plan.evicts_while_generating, "nothing will be evicted");
   std::unique_ptr<Evictor> evictor(new Evictor(backend, policy, plan, options));
-  const EvictorShapes shapes = shapes_of(policy, plan, options);
-  const struct {
-    Tensor& tensor;
-    int64_t rows, cols;
-    DType dtype = DType::kF32;
-  } wanted[] = {{evictor->scores_, 1, shapes.entries},
-                {evictor->positions_, 1, shapes.entries, DType::kI32},
-                {evictor->states_, shapes.lanes, shapes.state},
-                {evictor->ring_, shapes.ring, shapes.width},
-                {evictor->ordered_q_, shapes.ordered, shapes.width},
-                {evictor->lse_, shapes.lse, shapes.q_heads}};
-  for (const auto& [tensor, rows, cols, dtype] : wanted) {
-    if (rows == 0 || cols == 0) continue;
-    PKV_ASSIGN_OR_RETURN(tensor, backend.allocate(rows, cols, dtype));
-  }
+  PKV_RETURN_IF_ERROR(tensors(policy, plan, options).allocate(backend, *evictor));
   return evictor;
 }
 

@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/tensor_set.h"
 #include "server/policy/cache_plan.h"
 #include "server/policy/compressor_scratch.h"
 #include "server/policy/policy.h"
@@ -87,6 +88,7 @@ class Evictor {
   };
 
   Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
+  static TensorSet<Evictor> tensors(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
   const LaneState& lane(int32_t layer, int32_t kv_head) const;
   LaneState& lane(int32_t layer, int32_t kv_head);
   // Sinks and pins before `position`: each lane has all of them.

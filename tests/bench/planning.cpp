@@ -95,7 +95,7 @@ void run(const Load& load) {
     rows.push_back({.lanes = sequences.back().get(), .token = i, .position = length});
   }
 
-  auto planner = must(DecodePlanner::create(*cache, load.sequences));
+  auto planner = must(DecodePlanner::create(*cache, shape.vocab_size, load.sequences));
   std::vector<double> times;
   times.reserve(static_cast<size_t>(load.steps));
   const auto step = [&] {

@@ -37,7 +37,7 @@ class StepTrafficTest : public testing::Test {
         return at_token[step][operation] - at_token[step - 1][operation];
       };
       ASSERT_EQ(during("fetch"), 1) << "step " << step;
-      ASSERT_LE(during("upload"), 2) << "step " << step;  // what is wanted of the logits
+      ASSERT_EQ(during("upload"), 0) << "step " << step;
       ASSERT_EQ(during("commit"), 1) << "step " << step;
     }
   }
@@ -71,6 +71,17 @@ TEST_F(StepTrafficTest, IsOneFetchWherePositionsAreRelativeToTheCache) {
   spec.budget.scope = BudgetScope::kTotal;
   spec.params.position_mode = PositionMode::kCacheRelative;
   expect_one_fetch_a_step(make_request(random_prompt(60, 3), 30, spec));
+}
+
+TEST_F(StepTrafficTest, IsOneFetchWhateverIsWantedOfTheLogits) {
+  auto request = make_request(random_prompt(60, 3), 30);
+  request->sampling.min_tokens = 5;
+  request->sampling.repetition_penalty = 1.2f;
+  request->sampling.frequency_penalty = 0.5f;
+  request->sampling.logit_bias = {{4, 1.0f}};
+  request->logprobs = true;
+  request->top_logprobs = 5;
+  expect_one_fetch_a_step(request);
 }
 
 TEST_F(StepTrafficTest, IsOneFetchForAComparisonOfEverything) {

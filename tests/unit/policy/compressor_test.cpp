@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "tests/support/backend_array.h"
 #include "tests/support/counting_backend.h"
+#include "tests/support/metered_backend.h"
 #include "tests/support/tested_backend.h"
 #include "tests/unit/policy/policy_specs.h"
 #include "tests/unit/policy/prompt_run.h"
@@ -200,7 +201,7 @@ TEST_F(CompressorTest, NoOpsObserveNothingAndLeaveTheLanesAlone) {
     const auto cache = make_cache(shape.geometry);
     PromptRun prompt(*backend_, *cache, policy, shape.options());
     EXPECT_FALSE(policy.plan.compresses);
-    EXPECT_EQ(prompt.compressor().workspace_bytes(), 0u);
+    EXPECT_EQ(Compressor::workspace_bytes(*policy.policy, policy.plan, shape.options()), 0u);
     const LayerOutcome outcome = prompt.run_layer(0, shape.layer(random_), 16);
     EXPECT_EQ(outcome.budget_tokens, shape.tokens);
     EXPECT_THAT(outcome.kept, Each(shape.tokens));
@@ -385,12 +386,15 @@ TEST_F(CompressorTest, APromptWaitsForTheBackendOnce) {
   }
 }
 
-TEST_F(CompressorTest, ScratchCountsItsBytes) {
+TEST_F(CompressorTest, CountsItsBytesAndThoseOfTheScratch) {
   const Shape shape{
       .geometry = {.layers = 1, .kv_heads = 2, .head_dim = 16, .page_bytes = 256}, .q_heads = 6, .tokens = 100};
-  const auto scratch = CompressorScratch::create(*backend_, 6, shape.geometry, 100);
+  test::MeteredBackend backend(test::make_tested_backend());
+  auto scratch = CompressorScratch::create(backend, 6, shape.geometry, 100);
   ASSERT_TRUE(scratch.ok());
   EXPECT_EQ((*scratch)->bytes(), 4u * (100 * (6 + 2 + 2 + 2) + 2 + 2 * 16));
+  EXPECT_EQ(backend.live(), static_cast<int64_t>((*scratch)->bytes()));
+  scratch->reset();
   const struct {
     PolicyKind kind;
     uint64_t bytes;
@@ -402,9 +406,9 @@ TEST_F(CompressorTest, ScratchCountsItsBytes) {
                {PolicyKind::kKeyDiff, 0}};
   for (const auto& [kind, bytes] : cases) {
     const Planned policy = shape.planned(spec_of(kind, 20));
-    const auto compressor = Compressor::create(*backend_, *policy.policy, policy.plan, shape.options());
+    const auto compressor = Compressor::create(backend, *policy.policy, policy.plan, shape.options());
     ASSERT_TRUE(compressor.ok());
-    EXPECT_EQ((*compressor)->workspace_bytes(), bytes) << static_cast<int>(kind);
+    EXPECT_EQ(backend.live(), static_cast<int64_t>(bytes)) << static_cast<int>(kind);
     EXPECT_EQ(Compressor::workspace_bytes(*policy.policy, policy.plan, shape.options()), bytes);
   }
 }

@@ -1,24 +1,24 @@
-// The stepper's part in output: the next token of an answer, and the log-probabilities of a prompt.
+// The model runner's part in output: the next token of an answer, and the log-probabilities of a prompt.
 #include <algorithm>
 
 #include "kernels/status_macros.h"
+#include "server/engine/model_runner.h"
 #include "server/engine/next_token.h"
-#include "server/engine/stepper.h"
 
 namespace pkv {
 
-absl::StatusOr<LogitEdits> Stepper::make_edits(const Sequence& sequence) const {
+absl::StatusOr<LogitEdits> ModelRunner::make_edits(const Sequence& sequence) const {
   return LogitEdits::create(model_.backend(), sequence.request(), model_.shape().vocab_size);
 }
 
-absl::Status Stepper::accept(Sequence& sequence, const RowOutput& output) {
+absl::Status ModelRunner::accept(Sequence& sequence, const RowOutput& output) {
   PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
                        choose_token(sequence.request(), sequence.edits(), output, sequence.rng()));
   sequence.accept(token, options_.clock());
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> Stepper::scoring_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const Request& request = sequence.request();
   const int32_t first = prefill.row;
@@ -45,7 +45,7 @@ absl::StatusOr<int64_t> Stepper::scoring_unit(Sequence& sequence) {
 }
 
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.
-absl::Status Stepper::finish_prompt(Sequence& sequence) {
+absl::Status ModelRunner::finish_prompt(Sequence& sequence) {
   const Request& request = sequence.request();
   sequence.read_outcomes(model_.backend());
   PKV_RETURN_IF_ERROR(model_.backend().status());

@@ -1,5 +1,5 @@
 // Prefill units, and decode steps of sequences by themselves.
-#include "server/engine/stepper.h"
+#include "server/engine/model_runner.h"
 
 #include <algorithm>
 #include <numeric>
@@ -17,13 +17,13 @@ constexpr int32_t kLogitsRows = 64;
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Stepper>> Stepper::create(const Model& model, const EngineOptions& options) {
-  std::unique_ptr<Stepper> stepper(new Stepper(model, options));
-  PKV_RETURN_IF_ERROR(stepper->allocate());
-  return stepper;
+absl::StatusOr<std::unique_ptr<ModelRunner>> ModelRunner::create(const Model& model, const EngineOptions& options) {
+  std::unique_ptr<ModelRunner> runner(new ModelRunner(model, options));
+  PKV_RETURN_IF_ERROR(runner->allocate());
+  return runner;
 }
 
-absl::Status Stepper::allocate() {
+absl::Status ModelRunner::allocate() {
   const ModelShape& shape = model_.shape();
   Backend& backend = model_.backend();
   PKV_ASSIGN_OR_RETURN(cache_, KvCache::create(backend,
@@ -50,13 +50,13 @@ absl::Status Stepper::allocate() {
   return absl::OkStatus();
 }
 
-uint64_t Stepper::shared_workspace_bytes() const {
+uint64_t ModelRunner::shared_workspace_bytes() const {
   return scratch_.bytes + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes();
 }
 
 // ---- prefill
 
-CompressorOptions Stepper::compressor_options(const Sequence& sequence, const PolicySpec& spec) const {
+CompressorOptions ModelRunner::compressor_options(const Sequence& sequence, const PolicySpec& spec) const {
   return {.geometry = cache_->geometry(),
           .q_heads = model_.shape().q_heads,
           .prompt_tokens = sequence.prompt_tokens(),
@@ -64,8 +64,8 @@ CompressorOptions Stepper::compressor_options(const Sequence& sequence, const Po
           .rope = model_.rope()};
 }
 
-SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const PolicySpec& spec,
-                                             const Contract::Terms& terms, bool holds_whole_layers) {
+SequenceLanes::Options ModelRunner::lane_options(const Sequence& sequence, const PolicySpec& spec,
+                                                 const Contract::Terms& terms, bool holds_whole_layers) {
   return {.model = model_,
           .cache = *cache_,
           .policy = *terms.policy,
@@ -75,7 +75,7 @@ SequenceLanes::Options Stepper::lane_options(const Sequence& sequence, const Pol
           .holds_whole_layers = holds_whole_layers};
 }
 
-absl::Status Stepper::start_prefill(Sequence& sequence) {
+absl::Status ModelRunner::start_prefill(Sequence& sequence) {
   const PolicySpec& spec = sequence.request().policy;
   const Contract::Terms& terms = sequence.contract().own;
   PKV_ASSIGN_OR_RETURN(auto residual,
@@ -92,7 +92,7 @@ absl::Status Stepper::start_prefill(Sequence& sequence) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> Stepper::prefill_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> ModelRunner::prefill_unit(Sequence& sequence) {
   const Sequence::Prefill& prefill = *sequence.prefill();
   PKV_ASSIGN_OR_RETURN(const int64_t work,
                        prefill.layer < model_.shape().layers ? layer_unit(sequence) : scoring_unit(sequence));
@@ -101,7 +101,7 @@ absl::StatusOr<int64_t> Stepper::prefill_unit(Sequence& sequence) {
   return work;
 }
 
-absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> ModelRunner::layer_unit(Sequence& sequence) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const int32_t tokens = sequence.prompt_tokens(), layer = prefill.layer;
   const int32_t rows = std::min(options_.prefill_chunk_rows, tokens - prefill.row);
@@ -127,7 +127,7 @@ absl::StatusOr<int64_t> Stepper::layer_unit(Sequence& sequence) {
   return rows;
 }
 
-void Stepper::observe_rows(Sequence& sequence, int32_t rows) {
+void ModelRunner::observe_rows(Sequence& sequence, int32_t rows) {
   const TensorView q = scratch_.q.rows(rows), k = scratch_.k.rows(rows), v = scratch_.v.rows(rows);
   const Sequence::Prefill& prefill = *sequence.prefill();
   const KvView kv = plan_.view(prefill.layer);
@@ -141,7 +141,7 @@ void Stepper::observe_rows(Sequence& sequence, int32_t rows) {
   }
 }
 
-void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
+void ModelRunner::plan_prefill(const Sequence& sequence, int32_t rows) {
   const Sequence::Prefill& prefill = *sequence.prefill();
   StepBuffer& buffer = *prefill_buffer_;
   buffer.begin(Phase::kPrefill, {.rows = rows, .spans = 1}, prefill.layer);
@@ -153,7 +153,7 @@ void Stepper::plan_prefill(const Sequence& sequence, int32_t rows) {
   plan_ = buffer.commit();
 }
 
-absl::Status Stepper::finish_layer(Sequence& sequence) {
+absl::Status ModelRunner::finish_layer(Sequence& sequence) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const int64_t begin = model_.backend().mark();
   PKV_RETURN_IF_ERROR(cut_layer(sequence, prefill.layer));
@@ -164,7 +164,7 @@ absl::Status Stepper::finish_layer(Sequence& sequence) {
 }
 
 // The rivals take their part of the layer while it is whole; then the sequence's own lanes are cut.
-absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
+absl::Status ModelRunner::cut_layer(Sequence& sequence, int32_t layer) {
   const SequenceId from = sequence.lanes()->id();
   const auto cut = [&](Compressor& compressor, std::span<const Compressor::Target> targets) {
     return compressor.finish_layer(
@@ -186,7 +186,7 @@ absl::Status Stepper::cut_layer(Sequence& sequence, int32_t layer) {
 
 // ---- decode
 
-absl::Status Stepper::decode(std::span<Sequence* const> sequences) {
+absl::Status ModelRunner::decode(std::span<Sequence* const> sequences) {
   rows_.clear();
   for (Sequence* sequence : sequences) {
     rows_.push_back({.lanes = sequence->lanes(),
@@ -201,7 +201,7 @@ absl::Status Stepper::decode(std::span<Sequence* const> sequences) {
       [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }
 
-absl::Status Stepper::no_slots(const absl::Status& cause) {
+absl::Status ModelRunner::no_slots(const absl::Status& cause) {
   return absl::InternalError(absl::StrCat("the reserved cache memory was not there: ", std::string(cause.message())));
 }
 

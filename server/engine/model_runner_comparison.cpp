@@ -1,14 +1,14 @@
-// The stepper's part in comparisons: lanes for every rival, and steps of baseline and rivals together.
+// The model runner's part in comparisons: lanes for every rival, and steps of baseline and rivals together.
 #include <functional>
 #include <utility>
 
 #include "kernels/status_macros.h"
+#include "server/engine/model_runner.h"
 #include "server/engine/next_token.h"
-#include "server/engine/stepper.h"
 
 namespace pkv {
 
-absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequence& sequence) {
+absl::StatusOr<std::unique_ptr<Comparison>> ModelRunner::start_comparison(const Sequence& sequence) {
   const std::vector<PolicySpec>& specs = sequence.request().compare_with;
   if (specs.empty()) return nullptr;
   auto comparison = std::make_unique<Comparison>(specs.size());
@@ -27,7 +27,7 @@ absl::StatusOr<std::unique_ptr<Comparison>> Stepper::start_comparison(const Sequ
   return comparison;
 }
 
-absl::Status Stepper::decode_comparison(Sequence& sequence) {
+absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
   const Request& request = sequence.request();
   Comparison& comparison = *sequence.comparison();
   // What each row's output is for. The baseline comes first, for the others are compared with it.

@@ -23,9 +23,9 @@
 
 namespace pkv {
 
-class Stepper {
+class ModelRunner {
  public:
-  static absl::StatusOr<std::unique_ptr<Stepper>> create(const Model& model, const EngineOptions& options);
+  static absl::StatusOr<std::unique_ptr<ModelRunner>> create(const Model& model, const EngineOptions& options);
 
   KvCache& cache() { return *cache_; }
   const KvCache& cache() const { return *cache_; }
@@ -49,7 +49,7 @@ class Stepper {
   absl::Status decode_comparison(Sequence& sequence);
 
  private:
-  Stepper(const Model& model, const EngineOptions& options) : model_(model), options_(options) {}
+  ModelRunner(const Model& model, const EngineOptions& options) : model_(model), options_(options) {}
   absl::Status allocate();
 
   // The failure of a sequence whose reserved slots were not there.
