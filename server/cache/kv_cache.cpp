@@ -227,6 +227,13 @@ void KvCache::shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_
   if (length <= target.limit && target.first != target.own) return_to_own_range(*sequence, lane);
 }
 
+// The places of a whole layer are a gap from now on; with them a pool of short sequences would run out of places.
+void KvCache::end_prompt(SequenceId sequence) {
+  PKV_CHECK(sequence->whole_lanes == 0, "a prompt ends before its last layer is cut");
+  sequence->places -= geometry_.kv_heads * sequence->layer_pages;
+  sequence->layer_pages = 0;
+}
+
 void KvCache::set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries) {
   CachedLane& limited = sequence->lanes[lane_index(layer, kv_head)];
   PKV_CHECK(entries >= limited.length && entries <= limited.limit,

@@ -47,7 +47,7 @@ struct CacheBytes {
 struct SequenceLimits {
   KvDtype dtype = KvDtype::kF16;
   std::span<const int32_t> lane_entries;  // [layers * kv_heads] at most, at any time
-  int32_t layer_entries = 0;              // at most, of the lanes of one layer at a time: a prompt until it is cut
+  int32_t layer_entries = 0;              // at most, of the lanes of one layer at a time, until end_prompt()
 };
 
 // A sequence's part of the cache; the cache's own.
@@ -90,6 +90,9 @@ class KvCache {
   void view_token(SequenceId sequence, Lane* lanes, int64_t layer_stride) const;
   // Cuts a lane to its first `length` entries and gives its further pages back.
   void shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t length);
+
+  // Every layer has been cut: from now on no lane has more than its own limit.
+  void end_prompt(SequenceId sequence);
 
   // A lane may have no more than `entries` from now on: at least what it has, at most what it was opened for.
   void set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries);

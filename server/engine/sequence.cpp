@@ -83,6 +83,7 @@ void Sequence::read_outcomes(const Backend& backend) {
 }
 
 void Sequence::end_prefill() {
+  lanes_->end_prompt();
   prefill_.reset();
   phase_ = Phase::kDecode;
 }

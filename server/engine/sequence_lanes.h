@@ -46,6 +46,8 @@ class SequenceLanes {
 
   // Rows of the prompt from first_row on have gone through a layer; their keys and values [rows, Hkv * d].
   void capture(int32_t layer, const TensorView& k, const TensorView& v, int32_t first_row);
+  // The prompt has gone through all layers, and each has been cut.
+  void end_prompt() { cache_.end_prompt(id_); }
 
   // Room for the token at `position` in every lane. Returns the position to rotate it by. RESOURCE_EXHAUSTED where the
   // pool has no page, which a reservation excludes.

@@ -37,7 +37,8 @@ LaneBudgets shared_layers(const LaneBudgetInput& input, std::span<const LayerTot
     const int64_t part = entries[layer] / heads, over = entries[layer] % heads;
     const bool shared = entries[layer] < heads * input.prompt_tokens;
     for (int64_t head = 0; head < heads; ++head) {
-      const int64_t largest = std::min<int64_t>(totals[layer].largest_lane, input.prompt_tokens);
+      const int64_t rest = entries[layer] - (heads - 1) * input.floor;  // where the others have least
+      const int64_t largest = std::min<int64_t>({totals[layer].largest_lane, input.prompt_tokens, rest});
       const int64_t lane = shared ? std::max(largest, part + (over > 0 ? 1 : 0)) : part + (head < over ? 1 : 0);
       budgets.lanes.push_back(static_cast<int32_t>(lane));
     }

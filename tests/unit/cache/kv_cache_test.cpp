@@ -169,6 +169,23 @@ TEST_F(KvCacheTest, PlacesATokenInEveryLaneUpToItsLimit) {
   EXPECT_EQ(cache->bytes(id).allocated, 64u * (1 + 2 + 2 + 2 + 1 + 2));
 }
 
+// What a prompt's whole layer took of the page table is free again once the prompt is done, as its pages are.
+TEST_F(KvCacheTest, LongPromptsThatKeepLittleFillThePool) {
+  const auto cache = make(202);
+  const std::vector<int32_t> limits(6, 1);
+  constexpr int32_t kPrompt = 200;  // 2 lanes of 50 pages while a layer is whole
+  for (int32_t opened = 0; opened < 17; ++opened) {
+    const auto id = cache->open({.dtype = KvDtype::kF16, .lane_entries = limits, .layer_entries = kPrompt});
+    ASSERT_TRUE(id.ok()) << opened << ": " << id.status();
+    for (int32_t layer = 0; layer < 3; ++layer) {
+      ASSERT_TRUE(cache->append_slots(*id, layer, kPrompt).ok()) << opened;
+      for (int32_t head = 0; head < 2; ++head) cache->shrink(*id, layer, head, 1);
+    }
+    cache->end_prompt(*id);
+  }
+  EXPECT_EQ(cache->pool().live(), 17 * 6);
+}
+
 TEST_F(KvCacheTest, ALimitMayBeLowered) {
   const auto cache = make(100);
   const SequenceId id = open(*cache, KvDtype::kF16, 8);
