@@ -2,6 +2,7 @@
 #include "kernels/cpu/thread_pool.h"
 
 #include <chrono>
+#include <utility>
 
 #include "kernels/check.h"
 
@@ -99,6 +100,9 @@ void ThreadPool::run(int64_t tasks, Body body) {
   expected_ += static_cast<uint32_t>(tasks) - run_tasks(generation_of(ticket), 0);
   const auto finished = [&] { return done_.load(std::memory_order_acquire) == expected_; };
   while (!spin_until(finished)) std::this_thread::yield();
+  if (!thrown_.load()) return;
+  thrown_.store(false);
+  std::rethrow_exception(std::exchange(exception_, nullptr));
 }
 
 uint32_t ThreadPool::run_tasks(uint32_t generation, int32_t thread) {
@@ -107,11 +111,21 @@ uint32_t ThreadPool::run_tasks(uint32_t generation, int32_t thread) {
   while (generation_of(ticket) == generation && next_of(ticket) < tasks_of(ticket)) {
     const Body* body = body_.load(std::memory_order_relaxed);
     if (!ticket_.compare_exchange_weak(ticket, ticket + 1)) continue;
-    (*body)(static_cast<int64_t>(next_of(ticket)), thread);
+    run_task(*body, static_cast<int64_t>(next_of(ticket)), thread);
     ++ran;
     ticket = ticket_.load();
   }
   return ran;
+}
+
+void ThreadPool::run_task(const Body& body, int64_t task, int32_t thread) noexcept {
+  try {
+    body(task, thread);
+  } catch (...) {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!exception_) exception_ = std::current_exception();
+    thrown_.store(true);
+  }
 }
 
 void ThreadPool::work(int32_t thread) {

@@ -5,6 +5,7 @@
 #include <atomic>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <thread>
 #include <vector>
@@ -31,13 +32,15 @@ class ThreadPool {
 
   // Calls body(task, thread) once for every task in [0, tasks), 0 <= thread < threads(), and returns when all are done.
   // Tasks are handed out in ascending order to whichever thread is free. One caller at a time; bodies must not call it
-  // again. Operations go through parallel_for (parallel.h), which decides how much work a task is.
+  // again. Operations go through parallel_for (parallel.h), which decides how much work a task is. What a body throws,
+  // for lack of memory, is thrown on by run() once all tasks are done; of several the first.
   void run(int64_t tasks, Body body);
 
  private:
   void work(int32_t thread);
   // Takes and runs tasks of `generation` until none is left; how many it ran.
   uint32_t run_tasks(uint32_t generation, int32_t thread);
+  void run_task(const Body& body, int64_t task, int32_t thread) noexcept;
   // Waits for a generation other than `seen`; false when the pool is closing.
   bool await_region(uint32_t seen, uint32_t* generation);
 
@@ -53,6 +56,8 @@ class ThreadPool {
   alignas(64) std::atomic<uint32_t> done_{0};  // tasks that workers have run, ever
   alignas(64) std::atomic<int32_t> sleepers_{0};
   std::atomic<bool> closing_{false};
+  std::atomic<bool> thrown_{false};
+  std::exception_ptr exception_;  // the first of the region; guarded by mutex_
   std::mutex mutex_;
   std::condition_variable wake_;
 };

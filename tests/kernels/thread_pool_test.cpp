@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <chrono>
+#include <new>
 #include <thread>
 #include <vector>
 
@@ -91,6 +92,26 @@ TEST(ThreadPoolTest, WakesSleepingWorkers) {
       while (arrived < 2) std::this_thread::yield();
     });
     EXPECT_EQ(arrived, 2);
+  }
+}
+
+// An operation that finds no memory must end as one, on whichever thread it was.
+TEST(ThreadPoolTest, WhatABodyThrowsReachesTheCallerWhenAllIsDone) {
+  for (const int32_t threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (int round = 0; round < 50; ++round) {
+      std::atomic<int32_t> ran = 0;
+      EXPECT_THROW(pool.run(100,
+                            [&](int64_t task, int32_t) {
+                              if (task % 7 == round % 7) throw std::bad_alloc();
+                              ++ran;
+                            }),
+                   std::bad_alloc);
+      EXPECT_LE(ran, 86);
+      ran = 0;
+      pool.run(100, [&](int64_t, int32_t) { ++ran; });
+      EXPECT_EQ(ran, 100);
+    }
   }
 }
 
