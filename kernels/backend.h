@@ -220,7 +220,7 @@ class Backend {
   virtual void silu_mul(const TensorView& gate, const TensorView& up) = 0;
 
   // ---- cache and attention
-  // page_ids[edits[i].at] = edits[i].page, i < count; the places are distinct.
+  // page_ids[edits[i].at] = edits[i].page, i < count. A place may be there twice, then with the same page.
   virtual void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) = 0;
   // Writes the rows' keys and values (k, v [R, Hkv * d]) and positions [R] to the lanes' write slots.
   virtual void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,

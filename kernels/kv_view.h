@@ -35,8 +35,8 @@ struct Lane {
 struct KvView {
   std::byte* pool = nullptr;          // [pages][page_bytes]
   int32_t* positions = nullptr;       // [pages][position_stride]: original position of each slot
-  const int32_t* page_ids = nullptr;  // page tables of all lanes of the step
-  Lane* lanes = nullptr;              // [sequences of the step][kv_heads], of one layer
+  const int32_t* page_ids = nullptr;  // the page tables of all lanes there are
+  Lane* lanes = nullptr;  // [sequences of the step][kv_heads] of a layer; where an operation says so, of several
   int32_t lane_count = 0;
   int32_t page_bytes = 0;
   int32_t position_stride = 0;  // slots of the densest entry format

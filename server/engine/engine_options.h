@@ -21,7 +21,7 @@ struct EngineOptions {
   int32_t prefill_chunk_rows = 0;
   int32_t step_tokens = 256;  // rows of one run of the model at most: a prefill unit, or decode rows
   int32_t concurrent_prefills = 2;
-  uint64_t workspace_bytes = uint64_t{1} << 30;   // residual streams and observed queries of prefills under way
+  uint64_t workspace_bytes = uint64_t{1} << 30;   // of prefills under way and of state: see JobCost
   absl::Duration abort_time = absl::Seconds(10);  // what cancelling the rest may take after a drain's deadline
   std::function<absl::Time()> clock = absl::Now;  // thread-safe
   PolicyMaker make_policy = pkv::make_policy;     // thread-safe

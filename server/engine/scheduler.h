@@ -29,8 +29,9 @@ struct JobCost {
   uint64_t steady_pages = 0;     // once the prompt is done, until the end
   uint64_t peak_pages = 0;       // at any instant; >= steady_pages
   uint64_t workspace_bytes = 0;  // from the start of its prefill to its end
-  uint64_t state_bytes = 0;      // of what decides evictions, from the start of its prefill until the job ends
-  int64_t prefill_work = 0;      // rows x layers
+  uint64_t state_bytes =
+      0;  // of what decides evictions and edits logits, from the start of its prefill until the job ends
+  int64_t prefill_work = 0;  // rows x layers
 };
 
 struct SchedulerLimits {

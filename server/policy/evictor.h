@@ -51,7 +51,6 @@ class Evictor {
   // ---- for every token: first on the host
   // A token is to be written at `position`: every lane grows by one entry, or gives one up.
   void begin_token(int32_t position);
-  bool grows(int32_t layer, int32_t kv_head) const { return lane(layer, kv_head).grows; }
   // Marks the layer's lanes [kv_heads] of a step for the operations on them.
   void mark(int32_t layer, std::span<Lane> lanes) const;
   // What the step's operations have to know, the token being row `row` of the step.
@@ -118,7 +117,7 @@ class Evictor {
   Tensor states_;                 // [layers * kv_heads, lane_state_floats]
   Tensor ring_;                   // [layers * W, Hq * d]
   Tensor ordered_q_;              // [W, Hq * d]: of one layer, ascending by position
-  Tensor lse_;                    // [max(W, 1), Hq]
+  Tensor lse_;                    // [W, Hq] at intervals, [1, Hq] at every step
   int32_t position_ = 0;          // of the token under way
   int32_t tokens_ = 0;            // written since the prompt
   uint64_t evicted_ = 0;

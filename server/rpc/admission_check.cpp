@@ -15,8 +15,8 @@ std::string describe_workspace(const Refusal& refusal) {
                         refusal.workspace_limit_bytes, " is all there is (runtime.workspace_bytes)");
   }
   return absl::StrCat("the policy needs ", refusal.state_bytes,
-                      " bytes for what decides its evictions, and the prompt ", refusal.workspace_bytes,
-                      " bytes of workspace while it is read; ", refusal.workspace_limit_bytes,
+                      " bytes for what decides its evictions and for penalties and biases of tokens, and the prompt ",
+                      refusal.workspace_bytes, " bytes of workspace while it is read; ", refusal.workspace_limit_bytes,
                       " is all there is for both (runtime.workspace_bytes)");
 }
 
