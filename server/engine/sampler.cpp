@@ -11,6 +11,10 @@ namespace {
 
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
+// NaN counts as -infinity (kernels/sampling.h).
+bool possible(float logit) { return logit > kMinusInfinity; }
+bool worse(float a, float b) { return possible(b) && !(a >= b); }
+
 struct Candidate {
   float logit;
   TokenId id;
@@ -139,13 +143,13 @@ TokenId draw_of_row(std::span<const float> logits, float best, const SamplingPar
   masses.reserve(logits.size());
   double total = 0;
   for (const float logit : logits) {
-    masses.push_back(logit == kMinusInfinity ? 0 : candidate(logit, 0, best, params).mass);
+    masses.push_back(possible(logit) ? candidate(logit, 0, best, params).mass : 0);
     total += masses.back();
   }
   double left = uniform(rng) * total;
   size_t last = 0;
   for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] == kMinusInfinity) continue;
+    if (!possible(logits[id])) continue;
     last = id;
     left -= masses[id];
     if (left < 0) break;
@@ -176,7 +180,7 @@ std::optional<TokenId> choose_of_best(const RankedRow& row, const SamplingParams
   Candidates candidates;
   candidates.reserve(row.best.size());
   for (const RankedToken& one : row.best) {
-    if (one.logit == kMinusInfinity) break;
+    if (!possible(one.logit)) break;
     candidates.push_back(candidate(one.logit, one.token, best.logit, params));
   }
   const bool all = candidates.size() < row.best.size() || static_cast<int32_t>(row.best.size()) == row.vocabulary;
@@ -189,14 +193,14 @@ std::optional<TokenId> choose_of_best(const RankedRow& row, const SamplingParams
 }
 
 TokenId choose_of_row(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng) {
-  const auto best = std::max_element(logits.begin(), logits.end());  // the first of equals
+  const auto best = std::max_element(logits.begin(), logits.end(), worse);  // the first of equals
   const auto token = static_cast<TokenId>(best - logits.begin());
   if (params.temperature == 0 || !std::isfinite(*best)) return token;
   if (!filters(params, static_cast<int32_t>(logits.size()))) return draw_of_row(logits, *best, params, rng);
   Candidates candidates;
   candidates.reserve(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
-    if (logits[id] == kMinusInfinity) continue;
+    if (!possible(logits[id])) continue;
     candidates.push_back(candidate(logits[id], static_cast<TokenId>(id), *best, params));
   }
   return choose_of_all(candidates, params, rng);

@@ -26,6 +26,9 @@ absl::Status unusable(std::string_view problem) {
 
 absl::Status check_messages(const Messages& messages) {
   if (messages.empty()) return field_error("messages", "empty");
+  if (messages.size() > kMaxChatMessages) {
+    return field_error("messages", absl::StrCat(messages.size(), " of them; at most ", kMaxChatMessages, " are read"));
+  }
   constexpr std::array<std::string_view, 3> kRoles = {"system", "user", "assistant"};
   for (size_t i = 0; i < messages.size(); ++i) {
     if (std::find(kRoles.begin(), kRoles.end(), messages[i].role) == kRoles.end()) {
@@ -90,7 +93,8 @@ absl::Status about_messages(const absl::Status& status) {
       return field_error(field, absl::StrCat("refused by the model's chat template: ", words));
     }
     case absl::StatusCode::kResourceExhausted:
-      return field_error("messages", absl::StrCat("too much for the model's chat template: ", words));
+      return field_error("messages", absl::StrCat("too much for the model's chat template: ", words,
+                                                  "; send fewer or shorter messages, or a prompt"));
     default:
       return unusable(absl::StrCat("the model's chat template fails on these messages: ", words));
   }

@@ -1,6 +1,7 @@
 // Chat messages to the model's own prompt format, by running the model's own template.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -17,6 +18,9 @@ struct ChatMessage {
   std::string role;  // system, user, assistant
   std::string content;
 };
+
+// The most messages of one chat. Each is about 750 bytes of values before its rendering has a budget: 3 MB at most.
+constexpr size_t kMaxChatMessages = 4096;
 
 struct RenderedChat {
   std::string text;  // the whole prompt, for people
@@ -41,8 +45,8 @@ class ChatTemplate {
   const absl::Status& status() const { return status_; }
 
   // status() where that is an error. INVALID_ARGUMENT naming the message (messages[2].role) for an unknown role,
-  // invalid UTF-8, what the template itself refuses, a system or user message that it leaves out, and more work than a
-  // template may do. FAILED_PRECONDITION where the template fails.
+  // invalid UTF-8, what the template itself refuses, a system or user message that it leaves out, too many messages,
+  // and more work than a template may do. FAILED_PRECONDITION where the template fails.
   absl::StatusOr<RenderedChat> render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
 
  private:

@@ -162,23 +162,37 @@ absl::StatusOr<Value> add(const Value& left, const Value& right, Budget& budget)
   return unsupported(BinaryOperator::kAdd, left, right);
 }
 
+// What is right of a string's %: copies, each paid for before it is made.
+Arguments format_arguments(const Value& right, Charge& charge, Budget& budget) {
+  Arguments arguments;
+  const Sequence* several = right.sequence();
+  if (several != nullptr && several->form == Sequence::Form::kTuple) {
+    budget.spend_values(several->items.size());
+    if (charge.take(several->items.size() * sizeof(Value))) arguments.values = several->items;
+  } else {
+    arguments.values = {right};
+  }
+  const Dict* dict = right.dict();
+  if (dict == nullptr) return arguments;
+  budget.spend_values(2 * dict->items.size());
+  for (const auto& [key, value] : dict->items) {
+    if (key.string() == nullptr) continue;
+    const std::string& name = key.string()->text.bytes();
+    budget.spend_bytes(name.size());
+    if (budget.exhausted() || !charge.take(2 * sizeof(arguments.named[0]) + name.size())) break;
+    arguments.named.emplace_back(name, value);
+  }
+  return arguments;
+}
+
 }  // namespace
 
 absl::StatusOr<Value> operate(BinaryOperator op, const Value& left, const Value& right, Budget& budget) {
   PKV_RETURN_IF_ERROR(undefined_error(left));
   if (op == BinaryOperator::kModulo && left.string() != nullptr) {
-    Arguments arguments;
-    const Sequence* several = right.sequence();
-    if (several != nullptr && several->form == Sequence::Form::kTuple) {
-      arguments.values = several->items;
-    } else {
-      arguments.values = {right};
-    }
-    if (const Dict* dict = right.dict()) {
-      for (const auto& [key, value] : dict->items) {
-        if (key.string() != nullptr) arguments.named.emplace_back(key.string()->text.bytes(), value);
-      }
-    }
+    Charge charge(&budget);
+    const Arguments arguments = format_arguments(right, charge, budget);
+    if (budget.exhausted()) return budget.status();
     return percent_format(left.string()->text, arguments, budget);
   }
   PKV_RETURN_IF_ERROR(undefined_error(right));

@@ -28,14 +28,7 @@ Result range(Run& run, const Value&, const Bound& arguments) {
     items.push_back(Value::of(at));
     if (__builtin_add_overflow(at, step, &at)) break;
   }
-  const Value list = make_list(std::move(items), run.budget, Sequence::Form::kRange);
-  auto sequence = std::make_shared<Sequence>();
-  sequence->form = Sequence::Form::kRange;
-  sequence->items = list.sequence()->items;
-  sequence->start = start;
-  sequence->stop = stop;
-  sequence->step = step;
-  return Value(std::shared_ptr<const Sequence>(std::move(sequence)));
+  return make_range(std::move(items), start, stop, step, run.budget);
 }
 
 // namespace(a=1) and namespace({'a': 1}).

@@ -105,8 +105,10 @@ Result sort(Run& run, const Value& self, const Bound& arguments) {
   }
   std::vector<Keyed> items;
   for (const Value& item : sequence->items) {
+    if (run.budget.exhausted()) break;
     std::vector<Value> keys;
     for (const Value& path : paths) {
+      if (run.budget.exhausted()) break;
       PKV_ASSIGN_OR_RETURN(Value key, sort_key(run, item, &path, arguments.flag(1, false)));
       keys.push_back(std::move(key));
     }
@@ -126,6 +128,7 @@ Result dict_sort(Run& run, const Value& self, const Bound& arguments) {
   if (by.bytes() != "key" && by.bytes() != "value") return template_error("dictsort is by key or by value");
   std::vector<Keyed> items;
   for (const auto& [key, value] : dict->items) {
+    if (run.budget.exhausted()) break;
     const Value& compared = by.bytes() == "key" ? key : value;
     PKV_ASSIGN_OR_RETURN(Value sort_by, sort_key(run, compared, nullptr, arguments.flag(0, false)));
     items.push_back({std::move(sort_by), pair(key, value, run.budget)});
@@ -155,6 +158,7 @@ Result extreme(Run& run, const Value& self, const Bound& arguments) {
   Value best, best_key;
   bool any = false;
   for (const Value& item : sequence->items) {
+    if (run.budget.exhausted()) break;
     PKV_ASSIGN_OR_RETURN(Value key, sort_key(run, item, arguments[1], arguments.flag(0, false)));
     bool better = !any;
     if (any) {
@@ -173,6 +177,8 @@ Result sum(Run& run, const Value& self, const Bound& arguments) {
   Value total = arguments[1] == nullptr ? Value::of(int64_t{0}) : *arguments[1];
   if (total.string() != nullptr) return template_error("sum() can't sum strings");
   for (const Value& item : sequence->items) {
+    if (run.budget.exhausted()) break;
+    run.budget.spend(1);
     PKV_ASSIGN_OR_RETURN(const Value value, follow_path(item, arguments[0], nullptr, run.budget));
     PKV_ASSIGN_OR_RETURN(total, operate(BinaryOperator::kAdd, total, value, run.budget));
   }
@@ -201,6 +207,7 @@ Result batch(Run& run, const Value& self, const Bound& arguments) {
   if (size < 1 || size > 100000) return template_error("a batch of ", size);
   std::vector<Value> out, part;
   for (const Value& item : sequence->items) {
+    if (run.budget.exhausted()) break;
     if (part.size() == static_cast<size_t>(size)) out.push_back(make_list(std::exchange(part, {}), run.budget));
     part.push_back(item);
   }

@@ -55,16 +55,24 @@ std::vector<Piece> Text::pieces(size_t begin, size_t end) const {
   return out;
 }
 
+bool TextBuilder::make_room(size_t bytes) {
+  budget_.spend_bytes(bytes);
+  return !budget_.exhausted() && charge_.take(bytes);
+}
+
+// How many runs come with an append is known after it: they are no more than those of what is appended.
 void TextBuilder::append(std::string_view bytes, Source source) {
-  budget_.spend_bytes(bytes.size());
-  if (budget_.exhausted() || !charge_.take(bytes.size())) return;
+  if (!make_room(bytes.size())) return;
+  const size_t before = text_.run_memory();
   text_.append(bytes, source);
+  charge_.take(text_.run_memory() - before);
 }
 
 void TextBuilder::append(const Text& text, size_t begin, size_t end) {
-  budget_.spend_bytes(end - begin);
-  if (budget_.exhausted() || !charge_.take(end - begin)) return;
+  if (!make_room(end - begin)) return;
+  const size_t before = text_.run_memory();
   text_.append(text, begin, end);
+  charge_.take(text_.run_memory() - before);
 }
 
 }  // namespace pkv::jinja

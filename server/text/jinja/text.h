@@ -31,7 +31,8 @@ class Text {
   const std::string& bytes() const { return bytes_; }
   size_t size() const { return bytes_.size(); }
   bool empty() const { return bytes_.empty(); }
-  size_t memory() const { return bytes_.capacity() + runs_.size() * sizeof(Run); }
+  size_t run_memory() const { return runs_.size() * sizeof(Run); }
+  size_t memory() const { return bytes_.capacity() + run_memory(); }
 
   void append(std::string_view bytes, Source source);
   void append(const Text& other, size_t begin, size_t end);  // its bytes [begin, end)
@@ -70,6 +71,8 @@ class TextBuilder {
   Text take() { return std::move(text_); }
 
  private:
+  bool make_room(size_t bytes);
+
   Budget& budget_;
   Charge charge_;
   Text text_;

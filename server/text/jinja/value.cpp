@@ -154,6 +154,11 @@ Value make_view(std::vector<Value> items, std::string_view view, Budget& budget)
   return make_sequence({.form = Sequence::Form::kDictView, .items = std::move(items), .view = view}, budget);
 }
 
+Value make_range(std::vector<Value> items, int64_t start, int64_t stop, int64_t step, Budget& budget) {
+  return make_sequence(
+      {.form = Sequence::Form::kRange, .items = std::move(items), .start = start, .stop = stop, .step = step}, budget);
+}
+
 Value make_generator(std::vector<Value> items, Budget& budget) {
   return make_list(std::move(items), budget, Sequence::Form::kGenerator);
 }

@@ -130,6 +130,7 @@ struct Loop {
 Value make_string(Text text, Budget& budget, bool markup = false);
 Value make_list(std::vector<Value> items, Budget& budget, Sequence::Form form = Sequence::Form::kList);
 Value make_view(std::vector<Value> items, std::string_view view, Budget& budget);
+Value make_range(std::vector<Value> items, int64_t start, int64_t stop, int64_t step, Budget& budget);
 Value make_dict(std::vector<std::pair<Value, Value>> items, Budget& budget);
 Value make_generator(std::vector<Value> items, Budget& budget);
 

@@ -1,8 +1,12 @@
 // The sampler: every filter, ties, penalties and log-probabilities, on vocabularies small enough to compute by hand.
+#include "server/engine/sampler.h"
+
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -199,6 +203,38 @@ TEST(Sampler, LogprobsAreThoseBeforeBiasPenaltiesAndFilters) {
     EXPECT_EQ(token.top[0].first, 0);
     EXPECT_NEAR(token.top[0].second, std::log(0.5), 1e-6);
     EXPECT_EQ(token.top[1].first, 1);
+  }
+}
+
+// As in every ranking (kernels/sampling.h): what comes of the whole row, wherever the NaN stand.
+TEST(Sampler, NotANumberCountsAsImpossible) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kImpossible = -std::numeric_limits<float>::infinity();
+  const std::vector<std::vector<float>> rows = {
+      {kNan, 1, 2, kNan, 2}, {1, kNan, 2, 0.5f, kNan}, {kNan, kImpossible, -3, kNan},
+      {kNan, kNan},          {kImpossible, kNan},      {kNan, std::numeric_limits<float>::infinity(), 1}};
+  const std::vector<SamplingParams> all_params = {{.temperature = 0},
+                                                  {.temperature = 1},
+                                                  {.temperature = 1, .top_k = 2},
+                                                  {.temperature = 1, .top_p = 0.7f},
+                                                  {.temperature = 1, .min_p = 0.1f}};
+  for (const std::vector<float>& row : rows) {
+    std::vector<float> cleaned = row;
+    std::replace_if(
+        cleaned.begin(), cleaned.end(), [](float logit) { return std::isnan(logit); }, kImpossible);
+    std::vector<RankedToken> best;
+    for (const float logit : cleaned) best.push_back({.token = static_cast<int32_t>(best.size()), .logit = logit});
+    std::stable_sort(best.begin(), best.end(), [](const auto& a, const auto& b) { return a.logit > b.logit; });
+    for (const SamplingParams& params : all_params) {
+      for (uint64_t seed = 0; seed < 20; ++seed) {
+        std::mt19937_64 rng(seed), cleaned_rng(seed), ranked_rng(seed);
+        const TokenId token = choose_of_row(row, params, rng);
+        EXPECT_EQ(token, choose_of_row(cleaned, params, cleaned_rng));
+        EXPECT_EQ(token,
+                  choose_of_best({.best = best, .vocabulary = static_cast<int32_t>(row.size())}, params, ranked_rng));
+        EXPECT_EQ(rng, cleaned_rng);
+        EXPECT_EQ(rng, ranked_rng);
+      }
+    }
   }
 }
 

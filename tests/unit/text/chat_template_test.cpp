@@ -9,6 +9,7 @@
 namespace pkv {
 namespace {
 
+using testing::EndsWith;
 using testing::HasSubstr;
 using testing::StartsWith;
 
@@ -156,6 +157,23 @@ TEST_F(ChatTemplateTest, FailuresWhileRendering) {
     EXPECT_EQ(status.code(), c.code) << c.text;
     EXPECT_THAT(std::string(status.message()), StartsWith(c.begin));
   }
+}
+
+TEST_F(ChatTemplateTest, TooMuchNamesTheRemedy) {
+  const ChatTemplate chat("{% for i in range(99999) %}{{ messages[0].content * 99 }}{% endfor %}", *tokenizer_);
+  const auto status = chat.render({{"user", "some words"}}, true).status();
+  EXPECT_THAT(std::string(status.message()), EndsWith("; send fewer or shorter messages, or a prompt"));
+}
+
+// Before any of them is looked at.
+TEST_F(ChatTemplateTest, TooManyMessagesAreRefused) {
+  const ChatTemplate chat("{% for m in messages %}{{ m.content }}{% endfor %}", *tokenizer_);
+  std::vector<ChatMessage> messages(4096, {"user", "x"});
+  EXPECT_TRUE(chat.render(messages, true).ok());
+  messages.push_back({"tool", "\xFF"});
+  const auto status = chat.render(messages, true).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.message(), "messages: 4097 of them; at most 4096 are read");
 }
 
 TEST_F(ChatTemplateTest, NamesTheMessageThatIsWrong) {

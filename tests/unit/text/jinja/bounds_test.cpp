@@ -80,10 +80,40 @@ TEST(JinjaBounds, Memory) {
   }
 }
 
+// A range costs as long as it lives; a text also costs where its bytes come from, here another place at each byte.
+TEST(JinjaBounds, MemoryBesideTheBytes) {
+  const Limits limits{.memory_bytes = 1 << 20};
+  const std::vector<std::string> cases = {
+      "{% set n = namespace(l=[]) %}{% for i in range(10) %}{% set n.l = n.l + [range(10000)] %}{% endfor %}",
+      "{% set s = (content[0] ~ '-') * 1000 %}{% for i in range(60) %}{{ s }}{% endfor %}",
+  };
+  for (const std::string& text : cases) {
+    EXPECT_THAT(outcome(text, limits).ToString(), HasSubstr("more memory")) << text;
+  }
+}
+
+// What comes after the last of the budget is not looked at: it would fail otherwise, or take minutes.
+TEST(JinjaBounds, LoopsEndWithTheBudget) {
+  const std::vector<std::string> cases = {
+      "{{ ([[1] * 100] * 5000 + ['x']) | sum(start=[]) }}",
+      "{{ ([content] * 1000 + [nothing]) | sort(attribute=0) }}",
+      "{{ [content] | sort(attribute='0,' * 50000) }}",
+      "{{ ([content] * 1000 + [nothing]) | max }}",
+      "{% set d = dict(range(600) | map('string') | batch(2)) %}{% for i in range(3000) %}{{ 'x' % d }}{% endfor %}"
+      "{{ nothing.x }}",
+  };
+  for (const std::string& text : cases) {
+    const absl::Status status = outcome(text);
+    EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << text << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("line 1, column ")) << text;
+  }
+}
+
 TEST(JinjaBounds, MemoryIsGivenBack) {
   const Limits limits{.memory_bytes = 1 << 20};
   EXPECT_TRUE(outcome("{% for i in range(300) %}{% set x = content ~ i %}{% endfor %}", limits).ok());
   EXPECT_TRUE(outcome("{% for i in range(300) %}{% set x %}{{ content }}{% endset %}{% endfor %}", limits).ok());
+  EXPECT_TRUE(outcome("{% for i in range(300) %}{% set x = range(10000) %}{% endfor %}", limits).ok());
 }
 
 TEST(JinjaBounds, Depth) {
