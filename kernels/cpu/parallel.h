@@ -12,8 +12,9 @@ namespace pkv {
 
 // What a task holds at least: a microsecond or two, against the tenth of one that it costs to hand a task to a thread.
 constexpr int64_t kGrain = 8192;
-// Tasks for each thread, so that none waits long for the last one, while they are not larger than kLargestTask.
-constexpr int64_t kTasksPerThread = 8;
+// Tasks for each thread, so that none waits long for the last one, while they are not larger than kLargestTask. Eight
+// cost a decode step 5 to 8 %: it waits for weights, and every task begins a stream of them anew.
+constexpr int64_t kTasksPerThread = 4;
 constexpr int64_t kLargestTask = 64 * kGrain;
 
 constexpr int64_t elements_of_multiply_adds(int64_t multiply_adds) { return multiply_adds / 8; }
