@@ -19,7 +19,7 @@ namespace pb = ::pyramidkv::v1;
 constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
 
 // What Engine::submit refused, as the contract has it.
-absl::Status submit_error(const absl::Status& status, EngineState state) {
+absl::Status submit_error(const absl::Status& status, Engine::State state) {
   ErrorDetail detail{.code = status.code(), .description = std::string(status.message())};
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
@@ -27,7 +27,7 @@ absl::Status submit_error(const absl::Status& status, EngineState state) {
       detail.retry_delay = kQueueRetryDelay;
       return make_error(detail);
     case absl::StatusCode::kUnavailable:
-      detail.reason = state == EngineState::kFailed ? kEngineFailed : kServerDraining;
+      detail.reason = state == Engine::State::kFailed ? kEngineFailed : kServerDraining;
       return make_error(detail);
     default:
       return status;
@@ -35,8 +35,8 @@ absl::Status submit_error(const absl::Status& status, EngineState state) {
 }
 
 // What ended a submitted request, as the contract has it.
-absl::Status running_error(const absl::Status& status, EngineState state) {
-  if (state == EngineState::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
+absl::Status running_error(const absl::Status& status, Engine::State state) {
+  if (state == Engine::State::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
   }
   const std::optional<RecallShortfall> shortfall = recall_shortfall(status);

@@ -24,7 +24,7 @@ struct LayerRows {
 class PromptRun {
  public:
   // `planned` must outlive the run.
-  PromptRun(Backend& backend, KvCache& cache, const Planned& planned, const CompressorOptions& options,
+  PromptRun(Backend& backend, KvCache& cache, const Planned& planned, const Compressor::Options& options,
             KvDtype dtype = KvDtype::kF32)
       : backend_(backend), cache_(cache), options_(options) {
     const std::vector<int32_t> limits(
@@ -114,7 +114,7 @@ class PromptRun {
 
   Backend& backend_;
   KvCache& cache_;
-  CompressorOptions options_;
+  Compressor::Options options_;
   SequenceId sequence_ = nullptr;
   std::unique_ptr<Compressor> compressor_;
   std::unique_ptr<CompressorScratch> scratch_;
