@@ -31,12 +31,13 @@ absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence) {
   }
   std::vector<TokenLogprob> tile;
   if (first == 0) tile.push_back({.id = request.prompt[0]});  // nothing precedes it
-  PKV_RETURN_IF_ERROR(head_->run(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, wanted,
-                                 [&](size_t row, const OutputHead::Result& output) {
-                                   const TokenId target = wanted[row].logprobs.target;
-                                   if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
-                                   return absl::OkStatus();
-                                 }));
+  PKV_RETURN_IF_ERROR(
+      head_->run({.x = prefill.residual.view().slice_rows(first, rows), .phase = Phase::kPrefill, .rows = wanted},
+                 [&](size_t row, const OutputHead::Result& output) {
+                   const TokenId target = wanted[row].logprobs.target;
+                   if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
+                   return absl::OkStatus();
+                 }));
   rows_run_ += rows;
   if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
   prefill.row += rows;
@@ -47,21 +48,23 @@ absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence) {
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.
 absl::Status ModelRunner::finish_prompt(Sequence& sequence) {
   const Request& request = sequence.request();
-  sequence.read_outcomes(model_.backend());
-  PKV_RETURN_IF_ERROR(model_.backend().status());
+  std::vector<Fetch> reads;
+  sequence.read_outcomes(reads);
   if (request.sampling.max_tokens > 0) {
     const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
     const OutputHead::Row wanted = next_token_row(request, sequence.generated(), sequence.edits());
-    PKV_RETURN_IF_ERROR(head_->run(last, Phase::kPrefill, {&wanted, 1},
+    PKV_RETURN_IF_ERROR(head_->run({.x = last, .phase = Phase::kPrefill, .rows = {&wanted, 1}, .reads = reads},
                                    [&](size_t, const OutputHead::Result& output) { return accept(sequence, output); }));
   } else {
+    model_.backend().fetch(reads);
+    PKV_RETURN_IF_ERROR(model_.backend().status());
     sequence.end_without_answer();
   }
   if (Comparison* comparison = sequence.comparison(); comparison != nullptr) {
     comparison->start(sequence.generated().front());
     for (Comparison::Rival& rival : comparison->rivals) rival.ended = sequence.answered();
   }
-  sequence.end_prefill();
+  sequence.end_prefill(model_.backend());
   return absl::OkStatus();
 }
 

@@ -69,36 +69,36 @@ uint64_t OutputHead::bytes() const {
   return bytes;
 }
 
-absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const Row> rows, Use use) {
+absl::Status OutputHead::run(const Input& input, Use use) {
+  const std::span<const Row> rows = input.rows;
   PKV_CHECK(rows.size() * kDescribedBytes <= described_.bytes(), "rows of an output head");
   const size_t logprobs_at = rows.size() * sizeof(SampleRow);
   auto* samples = reinterpret_cast<SampleRow*>(described_.host());
   auto* logprobs = reinterpret_cast<LogprobRow*>(described_.host() + logprobs_at);
   for (size_t i = 0; i < rows.size(); ++i) describe(rows[i], model_->shape().vocab_size, samples[i], logprobs[i]);
   model_->backend().commit(described_, 0, rows.size() * kDescribedBytes);
-  return run(x, phase, rows,
+  return run(input,
              {.samples = reinterpret_cast<const SampleRow*>(described_.device()),
               .logprobs = reinterpret_cast<const LogprobRow*>(described_.device() + logprobs_at)},
              use);
 }
 
-absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const Row> rows,
-                             const DescribedRows& described, Use use) {
-  PKV_CHECK(x.rows == static_cast<int64_t>(rows.size()) && x.rows <= results_.view().rows, "rows of an output head");
+absl::Status OutputHead::run(const Input& input, const DescribedRows& described, Use use) {
+  const std::span<const Row> rows = input.rows;
+  const auto count = static_cast<int64_t>(rows.size());
+  PKV_CHECK(input.x.rows == count && count <= results_.view().rows, "rows of an output head");
   const Wanted wanted = wanted_of(rows, described);
   Backend& backend = model_->backend();
-  const int32_t vocabulary = model_->shape().vocab_size;
   const auto may_need_row = [&](const Row& row) {
-    return row.sampling != nullptr && sample_need(*row.sampling, vocabulary).may_need_row;
+    return row.sampling != nullptr && sample_need(*row.sampling, model_->shape().vocab_size).may_need_row;
   };
   int64_t used = 0;
-  for (int64_t first = 0; first < x.rows; first += tile_rows()) {
-    const int64_t end = std::min<int64_t>(x.rows, first + tile_rows());
-    const std::span<const Row> tile = rows.subspan(static_cast<size_t>(first), static_cast<size_t>(end - first));
-    compute_tile(x.slice_rows(first, end - first), phase, tile, first, wanted);
+  for (int64_t first = 0; first < count; first += tile_rows()) {
+    const int64_t end = std::min<int64_t>(count, first + tile_rows());
+    compute_tile(input, first, end, wanted);
     // The next tile takes this one's place.
-    if (end < x.rows && std::none_of(tile.begin(), tile.end(), may_need_row)) continue;
-    fetch(used, end - used, wanted);
+    if (end < count && std::none_of(rows.begin() + first, rows.begin() + end, may_need_row)) continue;
+    fetch(used, end, wanted, used == 0 ? input.reads : std::span<const Fetch>());
     PKV_RETURN_IF_ERROR(backend.status());
     for (int64_t i = used; i < end; ++i) {
       const auto whole_row = [&]() -> absl::StatusOr<std::span<float>> {
@@ -127,13 +127,13 @@ OutputHead::Wanted OutputHead::wanted_of(std::span<const Row> rows, const Descri
   return wanted;
 }
 
-void OutputHead::compute_tile(const TensorView& x, Phase phase, std::span<const Row> rows, int64_t first,
-                              const Wanted& wanted) {
+void OutputHead::compute_tile(const Input& input, int64_t first, int64_t end, const Wanted& wanted) {
   Backend& backend = model_->backend();
-  const TensorView logits = logits_.view().slice_rows(0, x.rows);
-  model_->logits(x, phase, normed_.view().slice_rows(0, x.rows), logits);
-  compare_tile(rows, first);
-  const TensorView results = results_.view().slice_rows(first, x.rows);
+  const int64_t count = end - first;
+  const TensorView logits = logits_.view().slice_rows(0, count);
+  model_->logits(input.x.slice_rows(first, count), input.phase, normed_.view().slice_rows(0, count), logits);
+  compare_tile(input.rows.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), first);
+  const TensorView results = results_.view().slice_rows(first, count);
   const auto column = [&](int64_t at) {
     TensorView view = results.slice_cols(at, 1);
     view.dtype = DType::kF32;
@@ -171,9 +171,11 @@ void OutputHead::compare_tile(std::span<const Row> rows, int64_t first) {
   }
 }
 
-void OutputHead::fetch(int64_t first, int64_t count, const Wanted& wanted) {
+void OutputHead::fetch(int64_t first, int64_t end, const Wanted& wanted, std::span<const Fetch> reads) {
   fetched_words_ = Columns::kRanked + wanted.ranked * kWords<RankedToken>;
-  model_->backend().fetch({fetched_.data(), results_.view().slice_rows(first, count).slice_cols(0, fetched_words_)});
+  reads_.assign(reads.begin(), reads.end());
+  reads_.push_back({fetched_.data(), results_.view().slice_rows(first, end - first).slice_cols(0, fetched_words_)});
+  model_->backend().fetch(reads_);
 }
 
 OutputHead::Result OutputHead::output_of(const Row& row, int64_t index, Result::WholeRow whole_row) const {

@@ -52,14 +52,19 @@ class OutputHead {
   // Writes a row down for the backend: once for each row, for its edits tell what changed only once.
   static void describe(const Row& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob);
 
-  // x [R <= rows, D], one for each of `rows`, with what describe() made of each; `use` is called once per row, in
-  // order, until it gives an error, which is the run's. So is the backend's status(); `use` is not called with what a
-  // failed one gives.
+  // What goes through it.
+  struct Input {
+    TensorView x;  // [R <= rows, D], one for each of `rows`
+    Phase phase = Phase::kDecode;
+    std::span<const Row> rows;
+    std::span<const Fetch> reads;  // somebody else's, that need no wait of their own: done before the first result
+  };
+  // With what describe() made of each row; `use` is called once per row, in order, until it gives an error, which is
+  // the run's. So is the backend's status(); `use` is not called with what a failed one gives.
   using Use = absl::FunctionRef<absl::Status(size_t row, const Result& output)>;
-  absl::Status run(const TensorView& x, Phase phase, std::span<const Row> rows, const DescribedRows& described,
-                   Use use);
+  absl::Status run(const Input& input, const DescribedRows& described, Use use);
   // Describes them first: for rows in no step's plan.
-  absl::Status run(const TensorView& x, Phase phase, std::span<const Row> rows, Use use);
+  absl::Status run(const Input& input, Use use);
 
  private:
   // Where what comes of a row lies, as the operations write it: in a row of a tensor of 4-byte elements.
@@ -73,9 +78,10 @@ class OutputHead {
 
   explicit OutputHead(const Model& model) : model_(&model) {}
   Wanted wanted_of(std::span<const Row> rows, const DescribedRows& described) const;
-  void compute_tile(const TensorView& x, Phase phase, std::span<const Row> rows, int64_t first, const Wanted& wanted);
+  // Rows [first, end).
+  void compute_tile(const Input& input, int64_t first, int64_t end, const Wanted& wanted);
   void compare_tile(std::span<const Row> rows, int64_t first);
-  void fetch(int64_t first, int64_t count, const Wanted& wanted);
+  void fetch(int64_t first, int64_t end, const Wanted& wanted, std::span<const Fetch> reads);
   Result output_of(const Row& row, int64_t index, Result::WholeRow whole_row) const;
 
   const Model* model_;
@@ -88,6 +94,7 @@ class OutputHead {
   std::vector<int32_t> fetched_;  // results, row after row of fetched_words_
   int64_t fetched_words_ = 0;
   std::vector<float> whole_row_;  // [V]
+  std::vector<Fetch> reads_;      // reused
 };
 
 }  // namespace pkv

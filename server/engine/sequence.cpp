@@ -70,19 +70,19 @@ void Sequence::report_progress(int32_t layers, absl::Time now) {
   sink_->on_progress((prefill_->layer + row_share) / stages);
 }
 
-void Sequence::read_outcomes(const Backend& backend) {
+void Sequence::read_outcomes(std::vector<Fetch>& reads) {
   const auto read = [&](const Compressor& compressor, const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
-    compressor.read_recalls(outcomes);
+    compressor.read_recalls(outcomes, reads);
     if (request_->record_positions) add_positions(lanes, &LayerOutcome::kept_positions, outcomes);
   };
   read(*prefill_->compressor, *lanes_, outcomes_);
   if (comparison_ != nullptr) {
     for (Comparison::Rival& rival : comparison_->rivals) read(*rival.compressor, *rival.free_running, rival.outcomes);
   }
-  for (const auto& [from, to] : prefill_->cuts) compress_time_ += absl::Seconds(backend.elapsed(from, to));
 }
 
-void Sequence::end_prefill() {
+void Sequence::end_prefill(const Backend& backend) {
+  for (const auto& [from, to] : prefill_->cuts) compress_time_ += absl::Seconds(backend.elapsed(from, to));
   lanes_->end_prompt();
   prefill_.reset();
   phase_ = Phase::kDecode;

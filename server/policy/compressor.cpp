@@ -167,15 +167,12 @@ absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int3
   return absl::OkStatus();
 }
 
-void Compressor::read_recalls(std::span<LayerOutcome> outcomes) const {
+void Compressor::read_recalls(std::span<LayerOutcome> outcomes, std::vector<Fetch>& reads) const {
   if (plan_.drops_entries() && !observes_attention(policy_)) return;
-  const auto heads = static_cast<size_t>(options_.geometry.kv_heads);
-  std::vector<double> recalls(outcomes.size() * heads, 1.0);  // of a layer that keeps everything
-  if (recalls_) backend_.fetch({recalls.data(), recalls_.view().slice_rows(0, static_cast<int64_t>(outcomes.size()))});
-  for (size_t layer = 0; layer < outcomes.size(); ++layer) {
-    const auto first = recalls.begin() + static_cast<std::ptrdiff_t>(layer * heads);
-    outcomes[layer].recall.assign(first, first + static_cast<std::ptrdiff_t>(heads));
-    if (!cuts_layer(static_cast<int32_t>(layer))) outcomes[layer].recall.assign(heads, 1.0);
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    const auto layer = static_cast<int32_t>(i);
+    outcomes[i].recall.assign(static_cast<size_t>(options_.geometry.kv_heads), 1.0);  // where everything is kept
+    if (cuts_layer(layer)) reads.push_back({outcomes[i].recall.data(), recalls_.view().slice_rows(layer, 1)});
   }
 }
 

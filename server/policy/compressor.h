@@ -57,8 +57,8 @@ class Compressor {
   };
   absl::StatusOr<LayerOutcome> finish_layer(const Cut& cut, int32_t layer);
 
-  // The recalls of the layers [0, outcomes.size()), all of them finished: one fetch, where there is anything to fetch.
-  void read_recalls(std::span<LayerOutcome> outcomes) const;
+  // The recalls of the layers [0, outcomes.size()), all of them finished: adds the reads that bring them there.
+  void read_recalls(std::span<LayerOutcome> outcomes, std::vector<Fetch>& reads) const;
 
  private:
   Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const Options& options);

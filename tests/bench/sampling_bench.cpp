@@ -66,7 +66,7 @@ struct Bench {
     std::vector<TokenId> tokens, plain_tokens;
     const auto after = [&] {
       tokens.clear();
-      PKV_CHECK(head.run(x.view(), Phase::kDecode, rows,
+      PKV_CHECK(head.run({.x = x.view(), .phase = Phase::kDecode, .rows = rows},
                          [&](size_t row, const OutputHead::Result& output) {
                            tokens.push_back(choose_token(request, edits[row], output, rng)->id);
                            return absl::OkStatus();

@@ -68,7 +68,7 @@ TEST_F(OutputHeadTest, ComparesAcrossTiles) {
   rows[0].comparison = OutputHead::Row::Comparison::kNone;
   rows[1].comparison = OutputHead::Row::Comparison::kBaseline;
   std::vector<RowComparison> compared;
-  ASSERT_EQ(sampler_.head().run(sampler_.input(kRows), Phase::kDecode, rows,
+  ASSERT_EQ(sampler_.head().run({.x = sampler_.input(kRows), .phase = Phase::kDecode, .rows = rows},
                                 [&](size_t, const OutputHead::Result& output) {
                                   compared.push_back(output.comparison);
                                   return absl::OkStatus();
@@ -96,7 +96,7 @@ TEST_F(OutputHeadTest, TheFirstErrorEndsTheRun) {
   sampler_.model().rows = random_rows(kRows);
   const std::vector<OutputHead::Row> rows(kRows);
   int32_t used = 0;
-  const absl::Status status = sampler_.head().run(sampler_.input(kRows), Phase::kDecode, rows,
+  const absl::Status status = sampler_.head().run({.x = sampler_.input(kRows), .phase = Phase::kDecode, .rows = rows},
                                                   [&](size_t, const OutputHead::Result&) -> absl::Status {
                                                     if (++used == 3) return absl::InternalError("enough");
                                                     return absl::OkStatus();

@@ -36,7 +36,7 @@ std::vector<TokenLogprob> RowSampler::next(std::span<Answer> answers, std::vecto
   for (Answer& answer : answers) rows.push_back(next_token_row(*answer.request, answer.tokens, answer.edits));
   std::vector<TokenLogprob> tokens;
   const absl::Status status =
-      head_.run(input(static_cast<int64_t>(answers.size())), Phase::kDecode, rows,
+      head_.run({.x = input(static_cast<int64_t>(answers.size())), .phase = Phase::kDecode, .rows = rows},
                 [&](size_t row, const OutputHead::Result& output) {
                   EXPECT_EQ(row, tokens.size());
                   Answer& answer = answers[row];

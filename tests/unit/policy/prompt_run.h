@@ -62,7 +62,9 @@ class PromptRun {
   }
   // What is known when the prompt is done, but for positions.
   const std::vector<LayerOutcome>& read_outcomes() {
-    compressor_->read_recalls(outcomes_);
+    std::vector<Fetch> reads;
+    compressor_->read_recalls(outcomes_, reads);
+    if (!reads.empty()) backend_.fetch(reads);
     return outcomes_;
   }
   // The same of one layer by itself, with positions.
