@@ -1,0 +1,20 @@
+// The GPU backend on a simulated device.
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/backend.h"
+#include "kernels/cuda/sim/block.h"
+#include "kernels/cuda/sim/sim_stream.h"
+
+namespace pkv::sim {
+
+struct SimBackend {
+  std::unique_ptr<Backend> backend;
+  std::shared_ptr<SimStream> stream;  // its device
+};
+
+absl::StatusOr<SimBackend> make_sim_backend(const Options& options = {});
+
+}  // namespace pkv::sim

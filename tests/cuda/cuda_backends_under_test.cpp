@@ -1,0 +1,29 @@
+// Of tests/kernels/backends_under_test.h: the GPU backend on simulated devices, whose threads and blocks take their
+// turns in different orders. An order is to it what a number of threads is to the CPU: the bits are the same.
+#include <utility>
+
+#include "kernels/check.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/sim/sim_backend.h"
+#include "tests/kernels/backends_under_test.h"
+
+namespace pkv {
+
+std::vector<BackendUnderTest> backends_under_test(std::initializer_list<int32_t> threads) {
+  const std::pair<const char*, sim::Options> kDevices[] = {
+      {"cuda/exact/shuffled", {.order = sim::Order::kShuffled, .shared_bytes = sim::kSharedBytesSm80}},
+      {"cuda/exact/backward", {.order = sim::Order::kBackward}},
+  };
+  PKV_CHECK(threads.size() <= std::size(kDevices), "orders of a simulated device");
+  std::vector<BackendUnderTest> backends;
+  for (size_t i = 0; i < threads.size(); ++i) {
+    BackendUnderTest tested{.name = kDevices[i].first, .options = {.device = "cuda", .exact = true}};
+    for (const std::string_view name : gpu::missing_kernels()) tested.missing.emplace_back(name);
+    tested.another = [options = kDevices[i].second] { return std::move(sim::make_sim_backend(options)->backend); };
+    tested.backend = tested.another();
+    backends.push_back(std::move(tested));
+  }
+  return backends;
+}
+
+}  // namespace pkv
