@@ -10,11 +10,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/api/server_state.h"
 #include "server/config/config.h"
 #include "server/http/metrics_exporter.h"
 #include "server/loaded_model.h"
 #include "server/rpc/server.h"
-#include "server/rpc/server_state.h"
 #include "server/telemetry/log.h"
 
 namespace pkv {

@@ -32,15 +32,14 @@ std::string CudaBackend::description() const {
 }
 
 absl::Status CudaBackend::supports(const AttentionShape& shape) const {
-  constexpr int32_t kUnit = 8, kLargestHead = 256, kLargestGroup = 64;
-  if (shape.head_dim % kUnit != 0 || shape.head_dim < kUnit || shape.head_dim > kLargestHead) {
-    return absl::UnimplementedError(absl::StrCat("the GPU backend takes head sizes that are multiples of ", kUnit,
-                                                 " up to ", kLargestHead, ", not ", shape.head_dim));
+  constexpr int32_t kLargestHead = 256;
+  if (shape.head_dim < 1 || shape.head_dim > kLargestHead) {
+    return absl::UnimplementedError(
+        absl::StrCat("the cuda device takes head sizes of 1 to ", kLargestHead, ", not ", shape.head_dim));
   }
-  if (shape.kv_heads < 1 || shape.q_heads % shape.kv_heads != 0 || shape.q_heads / shape.kv_heads > kLargestGroup) {
-    return absl::UnimplementedError(absl::StrCat("the GPU backend takes up to ", kLargestGroup,
-                                                 " query heads for each KV head, not ", shape.q_heads, " for ",
-                                                 shape.kv_heads));
+  if (shape.kv_heads < 1 || shape.q_heads % shape.kv_heads != 0) {
+    return absl::UnimplementedError(absl::StrCat("the cuda device takes as many query heads for each KV head, not ",
+                                                 shape.q_heads, " for ", shape.kv_heads));
   }
   return absl::OkStatus();
 }

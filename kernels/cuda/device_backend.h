@@ -16,7 +16,7 @@ class DeviceBackend : public Backend {
   DeviceBackend(std::shared_ptr<gpu::Stream> stream, std::unique_ptr<PinnedStaging> staging)
       : stream_(std::move(stream)), staging_(std::move(staging)) {}
 
-  // INTERNAL with what the device said, UNIMPLEMENTED with the name of an operation that is not there yet.
+  // INTERNAL with what the device said.
   absl::Status status() const override;
 
   absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;

@@ -4,6 +4,7 @@
 //
 //   PKV_SHARED(float, part, 32)         float part[32] of the block's shared memory
 //   PKV_DYNAMIC_SHARED(float, scores)   a pointer to what the launch asked for, 16-aligned
+//   PKV_DEVICE_CHECK(slot >= 0, "why")  our own bugs: the stream fails
 //   half_to_float(), float_to_half()    16-bit floats as the cache has them
 //   warp_sum(), warp_max(), block_sum(), block_max()   in one fixed order
 //
@@ -21,14 +22,27 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
+#include <cstdio>
+
 #define PKV_SHARED(type, name, count) __shared__ type name[count]
 #define PKV_DYNAMIC_SHARED(type, name)                                       \
   extern __shared__ __align__(16) unsigned char pkv_dynamic_shared_memory[]; \
   type* const name = reinterpret_cast<type*>(pkv_dynamic_shared_memory)
 
+#define PKV_DEVICE_CHECK(condition, message)                                            \
+  do {                                                                                  \
+    if (!(condition)) {                                                                 \
+      printf("%s:%d: check failed: %s: %s\n", __FILE__, __LINE__, #condition, message); \
+      __trap();                                                                         \
+    }                                                                                   \
+  } while (false)
+
 #else
 
 #include "kernels/cuda/sim/device.h"
+
+#define PKV_DEVICE_CHECK(condition, message) \
+  pkv::sim::require(static_cast<bool>(condition), message, pkv::sim::Place::here())
 
 #define PKV_SHARED(type, name, count)                                                \
   type* const name = [] {                                                            \

@@ -1,12 +1,9 @@
 // The kernels' host side: one plain function for each operation of Backend that is a kernel, in stream order, with the
 // operation's own arguments (kernels/backend.h says what each does). Pointers are device memory; shapes are the
-// caller's word. Each is defined in the .cu file of its group, and until then in missing_kernels.cpp, where it fails
-// the stream.
+// caller's word. Each is defined in the .cu file of its group.
 #pragma once
 
 #include <cstdint>
-#include <span>
-#include <string_view>
 #include <type_traits>
 
 #include "kernels/cuda/stream.h"
@@ -72,9 +69,6 @@ void order_entries(Stream& stream, const ScoredLanes& lanes, const TensorView& o
 void sample_rows(Stream& stream, const SampleArgs& args);
 void token_logprobs(Stream& stream, const LogprobArgs& args);
 void compare_rows(Stream& stream, const TensorView& logits, const TensorView& baseline, const TensorView& results);
-
-// Of the functions above, those that are not there yet.
-std::span<const std::string_view> missing_kernels();
 
 // Kernels get them by value, as bytes.
 template <typename... Types>

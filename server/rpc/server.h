@@ -7,8 +7,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/api/server_state.h"
 #include "server/rpc/health_service.h"
-#include "server/rpc/server_state.h"
 
 namespace grpc {
 class Server;

@@ -3,7 +3,6 @@
 #include <utility>
 
 #include "kernels/check.h"
-#include "kernels/cuda/kernels.h"
 #include "kernels/cuda/sim/sim_backend.h"
 #include "tests/kernels/backends_under_test.h"
 
@@ -17,11 +16,9 @@ std::vector<BackendUnderTest> backends_under_test(std::initializer_list<int32_t>
   PKV_CHECK(threads.size() <= std::size(kDevices), "orders of a simulated device");
   std::vector<BackendUnderTest> backends;
   for (size_t i = 0; i < threads.size(); ++i) {
-    BackendUnderTest tested{.name = kDevices[i].first, .options = {.device = "cuda", .exact = true}};
-    for (const std::string_view name : gpu::missing_kernels()) tested.missing.emplace_back(name);
-    tested.another = [options = kDevices[i].second] { return std::move(sim::make_sim_backend(options)->backend); };
-    tested.backend = tested.another();
-    backends.push_back(std::move(tested));
+    backends.push_back({.name = kDevices[i].first,
+                        .options = {.device = "cuda", .exact = true},
+                        .backend = std::move(sim::make_sim_backend(kDevices[i].second)->backend)});
   }
   return backends;
 }

@@ -1,7 +1,6 @@
 // The backends, instruction-set paths and modes that this machine can run.
 #pragma once
 
-#include <functional>
 #include <initializer_list>
 #include <memory>
 #include <string>
@@ -15,8 +14,6 @@ struct BackendUnderTest {
   std::string name;  // cpu/avx2/exact/2_threads
   BackendOptions options;
   std::unique_ptr<Backend> backend;
-  std::vector<std::string> missing;                   // operations that are not there yet
-  std::function<std::unique_ptr<Backend>()> another;  // where operations may be missing: the same backend, new
 
   bool same_path(const BackendUnderTest& other) const {
     return options.device == other.options.device && options.isa == other.options.isa &&

@@ -7,7 +7,6 @@
 #include <cstdio>
 #include <cstring>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/reference/reference_backend.h"
 #include "tests/kernels/backends_under_test.h"
@@ -41,14 +40,6 @@ bool same_bits(const Outputs& a, const Outputs& b) {
   return true;
 }
 
-// Whether a backend has failed for the lack of an operation that is known to be missing.
-bool is_missing(const BackendUnderTest& tested, const absl::Status& status) {
-  return absl::IsUnimplemented(status) &&
-         std::any_of(tested.missing.begin(), tested.missing.end(), [&](const std::string& operation) {
-           return absl::StrContains(status.message(), absl::StrCat(" ", operation, " "));
-         });
-}
-
 TEST_P(ConformanceTest, AgreesWithReference) {
   const OperationCase& operation = *all_cases()[GetParam()];
   SCOPED_TRACE(operation.name());
@@ -62,24 +53,12 @@ TEST_P(ConformanceTest, AgreesWithReference) {
   const Tolerances rounded = operation.tolerances(expected, Accuracy::kDefault);
   const BackendUnderTest* first_of_path = nullptr;  // the same path and mode with the first number of threads
   Outputs first_outputs;
-  std::string missing;
-  for (BackendUnderTest& tested : *backends_) {
-    const std::string_view name = std::string_view(operation.name()).substr(0, operation.name().find('/'));
-    if (std::find(tested.missing.begin(), tested.missing.end(), name) != tested.missing.end()) {
-      missing = absl::StrCat(tested.name, " cannot do ", std::string(name), " yet");
-      continue;
-    }
-    std::unique_ptr<PreparedCase> here = operation.prepare(*tested.backend);
+  for (const BackendUnderTest& tested : *backends_) {
+    const std::unique_ptr<PreparedCase> here = operation.prepare(*tested.backend);
     ASSERT_NE(here, nullptr) << tested.name;
     here->run();
     Outputs actual = here->outputs();
-    if (const absl::Status status = tested.backend->status(); !status.ok()) {
-      ASSERT_TRUE(is_missing(tested, status)) << tested.name << ": " << status;
-      missing = std::string(status.message());
-      here.reset();
-      tested.backend = tested.another();
-      continue;
-    }
+    ASSERT_TRUE(tested.backend->status().ok()) << tested.name << ": " << tested.backend->status();
     EXPECT_EQ(operation.difference(expected, actual, tested.options.exact ? exact : rounded), "") << tested.name;
     if (first_of_path != nullptr && tested.same_path(*first_of_path)) {
       EXPECT_TRUE(same_bits(first_outputs, actual)) << tested.name << " differs from " << first_of_path->name;
@@ -88,7 +67,6 @@ TEST_P(ConformanceTest, AgreesWithReference) {
       first_outputs = std::move(actual);
     }
   }
-  if (!missing.empty()) GTEST_SKIP() << missing;
 }
 
 std::string test_name(size_t index) {
