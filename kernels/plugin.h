@@ -1,5 +1,6 @@
-// What a backend that is a library of its own has to offer: three C functions. The program and the library are one build as far
-// as C++ goes (classes with virtual functions and standard strings cross the border), which `abi` is there to say.
+// What a backend that is a library of its own has to offer: three C functions. The program and the library are one
+// build as far as C++ goes (classes with virtual functions and standard strings cross the border), which `abi` is there
+// to say.
 #pragma once
 
 #include <cstddef>

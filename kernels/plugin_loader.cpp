@@ -37,11 +37,12 @@ absl::StatusOr<BackendPlugin> BackendPlugin::load(const std::string& path) {
   plugin.probe_ = entry<PluginProbe>(library, kPluginProbe);
   plugin.make_ = entry<PluginMake>(library, kPluginMake);
   if (abi == nullptr || plugin.probe_ == nullptr || plugin.make_ == nullptr) {
-    return missing(absl::StrCat(path, " is no backend: ", kPluginAbi, ", ", kPluginProbe, " or ", kPluginMake,
-                                " is missing"));
+    return missing(
+        absl::StrCat(path, " is no backend: ", kPluginAbi, ", ", kPluginProbe, " or ", kPluginMake, " is missing"));
   }
   if (std::strcmp(abi(), PKV_PLUGIN_ABI) != 0) {
-    return missing(absl::StrCat(path, " was not built with this program (", abi(), " instead of ", PKV_PLUGIN_ABI, ")"));
+    return missing(
+        absl::StrCat(path, " was not built with this program (", abi(), " instead of ", PKV_PLUGIN_ABI, ")"));
   }
   return plugin;
 }

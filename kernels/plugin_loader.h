@@ -1,4 +1,5 @@
-// The GPU backend, libpkv_cuda.so: loaded when it is asked for, so that one program serves machines with a GPU and without.
+// The GPU backend, libpkv_cuda.so: loaded when it is asked for, so that one program serves machines with a GPU and
+// without.
 #pragma once
 
 #include <cstdint>
@@ -14,7 +15,8 @@ namespace pkv {
 // A library that fits this program. Once loaded it stays, whatever becomes of this.
 class BackendPlugin {
  public:
-  // FAILED_PRECONDITION with the one thing that is missing: the file, a library that it needs, an entry point, the same build.
+  // FAILED_PRECONDITION with the one thing that is missing: the file, a library that it needs, an entry point, the same
+  // build.
   static absl::StatusOr<BackendPlugin> load(const std::string& path);
 
   // What the device is; FAILED_PRECONDITION with the one thing that is missing.

@@ -1,6 +1,6 @@
-// cuBLAS chooses how it computes by the number of rows, so that a row's result would depend on its neighbours. Every product is
-// therefore one of a fixed number of rows, by the phase; rows that are not there are computed from whatever lies in the room
-// for them and thrown away.
+// cuBLAS chooses how it computes by the number of rows, so that a row's result would depend on its neighbours. Every
+// product is therefore one of a fixed number of rows, by the phase; rows that are not there are computed from whatever
+// lies in the room for them and thrown away.
 #include "kernels/cuda/cublas.h"
 
 #include <cublas_v2.h>
@@ -19,9 +19,7 @@ constexpr int64_t kDecodeRows = 64, kPrefillRows = 256;
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what cuBLAS recommends for sm_90
 
 size_t bytes_of(const TensorView& view) { return static_cast<size_t>(view.cols) * sizeof(float); }
-gpu::Rows rows_of(const TensorView& view) {
-  return {view.data, static_cast<size_t>(view.row_stride) * sizeof(float)};
-}
+gpu::Rows rows_of(const TensorView& view) { return {view.data, static_cast<size_t>(view.row_stride) * sizeof(float)}; }
 
 class Cublas final : public gpu::Blas {
  public:

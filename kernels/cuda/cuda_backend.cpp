@@ -1,4 +1,4 @@
-// Operations hand their arguments on; weights are decoded.
+// Operations hand their arguments on; weights become float32.
 #include "kernels/cuda/cuda_backend.h"
 
 #include <algorithm>
@@ -22,13 +22,13 @@ const CudaWeight& device_weight(const Weight& weight) { return static_cast<const
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::create(std::shared_ptr<gpu::Stream> stream,
-                                                             std::unique_ptr<gpu::Blas> blas, bool exact) {
+                                                             std::unique_ptr<gpu::Blas> blas) {
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<PinnedStaging> staging, PinnedStaging::create(stream, kUpBytes, kDownBytes));
-  return std::unique_ptr<Backend>(new CudaBackend(std::move(stream), std::move(staging), std::move(blas), exact));
+  return std::unique_ptr<Backend>(new CudaBackend(std::move(stream), std::move(staging), std::move(blas)));
 }
 
 std::string CudaBackend::description() const {
-  return absl::StrCat("cuda (", stream().description(), exact_ ? "; float32 products" : "", ")");
+  return absl::StrCat("cuda (", stream().description(), blas_ == nullptr ? "; float32 products" : "", ")");
 }
 
 absl::Status CudaBackend::supports(const AttentionShape& shape) const {
@@ -44,23 +44,28 @@ absl::Status CudaBackend::supports(const AttentionShape& shape) const {
   return absl::OkStatus();
 }
 
-// The host decodes: rows of blocks become float32 in pinned memory, piece after piece.
+// Blocks go up as the file has them and are decoded there, piece after piece.
 absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::prepare_weight(const WeightSource& source) {
   const QuantTraits& traits = quant_traits(source.type);
   PKV_CHECK(source.rows > 0 && source.cols > 0 && source.cols % traits.block_size == 0,
             "weight rows are not whole blocks");
-  const int64_t count = source.rows * source.cols;
-  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, device_memory(static_cast<size_t>(count) * sizeof(float)));
-  const int64_t fit = static_cast<int64_t>(staging().most_up() / sizeof(float)) / traits.block_size * traits.block_size;
-  for (int64_t done = 0; done < count; done += fit) {
-    const int64_t piece = std::min(fit, count - done);
-    const size_t bytes = static_cast<size_t>(piece) * sizeof(float);
-    std::byte* pinned = staging().take(bytes);
-    traits.decode(static_cast<const std::byte*>(source.data) + done / traits.block_size * traits.block_bytes,
-                  reinterpret_cast<float*>(pinned), piece);
-    stream().upload({memory.get() + static_cast<size_t>(done) * sizeof(float), bytes}, {pinned, bytes}, bytes, 1);
+  const int64_t blocks = source.rows * source.cols / traits.block_size;
+  const size_t bytes = static_cast<size_t>(source.rows * source.cols) * sizeof(float);
+  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, device_memory(bytes));
+  auto weight = std::make_unique<CudaWeight>(source.rows, source.cols, std::move(memory));
+  const auto fit = static_cast<int64_t>(staging().most_up()) / traits.block_bytes;
+  for (int64_t done = 0; done < blocks && !stream().failed(); done += fit) {
+    const int64_t piece = std::min(fit, blocks - done);
+    const auto piece_bytes = static_cast<size_t>(piece * traits.block_bytes);
+    const gpu::Scratch packed(stream(), piece_bytes);
+    if (stream().failed()) break;
+    upload_flat(packed.as<std::byte>(), static_cast<const std::byte*>(source.data) + done * traits.block_bytes,
+                piece_bytes);
+    gpu::decode_weights(stream(), source.type, packed.as<std::byte>(), piece * traits.block_size,
+                        weight->values() + done * traits.block_size);
   }
-  return std::make_unique<CudaWeight>(source.rows, source.cols, std::move(memory));
+  PKV_RETURN_IF_ERROR(status());
+  return std::unique_ptr<Weight>(std::move(weight));
 }
 
 void CudaBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
@@ -71,6 +76,7 @@ void CudaBackend::linear(const TensorView& x, const Weight& weight, bool accumul
                          const TensorView& out) {
   PKV_CHECK(x.cols == weight.cols() && out.cols == weight.rows() && out.rows == x.rows, "shapes of a linear layer");
   if (stream().failed() || x.rows == 0) return;
+  if (blas_ == nullptr) return gpu::linear_exact(stream(), x, device_weight(weight).values(), accumulate, out);
   blas_->multiply(x, device_weight(weight).values(), accumulate, phase, out);
 }
 

@@ -15,9 +15,9 @@ namespace pkv {
 
 class CudaBackend final : public DeviceBackend {
  public:
-  // `exact` is said in the description; it is the Blas that has to be so.
+  // Without a Blas every product is a kernel of ours with float32 sums in one order: the exact mode.
   static absl::StatusOr<std::unique_ptr<Backend>> create(std::shared_ptr<gpu::Stream> stream,
-                                                         std::unique_ptr<gpu::Blas> blas, bool exact);
+                                                         std::unique_ptr<gpu::Blas> blas);
 
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
@@ -71,11 +71,10 @@ class CudaBackend final : public DeviceBackend {
 
  private:
   CudaBackend(std::shared_ptr<gpu::Stream> stream, std::unique_ptr<PinnedStaging> staging,
-              std::unique_ptr<gpu::Blas> blas, bool exact)
-      : DeviceBackend(std::move(stream), std::move(staging)), blas_(std::move(blas)), exact_(exact) {}
+              std::unique_ptr<gpu::Blas> blas)
+      : DeviceBackend(std::move(stream), std::move(staging)), blas_(std::move(blas)) {}
 
   std::unique_ptr<gpu::Blas> blas_;
-  bool exact_;
 };
 
 }  // namespace pkv

@@ -17,7 +17,7 @@
 namespace pkv {
 namespace {
 
-constexpr int kOldestMajor = 8;   // compute capability of what is built first (CMakeLists.txt)
+constexpr int kOldestMajor = 8;  // compute capability of what is built first (CMakeLists.txt)
 constexpr size_t kMarks = 4096;  // moments that are remembered
 
 absl::Status missing(std::string what) { return absl::FailedPreconditionError(std::move(what)); }
@@ -70,8 +70,8 @@ absl::Status CudaStream::open() {
   };
   PKV_RETURN_IF_ERROR(opened(cudaSetDevice(device_), "cudaSetDevice"));
   int shared = 0;
-  PKV_RETURN_IF_ERROR(opened(
-      cudaDeviceGetAttribute(&limits_.multiprocessors, cudaDevAttrMultiProcessorCount, device_), "multiprocessors"));
+  PKV_RETURN_IF_ERROR(opened(cudaDeviceGetAttribute(&limits_.multiprocessors, cudaDevAttrMultiProcessorCount, device_),
+                             "multiprocessors"));
   PKV_RETURN_IF_ERROR(opened(cudaDeviceGetAttribute(&shared, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_),
                              "shared memory of a block"));
   limits_.shared_bytes = static_cast<size_t>(shared);

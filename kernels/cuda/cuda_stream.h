@@ -9,8 +9,8 @@
 
 namespace pkv {
 
-// Whether this process can compute on that GPU. OK with its name and what it has; FAILED_PRECONDITION with the one thing that is
-// missing: driver, device, architecture, memory pools.
+// Whether this process can compute on that GPU. OK with its name and what it has; FAILED_PRECONDITION with the one
+// thing that is missing: driver, device, architecture, memory pools.
 absl::StatusOr<std::string> probe_cuda_device(int32_t device);
 
 // A stream of its own on that GPU, which is usable. Errors as above.

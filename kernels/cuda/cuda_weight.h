@@ -15,7 +15,7 @@ class CudaWeight final : public Weight {
   CudaWeight(int64_t rows, int64_t cols, std::shared_ptr<std::byte> memory)
       : Weight(rows, cols), memory_(std::move(memory)) {}
   size_t bytes() const override { return static_cast<size_t>(rows() * cols()) * sizeof(float); }
-  const float* values() const { return reinterpret_cast<const float*>(memory_.get()); }
+  float* values() const { return reinterpret_cast<float*>(memory_.get()); }
 
  private:
   std::shared_ptr<std::byte> memory_;

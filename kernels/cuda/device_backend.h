@@ -38,9 +38,9 @@ class DeviceBackend : public Backend {
   // Uninitialised; whoever is last gives it back in stream order, the backend being there or not.
   absl::StatusOr<std::shared_ptr<std::byte>> device_memory(size_t bytes);
 
- private:
   void upload_flat(std::byte* to, const std::byte* from, size_t bytes);
 
+ private:
   std::shared_ptr<gpu::Stream> stream_;
   std::unique_ptr<PinnedStaging> staging_;
 };

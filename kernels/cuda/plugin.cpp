@@ -24,8 +24,11 @@ void write(std::string_view text, char* message, size_t size) {
 
 absl::StatusOr<std::unique_ptr<Backend>> make(int32_t device, const BackendOptions& options) {
   PKV_ASSIGN_OR_RETURN(std::shared_ptr<gpu::Stream> stream, make_cuda_stream(device));
-  PKV_ASSIGN_OR_RETURN(std::unique_ptr<gpu::Blas> blas, make_cublas(*stream));
-  return CudaBackend::create(std::move(stream), std::move(blas), options.exact);
+  std::unique_ptr<gpu::Blas> blas;
+  if (!options.exact) {
+    PKV_ASSIGN_OR_RETURN(blas, make_cublas(*stream));
+  }
+  return CudaBackend::create(std::move(stream), std::move(blas));
 }
 
 }  // namespace

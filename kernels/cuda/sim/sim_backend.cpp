@@ -8,9 +8,9 @@
 
 namespace pkv::sim {
 
-absl::StatusOr<SimBackend> make_sim_backend(const Options& options) {
+absl::StatusOr<SimBackend> make_sim_backend(const Options& options, bool exact) {
   SimBackend made{.stream = std::make_shared<SimStream>(options)};
-  PKV_ASSIGN_OR_RETURN(made.backend, CudaBackend::create(made.stream, make_sim_blas(*made.stream), /*exact=*/true));
+  PKV_ASSIGN_OR_RETURN(made.backend, CudaBackend::create(made.stream, exact ? nullptr : make_sim_blas(*made.stream)));
   return made;
 }
 

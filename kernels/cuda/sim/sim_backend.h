@@ -15,6 +15,7 @@ struct SimBackend {
   std::shared_ptr<SimStream> stream;  // its device
 };
 
-absl::StatusOr<SimBackend> make_sim_backend(const Options& options = {});
+// `exact`: with products of our own kernels, otherwise with those of the device.
+absl::StatusOr<SimBackend> make_sim_backend(const Options& options = {}, bool exact = true);
 
 }  // namespace pkv::sim
