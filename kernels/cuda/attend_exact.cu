@@ -39,7 +39,7 @@ struct ExactChunks {
 
 }  // namespace
 
-void attend(Stream& stream, const AttendArgs& args) {
+void attend_exact(Stream& stream, const AttendArgs& args) {
   with_attend_shape(args, [&](auto heads, auto dims) {
     constexpr int32_t kHeads = decltype(heads)::value, kDims = decltype(dims)::value;
     const size_t shared = sizeof(float) * attend_floats(kHeads, args.kv.head_dim);

@@ -109,7 +109,10 @@ void CudaBackend::write_kv(const TensorView& k, const TensorView& v, const int32
   gpu::write_kv(stream(), k, v, positions, kv, spans, kv_heads);
 }
 
-void CudaBackend::attend(const AttendArgs& args) { gpu::attend(stream(), args); }
+void CudaBackend::attend(const AttendArgs& args) {
+  if (blas_ == nullptr) return gpu::attend_exact(stream(), args);
+  gpu::attend(stream(), args);
+}
 
 void CudaBackend::row_lse(const ObserveArgs& args, const TensorView& lse) { gpu::row_lse(stream(), args, lse); }
 

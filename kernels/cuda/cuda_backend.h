@@ -15,7 +15,7 @@ namespace pkv {
 
 class CudaBackend final : public DeviceBackend {
  public:
-  // Without a Blas every product is a kernel of ours with float32 sums in one order: the exact mode.
+  // Without a Blas every product and attention is a kernel of ours in float32, sums in one order: the exact mode.
   static absl::StatusOr<std::unique_ptr<Backend>> create(std::shared_ptr<gpu::Stream> stream,
                                                          std::unique_ptr<gpu::Blas> blas);
 

@@ -2,6 +2,7 @@
 // turns in different orders. An order is to it what a number of threads is to the CPU: the bits are the same.
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/cuda/sim/sim_backend.h"
 #include "tests/kernels/backends_under_test.h"
@@ -10,15 +11,18 @@ namespace pkv {
 
 std::vector<BackendUnderTest> backends_under_test(std::initializer_list<int32_t> threads) {
   const std::pair<const char*, sim::Options> kDevices[] = {
-      {"cuda/exact/shuffled", {.order = sim::Order::kShuffled, .shared_bytes = sim::kSharedBytesSm80}},
-      {"cuda/exact/backward", {.order = sim::Order::kBackward}},
+      {"shuffled", {.order = sim::Order::kShuffled, .shared_bytes = sim::kSharedBytesSm80}},
+      {"backward", {.order = sim::Order::kBackward}},
   };
   PKV_CHECK(threads.size() <= std::size(kDevices), "orders of a simulated device");
   std::vector<BackendUnderTest> backends;
-  for (size_t i = 0; i < threads.size(); ++i) {
-    backends.push_back({.name = kDevices[i].first,
-                        .options = {.device = "cuda", .exact = true},
-                        .backend = std::move(sim::make_sim_backend(kDevices[i].second)->backend)});
+  for (const bool exact : {true, false}) {
+    for (size_t i = 0; i < threads.size(); ++i) {
+      const auto& [order, options] = kDevices[i];
+      backends.push_back({.name = absl::StrCat("cuda/", exact ? "exact/" : "default/", order),
+                          .options = {.device = "cuda", .exact = exact},
+                          .backend = std::move(sim::make_sim_backend(options, exact)->backend)});
+    }
   }
   return backends;
 }
