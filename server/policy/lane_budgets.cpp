@@ -12,7 +12,10 @@ namespace pkv {
 namespace {
 
 LaneBudgets without_sharing(const LaneBudgetInput& input, std::vector<int32_t> lanes) {
-  return {.lanes = std::move(lanes), .shared = std::vector<int64_t>(static_cast<size_t>(input.layers), 0)};
+  const auto layers = static_cast<size_t>(input.layers);
+  return {.lanes = std::move(lanes),
+          .shared = std::vector<int64_t>(layers, 0),
+          .smallest = std::vector<int32_t>(layers, 0)};
 }
 
 std::vector<int32_t> fixed_lanes(const LaneBudgetInput& input) {
@@ -36,13 +39,15 @@ LaneBudgets shared_layers(const LaneBudgetInput& input, std::span<const LayerTot
   for (size_t layer = 0; layer < totals.size(); ++layer) {
     const int64_t part = entries[layer] / heads, over = entries[layer] % heads;
     const bool shared = entries[layer] < heads * input.prompt_tokens;
+    const int64_t smallest = std::min<int64_t>(std::max(input.floor, totals[layer].smallest_lane), part);
     for (int64_t head = 0; head < heads; ++head) {
-      const int64_t rest = entries[layer] - (heads - 1) * input.floor;  // where the others have least
+      const int64_t rest = entries[layer] - (heads - 1) * smallest;  // where the others have least
       const int64_t largest = std::min<int64_t>({totals[layer].largest_lane, input.prompt_tokens, rest});
       const int64_t lane = shared ? std::max(largest, part + (over > 0 ? 1 : 0)) : part + (head < over ? 1 : 0);
       budgets.lanes.push_back(static_cast<int32_t>(lane));
     }
     budgets.shared.push_back(shared ? entries[layer] : 0);
+    budgets.smallest.push_back(static_cast<int32_t>(smallest));
   }
   return budgets;
 }

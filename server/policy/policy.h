@@ -82,8 +82,9 @@ struct LaneGrid {
 
 // A layer's part of a budget that its lanes share by their scores.
 struct LayerTotal {
-  int64_t entries = 0;       // of all its lanes together
-  int32_t largest_lane = 0;  // of one lane at most; raised to what the entries need
+  int64_t entries = 0;        // of all its lanes together
+  int32_t smallest_lane = 0;  // of every lane at least; raised to what is always kept, cut to an equal part
+  int32_t largest_lane = 0;   // of one lane at most; raised to what the entries need
 };
 
 class CachePolicy {

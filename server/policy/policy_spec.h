@@ -23,6 +23,8 @@ enum class PolicyKind : uint8_t {
   kTova,
   kKeyDiff,
   kRandom,
+  kAdaSnapKv,
+  kAdaPyramidKv,
 };
 enum class PyramidAllocation : uint8_t { kExact, kFactory };
 enum class H2oScore : uint8_t { kSum, kMean };  // kMean: divided by the number of queries that could see the key
@@ -64,6 +66,7 @@ struct PolicyParams {
   PoolKind pooling = PoolKind::kMax;
   GroupReduce group_aggregation = GroupReduce::kMean;
   int64_t beta_millionths = 20 * kMillion;
+  int64_t floor_millionths = kMillion / 5;  // ada_*: of the average head beside the window, for every head
   PyramidAllocation allocation = PyramidAllocation::kExact;
   H2oScore h2o_score = H2oScore::kSum;
   PositionMode position_mode = PositionMode::kOriginal;

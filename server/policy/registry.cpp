@@ -22,6 +22,9 @@ constexpr ParameterInfo kBeta{"beta", ">= 1, rounded to six decimals", "20",
                               "the top layer gets 1/beta of the average beside the window; 1 makes all layers equal"};
 constexpr ParameterInfo kAllocation{"allocation", "EXACT, FACTORY", "EXACT",
                                     "EXACT spends the budget exactly; FACTORY is the authors' released integer rule"};
+constexpr ParameterInfo kFloor{"floor", "0 to 1, rounded to six decimals", "0.2",
+                               "every head of a layer gets this share of the average beside the window; the best "
+                               "scores of all heads get the rest"};
 constexpr ParameterInfo kPositionMode{"position_mode", "ORIGINAL, CACHE_RELATIVE", "ORIGINAL",
                                       "ORIGINAL: keys stay rotated by their place in the text; CACHE_RELATIVE: by "
                                       "their place in the cache, as the paper"};
@@ -36,10 +39,12 @@ constexpr ParameterInfo kH2oParameters[] = {kRecent, kH2oScoring};
 constexpr ParameterInfo kSnapKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation};
 constexpr ParameterInfo kPyramidKvParameters[] = {kObservingWindow, kKernel, kPooling,
                                                   kAggregation,     kBeta,   kAllocation};
+constexpr ParameterInfo kAdaSnapKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation, kFloor};
+constexpr ParameterInfo kAdaPyramidKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation, kFloor, kBeta};
 constexpr ParameterInfo kKeyParameters[] = {kWindow};
 constexpr ParameterInfo kRandomParameters[] = {kSeed, kWindow, kSinks};
 
-constexpr std::array<PolicyRow, 9> kTable{{
+constexpr std::array<PolicyRow, 11> kTable{{
     {.kind = PolicyKind::kFull,
      .name = "full",
      .summary = "keeps every entry",
@@ -121,6 +126,24 @@ constexpr std::array<PolicyRow, 9> kTable{{
      .parameters = kRandomParameters,
      .validate = validate_random,
      .make = make_random},
+    {.kind = PolicyKind::kAdaSnapKv,
+     .name = "ada_snapkv",
+     .summary = "as snapkv, with a layer's entries shared among its KV heads by their scores",
+     .source = "Ada-KV, arXiv 2407.11550",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = kAdaSnapKvParameters,
+     .validate = validate_ada_snapkv,
+     .make = make_ada_snapkv},
+    {.kind = PolicyKind::kAdaPyramidKv,
+     .name = "ada_pyramidkv",
+     .summary = "as pyramidkv, with a layer's entries shared among its KV heads by their scores",
+     .source = "Ada-KV, arXiv 2407.11550",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = kAdaPyramidKvParameters,
+     .validate = validate_ada_pyramidkv,
+     .make = make_ada_pyramidkv},
 }};
 
 }  // namespace

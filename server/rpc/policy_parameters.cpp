@@ -94,6 +94,7 @@ constexpr Parameter kParameters[] = {
     {"kernel_size", &PolicyParams::kernel_size},
     {"pooling", choice<&PolicyParams::pooling, kPoolings>()},
     {"group_aggregation", choice<&PolicyParams::group_aggregation, kAggregations>()},
+    {"floor", Real{&PolicyParams::floor_millionths}},
     {"beta", Real{&PolicyParams::beta_millionths}},
     {"allocation", choice<&PolicyParams::allocation, kAllocations>()},
     {"score", choice<&PolicyParams::h2o_score, kH2oScores>()},

@@ -104,7 +104,8 @@ TEST_P(EveryPolicy, PeakBytesOfALongPrompt) {
 INSTANTIATE_TEST_SUITE_P(Policies, EveryPolicy,
                          testing::Values(PolicyKind::kStreamingLlm, PolicyKind::kH2o, PolicyKind::kSnapKv,
                                          PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kTova,
-                                         PolicyKind::kKeyDiff, PolicyKind::kRandom),
+                                         PolicyKind::kKeyDiff, PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                         PolicyKind::kAdaPyramidKv),
                          [](const testing::TestParamInfo<PolicyKind>& kind) {
                            return std::string(policy_row(kind.param).name);
                          });

@@ -130,9 +130,10 @@ class ContractTest(ServerTest):
                     cache = self.server.generation.Generate(message).cache
                     self.assertEqual(estimate.effective_policy, cache.effective_policy)
                     self.assertEqual(estimate.full_bytes, cache.full_bytes)
-                    self.assertTrue(cache.peak_bytes <= estimate.peak_bytes <= 1.01 * cache.peak_bytes)
+                    slack = 1.2 if policy.startswith("ada_") else 1.01  # pages of the division that needs most
+                    self.assertTrue(cache.peak_bytes <= estimate.peak_bytes <= slack * cache.peak_bytes)
                     billed = cache.allocated_bytes + cache.auxiliary_bytes
-                    self.assertTrue(billed <= estimate.steady_bytes <= 1.01 * billed, (billed, estimate.steady_bytes))
+                    self.assertTrue(billed <= estimate.steady_bytes <= slack * billed, (billed, estimate.steady_bytes))
                     self.assertTrue(cache.workspace_bytes > 0 and estimate.workspace_bytes > 0)
                     self.assertEqual(len(estimate.layers), 30)
                     self.assertTrue(estimate.admissible_now and estimate.admissible_ever)

@@ -17,7 +17,7 @@ with open(os.path.join(os.environ["PKV_GOLDEN_DIR"], "model", "prompts.json"), e
 NEEDLE_ANSWER = "15792"
 KV_BYTES_PER_TOKEN = 23040
 LANES, ENTRY_BYTES = 90, 256  # layers x KV heads; key and value of a head in f16
-OBSERVING = ("h2o", "snapkv", "pyramidkv", "tova")
+OBSERVING = ("h2o", "snapkv", "pyramidkv", "tova", "ada_snapkv", "ada_pyramidkv")
 POLICIES = ("streaming_llm", "l2norm", "keydiff", "random", *OBSERVING)
 
 

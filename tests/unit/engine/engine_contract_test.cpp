@@ -23,7 +23,8 @@ namespace {
 
 constexpr std::array kBudgeted = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
                                   PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
-                                  PolicyKind::kKeyDiff,      PolicyKind::kRandom};
+                                  PolicyKind::kKeyDiff,      PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                  PolicyKind::kAdaPyramidKv};
 
 TinyModel make_model(const TinyLlamaOptions& options, const BackendOptions& backend = {.device = "reference"}) {
   TinyModel tiny{.backend = backend.device == "reference" ? make_tested_backend() : *make_backend(backend)};

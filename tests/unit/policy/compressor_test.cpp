@@ -267,7 +267,7 @@ TEST_F(CompressorTest, LanesShareALayersTotalByTheirScores) {
     const auto cache = make_cache(shape.geometry);
     Planned sharing = shape.planned(spec_of(PolicyKind::kSnapKv, 20));
     sharing.plan.shared_budgets = {4 * 20};
-    sharing.plan.smallest_lane = 8 + round % 3;
+    sharing.plan.smallest_lanes = {8 + round % 3};
     const int32_t largest = 24 + round;
     std::fill(sharing.plan.lane_budgets.begin(), sharing.plan.lane_budgets.end(), largest);
     PromptRun prompt(*backend_, *cache, sharing, shape.options());
@@ -276,7 +276,7 @@ TEST_F(CompressorTest, LanesShareALayersTotalByTheirScores) {
     EXPECT_EQ(outcome.budget_tokens, *std::max_element(outcome.kept.begin(), outcome.kept.end()));
     EXPECT_LT(outcome.kept[3], 20);
     for (size_t head = 0; head < 4; ++head) {
-      EXPECT_GE(outcome.kept[head], sharing.plan.smallest_lane);
+      EXPECT_GE(outcome.kept[head], sharing.plan.smallest_lanes[0]);
       EXPECT_LE(outcome.kept[head], largest);
       expect_valid_lane(outcome.kept_positions[head], outcome.kept[head], shape.tokens, 8);
       if (outcome.kept[head] == 8) continue;  // the window alone, which no budget says

@@ -105,9 +105,9 @@ class EvictorTest : public testing::Test {
     const auto first = plan.lane_budgets.begin() + std::ptrdiff_t{layer} * shape.geometry.kv_heads;
     const std::vector<int32_t> most(first, first + shape.geometry.kv_heads);
     if (!plan.shares(layer)) return most;
-    std::vector<int32_t> counts(heads, plan.smallest_lane);
-    int64_t left =
-        plan.shared_budgets[static_cast<size_t>(layer)] - int64_t{plan.smallest_lane} * shape.geometry.kv_heads;
+    const int32_t smallest = plan.smallest_lanes[static_cast<size_t>(layer)];
+    std::vector<int32_t> counts(heads, smallest);
+    int64_t left = plan.shared_budgets[static_cast<size_t>(layer)] - int64_t{smallest} * shape.geometry.kv_heads;
     while (left > 0) {
       const size_t head = random_() % heads;
       if (counts[head] == most[head]) continue;
@@ -189,7 +189,8 @@ class EvictorTest : public testing::Test {
 
 constexpr PolicyKind kEvicting[] = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
                                     PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
-                                    PolicyKind::kKeyDiff,      PolicyKind::kRandom};
+                                    PolicyKind::kKeyDiff,      PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                    PolicyKind::kAdaPyramidKv};
 
 // One lane, ten prompt tokens, all of them kept, no room for another.
 constexpr Shape kOneLane{.geometry = {.layers = 1, .kv_heads = 1, .head_dim = 4, .page_bytes = 128},

@@ -32,7 +32,7 @@ TEST(PolicyTable, HasOneRowPerKindAndName) {
     EXPECT_FALSE(row.summary.empty());
     EXPECT_EQ(row.takes_budget, row.kind != PolicyKind::kFull);
   }
-  EXPECT_EQ(kinds.size(), 9u);
+  EXPECT_EQ(kinds.size(), 11u);
   EXPECT_EQ(find_policy("h2"), nullptr);
   EXPECT_EQ(find_policy(""), nullptr);
 }
@@ -51,6 +51,7 @@ TEST(PolicyTable, StatesTheDefaultsThatParamsHave) {
       {"recent_tokens", "half of the budget"},
       {"kernel_size", std::to_string(defaults.kernel_size)},
       {"beta", std::to_string(defaults.beta_millionths / kMillion)},
+      {"floor", "0.2"},
       {"seed", std::to_string(defaults.seed)},
       {"pooling", "MAX"},
       {"group_aggregation", "MEAN"},
@@ -59,6 +60,7 @@ TEST(PolicyTable, StatesTheDefaultsThatParamsHave) {
       {"position_mode", "ORIGINAL"},
   };
   EXPECT_EQ(defaults.recent_tokens, std::nullopt);
+  EXPECT_EQ(defaults.floor_millionths, 200'000);
   EXPECT_EQ(defaults.pooling, PoolKind::kMax);
   EXPECT_EQ(defaults.group_aggregation, GroupReduce::kMean);
   EXPECT_EQ(defaults.allocation, PyramidAllocation::kExact);
@@ -84,8 +86,8 @@ TEST(PolicyTable, MakesWhatTheParametersSay) {
   EXPECT_EQ(window(PolicyKind::kTova, 100), 1);
   EXPECT_EQ(window(PolicyKind::kH2o, 101), 50);
   EXPECT_EQ(window(PolicyKind::kH2o, 1), 1);  // never nothing
-  for (const PolicyKind kind :
-       {PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kKeyDiff, PolicyKind::kRandom}) {
+  for (const PolicyKind kind : {PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kKeyDiff,
+                                PolicyKind::kRandom, PolicyKind::kAdaSnapKv, PolicyKind::kAdaPyramidKv}) {
     EXPECT_EQ(window(kind, 100), 8);
   }
   PolicySpec spec = spec_of(PolicyKind::kH2o, 100);
@@ -187,7 +189,8 @@ TEST_P(PolicyValidation, ChecksPins) {
 INSTANTIATE_TEST_SUITE_P(Policies, PolicyValidation,
                          ::testing::Values(PolicyKind::kStreamingLlm, PolicyKind::kH2o, PolicyKind::kSnapKv,
                                            PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kTova,
-                                           PolicyKind::kKeyDiff, PolicyKind::kRandom),
+                                           PolicyKind::kKeyDiff, PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                           PolicyKind::kAdaPyramidKv),
                          [](const auto& test) { return std::string(policy_row(test.param).name); });
 
 TEST(Validation, FullChecksPinsToo) {
@@ -221,7 +224,8 @@ TEST_P(WindowPolicyValidation, ChecksWindowAndKernel) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, WindowPolicyValidation,
-                         ::testing::Values(PolicyKind::kSnapKv, PolicyKind::kPyramidKv));
+                         ::testing::Values(PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kAdaSnapKv,
+                                           PolicyKind::kAdaPyramidKv));
 
 TEST(Validation, NewestAndFirstEntriesAreCounts) {
   for (const PolicyKind kind : {PolicyKind::kL2Norm, PolicyKind::kKeyDiff, PolicyKind::kRandom}) {
@@ -273,9 +277,27 @@ TEST(Validation, PyramidsNeedABetaOfAtLeastOne) {
   EXPECT_EQ(refusal(spec), "cache_policy.pyramidkv.beta");
   spec.params.beta_millionths = kMillion;
   EXPECT_EQ(refusal(spec), "accepted");
+  spec.kind = PolicyKind::kAdaPyramidKv;
+  EXPECT_EQ(refusal(spec), "accepted");
+  spec.params.beta_millionths = kMillion - 1;
+  EXPECT_EQ(refusal(spec), "cache_policy.ada_pyramidkv.beta");
   spec.kind = PolicyKind::kSnapKv;
   spec.params.beta_millionths = 0;  // no parameter of snapkv
   EXPECT_EQ(refusal(spec), "accepted");
+}
+
+TEST(Validation, TheFloorOfSharedLayersIsAShare) {
+  for (const PolicyKind kind : {PolicyKind::kAdaSnapKv, PolicyKind::kAdaPyramidKv}) {
+    PolicySpec spec = spec_of(kind, 128);
+    for (const int64_t floor : {-1, 1'000'001}) {
+      spec.params.floor_millionths = floor;
+      EXPECT_EQ(refusal(spec), "cache_policy." + std::string(policy_row(kind).name) + ".floor");
+    }
+    for (const int64_t floor : {0, 1'000'000}) {
+      spec.params.floor_millionths = floor;
+      EXPECT_EQ(refusal(spec), "accepted");
+    }
+  }
 }
 
 }  // namespace

@@ -78,7 +78,13 @@ INSTANTIATE_TEST_SUITE_P(
         Echo{"keydiff {}", "keydiff { window_tokens: 8 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
         Echo{"random {}",
              "random { seed: 0 window_tokens: 8 sink_tokens: 4 } "
-             "budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"}));
+             "budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"ada_snapkv {}",
+             "ada_snapkv { window_tokens: 8 kernel_size: 7 pooling: POOLING_MAX group_aggregation: AGGREGATION_MEAN "
+             "floor: 0.2 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"ada_pyramidkv {}",
+             "ada_pyramidkv { window_tokens: 8 kernel_size: 7 pooling: POOLING_MAX group_aggregation: AGGREGATION_MEAN "
+             "floor: 0.2 beta: 20 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Parameters, Effective,
