@@ -18,6 +18,8 @@ class CompressorScratch {
   uint64_t bytes() const { return bytes_; }
 
   Tensor sums;    // [Hq, max_tokens]
+  Tensor squares, value_norms;  // [Hq, max_tokens]
+  Tensor other_scores;          // [Hkv, max_tokens]
   Tensor mass;    // [Hkv, max_tokens]
   Tensor scores;  // [Hkv, max_tokens]
   Tensor kept;    // [Hkv, max_tokens] i32

@@ -21,6 +21,7 @@ struct EvictorOptions {
   CacheGeometry geometry;
   int32_t q_heads = 0;
   int32_t interval_tokens = 0;
+  TensorView value_factors;  // of the model, for policies that weigh values
 };
 
 class Evictor {

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -25,8 +26,10 @@ enum class PolicyKind : uint8_t {
   kRandom,
   kAdaSnapKv,
   kAdaPyramidKv,
+  kFunnel,
 };
 enum class PyramidAllocation : uint8_t { kExact, kFactory };
+enum class FunnelAllocation : uint8_t { kTable, kGlobal };  // budgets of lanes: the model's table; all scores together
 enum class H2oScore : uint8_t { kSum, kMean };  // kMean: divided by the number of queries that could see the key
 enum class PositionMode : uint8_t { kOriginal, kCacheRelative };
 enum class BudgetKind : uint8_t { kNone, kTokens, kKeepRatio, kBytes, kMinRecall };  // kNone: everything (full)
@@ -71,7 +74,12 @@ struct PolicyParams {
   H2oScore h2o_score = H2oScore::kSum;
   PositionMode position_mode = PositionMode::kOriginal;
   uint64_t seed = 0;
+  int32_t observed_rows = 256;  // funnel
+  FunnelAllocation funnel_allocation = FunnelAllocation::kTable;
+  bool refit_values = false;  // funnel
 };
+
+struct LaneTable;
 
 // What one request asks of its cache, every default filled in.
 struct PolicySpec {
@@ -81,6 +89,7 @@ struct PolicySpec {
   std::vector<TokenSpan> pins;
   bool pin_system_message = false;  // asked for; its span is among the pins
   KvDtype kv_dtype = KvDtype::kF16;
+  std::shared_ptr<const LaneTable> lane_table;  // of the served model; nullptr: there is none
 };
 
 }  // namespace pkv

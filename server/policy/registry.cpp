@@ -34,6 +34,16 @@ constexpr ParameterInfo kH2oScoring{
     "score", "SUM, MEAN", "SUM", "over queries: their sum, as the paper, or divided by how many could see the entry"};
 constexpr ParameterInfo kSeed{"seed", ">= 0", "0", "requests with the same seed draw the same entries"};
 
+constexpr ParameterInfo kWideWindow{"window_tokens", ">= 1, below the budget", "32",
+                                    "newest prompt entries, always kept; the queries of the newest 8 score the others"};
+constexpr ParameterInfo kObservedRows{"observed_rows", ">= 1", "256",
+                                      "queries from the whole prompt that score too, turned to positions behind it"};
+constexpr ParameterInfo kFunnelAllocation{"allocation", "TABLE, GLOBAL", "TABLE",
+                                          "TABLE: budgets of heads from the model's lane table; GLOBAL: from the scores "
+                                          "of all layers (not built yet)"};
+constexpr ParameterInfo kRefit{"refit_values", "true, false", "false",
+                               "whether kept values are fitted to stand for the dropped ones (not built yet)"};
+
 constexpr ParameterInfo kStreamingLlmParameters[] = {kSinks, kPositionMode};
 constexpr ParameterInfo kH2oParameters[] = {kRecent, kH2oScoring};
 constexpr ParameterInfo kSnapKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation};
@@ -41,10 +51,11 @@ constexpr ParameterInfo kPyramidKvParameters[] = {kObservingWindow, kKernel, kPo
                                                   kAggregation,     kBeta,   kAllocation};
 constexpr ParameterInfo kAdaSnapKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation, kFloor};
 constexpr ParameterInfo kAdaPyramidKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation, kFloor, kBeta};
+constexpr ParameterInfo kFunnelParameters[] = {kWideWindow, kSinks, kObservedRows, kFunnelAllocation, kRefit};
 constexpr ParameterInfo kKeyParameters[] = {kWindow};
 constexpr ParameterInfo kRandomParameters[] = {kSeed, kWindow, kSinks};
 
-constexpr std::array<PolicyRow, 11> kTable{{
+constexpr std::array<PolicyRow, 12> kTable{{
     {.kind = PolicyKind::kFull,
      .name = "full",
      .summary = "keeps every entry",
@@ -144,6 +155,17 @@ constexpr std::array<PolicyRow, 11> kTable{{
      .parameters = kAdaPyramidKvParameters,
      .validate = validate_ada_pyramidkv,
      .make = make_ada_pyramidkv},
+    {.kind = PolicyKind::kFunnel,
+     .name = "funnel",
+     .summary = "per layer and KV head the entries that queries from the whole prompt would attend to behind it and that "
+                "weigh much in the layer's output; budgets of heads from a table of the model",
+     .source = "",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = kFunnelParameters,
+     .defaults = {.window_tokens = 32},
+     .validate = validate_funnel,
+     .make = make_funnel},
 }};
 
 }  // namespace

@@ -86,7 +86,7 @@ TEST_P(EveryPolicy, AccountsForItsBytesAsEstimated) {
 
 INSTANTIATE_TEST_SUITE_P(Contract, EveryPolicy,
                          ::testing::Values("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "l2norm", "tova",
-                                           "keydiff", "random", "ada_snapkv", "ada_pyramidkv"));
+                                           "keydiff", "random", "ada_snapkv", "ada_pyramidkv", "funnel"));
 
 TEST_F(ContractTest, ABoundInBytesHoldsAndTheSmallestIsNamed) {
   pb::GenerateResponse reply;

@@ -24,7 +24,9 @@ class ReportCheck {
     }
     check_bytes();
     const auto heads = static_cast<size_t>(case_.shape.kv_heads);
-    const bool alike = case_.own_division && !sharing_;  // the lanes of a layer
+    const std::vector<int32_t>& lanes = case_.promised.own.plan.lane_budgets;
+    bool alike = case_.own_division && !sharing_;  // the lanes of a layer
+    for (size_t lane = 0; lane < lanes.size(); ++lane) alike = alike && lanes[lane] == lanes[lane - lane % heads];
     if (!alike) check_sums(0, heads);
     for (size_t head = 0; head < heads && alike; ++head) check_sums(head, head + 1);
     return std::move(violations_);
@@ -132,7 +134,9 @@ class ReportCheck {
   void check_sums(size_t first, size_t end) {
     const PolicySpec& spec = case_.spec;
     if (spec.kind == PolicyKind::kFull || by_recall() || !case_.promised.own.policy->spends_exactly()) return;
-    const bool even = spec.kind != PolicyKind::kPyramidKv && case_.own_division && !sharing_;
+    const std::vector<int32_t>& lanes_of = case_.promised.own.plan.lane_budgets;
+    const bool even = !sharing_ && std::all_of(lanes_of.begin(), lanes_of.end(),
+                                               [&](int32_t entries) { return entries == lanes_of.front(); });
     const int64_t lanes = case_.shape.layers * static_cast<int64_t>(end - first);
     const int64_t budget = lanes * case_.promised.own.plan.budget_tokens;
     int64_t after_prompt = 0, at_the_end = 0;
@@ -175,7 +179,9 @@ int32_t window_of(const PolicySpec& spec, int32_t budget) {
 }
 
 int32_t sinks_of(const PolicySpec& spec) {
-  return spec.kind == PolicyKind::kStreamingLlm || spec.kind == PolicyKind::kRandom ? spec.params.sink_tokens : 0;
+  const bool has_sinks = spec.kind == PolicyKind::kStreamingLlm || spec.kind == PolicyKind::kRandom ||
+                         spec.kind == PolicyKind::kFunnel;
+  return has_sinks ? spec.params.sink_tokens : 0;
 }
 
 std::vector<std::string> report_violations(const ReportCase& reported, const CacheReport& report) {

@@ -105,7 +105,7 @@ INSTANTIATE_TEST_SUITE_P(Policies, EveryPolicy,
                          testing::Values(PolicyKind::kStreamingLlm, PolicyKind::kH2o, PolicyKind::kSnapKv,
                                          PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kTova,
                                          PolicyKind::kKeyDiff, PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
-                                         PolicyKind::kAdaPyramidKv),
+                                         PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel),
                          [](const testing::TestParamInfo<PolicyKind>& kind) {
                            return std::string(policy_row(kind.param).name);
                          });

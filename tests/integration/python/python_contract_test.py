@@ -59,13 +59,13 @@ class ContractTest(ServerTest):
             with self.subTest(policy):
                 held = []
                 for max_tokens in (30, 120):
-                    message = request("short_chat", policy, 32, max_tokens=max_tokens, ignore_eos=True)
+                    message = request("short_chat", policy, 40, max_tokens=max_tokens, ignore_eos=True)
                     message.cache_policy.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
                     message.cache_report = cache_pb2.CACHE_REPORT_DETAIL_POSITIONS
                     reply = self.server.generation.Generate(message)
                     self.assert_bytes_add_up(reply)
                     held.append(reply.cache.held_bytes)
-                self.assertEqual(held, [LANES * 32 * ENTRY_BYTES] * 2)
+                self.assertEqual(held, [LANES * 40 * ENTRY_BYTES] * 2)
                 for head in (head for layer in reply.cache.layers for head in layer.heads):
                     self.assertEqual(sorted(set(head.final_positions)), list(head.final_positions))
                     self.assertEqual(head.final_positions[-1], reply.cache.logical_tokens - 1)

@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/policy/recall_shortfall.h"
 #include "server/policy/registry.h"
+#include "tests/support/lane_table.h"
 #include "tests/support/report_check.h"
 #include "tests/support/shaped_policy.h"
 #include "tests/support/tested_backend.h"
@@ -24,7 +25,7 @@ namespace {
 constexpr std::array kBudgeted = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
                                   PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
                                   PolicyKind::kKeyDiff,      PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
-                                  PolicyKind::kAdaPyramidKv};
+                                  PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel};
 
 TinyModel make_model(const TinyLlamaOptions& options, const BackendOptions& backend = {.device = "reference"}) {
   TinyModel tiny{.backend = backend.device == "reference" ? make_tested_backend() : *make_backend(backend)};
@@ -57,7 +58,7 @@ class RandomRequests {
   int32_t number(int32_t from, int32_t to) { return std::uniform_int_distribution<int32_t>(from, to)(rng_); }
 
   PolicySpec spec(PolicyKind kind, int32_t prompt) {
-    PolicySpec spec{.kind = kind};
+    PolicySpec spec{.kind = kind, .lane_table = test::lane_table()};
     spec.kv_dtype = number(0, 1) == 0 ? KvDtype::kF16 : KvDtype::kF32;
     for (int32_t pins = number(-1, 2); pins > 0; --pins) {
       const int32_t begin = number(0, prompt - 1);
@@ -70,6 +71,8 @@ class RandomRequests {
     spec.params.kernel_size = 1 + 2 * number(0, 3);
     spec.params.group_aggregation = static_cast<GroupReduce>(number(0, 2));
     spec.params.beta_millionths = number(1, 30) * kMillion;
+    spec.params.floor_millionths = number(0, 10) * kMillion / 10;
+    spec.params.observed_rows = number(1, 20);
     spec.params.h2o_score = static_cast<H2oScore>(number(0, 1));
     spec.params.seed = static_cast<uint64_t>(number(0, 1000));
     if (spec.pins.empty()) {  // with them a rule of its own may leave no room, and positions may not move

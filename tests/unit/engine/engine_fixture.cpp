@@ -1,4 +1,5 @@
 // The tiny model, its engine and the recording sink.
+#include "tests/support/lane_table.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 #include <gtest/gtest.h>
@@ -117,7 +118,7 @@ std::vector<TokenId> random_prompt(int32_t tokens, uint32_t seed) {
 }
 
 PolicySpec policy(PolicyKind kind, int64_t budget_tokens) {
-  PolicySpec spec{.kind = kind};
+  PolicySpec spec{.kind = kind, .lane_table = lane_table()};
   if (budget_tokens > 0) spec.budget = {.kind = BudgetKind::kTokens, .tokens = budget_tokens};
   return spec;
 }

@@ -392,7 +392,7 @@ TEST_F(CompressorTest, CountsItsBytesAndThoseOfTheScratch) {
   test::MeteredBackend backend(test::make_tested_backend());
   auto scratch = CompressorScratch::create(backend, 6, shape.geometry, 100);
   ASSERT_TRUE(scratch.ok());
-  EXPECT_EQ((*scratch)->bytes(), 4u * (100 * (6 + 2 + 2 + 2) + 2 + 2 * 16));
+  EXPECT_EQ((*scratch)->bytes(), 4u * (100 * (3 * 6 + 4 * 2) + 2 + 2 * 16));
   EXPECT_EQ(backend.live(), static_cast<int64_t>((*scratch)->bytes()));
   scratch->reset();
   const struct {

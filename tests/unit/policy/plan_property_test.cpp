@@ -100,7 +100,7 @@ TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
               spec.budget.scope == BudgetScope::kTotal &&
                   limits < int64_t{written} * static_cast<int64_t>(plan.lane_limits.size()));
   }
-  EXPECT_EQ(uneven > 1000, GetParam() == LaneShape::kLanes || GetParam() == LaneShape::kJumping);
+  EXPECT_EQ(uneven > 100, GetParam() != LaneShape::kTotals);  // of funnel's own table, too
   EXPECT_EQ(shared > 100, GetParam() == LaneShape::kTotals || GetParam() == LaneShape::kOwn);
 }
 
