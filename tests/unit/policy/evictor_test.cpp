@@ -225,6 +225,8 @@ TEST_F(EvictorTest, LanesOfOneLayerMayHaveLimitsOfTheirOwn) {
     const Shape shape = draw_shape();
     Planned policy = planned_total(draw_spec(kind, shape), shape);
     if (!policy.plan.evicts_while_generating) continue;
+    policy.plan.shared_budgets.clear();
+    policy.plan.shared_limits.clear();
     int32_t floor = std::max(1, policy.plan.window_tokens) + 1;
     for (const TokenSpan& span : policy.plan.kept_spans) floor += span.end - span.begin;
     for (size_t lane = 0; lane < policy.plan.lane_limits.size(); ++lane) {

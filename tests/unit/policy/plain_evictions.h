@@ -4,6 +4,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -63,7 +64,9 @@ class PlainEvictions {
 
   PolicyKind kind() const { return planned_.spec.kind; }
   bool refreshes() const {
-    return kind() == PolicyKind::kSnapKv || kind() == PolicyKind::kPyramidKv || kind() == PolicyKind::kTova;
+    constexpr std::array kRefreshing = {PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kAdaSnapKv,
+                                        PolicyKind::kAdaPyramidKv, PolicyKind::kTova};
+    return std::find(kRefreshing.begin(), kRefreshing.end(), kind()) != kRefreshing.end();
   }
   size_t index(int32_t layer, int32_t kv_head) const {
     return static_cast<size_t>(layer * options_.geometry.kv_heads + kv_head);
