@@ -235,9 +235,9 @@ class Backend {
   // are columns. `squares`, when its data is not null, gets the sums of squares likewise. Float32 throughout.
   virtual void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                            const TensorView& squares) = 0;
-  // norms[h, j] = |v_j F_h| of the values v of lane first_lane + h / G, the lanes being kv_heads and query head h's F_h the
-  // rows [h d, (h + 1) d) of factors: lower triangular, what is above the diagonal is not read. factors [Hq * d, d],
-  // norms [Hq, n]. Float32 throughout.
+  // norms[h, j] = |v_j F_h| of the values v of lane first_lane + h / G, the lanes being kv_heads and query head h's F_h
+  // the rows [h d, (h + 1) d) of factors: lower triangular, what is above the diagonal is not read. factors [Hq * d,
+  // d], norms [Hq, n]. Float32 throughout.
   virtual void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                            const TensorView& norms) = 0;
   // out[g, j] = sqrt(scale * the sum over the G query heads of KV head g of squares[h, j] * weights[h, j]^2). squares,

@@ -83,7 +83,8 @@ class Model {
   explicit Model(Backend& backend) : backend_(backend) {}
 
  private:
-  friend absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, std::stop_token stop);
+  friend absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend,
+                                                           std::stop_token stop);
 
   Backend& backend_;
   Tensor value_factors_;

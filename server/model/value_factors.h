@@ -12,9 +12,9 @@
 
 namespace pkv {
 
-// [layers * Hq * d, d]: the lower triangular factor of every query head, from the tensors blk.*.attn_output.weight, which
-// all architectures have. RESOURCE_EXHAUSTED where the backend has no memory for it, CANCELLED between two layers once
-// `stop` is requested.
+// [layers * Hq * d, d]: the lower triangular factor of every query head, from the tensors blk.*.attn_output.weight,
+// which all architectures have. RESOURCE_EXHAUSTED where the backend has no memory for it, CANCELLED between two layers
+// once `stop` is requested.
 absl::StatusOr<Tensor> make_value_factors(const GgufFile& file, const ModelShape& shape, Backend& backend,
                                           const std::stop_token& stop);
 

@@ -24,7 +24,7 @@ struct CompressorOptions {
   int32_t q_heads = 0;
   int32_t prompt_tokens = 0;
   Budget budget;
-  RopeSpec rope;  // of the model, for rows that are observed at other positions than their own
+  RopeSpec rope;             // of the model, for rows that are observed at other positions than their own
   TensorView value_factors;  // of the model, for policies that weigh values
 };
 

@@ -1,5 +1,6 @@
 // funnel: per lane the entries that the newest queries, and queries of the whole prompt turned to positions behind it,
-// attend to and whose values weigh much in the layer's output; lane budgets from a table of the model (docs/policies.md).
+// attend to and whose values weigh much in the layer's output; lane budgets from a table of the model
+// (docs/policies.md).
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
@@ -61,8 +62,8 @@ class FunnelPolicy : public CachePolicy {
     backend.value_norms(layer.kv, layer.first_lane, layer.kv_heads, layer.value_factors, buffers.value_norms);
     const bool both = layer.observed.size() > 1;
     for (size_t set = 0; set < layer.observed.size(); ++set) {
-      const ObservedRows rows = both && !layer.observed[set].turned ? newest_rows(layer.observed[set], kScoringRows)
-                                                                    : layer.observed[set];
+      const ObservedRows rows =
+          both && !layer.observed[set].turned ? newest_rows(layer.observed[set], kScoringRows) : layer.observed[set];
       backend.fill(buffers.squares, 0);
       add_observed_squares(layer, rows, buffers);
       const float mean = 1.0f / static_cast<float>(rows.q.rows * (layer.q_heads / layer.kv_heads));
@@ -106,9 +107,10 @@ absl::Status validate_funnel(const PolicySpec& spec) {
     return refusal("allocation", "GLOBAL is not built yet", absl::StatusCode::kUnimplemented);
   }
   if (spec.lane_table == nullptr) {
-    return refusal("allocation",
-                   "TABLE needs the model's lane table, which this server has not: make one with pkv-calibrate and name "
-                   "it in model.lane_table");
+    return refusal(
+        "allocation",
+        "TABLE needs the model's lane table, which this server has not: make one with pkv-calibrate and name "
+        "it in model.lane_table");
   }
   return validate_budget(spec, int64_t{spec.params.window_tokens} + spec.params.sink_tokens);
 }

@@ -67,14 +67,14 @@ struct LayerView {
 
 // Tensors a policy scores into, owned by its caller and reused between layers.
 struct ScoreBuffers {
-  TensorView lse;         // [observation rows, Hq]
-  TensorView sums;        // [Hq, n]; with Observation::kEveryRow in: the column sums
-  TensorView mass;        // [Hkv, n] out, where attention is observed: unpooled scores, of which recall is a share
-  TensorView scores;      // [Hkv, n] out: what the selection ranks; columns of the window may be left as they are
+  TensorView lse;           // [observation rows, Hq]
+  TensorView sums;          // [Hq, n]; with Observation::kEveryRow in: the column sums
+  TensorView mass;          // [Hkv, n] out, where attention is observed: unpooled scores, of which recall is a share
+  TensorView scores;        // [Hkv, n] out: what the selection ranks; columns of the window may be left as they are
   TensorView squares;       // [Hq, n] scratch: column sums of squares
   TensorView value_norms;   // [Hq, n] scratch
   TensorView other_scores;  // [Hkv, n] scratch: of a second set of rows
-  TensorView lane_state;  // [Hkv, lane_state_floats()] out, where there is any
+  TensorView lane_state;    // [Hkv, lane_state_floats()] out, where there is any
 };
 
 // The lanes that a budget is divided among.

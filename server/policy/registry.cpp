@@ -38,9 +38,10 @@ constexpr ParameterInfo kWideWindow{"window_tokens", ">= 1, below the budget", "
                                     "newest prompt entries, always kept; the queries of the newest 8 score the others"};
 constexpr ParameterInfo kObservedRows{"observed_rows", ">= 1", "256",
                                       "queries from the whole prompt that score too, turned to positions behind it"};
-constexpr ParameterInfo kFunnelAllocation{"allocation", "TABLE, GLOBAL", "TABLE",
-                                          "TABLE: budgets of heads from the model's lane table; GLOBAL: from the scores "
-                                          "of all layers (not built yet)"};
+constexpr ParameterInfo kFunnelAllocation{
+    "allocation", "TABLE, GLOBAL", "TABLE",
+    "TABLE: budgets of heads from the model's lane table; GLOBAL: from the scores "
+    "of all layers (not built yet)"};
 constexpr ParameterInfo kRefit{"refit_values", "true, false", "false",
                                "whether kept values are fitted to stand for the dropped ones (not built yet)"};
 
@@ -157,8 +158,9 @@ constexpr std::array<PolicyRow, 12> kTable{{
      .make = make_ada_pyramidkv},
     {.kind = PolicyKind::kFunnel,
      .name = "funnel",
-     .summary = "per layer and KV head the entries that queries from the whole prompt would attend to behind it and that "
-                "weigh much in the layer's output; budgets of heads from a table of the model",
+     .summary =
+         "per layer and KV head the entries that queries from the whole prompt would attend to behind it and that "
+         "weigh much in the layer's output; budgets of heads from a table of the model",
      .source = "",
      .takes_budget = true,
      .observes_attention = true,

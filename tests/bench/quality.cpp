@@ -55,11 +55,8 @@ std::vector<PolicySpec> specs_of(const std::vector<const PolicyRow*>& policies, 
                                  const std::shared_ptr<const LaneTable>& lane_table) {
   std::vector<PolicySpec> specs;
   for (const PolicyRow* row : policies) {
-    specs.push_back({.kind = row->kind,
-                     .params = row->defaults,
-                     .budget = budget,
-                     .kv_dtype = dtype,
-                     .lane_table = lane_table});
+    specs.push_back(
+        {.kind = row->kind, .params = row->defaults, .budget = budget, .kv_dtype = dtype, .lane_table = lane_table});
   }
   for (const int32_t sinks : {4, 0}) {
     PolicySpec spec{.kind = PolicyKind::kStreamingLlm, .budget = budget, .kv_dtype = dtype};

@@ -1,5 +1,6 @@
-// Cases of key_norms, value_norms, key_similarity and turn_keys: both entry formats, pages of several sizes, lanes longer than what
-// is asked for, keys without length, both pairings, rotations of some dimensions and from the middle of a page.
+// Cases of key_norms, value_norms, key_similarity and turn_keys: both entry formats, pages of several sizes, lanes
+// longer than what is asked for, keys without length, both pairings, rotations of some dimensions and from the middle
+// of a page.
 #include <algorithm>
 #include <bit>
 #include <cmath>

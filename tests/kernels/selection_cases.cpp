@@ -1,5 +1,5 @@
-// Cases of reduce_groups, weigh_groups, merge_scores, pool_scores, score_entries and selection: plateaus, ties, infinities, signed zeros, short
-// rows.
+// Cases of reduce_groups, weigh_groups, merge_scores, pool_scores, score_entries and selection: plateaus, ties,
+// infinities, signed zeros, short rows.
 #include <algorithm>
 #include <cmath>
 #include <limits>

@@ -179,8 +179,8 @@ int32_t window_of(const PolicySpec& spec, int32_t budget) {
 }
 
 int32_t sinks_of(const PolicySpec& spec) {
-  const bool has_sinks = spec.kind == PolicyKind::kStreamingLlm || spec.kind == PolicyKind::kRandom ||
-                         spec.kind == PolicyKind::kFunnel;
+  const bool has_sinks =
+      spec.kind == PolicyKind::kStreamingLlm || spec.kind == PolicyKind::kRandom || spec.kind == PolicyKind::kFunnel;
   return has_sinks ? spec.params.sink_tokens : 0;
 }
 

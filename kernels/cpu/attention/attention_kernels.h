@@ -108,8 +108,8 @@ struct AttentionKernels {
   // Adds each row's weights, rows in ascending order.
   void (*mass_panel)(const Panel& panel, const PanelMass& mass) = nullptr;
   void (*to_half)(const float* from, uint16_t* to, int64_t count) = nullptr;
-  // factor_norms() takes a lower triangular [head_dim][head_dim] factor packed by pack_factor() to packed_factor_floats()
-  // floats. norms[j] = |v_j factor| of `count` values [count][head_dim].
+  // factor_norms() takes a lower triangular [head_dim][head_dim] factor packed by pack_factor() to
+  // packed_factor_floats() floats. norms[j] = |v_j factor| of `count` values [count][head_dim].
   void (*pack_factor)(const float* factor, int64_t stride, int32_t head_dim, float* packed) = nullptr;
   void (*factor_norms)(const float* values, int32_t count, const float* packed, int32_t head_dim,
                        float* norms) = nullptr;

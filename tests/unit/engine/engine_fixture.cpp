@@ -1,5 +1,4 @@
 // The tiny model, its engine and the recording sink.
-#include "tests/support/lane_table.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 #include <gtest/gtest.h>
@@ -8,6 +7,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "tests/support/lane_table.h"
 #include "tests/support/tested_backend.h"
 
 namespace pkv::test {

@@ -70,7 +70,8 @@ std::vector<double> turned_query(const LayerInput& layer, const ObservationRow& 
   return query;
 }
 
-// Root mean square over rows and query heads of attention times value norm, pooled over five, of the first `past` slots.
+// Root mean square over rows and query heads of attention times value norm, pooled over five, of the first `past`
+// slots.
 std::vector<double> pooled_set(const FunnelInput& input, const std::vector<ObservationRow>& rows, int32_t kv_head,
                                int32_t past) {
   const LayerInput& layer = input.layer;
@@ -91,12 +92,14 @@ std::vector<double> pooled_set(const FunnelInput& input, const std::vector<Obser
         for (int32_t column = 0; column < kDims; ++column) {
           double product = 0;
           for (int32_t i = 0; i < kDims; ++i) {
-            product += static_cast<double>(input.v[static_cast<size_t>((slot * layer.kv_heads + kv_head) * kDims + i)]) *
-                       input.factors[static_cast<size_t>((head * kDims + i) * kDims + column)];
+            product +=
+                static_cast<double>(input.v[static_cast<size_t>((slot * layer.kv_heads + kv_head) * kDims + i)]) *
+                input.factors[static_cast<size_t>((head * kDims + i) * kDims + column)];
           }
           norm += product * product;
         }
-        const double attention = static_cast<size_t>(slot) < weights.size() ? weights[static_cast<size_t>(slot)] / sum : 0;
+        const double attention =
+            static_cast<size_t>(slot) < weights.size() ? weights[static_cast<size_t>(slot)] / sum : 0;
         squares[static_cast<size_t>(slot)] += attention * attention * norm / static_cast<double>(rows.size()) / group;
       }
     }

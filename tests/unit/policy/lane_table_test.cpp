@@ -143,7 +143,8 @@ TEST(LaneTableBudgets, FollowTheRule) {
     const auto tokens = static_cast<int32_t>(100 + random() % 4000);
     const auto budget = static_cast<int32_t>(41 + random() % static_cast<uint32_t>(tokens - 42));
     const std::vector<int32_t> lanes = table_lane_budgets(*table, budget, tokens, 36, grid);
-    EXPECT_EQ(std::accumulate(lanes.begin(), lanes.end(), int64_t{0}), int64_t{budget} * static_cast<int64_t>(lanes.size()));
+    EXPECT_EQ(std::accumulate(lanes.begin(), lanes.end(), int64_t{0}),
+              int64_t{budget} * static_cast<int64_t>(lanes.size()));
     EXPECT_GE(*std::min_element(lanes.begin(), lanes.end()), 36);
     EXPECT_LE(*std::max_element(lanes.begin(), lanes.end()), tokens);
     EXPECT_EQ(lanes, plain_budgets(*table, budget, tokens, 36, grid)) << round;

@@ -18,7 +18,8 @@ inline PolicySpec spec_of(PolicyKind kind, int64_t budget_tokens) {
 }
 
 inline PolicySpec spec_of_ratio(PolicyKind kind, int64_t millionths) {
-  return {.kind = kind, .budget = {.kind = BudgetKind::kKeepRatio, .keep_ratio_millionths = millionths},
+  return {.kind = kind,
+          .budget = {.kind = BudgetKind::kKeepRatio, .keep_ratio_millionths = millionths},
           .lane_table = test::lane_table()};
 }
 

@@ -102,8 +102,8 @@ TEST(PolicyTable, MakesWhatTheParametersSay) {
   spec.params.recent_tokens = 17;
   EXPECT_EQ(policy_of(spec)->window_tokens(100), 17);
   for (const PolicyRow& row : policy_table()) {
-    const bool has_sinks = row.kind == PolicyKind::kStreamingLlm || row.kind == PolicyKind::kRandom ||
-                           row.kind == PolicyKind::kFunnel;
+    const bool has_sinks =
+        row.kind == PolicyKind::kStreamingLlm || row.kind == PolicyKind::kRandom || row.kind == PolicyKind::kFunnel;
     EXPECT_EQ(policy_of(spec_of(row.kind, 100))->sink_tokens(), has_sinks ? 4 : 0) << row.name;
   }
 }
@@ -127,10 +127,10 @@ class PolicyValidation : public ::testing::TestWithParam<PolicyKind> {
 };
 
 TEST_P(PolicyValidation, ChecksTheAmount) {
-  const int32_t always_kept = GetParam() == PolicyKind::kStreamingLlm                             ? 4
+  const int32_t always_kept = GetParam() == PolicyKind::kStreamingLlm                                  ? 4
                               : GetParam() == PolicyKind::kRandom || GetParam() == PolicyKind::kFunnel ? 12
-                              : GetParam() == PolicyKind::kTova || GetParam() == PolicyKind::kH2o ? 1
-                                                                                                  : 8;
+                              : GetParam() == PolicyKind::kTova || GetParam() == PolicyKind::kH2o      ? 1
+                                                                                                       : 8;
   EXPECT_EQ(refusal(with_budget({})), "cache_policy.budget");
   for (const int64_t tokens : {-1, 0, always_kept}) {
     EXPECT_EQ(refusal(spec_of(GetParam(), tokens)), "cache_policy.budget.tokens") << tokens;
