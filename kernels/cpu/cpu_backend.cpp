@@ -122,8 +122,8 @@ void CpuBackend::weigh_groups(const TensorView& squares, const TensorView& weigh
   cpu_weigh_groups(squares, weights, scale, out, pool_);
 }
 
-void CpuBackend::merge_scores(const TensorView& other, const TensorView& scores) {
-  cpu_merge_scores(other, scores, pool_);
+void CpuBackend::merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) {
+  cpu_merge_scores(other, by_mean, scores, pool_);
 }
 
 void CpuBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) {

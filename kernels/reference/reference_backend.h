@@ -38,7 +38,7 @@ class ReferenceBackend : public HostBackend {
 
   // selection_ops.cpp
   void weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out) override;
-  void merge_scores(const TensorView& other, const TensorView& scores) override;
+  void merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) override;
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;

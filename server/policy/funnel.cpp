@@ -54,16 +54,17 @@ class FunnelPolicy : public CachePolicy {
   }
   // mass[g, j]: the scoring rows' attention to slot j, summed over rows, averaged over the group's query heads.
   // scores[g, j], j < n - W: of the turned rows and of the newest, each the root mean square over rows and query heads
-  // of attention times |v_j W_o|, pooled and divided by its mean: the larger of the two.
+  // of attention times |v_j W_o|, pooled and (TABLE) divided by its mean: the larger of the two.
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
     Backend& backend = *layer.backend;
     const int32_t past = layer.tokens - params_.window_tokens;
     backend.fill(buffers.sums, 0);
     backend.value_norms(layer.kv, layer.first_lane, layer.kv_heads, layer.value_factors, buffers.value_norms);
-    const bool both = layer.observed.size() > 1;
+    // Lanes are compared with each other by raw scores, of all rows.
+    const bool narrow = layer.observed.size() > 1 && !global();
     for (size_t set = 0; set < layer.observed.size(); ++set) {
       const ObservedRows rows =
-          both && !layer.observed[set].turned ? newest_rows(layer.observed[set], kScoringRows) : layer.observed[set];
+          narrow && !layer.observed[set].turned ? newest_rows(layer.observed[set], kScoringRows) : layer.observed[set];
       backend.fill(buffers.squares, 0);
       add_observed_squares(layer, rows, buffers);
       const float mean = 1.0f / static_cast<float>(rows.q.rows * (layer.q_heads / layer.kv_heads));
@@ -71,13 +72,14 @@ class FunnelPolicy : public CachePolicy {
       if (past <= 0) continue;
       const TensorView& pooled = set == 0 ? buffers.scores : buffers.other_scores;
       backend.pool_scores(buffers.mass.slice_cols(0, past), PoolKind::kMax, kPoolingWidth, pooled.slice_cols(0, past));
-      if (set > 0) backend.merge_scores(pooled.slice_cols(0, past), buffers.scores.slice_cols(0, past));
+      if (set > 0) backend.merge_scores(pooled.slice_cols(0, past), !global(), buffers.scores.slice_cols(0, past));
     }
     backend.reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
   }
   DecodeRule decode_rule() const override { return {}; }
 
  private:
+  bool global() const { return params_.funnel_allocation == FunnelAllocation::kGlobal; }
   static ObservedRows newest_rows(const ObservedRows& rows, int32_t count) {
     const auto skipped = static_cast<int32_t>(std::max<int64_t>(0, rows.q.rows - count));
     return {.q = rows.q.slice_rows(skipped, rows.q.rows - skipped), .unseen = std::max(0, rows.unseen - skipped)};

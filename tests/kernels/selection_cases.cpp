@@ -218,19 +218,20 @@ void add_weigh_cases(OperationCases& cases, std::mt19937& rng) {
 
 // The first half of the rows are merged with the second, where the result is looked for.
 void add_merge_cases(OperationCases& cases, std::mt19937& rng) {
-  const auto merge = [](Backend& backend, const TensorView& scores, const TensorView& out) {
-    backend.copy(out, scores.slice_rows(0, out.rows));
-    backend.merge_scores(scores.slice_rows(out.rows, out.rows), out);
-  };
-  for (int64_t cols : {1, 7, 1000, 8000}) {
-    cases.push_back(std::make_unique<ScoreCase>(
-        ScoreSpec{.name = "merge_scores", .scores = random_scores(rng, 6, cols), .out_rows = 3, .operation = merge}));
+  for (const bool by_mean : {false, true}) {
+    const auto merge = [by_mean](Backend& backend, const TensorView& scores, const TensorView& out) {
+      backend.copy(out, scores.slice_rows(0, out.rows));
+      backend.merge_scores(scores.slice_rows(out.rows, out.rows), by_mean, out);
+    };
+    const std::string name = by_mean ? "merge_scores/by_mean" : "merge_scores/raw";
+    for (int64_t cols : {1, 7, 1000, 8000}) {
+      cases.push_back(std::make_unique<ScoreCase>(ScoreSpec{
+          .name = name, .scores = random_scores(rng, 6, cols), .out_rows = 3, .exact = !by_mean, .operation = merge}));
+    }
+    ScoreSpec zeros{.name = name + "_zeros", .scores = random_scores(rng, 4, 50), .out_rows = 2, .operation = merge};
+    for (int64_t row : {0, 1, 2}) std::fill_n(zeros.scores.row(row), 50, 0.0f);  // beside zeros, and beside scores
+    cases.push_back(std::make_unique<ScoreCase>(std::move(zeros)));
   }
-  ScoreSpec zeros{.name = "merge_scores/zeros", .scores = random_scores(rng, 4, 50), .out_rows = 2, .operation = merge};
-  std::fill_n(zeros.scores.row(1), 50, 0.0f);  // beside scores, and beside zeros
-  std::fill_n(zeros.scores.row(0), 50, 0.0f);
-  std::fill_n(zeros.scores.row(2), 50, 0.0f);
-  cases.push_back(std::make_unique<ScoreCase>(std::move(zeros)));
 }
 
 void add_pool_cases(OperationCases& cases, std::mt19937& rng) {

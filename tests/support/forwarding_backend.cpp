@@ -121,8 +121,8 @@ void ForwardingBackend::weigh_groups(const TensorView& squares, const TensorView
   run("weigh_groups", [&] { inner_->weigh_groups(squares, weights, scale, out); });
 }
 
-void ForwardingBackend::merge_scores(const TensorView& other, const TensorView& scores) {
-  run("merge_scores", [&] { inner_->merge_scores(other, scores); });
+void ForwardingBackend::merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) {
+  run("merge_scores", [&] { inner_->merge_scores(other, by_mean, scores); });
 }
 
 void ForwardingBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) {

@@ -120,9 +120,10 @@ void cpu_weigh_groups(const TensorView& squares, const TensorView& weights, floa
   });
 }
 
-void cpu_merge_scores(const TensorView& other, const TensorView& scores, ThreadPool& pool) {
+void cpu_merge_scores(const TensorView& other, bool by_mean, const TensorView& scores, ThreadPool& pool) {
   PKV_CHECK(other.rows == scores.rows && other.cols == scores.cols, "scores of the same entries");
-  const auto factor = [](const float* row, int64_t columns) {
+  const auto factor = [by_mean](const float* row, int64_t columns) {
+    if (!by_mean) return 1.0f;
     const double mean = std::accumulate(row, row + columns, 0.0) / static_cast<double>(columns);
     return mean > 0 ? static_cast<float>(1 / mean) : 0.0f;
   };
