@@ -34,9 +34,9 @@ constinit const AttentionKernels PathTable<AttentionKernels, kIsa>::kernels = {.
                                                                                .combine_tiles = combine_tiles,
                                                                                .lse_panel = lse_panel,
                                                                                .mass_panel = mass_panel,
+                                                                               .to_half = to_half,
                                                                                .pack_factor = pack_factor,
                                                                                .factor_norms = factor_norms,
-                                                                               .to_half = to_half,
                                                                                .to_float = to_float};
 
 }  // namespace pkv
