@@ -72,6 +72,16 @@ class EvictorTest : public testing::Test {
     return {.geometry = shape.geometry, .q_heads = shape.q_heads, .interval_tokens = shape.interval_tokens};
   }
 
+  // Of all query heads of all layers, lower triangular.
+  std::vector<float> draw_factors(const Shape& shape) {
+    const int32_t d = shape.geometry.head_dim, rows = shape.geometry.layers * shape.q_heads * d;
+    std::vector<float> factors = numbers(rows * d);
+    for (int32_t row = 0; row < rows; ++row) {
+      for (int32_t column = row % d + 1; column < d; ++column) factors[static_cast<size_t>(row * d + column)] = 0;
+    }
+    return factors;
+  }
+
   // A lane that keeps `count` entries of a prompt: the newest W, sinks and pins, others at random. `scored`: what a
   // policy that scores at intervals knows of them.
   LaneStart draw_lane(const Planned& policy, const Shape& shape, int32_t count, bool scored) {
@@ -129,8 +139,15 @@ class EvictorTest : public testing::Test {
   // Both through prompt and answer; after every token the lanes hold the same.
   void compare(const Planned& policy, const Shape& shape) {
     const CacheGeometry& geometry = shape.geometry;
-    EvictingSequence sequence(*backend_, policy, options_of(shape));
-    PlainEvictions plain(policy, options_of(shape));
+    const std::vector<float> factors = draw_factors(shape);
+    const int32_t width = shape.geometry.layers * shape.q_heads * geometry.head_dim;
+    auto on_backend = backend_->allocate(width, geometry.head_dim, DType::kF32);
+    ASSERT_TRUE(on_backend.ok());
+    backend_->upload(on_backend->view(), factors.data());
+    EvictorOptions options = options_of(shape);
+    options.value_factors = on_backend->view();
+    EvictingSequence sequence(*backend_, policy, options);
+    PlainEvictions plain(policy, options, factors);
     const bool at_intervals = policy.policy->decode_scoring() == DecodeScoring::kAtIntervals;
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       const bool scored = !at_intervals || random_() % 2 == 0;
@@ -190,7 +207,7 @@ class EvictorTest : public testing::Test {
 constexpr PolicyKind kEvicting[] = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
                                     PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
                                     PolicyKind::kKeyDiff,      PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
-                                    PolicyKind::kAdaPyramidKv};
+                                    PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel};
 
 // One lane, ten prompt tokens, all of them kept, no room for another.
 constexpr Shape kOneLane{.geometry = {.layers = 1, .kv_heads = 1, .head_dim = 4, .page_bytes = 128},
