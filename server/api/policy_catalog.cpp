@@ -94,8 +94,9 @@ absl::StatusOr<PolicySpec> PolicyCatalog::resolve(const pb::CachePolicy& wished)
   PKV_RETURN_IF_ERROR(read_kv_dtype(wished.kv_dtype(), spec.kv_dtype));
   PKV_RETURN_IF_ERROR(read_budget(wished.budget(), spec));
   PKV_RETURN_IF_ERROR(read_pins(wished, spec));
-  if (absl::Status status = policy_row(spec.kind).validate(spec); !status.ok())
-    return with_reason(status, kBadCachePolicy);
+  if (absl::Status status = policy_row(spec.kind).validate(spec); !status.ok()) {
+    return with_reason(status, absl::IsUnimplemented(status) ? kNotImplemented : kBadCachePolicy);
+  }
   return spec;
 }
 

@@ -6,6 +6,7 @@
 //   kv_heads 3
 //   keep 0.03125        and so again for every anchor:
 //   0.5 1.25 1          one line a layer, one number a KV head
+#include <algorithm>
 #include <fstream>
 #include <iterator>
 #include <utility>
@@ -41,7 +42,7 @@ class Lines {
   }
   const std::string& line() const { return line_; }
   absl::Status error(std::string_view what) const {
-    return absl::InvalidArgumentError(absl::StrCat("line ", at_, ": ", std::string(what)));
+    return absl::InvalidArgumentError(absl::StrCat("line ", std::min(at_, rest_.size()), ": ", std::string(what)));
   }
   // What follows `word` on the next line.
   absl::StatusOr<std::string> value(std::string_view word) {
