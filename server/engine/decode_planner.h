@@ -20,7 +20,7 @@ struct DecodeRow {
   SequenceLanes* lanes = nullptr;
   int32_t token = 0;
   int32_t position = 0;
-  OutputRow output;  // what is wanted of the logits that follow
+  OutputHead::Row output;  // what is wanted of the logits that follow
 };
 
 class DecodePlanner {

@@ -30,7 +30,7 @@ struct PlainLane {
 class PlainEvictions {
  public:
   // `factors` [layers * Hq * d][d]: the heads' value factors; keys are values here.
-  PlainEvictions(const Planned& planned, const EvictorOptions& options, std::vector<float> factors)
+  PlainEvictions(const Planned& planned, const Evictor::Options& options, std::vector<float> factors)
       : planned_(planned), options_(options), factors_(std::move(factors)) {
     for (const int32_t limit : planned.plan.lane_limits) lanes_.push_back({.limit = limit});
     queries_.resize(static_cast<size_t>(options.geometry.layers));
@@ -287,7 +287,7 @@ class PlainEvictions {
   }
 
   const Planned& planned_;
-  EvictorOptions options_;
+  Evictor::Options options_;
   std::vector<float> factors_;
   std::vector<PlainLane> lanes_;
   std::vector<Rows> queries_;  // per layer, oldest first
