@@ -166,8 +166,8 @@ class Backend {
   // weights [Hq, n], out [Hkv, n].
   virtual void weigh_groups(const TensorView& squares, const TensorView& weights, float scale,
                             const TensorView& out) = 0;
-  // scores[g, j] = the larger of scores[g, j] and other[g, j]; with `by_mean` each divided by the mean of its row, where
-  // a row whose mean is not above 0 counts as zeros. scores, other [Hkv, n].
+  // scores[g, j] = the larger of scores[g, j] and other[g, j]; with `by_mean` each divided by the mean of its row,
+  // where a row whose mean is not above 0 counts as zeros. scores, other [Hkv, n].
   virtual void merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) = 0;
   // out[g, j] = reduce over the G query heads of KV head g of sums[h, j]. sums [Hq, n], out [Hkv, n].
   virtual void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) = 0;

@@ -53,8 +53,8 @@ class Planner {
  private:
   // What a budget comes to.
   struct LaneBudgets {
-    std::vector<int32_t> lanes;   // [layers * kv_heads] entries; in a layer whose lanes share, the most of each
-    std::vector<int64_t> shared;  // [layers] entries that the lanes of a layer share by their scores; 0: they do not
+    std::vector<int32_t> lanes;     // [layers * kv_heads] entries; in a layer whose lanes share, the most of each
+    std::vector<int64_t> shared;    // [layers] entries that the lanes of a layer share by their scores; 0: they do not
     std::vector<int32_t> smallest;  // [layers] entries of each lane at least, where they share
   };
 
