@@ -35,6 +35,8 @@ void silu_mul(Stream& stream, const TensorView& gate, const TensorView& up);
 void set_page_ids(Stream& stream, int32_t* page_ids, const PageEdit* edits, int32_t count);
 void write_kv(Stream& stream, const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
               const RowSpans& spans, int32_t kv_heads);
+// attend_exact() in float32; attend() with 16-bit factors where tensor cores take the shape and the format.
+void attend_exact(Stream& stream, const AttendArgs& args);
 void attend(Stream& stream, const AttendArgs& args);
 void row_lse(Stream& stream, const ObserveArgs& args, const TensorView& lse);
 void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
