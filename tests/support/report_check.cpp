@@ -24,9 +24,9 @@ class ReportCheck {
     }
     check_bytes();
     const auto heads = static_cast<size_t>(case_.shape.kv_heads);
-    const std::vector<int32_t>& lanes = case_.promised.own.plan.lane_budgets;
+    const std::vector<int32_t>& limits = case_.promised.own.plan.lane_limits;
     bool alike = case_.own_division && !sharing_;  // the lanes of a layer
-    for (size_t lane = 0; lane < lanes.size(); ++lane) alike = alike && lanes[lane] == lanes[lane - lane % heads];
+    for (size_t lane = 0; lane < limits.size(); ++lane) alike = alike && limits[lane] == limits[lane - lane % heads];
     if (!alike) check_sums(0, heads);
     for (size_t head = 0; head < heads && alike; ++head) check_sums(head, head + 1);
     return std::move(violations_);
@@ -134,9 +134,9 @@ class ReportCheck {
   void check_sums(size_t first, size_t end) {
     const PolicySpec& spec = case_.spec;
     if (spec.kind == PolicyKind::kFull || by_recall() || !case_.promised.own.policy->spends_exactly()) return;
-    const std::vector<int32_t>& lanes_of = case_.promised.own.plan.lane_budgets;
-    const bool even = !sharing_ && std::all_of(lanes_of.begin(), lanes_of.end(),
-                                               [&](int32_t entries) { return entries == lanes_of.front(); });
+    const std::vector<int32_t>& limits = case_.promised.own.plan.lane_limits;
+    const bool even =
+        !sharing_ && std::adjacent_find(limits.begin(), limits.end(), std::not_equal_to<>()) == limits.end();
     const int64_t lanes = case_.shape.layers * static_cast<int64_t>(end - first);
     const int64_t budget = lanes * case_.promised.own.plan.budget_tokens;
     int64_t after_prompt = 0, at_the_end = 0;

@@ -154,7 +154,9 @@ TEST_P(EngineContract, EveryPolicyKeepsWhatItPromisesInAnyMixture) {
       }
     }
     EXPECT_GT(compressed, 20);
-    EXPECT_EQ(uneven > 10, GetParam() != LaneShape::kOwn && shape.kv_heads > 1) << uneven;
+    if (GetParam() != LaneShape::kOwn && shape.kv_heads > 1) {
+      EXPECT_GT(uneven, 10);
+    }
     const EngineStats stats = *engine->stats();
     EXPECT_EQ(stats.live_bytes, 0u);
     EXPECT_EQ(stats.cache.auxiliary, 0u);
@@ -169,7 +171,7 @@ TEST_P(EngineContract, ByteBudgetsHoldFromTheSmallestOn) {
       for (const PyramidAllocation allocation : {PyramidAllocation::kExact, PyramidAllocation::kFactory}) {
         if (allocation == PyramidAllocation::kFactory && kind != PolicyKind::kPyramidKv) continue;
         SCOPED_TRACE(absl::StrCat(std::string(policy_row(kind).name), " scope ", static_cast<int>(scope)));
-        PolicySpec spec = scoped({.kind = kind}, scope);
+        PolicySpec spec = scoped({.kind = kind, .lane_table = test::lane_table()}, scope);
         spec.params.allocation = allocation;
         spec.pins = {{20, 25}};
         const auto of = [&](uint64_t bytes) {
@@ -218,9 +220,10 @@ TEST_P(EngineContract, ABudgetOfEverythingIsBitIdenticalToFull) {
   };
   const auto full = answer({});
   for (const PolicyKind kind : kBudgeted) {
-    for (const PolicySpec& spec : {policy(kind, 90), policy(kind, 5000), scoped(policy(kind, 115), BudgetScope::kTotal),
-                                   scoped(policy(kind, 5000), BudgetScope::kTotal),
-                                   scoped(byte_budget({.kind = kind}, 1 << 30), BudgetScope::kTotal)}) {
+    for (const PolicySpec& spec :
+         {policy(kind, 90), policy(kind, 5000), scoped(policy(kind, 115), BudgetScope::kTotal),
+          scoped(policy(kind, 5000), BudgetScope::kTotal),
+          scoped(byte_budget({.kind = kind, .lane_table = test::lane_table()}, 1 << 30), BudgetScope::kTotal)}) {
       const auto other = answer(spec);
       EXPECT_EQ(other->ids(), full->ids());
       for (size_t i = 0; i < full->tokens.size(); ++i) {
@@ -269,9 +272,10 @@ TEST_P(EngineContract, AloneAndTogetherEveryPolicyAnswersTheSame) {
 TEST_P(EngineContract, EveryLaneReachesTheRecallAskedForOrTheRequestSaysWhyNot) {
   const TinyModel tiny = make_tiny_model({.device = "cpu", .threads = 1});
   const auto engine = make_engine(*tiny.model, shaped());
-  for (const PolicyKind kind : {PolicyKind::kH2o, PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kTova}) {
+  for (const PolicyKind kind : {PolicyKind::kH2o, PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kTova,
+                                PolicyKind::kAdaSnapKv, PolicyKind::kFunnel}) {
     SCOPED_TRACE(std::string(policy_row(kind).name));
-    PolicySpec spec{.kind = kind};
+    PolicySpec spec{.kind = kind, .lane_table = test::lane_table()};
     spec.params.recent_tokens = 8;
     int32_t kept_before = 0;
     for (const int64_t recall : {300'000, 800'000, 990'000, 1'000'000}) {
