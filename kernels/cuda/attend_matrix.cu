@@ -4,6 +4,7 @@
 // memory: each warp has the next tile on its way while it works on one.
 #include <algorithm>
 
+#include "kernels/cuda/attend_prompt.h"
 #include "kernels/cuda/attend_split.cuh"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
@@ -39,16 +40,16 @@ template <int32_t kSteps>
 __device__ void start_tile(const LaneEntries<KvDtype::kF16>& entries, int32_t first, int32_t end, Unit* tile) {
   using At = Tile<kSteps>;
   const auto lane = static_cast<int32_t>(threadIdx.x) % kWarp;
-  for (int32_t run = 0; run < kTile / kRun; ++run) {
-    const int32_t slot = first + run * kRun;
-    const bool there = slot < end;
-    const auto keys = entries.key(there ? slot : first);
-    for (int32_t dim = lane; dim < At::kDims; dim += kWarp) copy_16(tile + At::key(dim, run), &keys.stored(dim), there);
+  constexpr int32_t kRuns = kTile / kRun;
+  const int32_t run = lane % kRuns, slot = first + run * kRun;
+  const auto keys = entries.key(slot < end ? slot : first);
+  for (int32_t dim = lane / kRuns; dim < At::kDims; dim += kWarp / kRuns) {
+    copy_16(tile + At::key(dim, run), &keys.stored(dim), slot < end);
   }
   for (int32_t i = lane; i < kTile * (At::kDims / 8); i += kWarp) {
-    const int32_t slot = i / (At::kDims / 8), unit = i % (At::kDims / 8);
-    const bool there = first + slot < end;
-    copy_16(tile + At::value(slot, unit), &entries.value(there ? first + slot : first).stored(unit * 8), there);
+    const int32_t at = i / (At::kDims / 8), unit = i % (At::kDims / 8);
+    const bool there = first + at < end;
+    copy_16(tile + At::value(at, unit), &entries.value(there ? first + at : first).stored(unit * 8), there);
   }
   end_copy_group();
 }
@@ -242,6 +243,9 @@ void attend(Stream& stream, const AttendArgs& args) {
   const PageLayout layout(KvDtype::kF16, args.kv.head_dim, args.kv.page_bytes);
   const bool whole_runs = layout.slots() % kRun == 0 && args.kv.page_bytes % sizeof(Unit) == 0;
   const auto run = [&](auto worker) { attend_split<decltype(worker)>(stream, args, decltype(worker)::shared_bytes()); };
+  if (args.phase == Phase::kPrefill && whole_runs && attend_prompt(stream, args)) {
+    return attend_prompt_exact_but_f16(stream, args);
+  }
   if (args.phase == Phase::kDecode && whole_runs) {
     switch (args.kv.head_dim) {
       case 64:

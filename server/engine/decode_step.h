@@ -27,7 +27,7 @@ class DecodeStep {
     OutputHead& head;
   };
   static absl::StatusOr<DecodeStep> create(const Shared& shared, int32_t rows);
-  uint64_t bytes() const { return x_.bytes(); }
+  uint64_t bytes() const { return x_.bytes() + planner_.bytes(); }
 
   // Called once per row, in order: the place in `rows`, and what came of it, or why there is nothing.
   using OnOutput = std::function<absl::Status(size_t row, const OutputHead::Result& output)>;

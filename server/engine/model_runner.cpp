@@ -51,7 +51,10 @@ absl::Status ModelRunner::allocate() {
 }
 
 uint64_t ModelRunner::shared_workspace_bytes() const {
-  return scratch_.bytes + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes();
+  // Of the page table one place for each page is in the auxiliary bytes of whoever has the page.
+  const int32_t places = cache_->page_table().places() - cache_->pool().total();
+  return scratch_.bytes + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes() +
+         prefill_buffer_->bytes() + cache_->between_steps().bytes() + sizeof(int32_t) * static_cast<uint64_t>(places);
 }
 
 // ---- prefill

@@ -29,7 +29,7 @@ class ModelRunner {
 
   KvCache& cache() { return *cache_; }
   const KvCache& cache() const { return *cache_; }
-  // Of the tensors that all sequences share.
+  // Of what all sequences share beside the pages: tensors, buffers of steps, page tables.
   uint64_t shared_workspace_bytes() const;
   // Rows that went through the model, or through one layer of it or its output head, since this was last asked.
   int64_t take_rows_run() { return std::exchange(rows_run_, 0); }

@@ -8,6 +8,8 @@
 
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
+#include "kernels/tensor_set.h"
+#include "server/cache/step_buffer.h"
 
 namespace pkv {
 namespace {
@@ -43,30 +45,17 @@ struct OutputHead::Columns {
 absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t tile_rows, int32_t rows) {
   OutputHead head(model);
   const ModelShape& shape = model.shape();
-  const struct {
-    Tensor& tensor;
-    int64_t rows, cols;
-    DType dtype = DType::kF32;
-  } wanted[] = {{head.normed_, tile_rows, shape.width},
-                {head.logits_, tile_rows, shape.vocab_size},
-                {head.baseline_, 1, shape.vocab_size},
-                {head.results_, rows, Columns::kAll, DType::kI32}};
-  for (const auto& [tensor, tensor_rows, cols, dtype] : wanted) {
-    PKV_ASSIGN_OR_RETURN(tensor, model.backend().allocate(tensor_rows, cols, dtype));
-  }
+  const TensorSet<OutputHead> tensors = {{&OutputHead::normed_, tile_rows, shape.width},
+                                         {&OutputHead::logits_, tile_rows, shape.vocab_size},
+                                         {&OutputHead::baseline_, 1, shape.vocab_size},
+                                         {&OutputHead::results_, rows, Columns::kAll, DType::kI32}};
+  PKV_RETURN_IF_ERROR(tensors.allocate(model.backend(), head));
   PKV_ASSIGN_OR_RETURN(head.described_, model.backend().allocate_staged(static_cast<size_t>(rows) * kDescribedBytes));
   head.fetched_.resize(static_cast<size_t>(rows * Columns::kAll));
   head.whole_row_.resize(static_cast<size_t>(shape.vocab_size));
+  head.bytes_ = tensors.bytes() + staged_bytes(head.described_) + head.fetched_.size() * sizeof(int32_t) +
+                head.whole_row_.size() * sizeof(float);
   return head;
-}
-
-uint64_t OutputHead::bytes() const {
-  uint64_t bytes = 2 * described_.bytes() +  // both sides
-                   fetched_.size() * sizeof(int32_t) + whole_row_.size() * sizeof(float);
-  for (const Tensor* tensor : {&normed_, &logits_, &baseline_, &results_}) {
-    bytes += tensor->bytes();
-  }
-  return bytes;
 }
 
 absl::Status OutputHead::run(const Input& input, Use use) {

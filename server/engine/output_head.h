@@ -47,7 +47,7 @@ class OutputHead {
   static absl::StatusOr<OutputHead> create(const Model& model, int32_t tile_rows, int32_t rows);
 
   int32_t tile_rows() const { return static_cast<int32_t>(logits_.view().rows); }
-  uint64_t bytes() const;
+  uint64_t bytes() const { return bytes_; }
 
   // Writes a row down for the backend: once for each row, for its edits tell what changed only once.
   static void describe(const Row& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob);
@@ -95,6 +95,7 @@ class OutputHead {
   int64_t fetched_words_ = 0;
   std::vector<float> whole_row_;  // [V]
   std::vector<Fetch> reads_;      // reused
+  uint64_t bytes_ = 0;            // of all of them
 };
 
 }  // namespace pkv
