@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/plugin_loader.h"
 #include "kernels/status_macros.h"
 #include "server/lane_tables.h"
 #include "server/rpc/library_logs.h"
@@ -72,6 +73,10 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
 
 absl::Status App::load() {
   const absl::Time begin = absl::Now();
+  if (config_.runtime.device == "auto") {
+    const DeviceChoice choice = choose_device();
+    log_.info("runtime.device is auto", {{"device", choice.device}, {"why", choice.why}});
+  }
   PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config_, options_.make_backend, abandon_.get_token()));
   const ServedModel& served = model_->served();
   if (!served.chat_template->status().ok()) log_.warn(std::string(served.chat_template->status().message()));

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/plugin_loader.h"
 #include "kernels/status_macros.h"
 #include "server/lane_tables.h"
 
@@ -35,7 +36,7 @@ absl::Status given_up() { return absl::CancelledError("loading was given up"); }
 }  // namespace
 
 BackendOptions backend_options(const RuntimeConfig& config) {
-  return {.device = config.device == "auto" ? "cpu" : config.device,
+  return {.device = config.device == "auto" ? choose_device().device : config.device,
           .exact = config.compute == "float32",
           .threads = config.threads,
           .isa = config.isa == "auto" ? "" : config.isa};

@@ -61,7 +61,10 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"cache.page_bytes",
      "Bytes of one cache page, which holds entries of one KV head of one layer of one request. 0: the device's choice.",
      IntegerKey{256, 1 << 24, [](Config& c) -> int32_t& { return c.cache.page_bytes; }, 64, /*or_zero=*/true}},
-    {"runtime.device", "What computes: auto is cpu; reference is slow, plain code to compare with.",
+    {"runtime.device",
+     "What computes: auto is the first GPU where one can be used, else cpu (the log says why); reference is slow, "
+     "plain "
+     "code to compare with.",
      TextKey{"auto, cpu, reference, cuda:N", is_device, [](Config& c) -> std::string& { return c.runtime.device; }}},
     {"runtime.compute",
      "float32: the exact mode, dequantised weights and every product in float32; auto: the fastest kernels.",
