@@ -98,7 +98,7 @@ class Backend {
   virtual absl::Status status() const { return absl::OkStatus(); }
 
   // ---- memory (lifetimes: above)
-  // Uninitialised [rows, cols]. RESOURCE_EXHAUSTED when the machine has no such memory.
+  // Uninitialised [rows, cols], its rows without gaps. RESOURCE_EXHAUSTED when the machine has no such memory.
   virtual absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) = 0;
   // `bytes` of zeros that cost no physical memory until they are touched; 4096-aligned.
   virtual absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) = 0;
@@ -126,7 +126,8 @@ class Backend {
   // ---- dense operations
   // out[r] = table[ids[r]], dequantised. ids [R], out [R, D].
   virtual void embed(const Weight& table, const int32_t* ids, const TensorView& out) = 0;
-  // out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gain. x, out [R, D], gain [1, D]. (RMSNorm, arXiv 1910.07467, eq. 4)
+  // out[r] = x[r] / sqrt(mean(x[r]^2) + eps) * gain. x, out [R, D], gain [1, D]; out may be x. (RMSNorm, arXiv
+  // 1910.07467, eq. 4)
   virtual void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) = 0;
   // out = x W^T (+ out when `accumulate`). x [R, W.cols], out [R, W.rows].
   virtual void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase,

@@ -39,6 +39,7 @@ constexpr std::array kKinds = {
     ErrorKind{kNotImplemented, absl::StatusCode::kUnimplemented, 400},
     ErrorKind{kNotFound, absl::StatusCode::kNotFound, 404},
     ErrorKind{kNoChatTemplate, absl::StatusCode::kFailedPrecondition, 400},
+    ErrorKind{kChatTemplateFailed, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kQueueFull, absl::StatusCode::kResourceExhausted, 429},
     ErrorKind{kSlowReader, absl::StatusCode::kResourceExhausted, 429},
     ErrorKind{kModelLoading, absl::StatusCode::kUnavailable, 503},

@@ -13,9 +13,9 @@ namespace pkv {
 
 absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes) {
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(""));
-  if (const EngineState engine = served->engine->state(); engine != EngineState::kServing) {
-    return submit_error(absl::UnavailableError(engine == EngineState::kFailed ? "the engine has failed"
-                                                                              : "the server is shutting down"),
+  if (const Engine::State engine = served->engine->state(); engine != Engine::State::kServing) {
+    return submit_error(absl::UnavailableError(engine == Engine::State::kFailed ? "the engine has failed"
+                                                                                : "the server is shutting down"),
                         engine);
   }
   std::optional<WaitingRoom::Place> place = state.waiting().enter(bytes);

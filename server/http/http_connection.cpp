@@ -21,6 +21,7 @@ namespace http = boost::beast::http;
 using asio::ip::tcp;
 
 constexpr size_t kReadBytes = 16 << 10;
+constexpr size_t kHeadBytes = 4 << 10;  // room for a head and a short body; Beast reads as much as there is room for
 constexpr std::chrono::seconds kMaxFarewell{1};  // once the answer is written
 
 // The header's value; empty: it is missing, or there is more than one.
@@ -164,6 +165,7 @@ void HttpConnection::count_arriving(uint64_t bytes) {
 
 void HttpConnection::read_head() {
   parser_.emplace();
+  buffer_.reserve(kHeadBytes);
   parser_->header_limit(server_->options.max_header_bytes);
   parser_->body_limit(server_->options.max_body_bytes);
   http::async_read_header(socket_, buffer_, *parser_,
@@ -192,6 +194,7 @@ void HttpConnection::head_is_there(Error error) {
 
 void HttpConnection::read_body() {
   if (parser_->is_done()) return dispatch();
+  buffer_.reserve(kReadBytes);
   http::async_read_some(socket_, buffer_, *parser_,
                         [self = shared_from_this()](Error error, size_t) { self->body_has_grown(error); });
 }

@@ -11,7 +11,6 @@ namespace pkv {
 namespace {
 
 using Json = nlohmann::json;
-using test::http_get;
 using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
@@ -41,6 +40,9 @@ class HttpTest : public ServerTest {
   }
   std::string post_text(const std::string& path, const std::string& body, const std::string& headers = "") {
     return test::HttpConnection(app_->http_port()).ask(request_text(path, body, headers));
+  }
+  std::string get(const std::string& path) {
+    return test::HttpConnection(app_->http_port()).ask("GET " + path + " HTTP/1.1\r\nConnection: close\r\n\r\n");
   }
   Reply post(const std::string& path, const Json& body, const std::string& headers = "") {
     return split(post_text(path, body.dump(), headers));
@@ -246,10 +248,6 @@ TEST_F(HttpTest, WhatWouldChangeTheMeaningIsRefusedAndTheRestPassedOver) {
 
 TEST_F(HttpTest, ModelsProbesAndUnknownPaths) {
   start_with_http();
-  const int port = app_->http_port();
-  const auto get = [port](const std::string& path) {
-    return test::HttpConnection(port).ask("GET " + path + " HTTP/1.1\r\nConnection: close\r\n\r\n");
-  };
   const Json models = split(get("/v1/models")).body;
   EXPECT_EQ(models["object"], "list");
   EXPECT_EQ(models["data"][0]["id"], "tiny");
@@ -273,7 +271,7 @@ TEST_F(HttpTest, RequestIdsComeBack) {
 TEST_F(HttpTest, NotYetLoadedIsToldAsSuch) {
   start([](Config& config) { config.http.listen = "127.0.0.1:0"; });
   expect_error(complete(), 503, "LOADING", nullptr);
-  EXPECT_THAT(http_get(app_->http_port(), "/readyz"), StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(get("/readyz"), StartsWith("HTTP/1.1 503 "));
 }
 
 TEST_F(HttpTest, AFullQueueSaysWhenToComeBack) {

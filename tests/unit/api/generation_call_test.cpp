@@ -29,7 +29,7 @@ class HoldingEngine : public StillEngine {
     cancelled.push_back(sink);
     changed.notify_all();
   }
-  EngineState state() const override { return state_now; }
+  Engine::State state() const override { return state_now; }
   std::shared_ptr<TokenSink> wait_for_sink(size_t index) {
     std::unique_lock lock(mutex);
     changed.wait(lock, [&] { return sinks.size() > index; });
@@ -40,7 +40,7 @@ class HoldingEngine : public StillEngine {
   std::condition_variable changed;
   std::vector<std::shared_ptr<TokenSink>> sinks;
   std::vector<const TokenSink*> cancelled;
-  std::atomic<EngineState> state_now = EngineState::kServing;
+  std::atomic<Engine::State> state_now = Engine::State::kServing;
 };
 
 class WatchedCall final : public GenerationCall {
@@ -168,12 +168,12 @@ TEST_F(GenerationCallTest, TheQueueIsBoundedInBytes) {
 }
 
 TEST_F(GenerationCallTest, DrainingAndFailureAreToldBeforeAnythingIsRead) {
-  holding_.state_now = EngineState::kDraining;
+  holding_.state_now = Engine::State::kDraining;
   const DecodedError draining = decode_error(start()->wait_for_error());
   EXPECT_EQ(draining.code, absl::StatusCode::kUnavailable);
   EXPECT_EQ(draining.reason, "DRAINING");
   EXPECT_GT(draining.retry_seconds, 0);
-  holding_.state_now = EngineState::kFailed;
+  holding_.state_now = Engine::State::kFailed;
   EXPECT_EQ(decode_error(start()->wait_for_error()).reason, "ENGINE_FAILED");
   EXPECT_EQ(reads_, 0);
 }

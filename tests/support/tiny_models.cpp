@@ -1,4 +1,4 @@
-// A complete llama model of a few hundred kilobytes with random weights, for tests that need one.
+// Complete models of a few hundred kilobytes with random weights, for tests that need one.
 #include <array>
 #include <cmath>
 #include <cstring>
@@ -53,7 +53,7 @@ std::array<std::string, 256> byte_tokens() {
   return tokens;
 }
 
-void add_vocabulary(GgufWriter& file, const TinyLlamaOptions& options) {
+void add_vocabulary(GgufWriter& file, const TinyModelOptions& options, const char* pre_tokenizer) {
   constexpr int32_t kNormal = 1, kControl = 3;
   constexpr int32_t kLetters = 26;
   const int32_t merged = options.vocab - kTinyFirstMerge;
@@ -68,7 +68,7 @@ void add_vocabulary(GgufWriter& file, const TinyLlamaOptions& options) {
   }
   types.resize(tokens.size(), kNormal);
   file.set("tokenizer.ggml.model", "gpt2")
-      .set("tokenizer.ggml.pre", "smollm")
+      .set("tokenizer.ggml.pre", pre_tokenizer)
       .set("tokenizer.ggml.tokens", tokens)
       .set("tokenizer.ggml.token_type", types)
       .set("tokenizer.ggml.merges", merges)
@@ -106,7 +106,15 @@ class RandomTensors {
   std::mt19937 rng_;
 };
 
-void add_layer(RandomTensors& tensors, const TinyLlamaOptions& o, int32_t index) {
+struct TinyArchitecture {
+  std::string name;
+  const char* pre_tokenizer;
+  float rope_base;
+  bool biases = false;      // on q, k and v
+  bool head_norms = false;  // of q and k
+};
+
+void add_layer(RandomTensors& tensors, const TinyArchitecture& architecture, const TinyModelOptions& o, int32_t index) {
   const std::string prefix = "blk." + std::to_string(index) + ".";
   const int64_t q_width = int64_t{o.q_heads} * o.head_dim, kv_width = int64_t{o.kv_heads} * o.head_dim;
   tensors.vector(prefix + "attn_norm.weight", o.width, 1.0f, 0.1f);
@@ -114,16 +122,47 @@ void add_layer(RandomTensors& tensors, const TinyLlamaOptions& o, int32_t index)
   tensors.matrix(prefix + "attn_q.weight", o.width, q_width, 1.5f);
   tensors.matrix(prefix + "attn_k.weight", o.width, kv_width, 1.5f);
   tensors.matrix(prefix + "attn_v.weight", o.width, kv_width, 1.0f);
-  if (o.biases) {
+  if (architecture.biases) {
     tensors.vector(prefix + "attn_q.bias", q_width, 0.0f, 0.5f);
     tensors.vector(prefix + "attn_k.bias", kv_width, 0.0f, 0.5f);
     tensors.vector(prefix + "attn_v.bias", kv_width, 0.0f, 0.5f);
+  }
+  if (architecture.head_norms) {
+    tensors.vector(prefix + "attn_q_norm.weight", o.head_dim, 1.5f, 0.3f);
+    tensors.vector(prefix + "attn_k_norm.weight", o.head_dim, 1.5f, 0.3f);
   }
   tensors.matrix(prefix + "attn_output.weight", q_width, o.width, 1.0f);
   tensors.vector(prefix + "ffn_norm.weight", o.width, 1.0f, 0.1f);
   tensors.matrix(prefix + "ffn_gate.weight", o.width, o.feed_forward, 1.0f);
   tensors.matrix(prefix + "ffn_up.weight", o.width, o.feed_forward, 1.0f);
   tensors.matrix(prefix + "ffn_down.weight", o.feed_forward, o.width, 1.0f);
+}
+
+GgufWriter tiny_model(const TinyArchitecture& architecture, const TinyModelOptions& options) {
+  GgufWriter file;
+  const std::string keys = architecture.name + ".";
+  file.set("general.architecture", architecture.name)
+      .set("general.name", "tiny " + architecture.name)
+      .set(keys + "block_count", static_cast<uint32_t>(options.layers))
+      .set(keys + "context_length", static_cast<uint32_t>(options.context))
+      .set(keys + "embedding_length", static_cast<uint32_t>(options.width))
+      .set(keys + "feed_forward_length", static_cast<uint32_t>(options.feed_forward))
+      .set(keys + "attention.head_count", static_cast<uint32_t>(options.q_heads))
+      .set(keys + "attention.head_count_kv", static_cast<uint32_t>(options.kv_heads))
+      .set(keys + "attention.key_length", static_cast<uint32_t>(options.head_dim))
+      .set(keys + "attention.value_length", static_cast<uint32_t>(options.head_dim))
+      .set(keys + "attention.layer_norm_rms_epsilon", 1e-5f)
+      .set(keys + "rope.freq_base", architecture.rope_base)
+      .set(keys + "rope.dimension_count", static_cast<uint32_t>(options.head_dim))
+      .set(keys + "vocab_size", static_cast<uint32_t>(options.vocab));
+  add_vocabulary(file, options, architecture.pre_tokenizer);
+  RandomTensors tensors(file, options.weight_type, options.seed);
+  // As an output head this gives logits of standard deviation 3.
+  tensors.matrix("token_embd.weight", options.width, options.vocab, 3.0f);
+  for (int32_t i = 0; i < options.layers; ++i) add_layer(tensors, architecture, options, i);
+  tensors.vector("output_norm.weight", options.width, 1.0f, 0.1f);
+  if (options.own_head) tensors.matrix("output.weight", options.width, options.vocab, 3.0f);
+  return file;
 }
 
 }  // namespace
@@ -159,30 +198,16 @@ std::string random_weights(WeightType type, int64_t count, float scale, std::mt1
   PKV_CHECK(false, "no random blocks of this format");
 }
 
-GgufWriter tiny_llama(const TinyLlamaOptions& options) {
-  GgufWriter file;
-  file.set("general.architecture", "llama")
-      .set("general.name", "tiny llama")
-      .set("llama.block_count", static_cast<uint32_t>(options.layers))
-      .set("llama.context_length", static_cast<uint32_t>(options.context))
-      .set("llama.embedding_length", static_cast<uint32_t>(options.width))
-      .set("llama.feed_forward_length", static_cast<uint32_t>(options.feed_forward))
-      .set("llama.attention.head_count", static_cast<uint32_t>(options.q_heads))
-      .set("llama.attention.head_count_kv", static_cast<uint32_t>(options.kv_heads))
-      .set("llama.attention.key_length", static_cast<uint32_t>(options.head_dim))
-      .set("llama.attention.value_length", static_cast<uint32_t>(options.head_dim))
-      .set("llama.attention.layer_norm_rms_epsilon", 1e-5f)
-      .set("llama.rope.freq_base", 10000.0f)
-      .set("llama.rope.dimension_count", static_cast<uint32_t>(options.head_dim))
-      .set("llama.vocab_size", static_cast<uint32_t>(options.vocab));
-  add_vocabulary(file, options);
-  RandomTensors tensors(file, options.weight_type, options.seed);
-  // As an output head this gives logits of standard deviation 3.
-  tensors.matrix("token_embd.weight", options.width, options.vocab, 3.0f);
-  for (int32_t i = 0; i < options.layers; ++i) add_layer(tensors, options, i);
-  tensors.vector("output_norm.weight", options.width, 1.0f, 0.1f);
-  if (options.own_head) tensors.matrix("output.weight", options.width, options.vocab, 3.0f);
-  return file;
+GgufWriter tiny_llama(const TinyModelOptions& options) {
+  return tiny_model({.name = "llama", .pre_tokenizer = "smollm", .rope_base = 1e4f, .biases = options.biases}, options);
+}
+
+GgufWriter tiny_qwen2(const TinyModelOptions& options) {
+  return tiny_model({.name = "qwen2", .pre_tokenizer = "qwen2", .rope_base = 1e6f, .biases = true}, options);
+}
+
+GgufWriter tiny_qwen3(const TinyModelOptions& options) {
+  return tiny_model({.name = "qwen3", .pre_tokenizer = "qwen2", .rope_base = 1e6f, .head_norms = true}, options);
 }
 
 }  // namespace pkv::test

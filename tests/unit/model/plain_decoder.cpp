@@ -1,5 +1,5 @@
-// A straightforward llama forward pass.
-#include "tests/unit/model/plain_llama.h"
+// A straightforward forward pass.
+#include "tests/unit/model/plain_decoder.h"
 
 #include <algorithm>
 #include <cmath>
@@ -57,19 +57,40 @@ void add(Matrix& x, const Matrix& y) {
   }
 }
 
-// Row r is at position r. Pair (2i, 2i + 1) of the first `rotary` dimensions of a head turns by r / base^(2i / rotary).
+// Every head by itself; as it is without a gain.
+Matrix norm_heads(const Matrix& x, size_t head_dim, const Matrix& gain, double eps) {
+  if (gain.empty()) return x;
+  Matrix out;
+  for (const Row& row : x) {
+    Row& result = out.emplace_back();
+    for (size_t head = 0; head < row.size(); head += head_dim) {
+      const Matrix normed =
+          norm({Row(row.begin() + static_cast<int64_t>(head), row.begin() + static_cast<int64_t>(head + head_dim))},
+               gain[0], eps);
+      result.insert(result.end(), normed[0].begin(), normed[0].end());
+    }
+  }
+  return out;
+}
+
+// Row r is at position r. Pair i of the first `rotary` dimensions of a head turns by r / base^(2i / rotary): dimensions
+// 2i and 2i + 1 in llama, i and rotary / 2 + i in the others.
 void rotate(Matrix& x, size_t head_dim, const GgufFile& file) {
-  const auto rotary = static_cast<size_t>(*file.u32("llama.rope.dimension_count"));
-  const double base = *file.number("llama.rope.freq_base");
-  const double stretch = *file.number_or("llama.rope.scaling.factor", 1);
+  const std::string architecture = *file.string("general.architecture");
+  const auto rotary = static_cast<size_t>(*file.u32(architecture + ".rope.dimension_count"));
+  const double base = *file.number(architecture + ".rope.freq_base");
+  const double stretch = *file.number_or(architecture + ".rope.scaling.factor", 1);
   const Matrix factors = weights(file, "rope_freqs.weight");
   for (size_t r = 0; r < x.size(); ++r) {
     for (size_t head = 0; head < x[r].size(); head += head_dim) {
-      for (size_t i = 0; i < rotary; i += 2) {
-        const double factor = factors.empty() ? 1 : factors[0][i / 2];
+      for (size_t i = 0; i < rotary / 2; ++i) {
+        const double factor = factors.empty() ? 1 : factors[0][i];
         const double angle = static_cast<double>(r) /
-                             std::pow(base, static_cast<double>(i) / static_cast<double>(rotary)) / stretch / factor;
-        double &a = x[r][head + i], &b = x[r][head + i + 1];
+                             std::pow(base, static_cast<double>(2 * i) / static_cast<double>(rotary)) / stretch /
+                             factor;
+        const bool neighbours = architecture == "llama";
+        double& a = x[r][head + (neighbours ? 2 * i : i)];
+        double& b = x[r][head + (neighbours ? 2 * i + 1 : rotary / 2 + i)];
         const double turned = a * std::cos(angle) - b * std::sin(angle);
         b = a * std::sin(angle) + b * std::cos(angle);
         a = turned;
@@ -102,18 +123,21 @@ Matrix attention(const Matrix& q, const Matrix& k, const Matrix& v, size_t head_
 
 }  // namespace
 
-Matrix plain_llama_logits(const GgufFile& file, const std::vector<int32_t>& tokens) {
-  const size_t head_dim = *file.u32("llama.attention.key_length");
-  const double eps = *file.number("llama.attention.layer_norm_rms_epsilon");
+Matrix plain_decoder_logits(const GgufFile& file, const std::vector<int32_t>& tokens) {
+  const std::string keys = *file.string("general.architecture") + ".";
+  const size_t head_dim = *file.u32(keys + "attention.key_length");
+  const double eps = *file.number(keys + "attention.layer_norm_rms_epsilon");
   const Matrix embedding = weights(file, "token_embd.weight");
   Matrix x;
   for (int32_t token : tokens) x.push_back(embedding[static_cast<size_t>(token)]);
-  for (uint32_t layer = 0; layer < *file.u32("llama.block_count"); ++layer) {
+  for (uint32_t layer = 0; layer < *file.u32(keys + "block_count"); ++layer) {
     const auto get = [&](const char* name) { return weights(file, "blk." + std::to_string(layer) + "." + name); };
     Matrix h = norm(x, get("attn_norm.weight")[0], eps);
     Matrix q = times(h, get("attn_q.weight"), get("attn_q.bias"));
     Matrix k = times(h, get("attn_k.weight"), get("attn_k.bias"));
     const Matrix v = times(h, get("attn_v.weight"), get("attn_v.bias"));
+    q = norm_heads(q, head_dim, get("attn_q_norm.weight"), eps);
+    k = norm_heads(k, head_dim, get("attn_k_norm.weight"), eps);
     rotate(q, head_dim, file);
     rotate(k, head_dim, file);
     add(x, times(attention(q, k, v, head_dim), get("attn_output.weight")));

@@ -1,5 +1,5 @@
-// The llama architecture on tiny random models: against a plain implementation, and the ways a server runs it
-// (layer-major chunks, only the last rows carried on, decode steps of several sequences) against each other.
+// The architectures on tiny random models: against a plain implementation, against transformers, and the ways a server
+// runs them (layer-major chunks, only the last rows carried on, decode steps of several sequences) against each other.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -13,15 +13,17 @@
 #include "tests/support/gguf_writer.h"
 #include "tests/support/tested_backend.h"
 #include "tests/unit/model/fake_cache.h"
-#include "tests/unit/model/plain_llama.h"
+#include "tests/unit/model/plain_decoder.h"
+#include "tests/unit/model/tiny_cases.h"
 
 namespace pkv {
 namespace {
 
 using test::FakeCache;
+using test::GgufWriter;
 using test::Matrix;
-using test::plain_llama_logits;
-using test::TinyLlamaOptions;
+using test::plain_decoder_logits;
+using test::TinyModelOptions;
 
 std::vector<int32_t> random_tokens(int32_t count, int32_t vocab, uint32_t seed) {
   std::mt19937 rng(seed);
@@ -37,7 +39,7 @@ struct Loaded {
   std::unique_ptr<Model> model;
   StepScratch scratch;
 
-  explicit Loaded(const test::GgufWriter& writer, int32_t max_rows = 64) {
+  explicit Loaded(const GgufWriter& writer, int32_t max_rows = 64) {
     backend = test::make_tested_backend();
     file = *GgufFile::open(writer.write().path());
     absl::StatusOr<std::unique_ptr<Model>> loaded = load_model(*file, *backend);
@@ -104,23 +106,26 @@ double largest_difference(const Matrix& a, const Matrix& b) {
   return largest;
 }
 
+using MakeModel = GgufWriter (*)(const TinyModelOptions& options);
+
 struct Variant {
   std::string name;
-  TinyLlamaOptions options;
-  std::function<void(test::GgufWriter&)> change = [](test::GgufWriter&) {};
+  MakeModel make;
+  TinyModelOptions options;
+  std::function<void(GgufWriter&)> change = [](GgufWriter&) {};
 };
 void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
 
-class LlamaVariantTest : public testing::TestWithParam<Variant> {};
+class VariantTest : public testing::TestWithParam<Variant> {};
 
-TEST_P(LlamaVariantTest, EqualsThePlainImplementation) {
-  test::GgufWriter writer = tiny_llama(GetParam().options);
+TEST_P(VariantTest, EqualsThePlainImplementation) {
+  GgufWriter writer = GetParam().make(GetParam().options);
   GetParam().change(writer);
   Loaded m(writer);
   const std::vector<int32_t> tokens = random_tokens(23, GetParam().options.vocab, 7);
   FakeCache cache(*m.backend, m.model->shape(), 1, 23);
   const Tensor x = prefill(m, cache, 0, tokens, {23}, 23);
-  const Matrix expected = plain_llama_logits(*m.file, tokens);
+  const Matrix expected = plain_decoder_logits(*m.file, tokens);
   // Activations are rounded to float32 between operations; logits are of magnitude 10.
   EXPECT_LT(largest_difference(m.logits(x.view(), Phase::kPrefill), expected), 1e-4);
   // The comparison means something: logits are neither constant nor the same at every position.
@@ -130,35 +135,94 @@ TEST_P(LlamaVariantTest, EqualsThePlainImplementation) {
 std::vector<Variant> variants() {
   std::vector<float> factors;
   for (int i = 0; i < 8; ++i) factors.push_back(1.0f + static_cast<float>(i));
+  const auto llama = test::tiny_llama, qwen2 = test::tiny_qwen2, qwen3 = test::tiny_qwen3;
   return {
-      {"Default", {}},
-      {"OwnHead", {.weight_type = WeightType::kF16, .own_head = true}},
-      {"Biases", {.weight_type = WeightType::kBF16, .biases = true}},
-      {"OneLayer", {.layers = 1, .seed = 3, .weight_type = WeightType::kQ8_0}},
-      {"NoGroups", {.q_heads = 2, .kv_heads = 2, .weight_type = WeightType::kQ4_1}},
-      {"OneKvHead", {.q_heads = 3, .kv_heads = 1, .head_dim = 32, .width = 96}},
-      {"HeadsWiderThanModel",
+      {"Llama", llama, {}},
+      {"LlamaOwnHead", llama, {.weight_type = WeightType::kF16, .own_head = true}},
+      {"LlamaBiases", llama, {.weight_type = WeightType::kBF16, .biases = true}},
+      {"LlamaOneLayer", llama, {.layers = 1, .seed = 3, .weight_type = WeightType::kQ8_0}},
+      {"LlamaNoGroups", llama, {.q_heads = 2, .kv_heads = 2, .weight_type = WeightType::kQ4_1}},
+      {"LlamaOneKvHead", llama, {.q_heads = 3, .kv_heads = 1, .head_dim = 32, .width = 96}},
+      {"LlamaHeadsWiderThanModel",
+       llama,
        {.q_heads = 8, .kv_heads = 2, .head_dim = 32, .width = 64, .weight_type = WeightType::kQ5_0}},
-      {"KQuants",
+      {"LlamaKQuants",
+       llama,
        {.q_heads = 4,
         .kv_heads = 4,
         .head_dim = 64,
         .width = 256,
         .feed_forward = 256,
         .weight_type = WeightType::kQ4_K}},
-      {"PartialRotation", {}, [](auto& w) { w.set("llama.rope.dimension_count", uint32_t{8}); }},
-      {"LinearScaling",
+      {"LlamaPartialRotation", llama, {}, [](auto& w) { w.set("llama.rope.dimension_count", uint32_t{8}); }},
+      {"LlamaLinearScaling",
+       llama,
        {},
        [](auto& w) { w.set("llama.rope.scaling.type", "linear").set("llama.rope.scaling.factor", 4.0f); }},
-      {"Llama3Scaling", {}, [factors](auto& w) { w.add_tensor("rope_freqs.weight", factors); }},
+      {"Llama3Scaling", llama, {}, [factors](auto& w) { w.add_tensor("rope_freqs.weight", factors); }},
+      {"Qwen2", qwen2, {}},
+      {"Qwen2OwnHeadGroupsOfSeven",
+       qwen2,
+       {.layers = 3, .q_heads = 14, .kv_heads = 2, .weight_type = WeightType::kQ5_0, .own_head = true}},
+      {"Qwen2PartialRotation", qwen2, {}, [](auto& w) { w.set("qwen2.rope.dimension_count", uint32_t{8}); }},
+      {"Qwen3", qwen3, {}},
+      {"Qwen3HeadsWiderThanModel",
+       qwen3,
+       {.q_heads = 4, .kv_heads = 2, .head_dim = 32, .weight_type = WeightType::kQ8_0, .own_head = true}},
   };
 }
 
-INSTANTIATE_TEST_SUITE_P(Variants, LlamaVariantTest, testing::ValuesIn(variants()),
+INSTANTIATE_TEST_SUITE_P(Variants, VariantTest, testing::ValuesIn(variants()),
                          [](const auto& test) { return test.param.name; });
 
-TEST(LlamaTest, ChunksChangeNothing) {
-  Loaded m(test::tiny_llama({.layers = 3}));
+struct TransformersLogit {
+  size_t row, token;
+  double value;
+};
+struct TransformersCase {
+  std::string name;
+  std::vector<int32_t> tokens;
+  std::vector<TransformersLogit> logits;
+};
+const TransformersCase kTransformersCases[] = {
+#include "tests/unit/model/tiny_cases.inc"
+};
+
+TEST(TransformersTest, LogitsAreTheSame) {
+  const std::vector<test::TinyCase> models = test::tiny_cases();
+  ASSERT_EQ(std::size(kTransformersCases), models.size());
+  for (const TransformersCase& expected : kTransformersCases) {
+    SCOPED_TRACE(expected.name);
+    const auto model = std::ranges::find(models, expected.name, &test::TinyCase::name);
+    ASSERT_NE(model, models.end());
+    Loaded m(model->model);
+    const auto count = static_cast<int32_t>(expected.tokens.size());
+    FakeCache cache(*m.backend, m.model->shape(), 1, count);
+    const Matrix logits = m.logits(prefill(m, cache, 0, expected.tokens, {count}, count).view(), Phase::kPrefill);
+    ASSERT_FALSE(expected.logits.empty());
+    for (const TransformersLogit& logit : expected.logits) {
+      EXPECT_NEAR(logits[logit.row][logit.token], logit.value, 1e-4)
+          << "row " << logit.row << ", token " << logit.token;
+    }
+  }
+}
+
+struct Architecture {
+  std::string name;
+  MakeModel make;
+};
+void PrintTo(const Architecture& architecture, std::ostream* out) { *out << architecture.name; }
+
+class ArchitectureTest : public testing::TestWithParam<Architecture> {};
+
+INSTANTIATE_TEST_SUITE_P(Architectures, ArchitectureTest,
+                         testing::Values(Architecture{"Llama", test::tiny_llama},
+                                         Architecture{"Qwen2", test::tiny_qwen2},
+                                         Architecture{"Qwen3", test::tiny_qwen3}),
+                         [](const auto& test) { return test.param.name; });
+
+TEST_P(ArchitectureTest, ChunksChangeNothing) {
+  Loaded m(GetParam().make({.layers = 3}));
   const std::vector<int32_t> tokens = random_tokens(31, 320, 11);
   FakeCache whole(*m.backend, m.model->shape(), 1, 31), pieces(*m.backend, m.model->shape(), 1, 31);
   const Matrix expected = m.logits(prefill(m, whole, 0, tokens, {31}, 31).view(), Phase::kPrefill);
@@ -167,8 +231,8 @@ TEST(LlamaTest, ChunksChangeNothing) {
   EXPECT_EQ(whole.pool(), pieces.pool());
 }
 
-TEST(LlamaTest, OutputsOfTheLastLayerChangeOnlyWhatIsNotAskedFor) {
-  Loaded m(test::tiny_llama());
+TEST_P(ArchitectureTest, OutputsOfTheLastLayerChangeOnlyWhatIsNotAskedFor) {
+  Loaded m(GetParam().make({}));
   const std::vector<int32_t> tokens = random_tokens(20, 320, 12);
   FakeCache all(*m.backend, m.model->shape(), 1, 20);
   const Matrix expected = m.logits(prefill(m, all, 0, tokens, {20}, 20).view(), Phase::kPrefill);
@@ -187,11 +251,11 @@ TEST(LlamaTest, OutputsOfTheLastLayerChangeOnlyWhatIsNotAskedFor) {
   EXPECT_EQ(largest_difference(last, {expected.end() - 6, expected.end()}), 0.0);
 }
 
-TEST(LlamaTest, DecodeStepsOfSeveralSequencesContinueThem) {
-  Loaded m(test::tiny_llama());
+TEST_P(ArchitectureTest, DecodeStepsOfSeveralSequencesContinueThem) {
+  Loaded m(GetParam().make({}));
   const std::vector<int32_t> first = random_tokens(18, 320, 13), second = random_tokens(9, 320, 14);
-  const Matrix expected_first = plain_llama_logits(*m.file, first),
-               expected_second = plain_llama_logits(*m.file, second);
+  const Matrix expected_first = plain_decoder_logits(*m.file, first),
+               expected_second = plain_decoder_logits(*m.file, second);
   FakeCache cache(*m.backend, m.model->shape(), 2, 18);
   prefill(m, cache, 0, {first.begin(), first.begin() + 15}, {15}, 0);
   prefill(m, cache, 1, {second.begin(), second.begin() + 6}, {4, 2}, 0);
