@@ -1,5 +1,6 @@
 #include "server/loaded_model.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
@@ -29,6 +30,12 @@ absl::Status about_file(const absl::Status& status, const std::string& path) {
   const std::string message(status.message());
   return message.find(path) != std::string::npos ? status
                                                  : absl::Status(status.code(), absl::StrCat(path, ": ", message));
+}
+
+size_t longest_token_bytes(const Tokenizer& tokenizer) {
+  size_t longest = 0;
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) longest = std::max(longest, tokenizer.token_bytes(id).size());
+  return longest;
 }
 
 absl::Status given_up() { return absl::CancelledError("loading was given up"); }
@@ -80,7 +87,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
                      .weight_bytes = loaded->model_->resident_bytes(),
                      .tokenizer = loaded->tokenizer_.get(),
                      .chat_template = loaded->chat_template_.get(),
-                     .engine = loaded->engine_.get()};
+                     .engine = loaded->engine_.get(),
+                     .longest_token_bytes = longest_token_bytes(*loaded->tokenizer_)};
   return loaded;
 }
 

@@ -79,7 +79,7 @@ absl::StatusOr<PolicySpec> PolicyCatalog::base_spec(const pb::CachePolicy& wishe
   if (wished.policy_case() == pb::CachePolicy::kPreset) {
     if (const PolicySpec* preset = find_preset(wished.preset()); preset != nullptr) return *preset;
     return not_found("cache_policy.preset",
-                     absl::StrCat("\"", wished.preset(), "\" is not in this server's configuration"));
+                     absl::StrCat(shown(wished.preset()), " is not in this server's configuration"));
   }
   const auto* field = pb::CachePolicy::descriptor()->FindFieldByNumber(wished.policy_case());
   const PolicyRow* row = find_policy(field->name());
