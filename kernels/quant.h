@@ -27,5 +27,6 @@ std::string_view ggml_type_name(uint32_t ggml_id);           // also of formats 
 float half_to_float(uint16_t half);      // IEEE binary16, exact
 uint16_t float_to_half(float value);     // round to nearest even
 float bfloat16_to_float(uint16_t bits);  // exact
+uint16_t float_to_bfloat16(float value);  // round to nearest even
 
 }  // namespace pkv

@@ -40,6 +40,8 @@ LanePages lane_pages(const KvView& kv, int32_t lane) {
           .page_ids = kv.page_ids + view.first_page,
           .page_bytes = kv.page_bytes,
           .value_offset = layout.value_offset(),
+          .key_scale_offset = layout.key_scale_offset(),
+          .value_scale_offset = layout.value_scale_offset(),
           .slots = layout.slots(),
           .head_dim = kv.head_dim,
           .format = view.dtype};

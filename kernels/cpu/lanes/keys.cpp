@@ -6,7 +6,7 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
-#include "kernels/cpu/lanes/entry_elements.h"
+#include "kernels/cpu/lanes/page_keys.h"
 #include "kernels/cpu/parallel.h"
 
 namespace pkv {
@@ -74,17 +74,6 @@ void turn_pairs(float* __restrict a, float* __restrict b, int32_t count, float c
   }
 }
 
-// `count` elements as floats: float32 where they lie, others in `room`; and from there back to where they lie.
-float* as_floats(const AttentionKernels&, float* keys, int64_t, float*) { return keys; }
-float* as_floats(const AttentionKernels& kernels, uint16_t* keys, int64_t count, float* room) {
-  kernels.to_float(keys, room, count);
-  return room;
-}
-void put_back(const AttentionKernels&, const float*, float*, int64_t) {}
-void put_back(const AttentionKernels& kernels, const float* room, uint16_t* keys, int64_t count) {
-  kernels.to_half(room, keys, count);
-}
-
 float inverse(float x) { return x > 0 ? 1.0f / x : 0.0f; }
 
 }  // namespace
@@ -133,11 +122,7 @@ int32_t CpuAttention::for_each_key_tile(const KvView& kv, int32_t first_lane, in
 
 // The keys of one page, in place or converted into the tile's room.
 float* CpuAttention::float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const {
-  const int64_t count = static_cast<int64_t>(tile.layout.slots()) * kv.head_dim;
-  return with_elements(tile.lane.dtype, [&](auto elements) {
-    auto* keys = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, page));
-    return as_floats(kernels_, keys, count, tile.keys);
-  });
+  return load_page_keys(kernels_, tile.layout, kv.page(tile.lane, page), tile.keys);
 }
 
 void CpuAttention::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
@@ -214,10 +199,8 @@ void CpuAttention::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes
         float* first = keys + i * step * slots + part.begin;
         turn_pairs(first, first + distance * slots, part.end - part.begin, cosines[i], sines[i]);
       }
-      with_elements(tile.lane.dtype, [&](auto elements) {
-        auto* stored = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, part.page));
-        put_back(kernels_, keys, stored, 2 * pairs * slots);
-      });
+      store_page_keys(kernels_, tile.layout, kv.page(tile.lane, part.page), keys,
+                      {.dims = 2 * pairs, .begin = part.begin, .end = part.end});
     });
   });
 }
