@@ -9,6 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/host_device.h"
+
 namespace pkv {
 
 // A format of cache entries: the number of its row in entry_format.h.
@@ -42,10 +44,10 @@ struct KvView {
   int32_t position_stride = 0;  // slots of the densest entry format
   int32_t head_dim = 0;
 
-  std::byte* page(const Lane& lane, int32_t page_index) const {
+  PKV_HOST_DEVICE std::byte* page(const Lane& lane, int32_t page_index) const {
     return pool + static_cast<int64_t>(page_ids[lane.first_page + page_index]) * page_bytes;
   }
-  int32_t* page_positions(const Lane& lane, int32_t page_index) const {
+  PKV_HOST_DEVICE int32_t* page_positions(const Lane& lane, int32_t page_index) const {
     return positions + static_cast<int64_t>(page_ids[lane.first_page + page_index]) * position_stride;
   }
 };
@@ -69,8 +71,8 @@ struct RowSpans {
   const RowSpan* data = nullptr;
   int32_t count = 0;
 
-  const RowSpan* begin() const { return data; }
-  const RowSpan* end() const { return data + count; }
+  PKV_HOST_DEVICE const RowSpan* begin() const { return data; }
+  PKV_HOST_DEVICE const RowSpan* end() const { return data + count; }
 };
 
 }  // namespace pkv

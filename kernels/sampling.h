@@ -6,6 +6,7 @@
 #include <limits>
 #include <type_traits>
 
+#include "kernels/host_device.h"
 #include "kernels/tensor.h"
 
 namespace pkv {
@@ -26,7 +27,7 @@ struct LogitEdit {
   float before = 0;      // the logit as it was: memory of whoever edits
 };
 
-inline float edited_logit(float logit, const LogitEdit& edit, bool no_end) {
+PKV_HOST_DEVICE inline float edited_logit(float logit, const LogitEdit& edit, bool no_end) {
   if (no_end && edit.ends != 0) return -std::numeric_limits<float>::infinity();
   const float biased = logit + edit.bias;
   return (biased > 0 ? biased / edit.repetition : biased * edit.repetition) - edit.penalty;
@@ -88,19 +89,19 @@ static_assert(std::is_trivially_copyable_v<SampleRow> && std::is_trivially_copya
 
 // Row r of a view of T, as above.
 template <typename T>
-T* row_as(const TensorView& view, int64_t row) {
+PKV_HOST_DEVICE T* row_as(const TensorView& view, int64_t row) {
   return reinterpret_cast<T*>(view.i32_row(row));
 }
 
 // Makes a row's edits, and takes them back.
-inline void apply_edits(LogitEdit* edits, int32_t count, bool no_end, float* logits) {
+PKV_HOST_DEVICE inline void apply_edits(LogitEdit* edits, int32_t count, bool no_end, float* logits) {
   for (int32_t i = 0; i < count; ++i) {
     float& logit = logits[edits[i].token];
     edits[i].before = logit;
     logit = edited_logit(logit, edits[i], no_end);
   }
 }
-inline void restore_edits(const LogitEdit* edits, int32_t count, float* logits) {
+PKV_HOST_DEVICE inline void restore_edits(const LogitEdit* edits, int32_t count, float* logits) {
   for (int32_t i = 0; i < count; ++i) logits[edits[i].token] = edits[i].before;
 }
 

@@ -8,6 +8,8 @@
 #include <memory>
 #include <utility>
 
+#include "kernels/host_device.h"
+
 namespace pkv {
 
 enum class DType : uint8_t { kF32, kI32, kF64 };
@@ -23,19 +25,19 @@ struct TensorView {
   int64_t cols = 0;
   int64_t row_stride = 0;  // elements
 
-  float* f32() const { return static_cast<float*>(data); }
-  int32_t* i32() const { return static_cast<int32_t*>(data); }
-  double* f64() const { return static_cast<double*>(data); }
-  float* f32_row(int64_t row) const { return f32() + row * row_stride; }
-  int32_t* i32_row(int64_t row) const { return i32() + row * row_stride; }
+  PKV_HOST_DEVICE float* f32() const { return static_cast<float*>(data); }
+  PKV_HOST_DEVICE int32_t* i32() const { return static_cast<int32_t*>(data); }
+  PKV_HOST_DEVICE double* f64() const { return static_cast<double*>(data); }
+  PKV_HOST_DEVICE float* f32_row(int64_t row) const { return f32() + row * row_stride; }
+  PKV_HOST_DEVICE int32_t* i32_row(int64_t row) const { return i32() + row * row_stride; }
 
   // Rows [first, first + count) of this view.
-  TensorView slice_rows(int64_t first, int64_t count) const {
+  PKV_HOST_DEVICE TensorView slice_rows(int64_t first, int64_t count) const {
     auto* base = static_cast<std::byte*>(data) + first * row_stride * static_cast<int64_t>(dtype_bytes(dtype));
     return {base, dtype, count, cols, row_stride};
   }
   // Columns [first, first + count) of this view.
-  TensorView slice_cols(int64_t first, int64_t count) const {
+  PKV_HOST_DEVICE TensorView slice_cols(int64_t first, int64_t count) const {
     auto* base = static_cast<std::byte*>(data) + first * static_cast<int64_t>(dtype_bytes(dtype));
     return {base, dtype, rows, count, row_stride};
   }

@@ -43,6 +43,18 @@ as_root() {
   fi
 }
 
+default_model=smollm2-135m
+
+# choose_model [NAME]: sets model_name and what scripts/models says of it: model_file, model_bytes, model_sha256, and model_packages
+# with the model_members of theirs that, one behind the other, are the file.
+choose_model() {
+  model_name=${1:-$default_model}
+  local known=$root/scripts/models
+  [[ $model_name != */* && -f $known/$model_name.sh ]] ||
+    die "unknown model $model_name; there are: $(basename -s .sh -a "$known"/*.sh | paste -sd' ' | sed 's/ /, /g')"
+  source "$known/$model_name.sh"
+}
+
 address_of() {  # LINE: the address in a log line that says the server is ready; nothing for any other line
   local line=$1
   [[ $line =~ \ ready\ address=([^ ]+) || $line =~ \"message\":\"ready\",\"address\":\"([^\"]+)\" ]] || return 0

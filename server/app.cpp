@@ -51,7 +51,8 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
   PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.listen = config.server.listen,
                                                     .reflection = config.server.reflection,
                                                     .health = {.ready = [self = app.get()] { return self->ready(); },
-                                                               .live = [self = app.get()] { return self->live(); }}},
+                                                               .live = [self = app.get()] { return self->live(); }},
+                                                    .hearing_time = options.hearing_time},
                                                    app->state_));
   if (!config.metrics.listen.empty()) {
     PKV_ASSIGN_OR_RETURN(

@@ -10,11 +10,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/api/server_state.h"
 #include "server/config/config.h"
 #include "server/http/metrics_exporter.h"
 #include "server/loaded_model.h"
 #include "server/rpc/server.h"
-#include "server/rpc/server_state.h"
 #include "server/telemetry/log.h"
 
 namespace pkv {
@@ -23,6 +23,8 @@ struct AppOptions {
   // The engine has work and shows no sign of life for this long: the process is not live. A step of a large model on a
   // small machine takes seconds, not minutes.
   absl::Duration stall_limit = absl::Minutes(2);
+  // RpcServerOptions.
+  absl::Duration hearing_time = absl::Seconds(1);
   BackendMaker make_backend = pkv::make_backend;
 };
 

@@ -9,11 +9,11 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/backend.h"
+#include "server/api/server_state.h"
 #include "server/config/config.h"
 #include "server/engine/engine.h"
 #include "server/model/gguf.h"
 #include "server/model/model.h"
-#include "server/rpc/server_state.h"
 #include "server/text/chat_template.h"
 #include "server/text/tokenizer.h"
 

@@ -9,7 +9,11 @@
 
 namespace pkv {
 
-// Llama 1, 2, 3, Mistral, SmolLM, TinyLlama: see llama.cpp.
+// Llama 1, 2, 3, Mistral, SmolLM, TinyLlama.
 absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, std::stop_token stop);
+// Qwen2, Qwen2.5.
+absl::StatusOr<std::unique_ptr<Model>> load_qwen2(const GgufFile& file, Backend& backend, std::stop_token stop);
+// Qwen3, but not its mixtures of experts (architecture qwen3moe).
+absl::StatusOr<std::unique_ptr<Model>> load_qwen3(const GgufFile& file, Backend& backend, std::stop_token stop);
 
 }  // namespace pkv

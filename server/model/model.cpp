@@ -21,6 +21,8 @@ struct Architecture {
 
 constexpr Architecture kArchitectures[] = {
     {"llama", load_llama},
+    {"qwen2", load_qwen2},
+    {"qwen3", load_qwen3},
 };
 
 absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file, Backend& backend,

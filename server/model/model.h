@@ -17,7 +17,7 @@
 namespace pkv {
 
 struct ModelShape {
-  std::string architecture;  // llama
+  std::string architecture;  // llama, qwen2, qwen3
   std::string weights;       // most frequent weight format by size, e.g. Q4_1
   int32_t layers = 0;
   int32_t q_heads = 0;

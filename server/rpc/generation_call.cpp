@@ -2,53 +2,18 @@
 
 #include <string>
 
-#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/api/engine_errors.h"
+#include "server/api/errors.h"
 #include "server/engine/cache_report.h"
 #include "server/engine/engine.h"
-#include "server/policy/recall_shortfall.h"
 #include "server/policy/registry.h"
-#include "server/rpc/errors.h"
-#include "server/status/field_error.h"
+#include "server/rpc/grpc_status.h"
 
 namespace pkv {
 namespace {
 
 namespace pb = ::pyramidkv::v1;
-
-constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
-
-// What Engine::submit refused, as the contract has it.
-absl::Status submit_error(const absl::Status& status, EngineState state) {
-  ErrorDetail detail{.code = status.code(), .description = std::string(status.message())};
-  switch (status.code()) {
-    case absl::StatusCode::kResourceExhausted:
-      detail.reason = kQueueFull;
-      detail.retry_delay = kQueueRetryDelay;
-      return make_error(detail);
-    case absl::StatusCode::kUnavailable:
-      detail.reason = state == EngineState::kFailed ? kEngineFailed : kServerDraining;
-      return make_error(detail);
-    default:
-      return status;
-  }
-}
-
-// What ended a submitted request, as the contract has it.
-absl::Status running_error(const absl::Status& status, EngineState state) {
-  if (state == EngineState::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
-    return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
-  }
-  const std::optional<RecallShortfall> shortfall = recall_shortfall(status);
-  const std::optional<FieldError> named = field_error_of(status);
-  if (!shortfall || !named) return status;
-  return make_error(
-      {.code = status.code(),
-       .reason = kRecallNotReached,
-       .field = named->field,
-       .description = named->description,
-       .metadata = {{"reached", absl::StrCat(shortfall->reached)}, {"layer", std::to_string(shortfall->layer)}}});
-}
 
 // Beside the status: when to come back.
 void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& context) {
@@ -118,10 +83,9 @@ void GenerationCall::on_error(const absl::Status& status) {
 }
 
 grpc::Status GenerationCall::close(const absl::Status& status) {
-  const grpc::Status final_status = to_grpc_status(status);
-  final_code_ = status_code_name(final_status.error_code());
+  final_code_ = status_code_name(status.code());
   state_.metrics().count_end(policy_row(request_->policy.kind).name, final_code_);
-  return final_status;
+  return to_grpc_status(status);
 }
 
 void GenerationCall::log_end() {

@@ -10,11 +10,11 @@
 #include <optional>
 #include <string>
 
-#include "server/rpc/access_log.h"
-#include "server/rpc/conversion.h"
-#include "server/rpc/output_assembler.h"
-#include "server/rpc/server_state.h"
-#include "server/rpc/validation.h"
+#include "server/api/access_log.h"
+#include "server/api/conversion.h"
+#include "server/api/output_assembler.h"
+#include "server/api/server_state.h"
+#include "server/api/validation.h"
 
 namespace pkv {
 

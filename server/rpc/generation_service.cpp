@@ -1,20 +1,20 @@
 #include "server/rpc/generation_service.h"
 
-#include <chrono>
-#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/status_macros.h"
-#include "server/rpc/access_log.h"
-#include "server/rpc/comparison_rules.h"
-#include "server/rpc/errors.h"
-#include "server/rpc/estimate_cache.h"
+#include "server/api/access_log.h"
+#include "server/api/comparison_rules.h"
+#include "server/api/errors.h"
+#include "server/api/estimate_cache.h"
+#include "server/api/validation.h"
+#include "server/rpc/call_info.h"
+#include "server/rpc/grpc_status.h"
 #include "server/rpc/refused_stream.h"
 #include "server/rpc/stream_call.h"
 #include "server/rpc/unary_call.h"
-#include "server/rpc/validation.h"
 #include "server/rpc/wire.h"
 
 namespace pkv {
@@ -26,13 +26,6 @@ struct AcceptedRequest {
   const ServedModel* served = nullptr;
   ValidRequest valid;
 };
-
-std::optional<absl::Time> deadline_of(const grpc::CallbackServerContext& context) {
-  const std::chrono::system_clock::time_point deadline = context.deadline();
-  // gRPC stands for "none" with the largest time of its own clock, which is short of time_point::max by rounding.
-  if (deadline >= std::chrono::system_clock::time_point::max() - std::chrono::hours(1)) return std::nullopt;
-  return absl::FromChrono(deadline);
-}
 
 // Ids that are too long are refused, and not repeated in the log.
 void note_id(const pb::GenerateRequest& message, CallInfo& info) {
@@ -64,12 +57,11 @@ absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer
 
 // A generation that was refused before its policy was known to be one, or that nobody waits for any more.
 grpc::Status refuse(const absl::Status& status, ServerState& state, const CallInfo& info) {
-  const grpc::Status result = to_grpc_status(status);
-  const std::string_view code = status_code_name(result.error_code());
+  const std::string_view code = status_code_name(status.code());
   if (!absl::IsCancelled(status)) state.metrics().count_rejection(error_reason(status));
   state.metrics().count_end(kNoPolicy, code);
   log_access(state.log(), info, {.status = status, .code = code, .policy = kNoPolicy});
-  return result;
+  return to_grpc_status(status);
 }
 
 // The call of a request that may be submitted, or the end of one that may not.
@@ -86,9 +78,8 @@ grpc::ServerUnaryReactor* answer(absl::StatusOr<AcceptedRequest> accepted, Serve
 grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status,
                                  const ServerState& state, const CallInfo& info) {
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  const grpc::Status result = to_grpc_status(status);
-  reactor->Finish(result);
-  log_access(state.log(), info, {.status = status, .code = status_code_name(result.error_code())});
+  reactor->Finish(to_grpc_status(status));
+  log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
   return reactor;
 }
 

@@ -5,7 +5,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "pyramidkv/v1/generation.grpc.pb.h"
-#include "server/rpc/server_state.h"
+#include "server/api/server_state.h"
 
 namespace pkv {
 

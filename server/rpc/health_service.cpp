@@ -87,7 +87,7 @@ class HealthService::Watches {
 
   static grpc::ServerWriteReactor<ByteBuffer>* open(const std::shared_ptr<Watches>& watches, Subject subject);
   void refresh();
-  bool any();
+  void await_none(absl::Time deadline);
   void close();
 
  private:
@@ -95,6 +95,7 @@ class HealthService::Watches {
   const HealthChecks checks_;
   std::mutex mutex_;  // guards what follows, the members of every watch included
   std::set<Watch*> open_;
+  std::condition_variable none_;  // open_ has become empty
   bool closed_ = false;
 };
 
@@ -134,6 +135,7 @@ class HealthService::Watches::Watch final : public grpc::ServerWriteReactor<Byte
     {
       const std::lock_guard lock(watches_->mutex_);
       watches_->open_.erase(this);
+      if (watches_->open_.empty()) watches_->none_.notify_all();
     }
     delete this;
   }
@@ -170,9 +172,9 @@ void HealthService::Watches::refresh() {
   for (Watch* watch : open_) watch->advance();
 }
 
-bool HealthService::Watches::any() {
-  const std::lock_guard lock(mutex_);
-  return !open_.empty();
+void HealthService::Watches::await_none(absl::Time deadline) {
+  std::unique_lock lock(mutex_);
+  none_.wait_until(lock, absl::ToChronoTime(deadline), [&] { return open_.empty(); });
 }
 
 void HealthService::Watches::close() {
@@ -222,7 +224,7 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
 
 HealthService::~HealthService() = default;
 void HealthService::refresh() { watches_->refresh(); }
-bool HealthService::is_watched() const { return watches_->any(); }
+void HealthService::await_unwatched(absl::Time deadline) { watches_->await_none(deadline); }
 void HealthService::close() { watches_->close(); }
 
 }  // namespace pkv

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "absl/status/status.h"
+#include "absl/time/time.h"
 
 namespace pkv {
 
@@ -25,8 +26,8 @@ class HealthService final : public grpc::Service {
 
   // Tells the watchers at once what has changed; otherwise they hear of it within kRefreshInterval.
   void refresh();
-  // Whether anybody watches.
-  bool is_watched() const;
+  // Returns when nobody watches, at `deadline` at the latest.
+  void await_unwatched(absl::Time deadline);
   // Ends every watch and refuses new ones, so that the server can shut down.
   void close();
 

@@ -2,8 +2,8 @@
 
 #include <string>
 
+#include "server/api/policy_parameters.h"
 #include "server/policy/registry.h"
-#include "server/rpc/policy_parameters.h"
 
 namespace pkv {
 namespace {

@@ -4,7 +4,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "pyramidkv/v1/model.grpc.pb.h"
-#include "server/rpc/server_state.h"
+#include "server/api/server_state.h"
 
 namespace pkv {
 

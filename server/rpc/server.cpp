@@ -26,7 +26,6 @@ constexpr int kServerPingTimeoutMs = 20'000;
 // Connections are renewed, so that clients resolve names again; calls under way get the grace.
 constexpr int kMaxConnectionAgeMs = 3'600'000;
 constexpr int kMaxConnectionAgeGraceMs = 3'600'000;
-constexpr absl::Duration kHearingTime = absl::Seconds(1);
 
 // Reflection for this server or not. Some versions of the library register it for the whole process merely by being
 // linked, others do not, so both cases are put right here.
@@ -77,6 +76,7 @@ RpcServer::~RpcServer() {
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptions& options, ServerState& state) {
   std::unique_ptr<RpcServer> result(new RpcServer());
+  result->hearing_time_ = options.hearing_time;
   result->services_ = std::make_unique<Services>(state, options.health);
   grpc::ServerBuilder builder;
   set_limits(builder);
@@ -99,7 +99,7 @@ void RpcServer::refresh_health() { services_->health.refresh(); }
 void RpcServer::shutdown(absl::Duration flush_time) {
   // The library cuts off calls that arrive from now on with CANCELLED, which clients do not retry. Those who watch the
   // health were told to go elsewhere; until they have heard it, they are still answered with UNAVAILABLE.
-  if (services_->health.is_watched()) absl::SleepFor(kHearingTime);
+  services_->health.await_unwatched(absl::Now() + hearing_time_);
   services_->health.close();
   services_->stats.close_watches();  // they would go on for ever
   server_->Shutdown(absl::ToChronoTime(absl::Now() + flush_time));

@@ -7,8 +7,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/api/server_state.h"
 #include "server/rpc/health_service.h"
-#include "server/rpc/server_state.h"
 
 namespace grpc {
 class Server;
@@ -20,6 +20,8 @@ struct RpcServerOptions {
   std::string listen;
   bool reflection = true;
   HealthChecks health;
+  // How long those who watch the health are given to hear that it is over, and to leave.
+  absl::Duration hearing_time = absl::Seconds(1);
 };
 
 class RpcServer {
@@ -31,7 +33,7 @@ class RpcServer {
   int port() const { return port_; }
   // Whoever watches the health is told now what has become of it.
   void refresh_health();
-  // Where anybody watches the health, gives them a second to hear of it. Then no new calls; waits `flush_time` for
+  // Gives those who watch the health `hearing_time` to leave. Then no new calls; waits `flush_time` for
   // those under way, cancels the rest and waits for their ends.
   void shutdown(absl::Duration flush_time);
 
@@ -41,6 +43,7 @@ class RpcServer {
   std::unique_ptr<Services> services_;
   std::unique_ptr<grpc::Server> server_;
   int port_ = 0;
+  absl::Duration hearing_time_;
 };
 
 }  // namespace pkv

@@ -4,8 +4,8 @@
 #include <string>
 
 #include "absl/time/clock.h"
+#include "server/api/times.h"
 #include "server/engine/engine.h"
-#include "server/rpc/times.h"
 #include "server/telemetry/version.h"
 
 namespace pkv {

@@ -6,10 +6,11 @@
 
 #include "absl/strings/str_cat.h"
 #include "pyramidkv/v1/stats.pb.h"
-#include "server/rpc/errors.h"
+#include "server/api/errors.h"
+#include "server/api/times.h"
+#include "server/rpc/grpc_status.h"
 #include "server/rpc/refused_stream.h"
 #include "server/rpc/stats_service.h"
-#include "server/rpc/times.h"
 #include "server/rpc/wire.h"
 
 namespace pkv {
@@ -39,10 +40,7 @@ absl::StatusOr<absl::Duration> read_interval(const pb::WatchStatsRequest& reques
   return interval;
 }
 
-absl::Status stopping() {
-  return make_error(
-      {.code = absl::StatusCode::kUnavailable, .reason = kServerDraining, .description = "the server is stopping"});
-}
+absl::Status stopping() { return make_error({.reason = kServerDraining, .description = "the server is stopping"}); }
 
 grpc::ByteBuffer state_message(ServerState& state, bool rows) {
   pb::WatchStatsResponse message;
@@ -150,8 +148,7 @@ absl::Status StatsWatch::add(Watcher& watcher) {
   const std::lock_guard lock(mutex_);
   if (closed_) return stopping();
   if (watchers_.size() >= kMaxWatchers) {
-    return make_error({.code = absl::StatusCode::kResourceExhausted,
-                       .reason = kTooManyWatchers,
+    return make_error({.reason = kTooManyWatchers,
                        .description = absl::StrCat("there are ", kMaxWatchers, " watchers already; GetStats answers"),
                        .metadata = {{"max", absl::StrCat(kMaxWatchers)}},
                        .retry_delay = kRetryDelay});

@@ -11,7 +11,7 @@
 #include <thread>
 #include <vector>
 
-#include "server/rpc/server_state.h"
+#include "server/api/server_state.h"
 
 namespace pkv {
 

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "server/rpc/errors.h"
+#include "server/api/errors.h"
 #include "server/telemetry/utf8.h"
 
 namespace pkv {

@@ -177,12 +177,13 @@ class AroundThePodTest(unittest.TestCase):
         self.assertEqual(budget["selector"], find(k8s.base(), "Deployment")["spec"]["selector"])
 
     def test_the_model_is_the_default_one(self):
-        script = (SOURCE / "scripts" / "default_model.sh").read_text(encoding="utf-8")
-        default = dict(re.findall(r"^(\w+)=(\S+)$", script, re.MULTILINE))
+        name = re.search(r"^default_model=(\S+)$", (SOURCE / "scripts" / "common.sh").read_text(encoding="utf-8"), re.MULTILINE)[1]
+        script = (SOURCE / "scripts" / "models" / f"{name}.sh").read_text(encoding="utf-8")
+        default = dict(re.findall(r"^(\w+)=\(?(\S+?)\)?$", script, re.MULTILINE))
         model = find(k8s.base(), "ConfigMap", "pyramidkv-model")["data"]
         self.assertEqual(model["MODEL_SHA256"], default["model_sha256"])
         self.assertEqual(model["MODEL_FILE"], default["model_file"])
-        self.assertEqual(model["MODEL_MEMBER"], default["model_member"].replace("$model_file", default["model_file"]))
+        self.assertEqual(model["MODEL_MEMBER"], default["model_members"])
         self.assertEqual(k8s.server_config(k8s.base())["model.path"], f"/models/{model['MODEL_FILE']}")
 
     def test_the_model_comes_from_the_users_url_or_claim(self):

@@ -175,9 +175,9 @@ TEST_F(LifecycleTest, WhileDraining) {
 }
 
 // A client that balances hears by its watch that it should go elsewhere. What it has sent meanwhile has to come back as
-// an error that it retries, although nothing is left to drain.
+// an error that it retries, although nothing is left to drain. Once it has left, nobody is waited for.
 TEST_F(LifecycleTest, WhoWatchesTheHealthIsAnsweredWhileItHears) {
-  start_and_load();
+  start_and_load({}, {.hearing_time = absl::InfiniteDuration()});
   HealthWatch watch(channel_, "");
   EXPECT_EQ(watch.next(), kServing);
   std::thread stop([&] { EXPECT_TRUE(app_->stop(absl::Now()).ok()); });
@@ -186,6 +186,7 @@ TEST_F(LifecycleTest, WhoWatchesTheHealthIsAnsweredWhileItHears) {
   const grpc::Status refused = generate(request("me too", 1), reply);
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(reason(refused), "DRAINING");
+  watch.cancel();
   stop.join();
 }
 

@@ -148,6 +148,14 @@ void add_row_cases(OperationCases& cases) {
                    backend.rms_norm(x, gain, 1e-5f, out);
                  }};
     cases.push_back(std::make_unique<RowCase>(norm));
+    RowSpec in_place = norm;
+    in_place.name = "rms_norm/in_place";
+    in_place.out_cols = 1;
+    in_place.in_place = true;
+    in_place.operation = [](Backend& backend, const TensorView& x, const TensorView& gain, const TensorView&) {
+      backend.rms_norm(x, gain, 1e-5f, x);
+    };
+    cases.push_back(std::make_unique<RowCase>(std::move(in_place)));
     norm.name = "rms_norm/zeros_and_small";
     std::fill_n(norm.first.row(0), shape.cols, 0.0f);
     if (shape.rows > 1) std::fill_n(norm.first.row(1), shape.cols, 1e-4f);  // eps matters

@@ -1,5 +1,5 @@
-// Writes GGUF files for tests: any keys and tensors, well-formed or not, and a complete tiny llama model with a
-// byte-level BPE vocabulary.
+// Writes GGUF files for tests: any keys and tensors, well-formed or not, and a complete tiny model of every
+// architecture with a byte-level BPE vocabulary.
 #pragma once
 
 #include <cstdint>
@@ -89,7 +89,7 @@ class GgufWriter {
 // `count` random weights of about standard deviation `scale`, in the file's format. Deterministic for a given `rng`.
 std::string random_weights(WeightType type, int64_t count, float scale, std::mt19937& rng);
 
-struct TinyLlamaOptions {
+struct TinyModelOptions {
   int32_t layers = 2;
   int32_t q_heads = 4;
   int32_t kv_heads = 2;
@@ -101,18 +101,20 @@ struct TinyLlamaOptions {
   uint32_t seed = 1;
   WeightType weight_type = WeightType::kF32;
   bool own_head = false;  // an output head of its own instead of the embedding
-  bool biases = false;    // on q, k and v
+  bool biases = false;    // llama: on q, k and v, where qwen2 always has them
 };
 
-// Control tokens of the tiny model: <|endoftext|> 0, <|im_start|> 1, <|im_end|> 2 (end of text). Its other tokens are
+// Control tokens of the tiny models: <|endoftext|> 0, <|im_start|> 1, <|im_end|> 2 (end of text). Its other tokens are
 // the 256 bytes and, from kTinyFirstMerge on, merged pairs of letters. The chat template is ChatML with a default
 // system message.
 inline constexpr int32_t kTinyEndToken = 2;
 inline constexpr int32_t kTinyFirstByte = 3;
 inline constexpr int32_t kTinyFirstMerge = 259;
 
-// The model as keys and tensors, to be changed by a test before it is written.
-GgufWriter tiny_llama(const TinyLlamaOptions& options = {});
-inline TempFile make_tiny_llama(const TinyLlamaOptions& options = {}) { return tiny_llama(options).write(); }
+// The models as keys and tensors, to be changed by a test before they are written.
+GgufWriter tiny_llama(const TinyModelOptions& options = {});
+GgufWriter tiny_qwen2(const TinyModelOptions& options = {});
+GgufWriter tiny_qwen3(const TinyModelOptions& options = {});
+inline TempFile make_tiny_llama(const TinyModelOptions& options = {}) { return tiny_llama(options).write(); }
 
 }  // namespace pkv::test

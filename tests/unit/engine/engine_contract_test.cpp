@@ -25,7 +25,7 @@ constexpr std::array kBudgeted = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,  
                                   PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
                                   PolicyKind::kKeyDiff,      PolicyKind::kRandom};
 
-TinyModel make_model(const TinyLlamaOptions& options, const BackendOptions& backend = {.device = "reference"}) {
+TinyModel make_model(const TinyModelOptions& options, const BackendOptions& backend = {.device = "reference"}) {
   TinyModel tiny{.backend = backend.device == "reference" ? make_tested_backend() : *make_backend(backend)};
   tiny.file = std::make_unique<TempFile>(make_tiny_llama(options));
   tiny.gguf = *GgufFile::open(tiny.file->path());
@@ -121,9 +121,9 @@ std::vector<std::string> violations(const Engine& engine, const Model& model, co
 
 TEST_P(EngineContract, EveryPolicyKeepsWhatItPromisesInAnyMixture) {
   RandomRequests random(20240601);
-  for (const TinyLlamaOptions& shape :
-       {TinyLlamaOptions{.layers = 4}, TinyLlamaOptions{.layers = 1, .q_heads = 3, .kv_heads = 3, .head_dim = 32},
-        TinyLlamaOptions{.layers = 7, .q_heads = 4, .kv_heads = 1, .head_dim = 8, .width = 32, .feed_forward = 32}}) {
+  for (const TinyModelOptions& shape :
+       {TinyModelOptions{.layers = 4}, TinyModelOptions{.layers = 1, .q_heads = 3, .kv_heads = 3, .head_dim = 32},
+        TinyModelOptions{.layers = 7, .q_heads = 4, .kv_heads = 1, .head_dim = 8, .width = 32, .feed_forward = 32}}) {
     const TinyModel tiny = make_model(shape, {.device = "cpu", .threads = 1});
     EngineOptions options = shaped();
     options.pool_bytes = 4096 * 512;

@@ -68,8 +68,8 @@ TEST_F(LoadModelTest, NamesWhatItRefuses) {
   } cases[] = {
       {"key 'general.architecture' is missing", absl::StatusCode::kInvalidArgument,
        [](GgufWriter& w) { w.remove("general.architecture"); }},
-      {"key 'general.architecture': 'mamba' is not supported; this build has llama", absl::StatusCode::kUnimplemented,
-       [](GgufWriter& w) { w.set("general.architecture", "mamba"); }},
+      {"key 'general.architecture': 'mamba' is not supported; this build has llama, qwen2, qwen3",
+       absl::StatusCode::kUnimplemented, [](GgufWriter& w) { w.set("general.architecture", "mamba"); }},
       {"key 'llama.expert_count'", absl::StatusCode::kUnimplemented,
        [](GgufWriter& w) { w.set("llama.expert_count", uint32_t{8}); }},
       {"key 'llama.rope.scaling.type': 'yarn'", absl::StatusCode::kUnimplemented,
@@ -108,6 +108,27 @@ TEST_F(LoadModelTest, NamesWhatItRefuses) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(test_case.message));
     EXPECT_THAT(std::string(status.message()), HasSubstr(file_->path()));
   }
+}
+
+// What an architecture needs beyond the shared parts, and what another one has.
+TEST_F(LoadModelTest, ArchitecturesKnowTheirTensors) {
+  const auto refusal = [this](GgufWriter writer, const std::function<void(GgufWriter&)>& change) {
+    change(writer);
+    return std::string(load(writer).status().message());
+  };
+  const std::vector<float> head(16, 1.0f);
+  for (const char* tensor : {"blk.0.attn_q.bias", "blk.1.attn_k.bias", "blk.1.attn_v.bias"}) {
+    EXPECT_THAT(refusal(test::tiny_qwen2(), [&](GgufWriter& w) { w.remove_tensor(tensor); }),
+                HasSubstr(std::string("tensor '") + tensor + "' is missing"));
+  }
+  EXPECT_THAT(refusal(test::tiny_qwen2(), [&](GgufWriter& w) { w.add_tensor("blk.0.attn_q_norm.weight", head); }),
+              HasSubstr("tensor 'blk.0.attn_q_norm.weight': this build does not know"));
+  for (const char* tensor : {"blk.0.attn_q_norm.weight", "blk.1.attn_k_norm.weight"}) {
+    EXPECT_THAT(refusal(test::tiny_qwen3(), [&](GgufWriter& w) { w.remove_tensor(tensor); }),
+                HasSubstr(std::string("tensor '") + tensor + "' is missing"));
+  }
+  EXPECT_THAT(refusal(test::tiny_qwen3(), [&](GgufWriter& w) { w.add_tensor("blk.0.attn_v.bias", head); }),
+              HasSubstr("tensor 'blk.0.attn_v.bias': this build does not know"));
 }
 
 TEST_F(LoadModelTest, RefusesAttentionThatTheBackendCannotCompute) {

@@ -2,7 +2,7 @@
 #include "server/rpc/generation_call.h"
 
 #include "server/policy/recall_shortfall.h"
-#include "tests/unit/rpc/rpc_fixture.h"
+#include "tests/unit/api/api_fixture.h"
 
 namespace pkv {
 namespace {
@@ -17,7 +17,7 @@ class WatchedCall final : public GenerationCall {
   void advance() override { error = error_; }
 };
 
-class GenerationCallTest : public RpcTest {
+class GenerationCallTest : public ApiTest {
  protected:
   absl::Status error_after(const absl::Status& status) {
     WatchedCall call(served_, *state_, {.prepared = *engine_.prepare(std::make_shared<Request>())}, {});
@@ -31,7 +31,7 @@ TEST_F(GenerationCallTest, AShortfallOfRecallNamesItsFigures) {
   EXPECT_EQ(rejections(), 0u);
   const DecodedError error =
       decode_error(error_after(recall_not_reached({.reached = 0.25, .layer = 3}, /*min_recall_millionths=*/900'000)));
-  EXPECT_EQ(error.code, grpc::StatusCode::FAILED_PRECONDITION);
+  EXPECT_EQ(error.code, absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(error.reason, "RECALL_NOT_REACHED");
   EXPECT_EQ(error.field, "cache_policy.budget.min_recall");
   EXPECT_EQ(std::stod(error.metadata.at("reached")), 0.25);

@@ -2,7 +2,7 @@
 #include "server/rpc/wire.h"
 
 #include "pyramidkv/v1/generation.pb.h"
-#include "tests/unit/rpc/rpc_fixture.h"
+#include "tests/unit/api/api_fixture.h"
 
 namespace pkv {
 namespace {
@@ -32,7 +32,7 @@ TEST(Wire, RoundTrip) {
 }
 
 TEST(Wire, NoRequestAtAllIsNobodysBadInput) {
-  EXPECT_EQ(refusal(grpc::ByteBuffer()).code, grpc::StatusCode::CANCELLED);
+  EXPECT_EQ(refusal(grpc::ByteBuffer()).code, absl::StatusCode::kCancelled);
   EXPECT_EQ(refusal(grpc::ByteBuffer()).reason, "");
   pb::GenerateRequest empty;
   EXPECT_TRUE(parse_message(serialize_message(empty), empty).ok());
@@ -43,7 +43,7 @@ TEST(Wire, BadUtf8NamesTheField) {
   message.set_prompt("a@b");
   EXPECT_EQ(refusal(broken(message)).field, "prompt");
   EXPECT_EQ(refusal(broken(message)).reason, "BAD_INPUT");
-  EXPECT_EQ(refusal(broken(message)).code, grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(refusal(broken(message)).code, absl::StatusCode::kInvalidArgument);
 
   message.Clear();
   message.mutable_chat()->add_messages()->set_content("fine");
@@ -59,7 +59,7 @@ TEST(Wire, BadUtf8NamesTheField) {
 TEST(Wire, GarbageIsRefused) {
   const grpc::Slice slice("\x0A\x7F short");
   const DecodedError error = refusal(grpc::ByteBuffer(&slice, 1));
-  EXPECT_EQ(error.code, grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(error.code, absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(error.reason, "BAD_INPUT");
 }
 

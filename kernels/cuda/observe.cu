@@ -1,0 +1,137 @@
+// Observation passes: the log-sum-exp of query rows, and the attention mass that lands on each slot. Scores are
+// float32, as attend_exact has them; whatever is added up over rows is float64.
+#include <type_traits>
+
+#include "kernels/cuda/gpu.h"
+#include "kernels/cuda/kernels.h"
+#include "kernels/cuda/launch.h"
+#include "kernels/cuda/page_reader.cuh"
+#include "kernels/cuda/query_block.cuh"
+
+namespace pkv::gpu {
+namespace {
+
+constexpr int32_t kThreads = 128;
+
+// Block (x, y): row x, part y % parts of the query heads of KV head y / parts. A thread has every kThreads-th slot.
+template <int32_t kHeads>
+__global__ void __launch_bounds__(kThreads) row_lse_kernel(ObserveArgs args, TensorView lse, int32_t parts) {
+  PKV_DYNAMIC_SHARED(float, queries);
+  const auto row = static_cast<int32_t>(blockIdx.x), thread = static_cast<int32_t>(threadIdx.x);
+  const int32_t kv_head = static_cast<int32_t>(blockIdx.y) / parts, part = static_cast<int32_t>(blockIdx.y) % parts;
+  const int32_t d = args.kv.head_dim;
+  const Lane& lane = args.kv.lanes[args.first_lane + kv_head];
+  const int32_t visible = args.visible(lane.length, row);
+  const QueryHeads heads = query_heads<kHeads>(kv_head, part, args.q_heads / args.kv_heads);
+  load_queries<kHeads>(args.q.f32_row(row), heads, d, queries);
+  __syncthreads();
+  float largest[kHeads], sum[kHeads];
+  for (int32_t h = 0; h < kHeads; ++h) largest[h] = -INFINITY, sum[h] = 0;
+  with_entries(args.kv, lane, [&](const auto& entries) {
+    for (int32_t slot = thread; slot < visible; slot += kThreads) {
+      float scores[kHeads];
+      score_slot<kHeads>(queries, entries.key(slot), d, args.scale, scores);
+      for (int32_t h = 0; h < kHeads; ++h) {
+        const float before = largest[h];
+        largest[h] = fmaxf(before, scores[h]);
+        sum[h] = sum[h] * expf(before - largest[h]) + expf(scores[h] - largest[h]);
+      }
+    }
+  });
+  for (int32_t h = 0; h < kHeads; ++h) {
+    const float of_all = block_max(largest[h]);
+    const double total = block_sum(sum[h] > 0 ? static_cast<double>(sum[h] * expf(largest[h] - of_all)) : 0.0);
+    if (thread == 0 && h < heads.count) {
+      lse.f32_row(row)[heads.first + h] = of_all + logf(static_cast<float>(total));
+    }
+  }
+}
+
+// Rows of queries that a block holds at a time.
+constexpr int32_t rows_at_once(int32_t head_dim, int32_t heads) {
+  constexpr int32_t kFloats = 4096;
+  return head_dim * heads < kFloats ? kFloats / (head_dim * heads) : 1;
+}
+
+// Block (x, y): slots [x * kThreads, (x + 1) * kThreads), a thread each; part y % parts of the query heads of KV head y
+// / parts. Rows come one after another, so a slot's sum is made in their order.
+template <int32_t kHeads>
+__global__ void __launch_bounds__(kThreads)
+    column_mass_kernel(ObserveArgs args, TensorView lse, TensorView sums, TensorView squares, int32_t parts) {
+  PKV_DYNAMIC_SHARED(float, queries);
+  const auto thread = static_cast<int32_t>(threadIdx.x);
+  const int32_t first_slot = static_cast<int32_t>(blockIdx.x) * kThreads, slot = first_slot + thread;
+  const int32_t kv_head = static_cast<int32_t>(blockIdx.y) / parts, part = static_cast<int32_t>(blockIdx.y) % parts;
+  const int32_t d = args.kv.head_dim, rows = static_cast<int32_t>(args.q.rows), at_once = rows_at_once(d, kHeads);
+  const Lane& lane = args.kv.lanes[args.first_lane + kv_head];
+  const QueryHeads heads = query_heads<kHeads>(kv_head, part, args.q_heads / args.kv_heads);
+  if (args.visible(lane.length, rows - 1) <= first_slot) return;  // the last row sees most
+  double mass[kHeads], mass_squares[kHeads];
+  for (int32_t h = 0; h < kHeads; ++h) mass[h] = 0, mass_squares[h] = 0;
+  with_entries(args.kv, lane, [&](const auto& entries) {
+    for (int32_t first = 0; first < rows; first += at_once) {
+      const int32_t end = min(rows, first + at_once);
+      if (args.visible(lane.length, end - 1) <= first_slot) continue;
+      for (int32_t row = first; row < end; ++row) {
+        load_queries<kHeads>(args.q.f32_row(row), heads, d, queries + (row - first) * kHeads * d);
+      }
+      __syncthreads();
+      for (int32_t row = first; row < end; ++row) {
+        if (slot >= args.visible(lane.length, row)) continue;
+        float scores[kHeads];
+        score_slot<kHeads>(queries + (row - first) * kHeads * d, entries.key(slot), d, args.scale, scores);
+        for (int32_t h = 0; h < kHeads; ++h) {
+          if (h >= heads.count) break;
+          const double weight = expf(scores[h] - lse.f32_row(row)[heads.first + h]);
+          mass[h] += weight;
+          mass_squares[h] += weight * weight;
+        }
+      }
+      __syncthreads();
+    }
+  });
+  if (slot >= sums.cols) return;
+  for (int32_t h = 0; h < kHeads; ++h) {
+    if (h >= heads.count) break;
+    float& sum = sums.f32_row(heads.first + h)[slot];
+    sum = static_cast<float>(sum + mass[h]);
+    if (squares.data == nullptr) continue;
+    float& square = squares.f32_row(heads.first + h)[slot];
+    square = static_cast<float>(square + mass_squares[h]);
+  }
+}
+
+}  // namespace
+
+void row_lse(Stream& stream, const ObserveArgs& args, const TensorView& lse) {
+  const int32_t group = args.q_heads / args.kv_heads;
+  with_query_heads(group, [&](auto heads) {
+    constexpr int32_t kHeads = decltype(heads)::value;
+    const int32_t parts = query_parts(group, kHeads);
+    launch(stream, "row_lse",
+           {.blocks = args.q.rows,
+            .threads = kThreads,
+            .blocks_y = int64_t{args.kv_heads} * parts,
+            .shared_bytes = sizeof(float) * static_cast<size_t>(kHeads * args.kv.head_dim)},
+           row_lse_kernel<kHeads>, args, lse, parts);
+  });
+}
+
+void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                 const TensorView& squares) {
+  if (args.q.rows == 0) return;
+  const int32_t group = args.q_heads / args.kv_heads;
+  with_query_heads(group, [&](auto heads) {
+    constexpr int32_t kHeads = decltype(heads)::value;
+    const int32_t parts = query_parts(group, kHeads);
+    const int32_t floats = rows_at_once(args.kv.head_dim, kHeads) * kHeads * args.kv.head_dim;
+    launch(stream, "column_mass",
+           {.blocks = blocks_for(sums.cols, kThreads),
+            .threads = kThreads,
+            .blocks_y = int64_t{args.kv_heads} * parts,
+            .shared_bytes = sizeof(float) * static_cast<size_t>(floats)},
+           column_mass_kernel<kHeads>, args, lse, sums, squares, parts);
+  });
+}
+
+}  // namespace pkv::gpu

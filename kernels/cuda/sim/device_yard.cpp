@@ -1,0 +1,102 @@
+#include "kernels/cuda/sim/device_yard.h"
+
+#include <sys/mman.h>
+
+#include <cstring>
+#include <utility>
+
+#include "kernels/check.h"
+#include "kernels/cuda/sim/redzone.h"
+
+namespace pkv::sim {
+namespace {
+
+constexpr size_t kYardBytes = size_t{1} << 36;  // of addresses; memory follows where it is touched
+constexpr size_t kUnit = 256;                   // what CUDA aligns its memory to
+constexpr size_t kGap = 256;
+
+}  // namespace
+
+DeviceYard::DeviceYard() {
+  void* memory = mmap(nullptr, kYardBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  PKV_CHECK(memory != MAP_FAILED, "no address space for a simulated device");
+  base_ = static_cast<std::byte*>(memory);
+}
+
+DeviceYard::~DeviceYard() {
+  open_redzone(base_, used_);
+  munmap(base_, kYardBytes);
+}
+
+std::byte* DeviceYard::take(size_t bytes) {
+  std::lock_guard lock(mutex_);
+  const size_t size = kGap + (bytes + kUnit - 1) / kUnit * kUnit + kGap;
+  std::byte* at = nullptr;
+  if (const auto fits = free_.find(size); fits != free_.end()) {
+    at = fits->second;
+    free_.erase(fits);
+  } else {
+    if (bytes > kYardBytes || size > kYardBytes - used_) return nullptr;
+    at = base_ + std::exchange(used_, used_ + size) + kGap;
+  }
+  given_[at] = {bytes, size};
+  taken_ += bytes;
+  return at;
+}
+
+void DeviceYard::give_back(std::byte* at) {
+  std::lock_guard lock(mutex_);
+  const auto block = given_.find(at);
+  PKV_CHECK(block != given_.end(), "device memory is given back that nobody has");
+  taken_ -= block->second.bytes;
+  free_.emplace(block->second.size, at);
+  given_.erase(block);
+}
+
+size_t DeviceYard::taken() const {
+  std::lock_guard lock(mutex_);
+  return taken_;
+}
+
+void DeviceYard::begin_block(std::byte* at, size_t bytes) {
+  const size_t end = (bytes + kUnit - 1) / kUnit * kUnit;
+  open_redzone(at - kGap, kGap + end + kGap);
+  std::memset(at, kRedzone, bytes);
+  close_redzone(at - kGap, kGap);
+  close_redzone(at + bytes, end - bytes + kGap);
+  blocks_[at] = bytes;
+}
+
+std::string DeviceYard::end_block(std::byte* at) {
+  const auto block = blocks_.find(at);
+  PKV_CHECK(block != blocks_.end(), "an unknown block of device memory ends");
+  const size_t bytes = block->second;
+  const size_t end = (bytes + kUnit - 1) / kUnit * kUnit;
+  const bool sound = redzone_sound(at - kGap, kGap) && redzone_sound(at + bytes, end - bytes + kGap);
+  open_redzone(at, bytes);
+  close_redzone(at, bytes);  // whoever still uses it is found
+  blocks_.erase(block);
+  return sound ? "" : "a write beyond device memory of " + std::to_string(bytes) + " bytes";
+}
+
+std::string DeviceYard::check_gaps() const {
+  for (const auto& [at, bytes] : blocks_) {
+    const size_t end = (bytes + kUnit - 1) / kUnit * kUnit;
+    if (!redzone_sound(at - kGap, kGap) || !redzone_sound(at + bytes, end - bytes + kGap)) {
+      return "a write beyond device memory of " + std::to_string(bytes) + " bytes";
+    }
+  }
+  return "";
+}
+
+void DeviceYard::open() {
+  std::lock_guard lock(mutex_);
+  PKV_CHECK(used_ == 0 || mprotect(base_, used_, PROT_READ | PROT_WRITE) == 0, "the fence does not move");
+}
+
+void DeviceYard::close() {
+  std::lock_guard lock(mutex_);
+  PKV_CHECK(used_ == 0 || mprotect(base_, used_, PROT_NONE) == 0, "the fence does not move");
+}
+
+}  // namespace pkv::sim

@@ -1,0 +1,185 @@
+#include "kernels/cuda/sim/sim_stream.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <utility>
+
+#include "kernels/check.h"
+
+namespace pkv::sim {
+namespace {
+
+constexpr int32_t kMultiprocessors = 3;  // few and odd: persistent grids go round
+
+const char* order_name(Order order) {
+  switch (order) {
+    case Order::kForward:
+      return "forward";
+    case Order::kBackward:
+      return "backward";
+    case Order::kShuffled:
+      return "shuffled";
+  }
+  return "";
+}
+
+}  // namespace
+
+SimStream::SimStream(const Options& options)
+    : options_(options), limits_{.multiprocessors = kMultiprocessors, .shared_bytes = options.shared_bytes} {}
+
+SimStream::~SimStream() { run_until(std::numeric_limits<int64_t>::max()); }
+
+std::string SimStream::description() const {
+  return std::string("simulated device, threads ") + order_name(options_.order);
+}
+
+// ---- errors
+
+bool SimStream::failed() const { return fault() != gpu::Fault::kNone; }
+
+gpu::Fault SimStream::fault() const {
+  std::lock_guard lock(mutex_);
+  return fault_;
+}
+
+std::string SimStream::error() const {
+  std::lock_guard lock(mutex_);
+  return error_;
+}
+
+void SimStream::fail(gpu::Fault fault, const std::string& why) {
+  std::lock_guard lock(mutex_);
+  if (fault_ != gpu::Fault::kNone) return;
+  fault_ = fault;
+  error_ = why;
+}
+
+// ---- memory
+
+void* SimStream::allocate(size_t bytes) {
+  std::byte* at = this_call_fails() ? nullptr : yard_.take(bytes);
+  if (at == nullptr) return nullptr;
+  queue(
+      [this, at, bytes] {
+        yard_.begin_block(at, bytes);
+        return std::string();
+      },
+      /*always=*/true);
+  return at;
+}
+
+void SimStream::release(void* memory) {
+  auto* at = static_cast<std::byte*>(memory);
+  queue([this, at] { return yard_.end_block(at); }, /*always=*/true);
+  yard_.give_back(at);
+}
+
+void* SimStream::allocate_pinned(size_t bytes) {
+  void* memory = this_call_fails() ? nullptr : std::malloc(bytes);
+  if (memory != nullptr) ++pinned_;
+  return memory;
+}
+
+void SimStream::release_pinned(void* memory) {
+  --pinned_;
+  std::free(memory);
+}
+
+// ---- work
+
+void SimStream::queue(Work work, bool always) {
+  const bool fails = !always && this_call_fails();
+  std::lock_guard lock(mutex_);
+  queue_.push_back({std::move(work), fails, always});
+}
+
+void SimStream::launch(const Grid& grid, std::function<void()> thread) {
+  queue([this, grid, thread = std::move(thread)] { return run_grid(options_, grid, thread); });
+}
+
+void SimStream::copy_rows(const gpu::Rows& to, const gpu::Rows& from, size_t row_bytes, size_t rows) {
+  if (row_bytes == 0 || rows == 0) return;
+  queue([to, from, row_bytes, rows] {
+    for (size_t row = 0; row < rows; ++row) {
+      std::memmove(static_cast<std::byte*>(to.data) + row * to.pitch,
+                   static_cast<const std::byte*>(from.data) + row * from.pitch, row_bytes);
+    }
+    return std::string();
+  });
+}
+
+void SimStream::upload(const gpu::Rows& device, const gpu::Rows& pinned, size_t row_bytes, size_t rows) {
+  copy_rows(device, pinned, row_bytes, rows);
+}
+
+void SimStream::download(const gpu::Rows& pinned, const gpu::Rows& device, size_t row_bytes, size_t rows) {
+  copy_rows(pinned, device, row_bytes, rows);
+}
+
+void SimStream::copy(const gpu::Rows& to, const gpu::Rows& from, size_t row_bytes, size_t rows) {
+  copy_rows(to, from, row_bytes, rows);
+}
+
+void SimStream::zero(void* device, size_t bytes) {
+  if (bytes == 0) return;
+  queue([device, bytes] {
+    std::memset(device, 0, bytes);
+    return std::string();
+  });
+}
+
+// ---- moments
+
+void SimStream::wait() {
+  ++waits_;
+  run_until(std::numeric_limits<int64_t>::max());
+}
+
+int64_t SimStream::mark() {
+  std::lock_guard lock(mutex_);
+  return done_ + static_cast<int64_t>(queue_.size());
+}
+
+void SimStream::wait_for(int64_t mark) {
+  ++waits_;
+  run_until(mark);
+}
+
+// A simulation has no time of its own: a piece of work is as good as another.
+double SimStream::seconds(int64_t from, int64_t to) { return 1e-6 * static_cast<double>(to - from); }
+
+void SimStream::run_until(int64_t end) {
+  std::unique_lock lock(mutex_);
+  yard_.open();
+  while (!queue_.empty() && done_ < end) {
+    const Queued next = std::move(queue_.front());
+    queue_.pop_front();
+    ++done_;
+    const bool skipped = device_failed_ && !next.always;
+    lock.unlock();
+    std::string error;
+    if (next.fails) {
+      error = "the simulated device was told to fail";
+    } else if (!skipped) {
+      error = next.work();
+    }
+    lock.lock();
+    if (!error.empty() && !device_failed_) {
+      device_failed_ = true;
+      device_error_ = error;
+    }
+  }
+  std::string gaps = device_failed_ ? "" : yard_.check_gaps();
+  yard_.close();
+  if (!gaps.empty()) {
+    device_failed_ = true;
+    device_error_ = std::move(gaps);
+  }
+  if (device_failed_ && fault_ == gpu::Fault::kNone) {
+    fault_ = gpu::Fault::kDevice;
+    error_ = device_error_;
+  }
+}
+
+}  // namespace pkv::sim

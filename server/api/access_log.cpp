@@ -1,0 +1,46 @@
+#include "server/api/access_log.h"
+
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/api/errors.h"
+#include "server/status/field_error.h"
+
+namespace pkv {
+namespace {
+
+constexpr size_t kMaxFieldBytes = 128;  // of a field path, which may hold names the caller chose
+
+}  // namespace
+
+void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome) {
+  std::vector<LogField> fields;
+  const auto add = [&fields](std::string_view name, const auto& value) {
+    if (value) fields.push_back({name, *value});
+  };
+  if (!call.request_id.empty()) fields.push_back({"request_id", call.request_id});
+  fields.push_back({"peer", call.peer});
+  fields.push_back({"method", call.method});
+  if (!outcome.policy.empty()) fields.push_back({"policy", outcome.policy});
+  add("prompt_tokens", outcome.prompt_tokens);
+  add("generated_tokens", outcome.generated_tokens);
+  add("kept_share", outcome.kept_share);
+  add("recall", outcome.recall);
+  if (outcome.first_token) {
+    fields.push_back({"first_token_seconds", absl::ToDoubleSeconds(*outcome.first_token - call.arrived)});
+  }
+  fields.push_back({"total_seconds", absl::ToDoubleSeconds(absl::Now() - call.arrived)});
+  fields.push_back({"code", outcome.code});
+  if (const std::string reason = error_reason(outcome.status); !reason.empty()) {
+    fields.push_back({"reason", reason});
+    const std::optional<FieldError> named = field_error_of(outcome.status);
+    if (named) fields.push_back({"field", named->field.substr(0, kMaxFieldBytes)});
+  }
+  if (call.trace) {
+    fields.push_back({"trace_id", call.trace->trace_id});
+    fields.push_back({"span_id", call.trace->span_id});
+  }
+  log.write(LogLevel::kInfo, "call", fields);
+}
+
+}  // namespace pkv

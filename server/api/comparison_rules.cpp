@@ -1,0 +1,116 @@
+// The rules of Compare: a greedy baseline and the policies that are held against it, each of which could be admitted by
+// itself, and all together.
+#include "server/api/comparison_rules.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
+#include "server/api/admission_check.h"
+#include "server/api/errors.h"
+#include "server/engine/engine.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+// A token of the answer is compared with the model's best one, so nothing may stand between the two; and what is about
+// the way an answer is sent has no meaning here.
+absl::Status check_baseline(const pb::GenerateRequest& message) {
+  const pb::SamplingParams& sampling = message.sampling();
+  const pb::OutputOptions& output = message.output();
+  const auto greedy = [](const char* field) {
+    return bad_sampling(absl::StrCat("sampling.", field), "comparisons are greedy, so this must not be set");
+  };
+  const auto unsent = [](const char* field) {
+    return bad_sampling(absl::StrCat("output.", field), "means nothing in a comparison, so it must not be set");
+  };
+  if (sampling.has_temperature() && sampling.temperature() != 0) {
+    return bad_sampling("sampling.temperature", "comparisons are greedy, so this must be 0 or unset");
+  }
+  if (sampling.has_repetition_penalty() && sampling.repetition_penalty() != 1) return greedy("repetition_penalty");
+  if (sampling.frequency_penalty() != 0) return greedy("frequency_penalty");
+  if (sampling.presence_penalty() != 0) return greedy("presence_penalty");
+  if (sampling.logit_bias_size() > 0) return greedy("logit_bias");
+  if (sampling.stop_size() > 0) {
+    return bad_sampling("sampling.stop", "answers of a comparison end with tokens only: stop_token_ids, max_tokens");
+  }
+  if (output.echo()) return unsent("echo");
+  if (output.logprobs()) return unsent("logprobs");
+  if (output.top_logprobs() > 0) return unsent("top_logprobs");
+  if (output.has_stream_interval_tokens()) return unsent("stream_interval_tokens");
+  return absl::OkStatus();
+}
+
+pb::GenerateRequest baseline_of(const pb::CompareRequest& message) {
+  pb::GenerateRequest baseline = message.request();
+  baseline.mutable_sampling()->set_temperature(0);
+  if (baseline.cache_policy().policy_case() == pb::CachePolicy::POLICY_NOT_SET) {
+    baseline.mutable_cache_policy()->mutable_full();
+  }
+  return baseline;
+}
+
+absl::StatusOr<PolicySpec> read_policy(const pb::CachePolicy& wished, const PolicyCatalog& policies, KvDtype baseline) {
+  PKV_ASSIGN_OR_RETURN(PolicySpec spec, policies.resolve(wished));
+  // A preset may name a format of its own, so only what has none takes the baseline's.
+  if (!wished.has_kv_dtype() && wished.policy_case() != pb::CachePolicy::kPreset) spec.kv_dtype = baseline;
+  if (prompt_format(spec.kv_dtype) != prompt_format(baseline)) {
+    return bad_cache_policy("cache_policy.kv_dtype",
+                            absl::StrCat("must be the baseline's, or another format whose prompt is read with ",
+                                         entry_format(prompt_format(baseline)).name, " entries, for they share it"));
+  }
+  return spec;
+}
+
+absl::Status move_to_policy(const absl::Status& status, int index) {
+  const absl::Status moved = with_field_moved(status, "cache_policy", absl::StrCat("policies[", index, "]"));
+  return with_field_moved(moved, "sampling.", "request.sampling.");
+}
+
+// Whether the policy could be admitted by itself.
+absl::Status check_alone(const Request& request, const PolicySpec& spec, const Engine& engine) {
+  const Contract::Query query{.policy = spec,
+                              .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
+                              .max_tokens = request.sampling.max_tokens};
+  const absl::StatusOr<Contract> contract = engine.estimate(query);
+  if (!contract.ok()) return contract_error(contract.status(), query);
+  return contract->refusal ? refusal_error(*contract->refusal, query) : absl::OkStatus();
+}
+
+absl::Status read_policies(const pb::CompareRequest& message, const ServedModel& served, const PolicyCatalog& policies,
+                           RequestDraft& draft) {
+  Request& request = *draft.request;
+  for (int i = 0; i < message.policies_size(); ++i) {
+    absl::StatusOr<PolicySpec> spec = read_policy(message.policies(i), policies, request.policy.kv_dtype);
+    if (!spec.ok()) return move_to_policy(spec.status(), i);
+    absl::Status status = pin_system_message(message.request(), draft.prompt, *spec);
+    if (!status.ok()) return move_to_policy(status, i);
+    status = check_alone(request, *spec, *served.engine);
+    if (!status.ok()) return move_to_policy(status, i);
+    request.compare_with.push_back(*std::move(spec));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& message, const ServedModel& served,
+                                                 ServerState& state, std::optional<absl::Time> deadline) {
+  if (message.policies_size() < 1 || message.policies_size() > kMaxComparisons) {
+    return bad_input("policies",
+                     absl::StrCat("must be 1 to ", kMaxComparisons, " policies, not ", message.policies_size()));
+  }
+  if (absl::Status status = check_baseline(message.request()); !status.ok())
+    return with_field_moved(status, "", "request.");
+  absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
+  if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
+  PKV_RETURN_IF_ERROR(read_policies(message, served, state.policies(), *draft));
+  absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served);
+  if (!valid.ok()) return with_field_moved(valid.status(), "", "request.");
+  return valid;
+}
+
+}  // namespace pkv

@@ -1,0 +1,15 @@
+// What the engine says of requests that were handed to it, as the contract has it.
+#pragma once
+
+#include "absl/status/status.h"
+#include "server/engine/engine.h"
+
+namespace pkv {
+
+// What Engine::submit refused: QUEUE_FULL with a delay, DRAINING or ENGINE_FAILED. `state` is the engine's.
+absl::Status submit_error(const absl::Status& status, EngineState state);
+// What ended a submitted request (TokenSink::on_error): RECALL_NOT_REACHED with its figures, ENGINE_FAILED, or `status`
+// itself.
+absl::Status running_error(const absl::Status& status, EngineState state);
+
+}  // namespace pkv

@@ -1,0 +1,68 @@
+// What a caller gets when something is wrong: a code, a sentence that begins with the offending field, and
+// machine-readable details (google.rpc.ErrorInfo, BadRequest, RetryInfo). Inside the server they travel as payloads of
+// an absl::Status, the field as a FieldError.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace pkv {
+
+// ErrorInfo.reason.
+inline constexpr std::string_view kBadInput = "BAD_INPUT";
+inline constexpr std::string_view kBadSampling = "BAD_SAMPLING";
+inline constexpr std::string_view kBadCachePolicy = "BAD_CACHE_POLICY";
+inline constexpr std::string_view kContextTooLong = "CONTEXT_TOO_LONG";
+inline constexpr std::string_view kCacheNeverFits = "CACHE_NEVER_FITS";
+inline constexpr std::string_view kRecallNotReached = "RECALL_NOT_REACHED";
+inline constexpr std::string_view kNotImplemented = "UNIMPLEMENTED";
+inline constexpr std::string_view kNotFound = "NOT_FOUND";
+inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";
+inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
+inline constexpr std::string_view kModelLoading = "LOADING";
+inline constexpr std::string_view kServerDraining = "DRAINING";
+inline constexpr std::string_view kEngineFailed = "ENGINE_FAILED";  // of calls that were running, too
+
+std::vector<std::string_view> rejection_reasons();  // all of the above: those of generation calls
+inline constexpr std::string_view kTooManyWatchers = "TOO_MANY_WATCHERS";  // of WatchStats
+std::span<const std::string_view> status_code_names();  // OK, CANCELLED, ... in the order of their numbers
+std::string_view status_code_name(absl::StatusCode code);
+
+struct ErrorDetail {
+  std::optional<absl::StatusCode> code;  // none: the one that goes with the reason
+  std::string_view reason;
+  std::string field;        // path of the offending field; empty: no single one
+  std::string description;  // without the field
+  std::map<std::string, std::string> metadata;
+  absl::Duration retry_delay = absl::ZeroDuration();  // zero: none is named
+};
+absl::Status make_error(const ErrorDetail& detail);
+
+// INVALID_ARGUMENT about one field.
+absl::Status bad_input(const std::string& field, const std::string& description);
+absl::Status bad_sampling(const std::string& field, const std::string& description);
+absl::Status bad_cache_policy(const std::string& field, const std::string& description);
+// UNIMPLEMENTED: what is asked for by `field` is part of the contract, but not of this build.
+absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
+absl::Status not_found(const std::string& field, const std::string& description);
+
+// The same error with a reason, and its field, where it names one (field_error_of()), below `field_prefix`.
+absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix = "");
+// The same error about the same field of a message that is itself the field `to` of another: where the field's path
+// begins with `from`, that becomes `to`.
+absl::Status with_field_moved(const absl::Status& status, std::string_view from, std::string_view to);
+
+std::string error_reason(const absl::Status& status);  // empty: none
+// The delay its RetryInfo names, else zero.
+absl::Duration error_retry_delay(const absl::Status& status);
+// 400 and above: what HTTP has for the error.
+int http_status(const absl::Status& status);
+
+}  // namespace pkv

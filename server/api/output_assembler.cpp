@@ -1,0 +1,112 @@
+#include "server/api/output_assembler.h"
+
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "absl/status/statusor.h"
+
+namespace pkv {
+namespace {
+
+template <typename T>
+std::vector<T> take_front(std::vector<T>& from, size_t count) {
+  if (count >= from.size()) return std::exchange(from, {});
+  std::vector<T> front(std::make_move_iterator(from.begin()),
+                       std::make_move_iterator(from.begin() + static_cast<ptrdiff_t>(count)));
+  from.erase(from.begin(), from.begin() + static_cast<ptrdiff_t>(count));
+  return front;
+}
+
+bool contains(std::span<const TokenId> ids, TokenId id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
+
+}  // namespace
+
+OutputAssembler::OutputAssembler(const Tokenizer& tokenizer, const Request& request, const OutputOptions& options)
+    : tokenizer_(tokenizer),
+      request_(request),
+      options_(options),
+      ending_tokens_(ending_tokens(request)),
+      detokenizer_(tokenizer, /*skip_leading_space=*/options.echo),
+      matcher_(options.stop) {}
+
+void OutputAssembler::add_prompt_logprobs(std::span<const TokenLogprob> tokens) {
+  prompt_logprobs_.insert(prompt_logprobs_.end(), tokens.begin(), tokens.end());
+}
+
+// The prompt goes out as one, when the answer begins: until then a stream's progress messages may come.
+void OutputAssembler::echo_prompt() {
+  if (!options_.echo || echoed_) return;
+  echoed_ = true;
+  for (const TokenId id : request_.prompt) pending_.text += detokenizer_.push(id);
+  if (options_.return_token_ids) pending_.token_ids = request_.prompt;
+  if (options_.logprobs) pending_.logprobs = std::move(prompt_logprobs_);
+}
+
+bool OutputAssembler::push_text(const std::string& text) {
+  // Stop strings count from min_tokens on, as end tokens do.
+  if (tokens_ < request_.sampling.min_tokens) {
+    pending_.text += text;
+    return true;
+  }
+  const StopMatcher::Result result = matcher_.push(text);
+  pending_.text += result.text;
+  if (result.matched < 0) return true;
+  matched_stop_ = options_.stop[static_cast<size_t>(result.matched)];
+  return false;
+}
+
+bool OutputAssembler::add_token(const TokenLogprob& token) {
+  echo_prompt();
+  ++tokens_;
+  ++untaken_tokens_;
+  if (options_.return_token_ids) pending_.token_ids.push_back(token.id);
+  if (options_.logprobs) pending_.logprobs.push_back(token);
+  if (withheld_ && !push_text(detokenizer_.push(*std::exchange(withheld_, std::nullopt)))) return false;
+  if (contains(ending_tokens_, token.id)) {
+    withheld_ = token.id;
+    return true;
+  }
+  return push_text(detokenizer_.push(token.id));
+}
+
+void OutputAssembler::finish(const RequestResult& result) {
+  echo_prompt();
+  finished_ = true;
+  if (!matched_stop_.empty()) return;
+  if (result.matched_stop_token) {
+    const TokenId id = *result.matched_stop_token;
+    absl::StatusOr<std::string> text = tokenizer_.decode({&id, 1});
+    if (text.ok()) matched_stop_ = *std::move(text);
+  } else if (withheld_ && !push_text(detokenizer_.push(*withheld_))) {
+    return;
+  }
+  if (!push_text(detokenizer_.finish())) return;
+  pending_.text += matcher_.finish();
+}
+
+bool OutputAssembler::ready() const {
+  if (pending_.empty()) return false;
+  return finished_ || untaken_tokens_ >= options_.interval_tokens || (!taken_ && untaken_tokens_ > 0);
+}
+
+OutputAssembler::Piece OutputAssembler::take(size_t max_tokens) {
+  Piece piece;
+  piece.text = std::exchange(pending_.text, {});
+  piece.token_ids = take_front(pending_.token_ids, max_tokens);
+  piece.logprobs = take_front(pending_.logprobs, max_tokens);
+  taken_ = true;
+  if (pending_.empty()) untaken_tokens_ = 0;  // otherwise the rest is still due
+  return piece;
+}
+
+std::string answer_text(const Tokenizer& tokenizer, const Request& request, std::span<const TokenId> tokens) {
+  OutputAssembler assembler(tokenizer, request, {.return_token_ids = false});
+  RequestResult result;
+  for (const TokenId id : tokens) assembler.add_token({.id = id});
+  if (!tokens.empty() && contains(ending_tokens(request), tokens.back())) result.matched_stop_token = tokens.back();
+  assembler.finish(result);
+  return assembler.take(0).text;
+}
+
+}  // namespace pkv

@@ -1,0 +1,53 @@
+#include "server/api/server_state.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/api/errors.h"
+#include "server/policy/registry.h"
+
+namespace pkv {
+namespace {
+
+// How a generation call can end: refused by validation, whatever its policy, or submitted to the engine.
+bool can_occur(std::string_view policy, std::string_view code) {
+  // RESOURCE_EXHAUSTED: the tokeniser ran out of memory over a chat; CANCELLED: the call ended before its request came.
+  constexpr std::string_view kRefusals[] = {
+      "INVALID_ARGUMENT", "NOT_FOUND",   "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+      "UNIMPLEMENTED",    "UNAVAILABLE", "CANCELLED"};
+  constexpr std::string_view kEnds[] = {"OK",       "CANCELLED",  "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
+                                        "INTERNAL", "UNAVAILABLE"};
+  if (policy == kNoPolicy) return std::ranges::find(kRefusals, code) != std::end(kRefusals);
+  // What never fits is refused by validation; a recall out of reach is known when the prompt has been read.
+  if (code == "FAILED_PRECONDITION") return find_policy(policy)->observes_attention;
+  return std::ranges::find(kEnds, code) != std::end(kEnds);
+}
+
+}  // namespace
+
+RequestMetrics::Labels request_labels() {
+  RequestMetrics::Labels labels{.codes = {status_code_names().begin(), status_code_names().end()},
+                                .reasons = rejection_reasons(),
+                                .can_occur = can_occur};
+  for (const PolicyRow& row : policy_table()) labels.policies.push_back(row.name);
+  return labels;
+}
+
+ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed)
+    : policies_(std::move(policies)), metrics_(request_labels()), log_(log), random_(random_seed) {}
+
+absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id) const {
+  const ServedModel* served = model();
+  if (served == nullptr) {
+    return make_error({.reason = kModelLoading, .description = "the model is being loaded"});
+  }
+  if (!id.empty() && id != served->id) {
+    return not_found("model", absl::StrCat("\"", id, "\" is not served here, only \"", served->id, "\""));
+  }
+  return served;
+}
+
+}  // namespace pkv

@@ -1,0 +1,100 @@
+// What all services share: the model once it is loaded, the server's policies, its counters. Made in main, passed down.
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <random>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/api/policy_catalog.h"
+#include "server/model/model.h"
+#include "server/telemetry/log.h"
+#include "server/telemetry/request_metrics.h"
+#include "server/text/chat_template.h"
+#include "server/text/tokenizer.h"
+
+namespace pkv {
+
+class Engine;
+
+// A text that is there later than what it belongs to. Thread-safe.
+class LateText {
+ public:
+  std::string get() const {
+    const std::lock_guard lock(mutex_);
+    return text_;
+  }
+  void set(std::string text) {
+    const std::lock_guard lock(mutex_);
+    text_ = std::move(text);
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string text_;
+};
+
+// A model that is loaded and being stepped. Everything pointed to outlives the services.
+struct ServedModel {
+  std::string id;
+  // Of the model file, lower-case hexadecimal. Empty until it is computed.
+  std::shared_ptr<LateText> sha256 = std::make_shared<LateText>();
+  std::string device;  // Backend::description()
+  KvDtype kv_dtype = KvDtype::kF16;
+  ModelShape shape;
+  uint64_t weight_bytes = 0;
+  const Tokenizer* tokenizer = nullptr;
+  const ChatTemplate* chat_template = nullptr;
+  Engine* engine = nullptr;
+};
+
+// Random numbers for whoever needs one: seeds and request ids. Thread-safe.
+class RandomSource {
+ public:
+  explicit RandomSource(uint64_t seed) : generator_(seed) {}
+  uint64_t next() {
+    const std::lock_guard lock(mutex_);
+    return generator_();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::mt19937_64 generator_;
+};
+
+// What requests are counted by.
+RequestMetrics::Labels request_labels();
+
+class ServerState {
+ public:
+  ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed);
+
+  // The model is loaded, from now on until the server ends.
+  void publish(const ServedModel* model) { model_.store(model, std::memory_order_release); }
+  // Null while loading.
+  const ServedModel* model() const { return model_.load(std::memory_order_acquire); }
+  // UNAVAILABLE while loading; NOT_FOUND where `id` (a request's field `model`) is neither empty nor the model's.
+  absl::StatusOr<const ServedModel*> find_model(const std::string& id) const;
+
+  const PolicyCatalog& policies() const { return policies_; }
+  RequestMetrics& metrics() { return metrics_; }
+  const Log& log() const { return log_; }
+  RandomSource& random() { return random_; }
+  absl::Time started() const { return started_; }
+
+ private:
+  std::atomic<const ServedModel*> model_ = nullptr;
+  PolicyCatalog policies_;
+  RequestMetrics metrics_;
+  const Log& log_;
+  RandomSource random_;
+  absl::Time started_ = absl::Now();
+};
+
+}  // namespace pkv
