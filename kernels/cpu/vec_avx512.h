@@ -28,9 +28,7 @@ struct Vec<float> {
   static Type load(const uint16_t* p) { return _mm512_cvtph_ps(load_halves(p)); }
   static Type load(const Bfloat16* p) { return from_bfloat16(load_halves(p)); }
   static Type load(const int8_t* p) { return from_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-  static Type load(const NibblePair* p) {
-    return from_nibbles(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
-  }
+  static Type load(const NibblePair* p) { return from_nibbles(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))); }
   static Type load_first(const float* p, int32_t count) { return _mm512_maskz_loadu_ps(first_mask(count), p); }
   static Type load_first(const uint16_t* p, int32_t count) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_mask(count), p));

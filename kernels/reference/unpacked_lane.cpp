@@ -53,6 +53,11 @@ void store_code(std::byte* at, ElementType type, int32_t dimension, int32_t code
   write_as(at, static_cast<uint8_t>(dimension % 2 == 0 ? (other & 0xf0) | half : (other & 0x0f) | half << 4));
 }
 
+// Elements that share a scale.
+int32_t group_of(const PageLayout& layout, const EntryPart& part) {
+  return part.scale_group == 0 ? layout.head_dim() : part.scale_group;
+}
+
 // `element_at` and `scale_at` say where in the page an element and its scale lie.
 template <typename ElementAt, typename ScaleAt>
 void load_part(const PageLayout& layout, const EntryPart& part, const std::byte* page, ElementAt element_at,
@@ -60,6 +65,10 @@ void load_part(const PageLayout& layout, const EntryPart& part, const std::byte*
   for (int32_t i = 0; i < layout.head_dim(); ++i) {
     out[i] = load_element(page + element_at(i), part.element, i);
     if (part.scale_bytes > 0) out[i] *= half_to_float(read_as<uint16_t>(page + scale_at(i)));
+  }
+  if (part.scale_bytes == 0) return;
+  for (int32_t first = 0; first < layout.head_dim(); first += group_of(layout, part)) {
+    mix(out + first, std::min(group_of(layout, part), layout.head_dim() - first));
   }
 }
 
@@ -70,16 +79,19 @@ void store_part(const PageLayout& layout, const EntryPart& part, std::byte* page
     for (int32_t i = 0; i < layout.head_dim(); ++i) store_number(page + element_at(i), part.element, from[i]);
     return;
   }
-  const int32_t group = part.scale_group == 0 ? layout.head_dim() : part.scale_group;
+  const int32_t group = group_of(layout, part);
   for (int32_t first = 0; first < layout.head_dim(); first += group) {
-    const int32_t end = std::min(first + group, layout.head_dim());
+    const int32_t count = std::min(group, layout.head_dim() - first);
+    std::vector<float> numbers(from + first, from + first + count);
+    mix_group(numbers.data(), count);
     NumberRange range;
-    for (int32_t i = first; i < end; ++i) range.add(from[i]);
+    for (const float number : numbers) range.add(number);
     const uint16_t scale = float_to_half(scale_for(part.element, range));
     write_as(page + scale_at(first), scale);
     const float inverse = inverse_of(half_to_float(scale));
-    for (int32_t i = first; i < end; ++i) {
-      store_code(page + element_at(i), part.element, i, code_of(part.element, from[i] * inverse));
+    for (int32_t i = 0; i < count; ++i) {
+      const int32_t code = code_of(part.element, numbers[static_cast<size_t>(i)] * inverse);
+      store_code(page + element_at(first + i), part.element, first + i, code);
     }
   }
 }

@@ -82,8 +82,8 @@ KvCache::~KvCache() = default;
 absl::StatusOr<SequenceId> KvCache::open(const SequenceLimits& limits) {
   const auto heads = static_cast<size_t>(geometry_.kv_heads);
   PKV_CHECK(limits.lane_entries.size() == static_cast<size_t>(geometry_.layers) * heads, "a limit for each lane");
-  auto opened = std::make_unique<CachedSequence>(geometry_.layout(limits.dtype),
-                                                 geometry_.layout(prompt_format(limits.dtype)));
+  auto opened =
+      std::make_unique<CachedSequence>(geometry_.layout(limits.dtype), geometry_.layout(prompt_format(limits.dtype)));
   const int32_t layer_pages = opened->prompt_layout.pages_for(limits.layer_entries);
   int64_t places = 0;
   for (const int32_t limit : limits.lane_entries) {

@@ -111,8 +111,7 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
     cost.workspace_bytes += Compressor::workspace_bytes(*rival.policy, rival.plan, options);
     cost.state_bytes += 2 * rival.plan.state_bytes + edit_bytes;
   }
-  const Footprint footprint =
-      cache_footprint(geometry_, query.prompt_tokens, contract.own.plan, others);
+  const Footprint footprint = cache_footprint(geometry_, query.prompt_tokens, contract.own.plan, others);
   cost.steady_pages = footprint.steady_pages;
   cost.peak_pages = footprint.peak_pages;
   cost.prefill_work = query.prompt_tokens * (shape_.layers + (query.prompt_logprobs ? head_work_layers(shape_) : 0));

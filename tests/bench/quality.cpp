@@ -228,7 +228,8 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(2, 4096))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "0: one per core");
-  app.add_option("--kv-dtype", options.kv_dtype, "Entries of the policies; the full cache has those their prompt is read with");
+  app.add_option("--kv-dtype", options.kv_dtype,
+                 "Entries of the policies; the full cache has those their prompt is read with");
   app.add_flag("--exact", options.exact, "Every product in float32, float32 cache entries");
   app.add_flag("--json", options.json, "One JSON object a line, every text by itself too");
   app.add_flag("--check", options.check,

@@ -1,6 +1,6 @@
-// Cases of write_kv and gather: every entry format, and from one to another, pages of 40, 16, 12, 8 and fewer slots, ragged lanes, appends over
-// page borders, overwritten slots, entries moved in any order. What comes out are bits, and all of the pool is
-// compared.
+// Cases of write_kv and gather: every entry format, and from one to another, pages of 40, 16, 12, 8 and fewer slots,
+// ragged lanes, appends over page borders, overwritten slots, entries moved in any order. What comes out are bits, and
+// all of the pool is compared.
 #include <algorithm>
 #include <numeric>
 
@@ -122,7 +122,9 @@ void add_write_cases(OperationCases& cases) {
     add({.name = name + "/nothing", .dtypes = three, .sequences = {}, .rows_between = 0});
     add({.name = name + "/large", .dtypes = three, .sequences = {{512, {1000, 500, 0}}}});
   }
-  add({.name = "mixed/ragged", .dtypes = {kHalf, kFull, KvDtype::kK8V4}, .sequences = {{20, {3, 4, 50}}, {1, {7, 8, 15}}}});
+  add({.name = "mixed/ragged",
+       .dtypes = {kHalf, kFull, KvDtype::kK8V4},
+       .sequences = {{20, {3, 4, 50}}, {1, {7, 8, 15}}}});
 }
 
 // ---- gather
@@ -224,7 +226,8 @@ class ConvertCase : public OperationCase {
       return CaseLane{.filled = filled, .lane = {.length = length, .visible = length, .dtype = dtype}};
     };
     CacheSpec cache{.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes};
-    for (size_t g = 0; g < spec_.counts.size(); ++g) cache.lanes.push_back(lane(spec_.length, spec_.length, spec_.from));
+    for (size_t g = 0; g < spec_.counts.size(); ++g)
+      cache.lanes.push_back(lane(spec_.length, spec_.length, spec_.from));
     for (const int32_t count : spec_.counts) cache.lanes.push_back(lane(0, spec_.in_place ? 0 : count, spec_.to));
     cache.lanes.push_back(lane(21, 21, KvDtype::kK8V4));  // a neighbour, which must not change
     CacheContent content(random, std::move(cache));
@@ -265,7 +268,12 @@ void add_convert_cases(OperationCases& cases) {
   for (const KvDtype from : {KvDtype::kF16, KvDtype::kF32, KvDtype::kBF16}) {
     add({.name = "some", .from = from, .length = 100, .counts = {37, 100, 1}});
     add({.name = "none", .from = from, .length = 5, .counts = {0, 3}});
-    add({.name = "d80_pages_of_3072_bytes", .head_dim = 80, .page_bytes = 3072, .from = from, .length = 90, .counts = {90, 40}});
+    add({.name = "d80_pages_of_3072_bytes",
+         .head_dim = 80,
+         .page_bytes = 3072,
+         .from = from,
+         .length = 90,
+         .counts = {90, 40}});
     add({.name = "d8", .head_dim = 8, .page_bytes = 256, .from = from, .length = 50, .counts = {50}});
   }
   add({.name = "long", .length = 8000, .counts = {8000, 900, 3000}});

@@ -53,7 +53,8 @@ CacheContent::CacheContent(std::mt19937& rng, CacheSpec cache_spec) : spec(std::
   page_ids.resize(static_cast<size_t>(used_pages + kSparePages));
   std::iota(page_ids.begin(), page_ids.end(), 0);
   std::shuffle(page_ids.begin(), page_ids.end(), rng);
-  pool.assign(page_ids.size() * static_cast<size_t>(spec.page_bytes), std::byte{0xff});  // NaN, or codes with a scale of NaN
+  pool.assign(page_ids.size() * static_cast<size_t>(spec.page_bytes),
+              std::byte{0xff});  // NaN, or codes with a scale of NaN
   positions.assign(page_ids.size() * static_cast<size_t>(position_stride), -1);
   const KvView kv = view();
   for (size_t i = 0; i < lanes.size(); ++i) {
@@ -78,7 +79,9 @@ KvView CacheContent::view() {
           .head_dim = spec.head_dim};
 }
 
-Matrix CacheContent::keys(int32_t lane, int32_t count) const { return entries_of(*this, lane, count, &PlainEntry::key); }
+Matrix CacheContent::keys(int32_t lane, int32_t count) const {
+  return entries_of(*this, lane, count, &PlainEntry::key);
+}
 Matrix CacheContent::values(int32_t lane, int32_t count) const {
   return entries_of(*this, lane, count, &PlainEntry::value);
 }

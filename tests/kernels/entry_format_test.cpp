@@ -1,11 +1,11 @@
 // The arithmetic of entry formats: bytes of an entry, and that the parts of a page's entries neither meet nor leave it.
-#include "kernels/entry_codes.h"
-
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <numeric>
 #include <vector>
+
+#include "kernels/entry_codes.h"
 
 namespace pkv {
 namespace {
@@ -27,7 +27,8 @@ std::vector<int> uses(const PageLayout& layout, int32_t page_bytes) {
       use(layout.value_at(place, k), value.element_bits, value.element_bits == 4 && k % 2 == 1);
     }
     for (int32_t k = 0; key.scale_bytes > 0 && k < layout.head_dim(); ++k) {
-      if (k == 0 || key.scale_of(k) != key.scale_of(k - 1)) use(layout.key_scale_at(place, k), 8 * key.scale_bytes, false);
+      if (k == 0 || key.scale_of(k) != key.scale_of(k - 1))
+        use(layout.key_scale_at(place, k), 8 * key.scale_bytes, false);
     }
     for (int32_t k = 0; value.scale_bytes > 0 && k < layout.head_dim(); ++k) {
       if (k == 0 || value.scale_of(k) != value.scale_of(k - 1)) {

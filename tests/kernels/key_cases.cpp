@@ -158,9 +158,8 @@ class TurnKeysCase : public KeyCase {
 
  private:
   Output turned_lane(const CaseCache& cache, int32_t lane) const {
-    return cache.entries(
-        kFirstLane + lane, spec().length,
-        {.first_slot = turn_.first_slot, .end_slot = spec().length, .dims = turn_.rotary_dims});
+    return cache.entries(kFirstLane + lane, spec().length,
+                         {.first_slot = turn_.first_slot, .end_slot = spec().length, .dims = turn_.rotary_dims});
   }
 
   Turn turn_;
@@ -208,7 +207,8 @@ void add_key_cases(OperationCases& cases) {
         {{.delta = -7}});
     add({.name = name + "_8000", .dtypes = three, .length = 8000}, {{.first_slot = 4, .delta = -512}});
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF16, KvDtype::kF32, KvDtype::kK8V4}, .length = 700}, {{.first_slot = 20, .delta = -9}});
+  add({.name = "mixed", .dtypes = {KvDtype::kF16, KvDtype::kF32, KvDtype::kK8V4}, .length = 700},
+      {{.first_slot = 20, .delta = -9}});
 }
 
 }  // namespace pkv

@@ -313,7 +313,11 @@ void add_observation_cases(OperationCases& cases) {
                                                                     .query_deviation = 2.0f},
                                                         120));
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16, KvDtype::kK8V4}, .rows = 8, .unseen = 7, .length = 90});
+  add({.name = "mixed",
+       .dtypes = {KvDtype::kF32, KvDtype::kF16, KvDtype::kK8V4},
+       .rows = 8,
+       .unseen = 7,
+       .length = 90});
 }
 
 }  // namespace pkv

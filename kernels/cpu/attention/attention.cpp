@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/entry_codes.h"
 
 namespace pkv {
 namespace {
@@ -45,6 +46,13 @@ LanePages lane_pages(const KvView& kv, int32_t lane) {
           .slots = layout.slots(),
           .head_dim = kv.head_dim,
           .format = view.dtype};
+}
+
+const float* query_for(const LanePages& pages, const float* query, float* room) {
+  if (entry_format(pages.format).key.scale_bytes == 0) return query;
+  std::copy_n(query, pages.head_dim, room);
+  mix(room, pages.head_dim);
+  return room;
 }
 
 absl::Status CpuAttention::supports(const AttentionShape& shape) {

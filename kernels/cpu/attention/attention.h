@@ -104,4 +104,7 @@ class CpuAttention {
 // Lane `lane` of `kv` as the kernels see it.
 LanePages lane_pages(const KvView& kv, int32_t lane);
 
+// The query [head_dim] by which a lane's keys are to be multiplied: itself, or, mixed as they are, in `room`.
+const float* query_for(const LanePages& pages, const float* query, float* room);
+
 }  // namespace pkv

@@ -45,6 +45,8 @@ constinit const AttentionKernels PathTable<AttentionKernels, kIsa>::kernels = {.
                                                                                .lse_panel = lse_panel,
                                                                                .mass_panel = mass_panel,
                                                                                .to_half = to_half,
-                                                                               .to_bfloat16 = to_bfloat16, .half_to_float = to_float<uint16_t>, .bfloat16_to_float = to_float<Bfloat16>};
+                                                                               .to_bfloat16 = to_bfloat16,
+                                                                               .half_to_float = to_float<uint16_t>,
+                                                                               .bfloat16_to_float = to_float<Bfloat16>};
 
 }  // namespace pkv

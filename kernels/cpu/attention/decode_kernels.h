@@ -135,8 +135,8 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
       if (first + p >= vectors) break;
       if constexpr (kIsCode<T>) {
         const KeyVector at = key_vector<uint16_t, Shape>(pages, page_count, first + p, pages.key_scale_offset);
-        const V::Type scale = load_keys<Shape>(static_cast<const uint16_t*>(at.low),
-                                               static_cast<const uint16_t*>(at.high), at.count);
+        const V::Type scale =
+            load_keys<Shape>(static_cast<const uint16_t*>(at.low), static_cast<const uint16_t*>(at.high), at.count);
 #pragma GCC unroll 8
         for (int g = 0; g < G; ++g) sum[g][p] = sum[g][p] * scale;
       }

@@ -125,6 +125,7 @@ void decode_nibbles(const DecodeTile& tile, int32_t head) {
   }
   for (; dim + 2 * V::kWidth <= d; dim += 2 * V::kWidth) decode_nibble_dims<G, 1>(tile, head, dim);
   for (; dim < d; dim += V::kWidth) decode_last_nibbles<G>(tile, head, dim, min_int(V::kWidth, d - dim));
+  for (int g = 0; g < G; ++g) unmix(tile.partial + (head + g) * d, d);
 }
 
 }  // namespace

@@ -61,6 +61,23 @@ struct KeyColumns {
   }
 };
 
+// Makes mixed values (kernels/entry_codes.h), or sums of them, values: the Walsh-Hadamard transform of every group.
+inline void unmix(float* sums, int32_t head_dim) {
+  for (int32_t first = 0; first < head_dim; first += kValueScaleGroup) {
+    const int32_t count = min_int(kValueScaleGroup, head_dim - first);
+    float* group = sums + first;
+    for (int32_t reach = 1; reach < (count & -count); reach *= 2) {
+      for (int32_t i = 0; i < count; i += 2 * reach) {
+        for (int32_t j = i; j < i + reach; ++j) {
+          const float a = group[j], b = group[j + reach];
+          group[j] = a + b;
+          group[j + reach] = a - b;
+        }
+      }
+    }
+  }
+}
+
 // The value of one slot.
 template <typename T>
 struct SlotValue {
@@ -75,13 +92,28 @@ struct SlotValue {
         page(slot / lane.slots),
         place(slot - page * lane.slots),
         numbers(page_values<T>(lane, page) + static_cast<int64_t>(place) * (lane.head_dim / kNumbersIn<T>)) {}
-  // The `dims` dimensions from `dim` on, at most kWidth, all in one scale's group.
-  V::Type load(int32_t dim, int32_t dims) const {
+  // The `dims` dimensions from `dim` on, at most kWidth. Dimensions ascend from call to call.
+  V::Type load(int32_t dim, int32_t dims) {
     const T* from = numbers + dim / kNumbersIn<T>;
-    V::Type value = dims == V::kWidth ? V::load(from) : V::load_first(from, dims);
-    if constexpr (kIsCode<T>) value = value * V::broadcast(float_of(value_scales(pages, page, dim)[place]));
-    return value;
+    if constexpr (kIsCode<T>) {
+      if (dim % kValueScaleGroup == 0) load_group(dim);
+      return V::load(group + dim % kValueScaleGroup);
+    } else {
+      return dims == V::kWidth ? V::load(from) : V::load_first(from, dims);
+    }
   }
+
+ private:
+  void load_group(int32_t first) {
+    const int32_t count = min_int(kValueScaleGroup, pages.head_dim - first);
+    const V::Type scale = V::broadcast(float_of(value_scales(pages, page, first)[place]));
+    for (int32_t i = 0; i < count; i += V::kWidth) {
+      V::store(group + i, V::load_first(numbers + (first + i) / kNumbersIn<T>, min_int(V::kWidth, count - i)) * scale);
+    }
+    unmix(group, count);
+  }
+
+  float group[kIsCode<T> ? kValueScaleGroup : 1];  // the values around the last dimension; codes only
 };
 
 }  // namespace

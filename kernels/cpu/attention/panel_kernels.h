@@ -64,7 +64,7 @@ template <typename T>
 void pack_values_of(const LanePages& pages, int32_t first, int32_t count, float* out) {
   const int32_t d = pages.head_dim;
   for (int32_t i = 0; i < count; ++i) {
-    const SlotValue<T> value(pages, first + i);
+    SlotValue<T> value(pages, first + i);
     float* to = out + i * kPanelCols;
     for (int32_t k = 0; k < d; k += kPanelCols, to += kTileSlots * kPanelCols) {
 #pragma GCC unroll 4

@@ -84,7 +84,7 @@ void pack_values_of(const LanePages& pages, int32_t first, int32_t count, uint32
   const int32_t d = pages.head_dim;
   for (int32_t i = 0; i < count; i += 2) {
     const bool paired = i + 1 < count;
-    const SlotValue<T> low(pages, first + i), high(pages, first + i + (paired ? 1 : 0));
+    SlotValue<T> low(pages, first + i), high(pages, first + i + (paired ? 1 : 0));
     uint32_t* to = out + i / 2 * kPanelCols;
     for (int32_t k = 0; k < d; k += V::kWidth) {
       const int32_t dims = min_int(V::kWidth, d - k);

@@ -94,7 +94,9 @@ void convert_page(const AttentionKernels& kernels, const PageTask& task, const R
 void copy_entries(const PageLayout& layout, const std::byte* image, std::byte* page, int32_t count) {
   const EntryPart &key = layout.format().key, &value = layout.format().value;
   const int32_t d = layout.head_dim();
-  const auto copy = [&](int32_t offset, int32_t bytes) { std::memcpy(page + offset, image + offset, static_cast<size_t>(bytes)); };
+  const auto copy = [&](int32_t offset, int32_t bytes) {
+    std::memcpy(page + offset, image + offset, static_cast<size_t>(bytes));
+  };
   for (int32_t k = 0; k < d; ++k) copy(layout.key_at(0, k), count * key.bytes(1));
   copy(layout.value_at(0, 0), count * value.bytes(d));
   for (int32_t k = 0; k <= key.scale_of(d - 1); ++k) {

@@ -36,21 +36,28 @@ float write_scale(ElementType type, const float* from, int32_t count, std::byte*
   return inverse_of(half_to_float(half));
 }
 
-void write_key_codes(const float* from, int32_t head_dim, int8_t* codes, std::byte* scale) {
-  const float inverse = write_scale(ElementType::kI8, from, head_dim, scale);
-  for (int32_t k = 0; k < head_dim; ++k) codes[k] = static_cast<int8_t>(code_of(ElementType::kI8, from[k] * inverse));
+// `numbers` has room for the key.
+void write_key_codes(const float* from, int32_t head_dim, float* numbers, int8_t* codes, std::byte* scale) {
+  std::copy_n(from, head_dim, numbers);
+  mix_group(numbers, head_dim);
+  const float inverse = write_scale(ElementType::kI8, numbers, head_dim, scale);
+  for (int32_t k = 0; k < head_dim; ++k) {
+    codes[k] = static_cast<int8_t>(code_of(ElementType::kI8, numbers[k] * inverse));
+  }
 }
 
 void write_value_codes(const PageLayout& layout, std::byte* page, int32_t place, const float* from) {
   auto* pairs = reinterpret_cast<NibblePair*>(page + layout.value_at(place, 0));
   for (int32_t first = 0; first < layout.head_dim(); first += kValueScaleGroup) {
-    const int32_t end = std::min(first + kValueScaleGroup, layout.head_dim());
-    const float inverse =
-        write_scale(ElementType::kI4, from + first, end - first, page + layout.value_scale_at(place, first));
-    for (int32_t i = first; i < end; i += 2) {
-      const int32_t low = code_of(ElementType::kI4, from[i] * inverse);
-      const int32_t high = code_of(ElementType::kI4, from[i + 1] * inverse);
-      pairs[i / 2].bits = static_cast<uint8_t>((low & 15) | high << 4);
+    const int32_t count = std::min(kValueScaleGroup, layout.head_dim() - first);
+    float numbers[kValueScaleGroup];
+    std::copy_n(from + first, count, numbers);
+    mix_group(numbers, count);
+    const float inverse = write_scale(ElementType::kI4, numbers, count, page + layout.value_scale_at(place, first));
+    for (int32_t i = 0; i < count; i += 2) {
+      const int32_t low = code_of(ElementType::kI4, numbers[i] * inverse);
+      const int32_t high = code_of(ElementType::kI4, numbers[i + 1] * inverse);
+      pairs[(first + i) / 2].bits = static_cast<uint8_t>((low & 15) | high << 4);
     }
   }
 }
@@ -66,7 +73,8 @@ void EntryWriter::write(const PageLayout& layout, std::byte* page, int32_t place
     for (int32_t i = 0; i < entries.count; ++i) {
       const float *key = entries.keys + i * entries.key_stride, *value = entries.values + i * entries.value_stride;
       if constexpr (kIsCode<Key>) {
-        write_key_codes(key, d, keys + i * d, page + layout.key_scale_at(place + i, 0));
+        write_key_codes(key, d, reinterpret_cast<float*>(scratch_) + kMostEntries * d, keys + i * d,
+                        page + layout.key_scale_at(place + i, 0));
         write_value_codes(layout, page, place + i, value);
       } else {
         convert(kernels_, key, keys + i * d, d);

@@ -21,7 +21,7 @@ struct FloatEntries {
 class EntryWriter {
  public:
   static constexpr int32_t kMostEntries = 16;
-  static constexpr int64_t scratch_bytes(int32_t head_dim) { return int64_t{kMostEntries} * head_dim * 4; }
+  static constexpr int64_t scratch_bytes(int32_t head_dim) { return int64_t{kMostEntries + 1} * head_dim * 4; }
 
   // `scratch` has scratch_bytes() and is 4-aligned; no two writers work in the same.
   EntryWriter(const AttentionKernels& kernels, std::byte* scratch) : kernels_(kernels), scratch_(scratch) {}

@@ -1,12 +1,13 @@
 // Moves entries between slots, within lanes or from some to others of the same format (others: convert.cpp). Where
 // nothing is overwritten before it is read the entries stream to their places; otherwise all of them go through scratch
 // memory.
+#include "kernels/cpu/lanes/gather.h"
+
 #include <algorithm>
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
 #include "kernels/cpu/lanes/entry_elements.h"
-#include "kernels/cpu/lanes/gather.h"
 #include "kernels/cpu/parallel.h"
 
 namespace pkv {
@@ -79,7 +80,8 @@ void gather_dims(const GatherJob& job, int32_t begin, int32_t end) {
     std::copy(source.value + begin / kNumbersIn<Value>, source.value + end / kNumbersIn<Value>,
               target.value + begin / kNumbersIn<Value>);
     if constexpr (kIsCode<Key>) {
-      for (int64_t k = 0; k < scales && begin == 0; ++k) target.scales[k * target.stride] = source.scales[k * source.stride];
+      for (int64_t k = 0; k < scales && begin == 0; ++k)
+        target.scales[k * target.stride] = source.scales[k * source.stride];
     }
   };
   for (size_t i = 0; i < job.kept.size(); ++i) {

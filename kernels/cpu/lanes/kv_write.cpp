@@ -25,8 +25,11 @@ void write_lane(const LaneRows& rows, const KvView& kv, const EntryWriter& write
     const int32_t count =
         std::min({EntryWriter::kMostEntries, layout.slots() - place, static_cast<int32_t>(rows.k.rows) - row});
     writer.write(layout, kv.page(rows.lane, page), place,
-                 {.keys = rows.k.f32_row(row), .key_stride = rows.k.row_stride, .values = rows.v.f32_row(row),
-                  .value_stride = rows.v.row_stride, .count = count});
+                 {.keys = rows.k.f32_row(row),
+                  .key_stride = rows.k.row_stride,
+                  .values = rows.v.f32_row(row),
+                  .value_stride = rows.v.row_stride,
+                  .count = count});
     std::copy_n(rows.positions + row, count, kv.page_positions(rows.lane, page) + place);
     row += count;
   }

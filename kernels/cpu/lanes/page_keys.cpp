@@ -1,6 +1,8 @@
 // See page_keys.h.
 #include "kernels/cpu/lanes/page_keys.h"
 
+#include <vector>
+
 #include "kernels/cpu/lanes/entry_elements.h"
 #include "kernels/entry_codes.h"
 #include "kernels/quant.h"
@@ -36,6 +38,7 @@ struct Keys {
     for (int32_t k = 0; k < layout.head_dim(); ++k, codes += slots, to += slots) {
       for (int32_t j = 0; j < slots; ++j) to[j] = static_cast<float>(codes[j]) * scales[j];
     }
+    unmix(room);
     return room;
   }
 
@@ -49,14 +52,35 @@ struct Keys {
   // A key's codes have one scale, so all of its dimensions change.
   void store(const float* keys, int8_t* codes, const ChangedKeys& changed) const {
     const int64_t slots = layout.slots();
+    std::vector<float> numbers(static_cast<size_t>(layout.head_dim()));
     for (int32_t j = changed.begin; j < changed.end; ++j) {
       NumberRange range;
-      for (int32_t k = 0; k < layout.head_dim(); ++k) range.add(keys[k * slots + j]);
+      for (size_t k = 0; k < numbers.size(); ++k) numbers[k] = keys[static_cast<int64_t>(k) * slots + j];
+      mix_group(numbers.data(), layout.head_dim());
+      for (const float number : numbers) range.add(number);
       uint16_t& scale = scales_of(layout, page)[j];
       scale = float_to_half(scale_for(ElementType::kI8, range));
       const float inverse = inverse_of(half_to_float(scale));
+      for (size_t k = 0; k < numbers.size(); ++k) {
+        codes[static_cast<int64_t>(k) * slots + j] =
+            static_cast<int8_t>(code_of(ElementType::kI8, numbers[k] * inverse));
+      }
+    }
+  }
+
+ private:
+  // mix() of every slot's key.
+  void unmix(float* keys) const {
+    const int64_t slots = layout.slots();
+    for (int32_t reach = 1; reach < mixed_at_once(layout.head_dim()); reach *= 2) {
       for (int32_t k = 0; k < layout.head_dim(); ++k) {
-        codes[k * slots + j] = static_cast<int8_t>(code_of(ElementType::kI8, keys[k * slots + j] * inverse));
+        if ((k & reach) != 0) continue;
+        float *a = keys + k * slots, *b = a + reach * slots;
+        for (int64_t j = 0; j < slots; ++j) {
+          const float sum = a[j] + b[j], difference = a[j] - b[j];
+          a[j] = sum;
+          b[j] = difference;
+        }
       }
     }
   }

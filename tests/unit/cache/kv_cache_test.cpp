@@ -161,8 +161,8 @@ TEST_F(KvCacheTest, ALayerMayBeLongerThanItsLanesAreLater) {
   }
 }
 
-// A layer of f16 entries, 4 to a page, is cut to entries of codes, as many to a page of 64 bytes as their 10 bytes allow
-// beside room for eight scales.
+// A layer of f16 entries, 4 to a page, is cut to entries of codes, as many to a page of 64 bytes as their 10 bytes
+// allow beside room for eight scales.
 TEST_F(KvCacheTest, ACutLeavesEntriesOfTheSequencesOwnFormat) {
   const auto cache = make(100);
   const PageLayout codes = kSmall.layout(KvDtype::kK8V4);

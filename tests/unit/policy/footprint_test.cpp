@@ -21,8 +21,8 @@ struct Measured {
 // Layer by layer: the prompt in chunks, then the cut; afterwards `growth` generated tokens.
 Measured replay(KvCache& cache, int32_t prompt_tokens, const CachePlan& plan, int32_t growth) {
   const CacheGeometry& geometry = cache.geometry();
-  const SequenceId id = *cache.open(
-      {.dtype = plan.kv_dtype, .lane_entries = plan.lane_limits, .layer_entries = prompt_tokens});
+  const SequenceId id =
+      *cache.open({.dtype = plan.kv_dtype, .lane_entries = plan.lane_limits, .layer_entries = prompt_tokens});
   cache.add_auxiliary(id, plan.state_bytes);
   for (int32_t layer = 0; layer < geometry.layers; ++layer) {
     for (int32_t first = 0; first < prompt_tokens; first += 13) {
