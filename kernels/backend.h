@@ -198,8 +198,10 @@ class Backend {
                       const TensorView& recalls) = 0;
   // For every lane g of `kept`: slot i of lane to + g becomes the entry at slot kept[g, i] of lane from + g, i <
   // counts[g], positions with them. kept [lanes, >= counts] i32, distinct in a row, in any order; counts [1, lanes]
-  // i32. `to` may be `from` (in place); otherwise a pair of lanes shares no page and has one entry format, and lane to
-  // + g has room for counts[g] entries.
+  // i32. `to` may be `from` (in place); otherwise lane to + g has room for counts[g] entries. Where the two lanes'
+  // formats differ, entries are converted: read as float32, from a format without scales, and rounded as write_kv()
+  // does. A pair of lanes shares no page, or begins at the same place of the page table: lane to + g then is lane from
+  // + g once it is converted, its entries are not larger, and kept[g] ascends.
   virtual void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) = 0;
 
   // ---- keys by themselves

@@ -27,9 +27,12 @@ absl::Status check_query(const Contract::Query& query, const ModelShape& shape) 
     return field_error(
         "prompt", absl::StrCat("has ", query.prompt_tokens, " tokens; the model's length is ", shape.max_positions));
   }
+  const KvDtype prompt = prompt_format(query.policy.kv_dtype);
   for (const PolicySpec& spec : query.compare_with) {
-    if (spec.kv_dtype == query.policy.kv_dtype) continue;
-    return field_error("cache_policy.kv_dtype", "must be that of the policy it is compared with");
+    if (prompt_format(spec.kv_dtype) == prompt) continue;
+    return field_error("cache_policy.kv_dtype",
+                       absl::StrCat("must be a format whose prompt is read with ", entry_format(prompt).name,
+                                    " entries, as that of the policy it is compared with"));
   }
   return absl::OkStatus();
 }
@@ -108,8 +111,7 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
     cost.workspace_bytes += Compressor::workspace_bytes(*rival.policy, rival.plan, options);
     cost.state_bytes += 2 * rival.plan.state_bytes + edit_bytes;
   }
-  const Footprint footprint =
-      cache_footprint(geometry_, query.policy.kv_dtype, query.prompt_tokens, contract.own.plan, others);
+  const Footprint footprint = cache_footprint(geometry_, query.prompt_tokens, contract.own.plan, others);
   cost.steady_pages = footprint.steady_pages;
   cost.peak_pages = footprint.peak_pages;
   cost.prefill_work = query.prompt_tokens * (shape_.layers + (query.prompt_logprobs ? head_work_layers(shape_) : 0));
