@@ -39,6 +39,7 @@ struct EntryFormat {
   EntryPart key, value;
   int32_t slot_multiple = 1;  // slots of a page are a multiple of this, where a page has as many
 
+  constexpr bool has_codes() const { return key.scale_bytes > 0 || value.scale_bytes > 0; }
   // Of one entry: key and value with their scales.
   constexpr int32_t entry_bytes(int32_t head_dim) const {
     return key.bytes(head_dim) + value.bytes(head_dim) + key.scales_bytes(head_dim) + value.scales_bytes(head_dim);
