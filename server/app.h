@@ -15,6 +15,7 @@
 #include "server/http/metrics_exporter.h"
 #include "server/loaded_model.h"
 #include "server/rpc/server.h"
+#include "server/stall_watch.h"
 #include "server/telemetry/log.h"
 
 namespace pkv {
@@ -43,6 +44,12 @@ class App {
   // the engine hangs and requests are still there; the process should end without destroying this.
   absl::Status stop(absl::Time deadline);
 
+  // Puts in force what a reload may change of the configuration: all of `next` or, with an error that names place and
+  // key, nothing of it. Calls under way go on as they were accepted. One thread at a time.
+  absl::Status reload(const Config& next);
+  // Tells the log of an engine that has work and does not move. To be called again and again, by one thread.
+  void watch_for_stalls();
+
   // Both say in a sentence what is wrong; thread-safe, and they do not block.
   // May receive traffic: the model is loaded, the server is not draining, the engine has not failed.
   absl::Status ready() const;
@@ -53,6 +60,7 @@ class App {
   // Running and waiting, as the engine last said; thread-safe, and it does not block.
   uint32_t open_requests() const;
   int port() const { return rpc_->port(); }
+  int health_port() const { return rpc_->health_port(); }
   int metrics_port() const { return metrics_ == nullptr ? 0 : metrics_->port(); }
 
  private:
@@ -66,6 +74,7 @@ class App {
   const AppOptions options_;
   std::stop_source abandon_;
   std::atomic<bool> draining_ = false;
+  StallWatch stalls_;
   ServerState state_;
   std::unique_ptr<LoadedModel> model_;
   std::jthread digest_;

@@ -107,7 +107,7 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
 
   PKV_ASSIGN_OR_RETURN(draft.output.stop, read_stops(message.sampling()));
   PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));
-  PKV_ASSIGN_OR_RETURN(request.policy, state.policies().resolve(message.cache_policy()));
+  PKV_ASSIGN_OR_RETURN(request.policy, state.policies()->resolve(message.cache_policy()));
 
   PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served));
   PKV_RETURN_IF_ERROR(pin_system_message(message, draft.prompt, request.policy));

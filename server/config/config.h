@@ -14,10 +14,25 @@
 
 namespace pkv {
 
+// Of the gRPC services, PEM files. Without `cert` they speak plain text.
+struct TlsConfig {
+  std::string cert;
+  std::string key;
+  std::string client_ca;  // empty: clients need no certificate
+};
+
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   bool reflection = true;
   double drain_seconds = 30;
+  std::string api_keys;  // a file; empty: everybody may call
+  TlsConfig tls;
+  bool insecure = false;
+  std::string health_listen;  // empty: no address of its own
+  uint64_t max_message_bytes = uint64_t{16} << 20;
+  uint64_t max_buffer_bytes = uint64_t{1} << 30;
+  int32_t max_streams = 1024;
+  int32_t max_watchers = 64;
 };
 
 struct ModelConfig {

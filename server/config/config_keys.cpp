@@ -39,13 +39,42 @@ bool is_printable(std::string_view text) {
   return std::none_of(text.begin(), text.end(), [](unsigned char c) { return c < 0x20 || c == 0x7f; });
 }
 
+constexpr bool kLive = true;
+
 const std::array kKeys = std::to_array<ConfigKey>({
     {"server.listen", "Address of the gRPC services. Port 0 takes a free one, which the log names.",
      TextKey{"HOST:PORT", is_listen_address, [](Config& c) -> std::string& { return c.server.listen; }}},
     {"server.reflection", "Whether clients may ask for the service definitions (gRPC server reflection).",
      BooleanKey{[](Config& c) -> bool& { return c.server.reflection; }}},
     {"server.drain_seconds", "After SIGTERM: how long running requests may go on before they are cancelled.",
-     RealKey{0, 86400, false, [](Config& c) -> double& { return c.server.drain_seconds; }}},
+     RealKey{0, 86400, false, [](Config& c) -> double& { return c.server.drain_seconds; }}, kLive},
+    {"server.api_keys",
+     "File of the keys that callers need, by their SHA-256 hashes (docs/security.md). Empty: everybody may call.",
+     TextKey{"a file or empty", nullptr, [](Config& c) -> std::string& { return c.server.api_keys; }}, kLive},
+    {"server.tls.cert",
+     "Certificate of the gRPC services, with those that lead to its authority; PEM. Read again when it changes. Empty: "
+     "no TLS.",
+     TextKey{"a file or empty", nullptr, [](Config& c) -> std::string& { return c.server.tls.cert; }}},
+    {"server.tls.key", "Its private key, PEM without a passphrase.",
+     TextKey{"a file or empty", nullptr, [](Config& c) -> std::string& { return c.server.tls.key; }}},
+    {"server.tls.client_ca", "Authorities of the certificates that clients then need; PEM. Empty: they need none.",
+     TextKey{"a file or empty", nullptr, [](Config& c) -> std::string& { return c.server.tls.client_ca; }}},
+    {"server.insecure",
+     "Whether server.listen may be reachable from other machines without TLS and without keys, for whoever reaches it.",
+     BooleanKey{[](Config& c) -> bool& { return c.server.insecure; }}},
+    {"server.health_listen",
+     "One more address, of grpc.health.v1.Health alone, without TLS and keys: for probes. Empty: none.",
+     TextKey{"HOST:PORT or empty", is_optional_listen_address,
+             [](Config& c) -> std::string& { return c.server.health_listen; }}},
+    {"server.max_message_bytes", "Of one gRPC request or reply.",
+     BytesKey{1 << 16, 1 << 30, [](Config& c) -> uint64_t& { return c.server.max_message_bytes; }}},
+    {"server.max_buffer_bytes",
+     "What gRPC may hold of requests and replies of all connections; beyond it calls end with RESOURCE_EXHAUSTED.",
+     BytesKey{1 << 24, kMaxBytes, [](Config& c) -> uint64_t& { return c.server.max_buffer_bytes; }}},
+    {"server.max_streams", "Calls of one connection at once; further ones wait in the client.",
+     IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.server.max_streams; }}},
+    {"server.max_watchers", "Streams of WatchStats at once.",
+     IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.server.max_watchers; }}},
     {"model.path", "The model, a GGUF file. Has to be set: here, with --set, or by its variable.",
      TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.path; }}},
     {"model.id", "The model's name in requests and replies. Empty: the file's name without its ending.",
@@ -90,14 +119,15 @@ const std::array kKeys = std::to_array<ConfigKey>({
      BooleanKey{[](Config& c) -> bool& { return c.metrics.layers; }}},
     {"log.level", "Least severe messages to log.",
      TextKey{"trace, debug, info, warn, error", one_of<kTrace, kDebug, kInfo, kWarn, kError>,
-             [](Config& c) -> std::string& { return c.log.level; }}},
+             [](Config& c) -> std::string& { return c.log.level; }},
+     kLive},
     {"log.format", "One line per message on standard error: text for people, json for machines.",
      TextKey{"text, json", one_of<kText, kJson>, [](Config& c) -> std::string& { return c.log.format; }}},
     {"policies.default", "Cache policy or preset of requests that name none.",
-     TextKey{"a policy or preset", is_name, [](Config& c) -> std::string& { return c.policies.default_name; }}},
+     TextKey{"a policy or preset", is_name, [](Config& c) -> std::string& { return c.policies.default_name; }}, kLive},
     {"policies.default_keep_ratio", "Share of the prompt that is kept where a request names a policy but no budget.",
-     RealKey{0, 1, true, [](Config& c) -> double& { return c.policies.default_keep_ratio; }}},
-    {"policies.presets", "Named policies that requests can ask for (cache_policy.preset).", PresetsKey{}},
+     RealKey{0, 1, true, [](Config& c) -> double& { return c.policies.default_keep_ratio; }}, kLive},
+    {"policies.presets", "Named policies that requests can ask for (cache_policy.preset).", PresetsKey{}, kLive},
 });
 
 // The key's value read into its member; an empty result means the text is no such value.

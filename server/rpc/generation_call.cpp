@@ -84,6 +84,7 @@ void GenerationCall::on_error(const absl::Status& status) {
 
 grpc::Status GenerationCall::close(const absl::Status& status) {
   final_code_ = status_code_name(status.code());
+  if (info_.key != nullptr) info_.key->release();
   state_.metrics().count_end(policy_row(request_->policy.kind).name, final_code_);
   return to_grpc_status(status);
 }

@@ -32,8 +32,14 @@ void note_id(const pb::GenerateRequest& message, CallInfo& info) {
   if (message.request_id().size() <= kMaxRequestIdBytes) info.request_id = message.request_id();
 }
 
+// What is asked first of every call: whether the caller has a key for it, and one more request.
+absl::Status admit(ServerState& state, CallInfo& info) {
+  return state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key);
+}
+
 absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerState& state,
                                        const grpc::CallbackServerContext& context, CallInfo& info) {
+  PKV_RETURN_IF_ERROR(admit(state, info));
   pb::GenerateRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   note_id(message, info);
@@ -45,6 +51,7 @@ absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerSta
 
 absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer, ServerState& state,
                                                   const grpc::CallbackServerContext& context, CallInfo& info) {
+  PKV_RETURN_IF_ERROR(admit(state, info));
   pb::CompareRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   note_id(message.request(), info);
@@ -55,12 +62,18 @@ absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer
   return AcceptedRequest{.served = *served, .valid = std::move(valid)};
 }
 
+// Before the caller hears of the call's end, and may call again.
+void give_back_place(const CallInfo& info) {
+  if (info.key != nullptr) info.key->release();
+}
+
 // A generation that was refused before its policy was known to be one, or that nobody waits for any more.
 grpc::Status refuse(const absl::Status& status, ServerState& state, const CallInfo& info) {
   const std::string_view code = status_code_name(status.code());
   if (!absl::IsCancelled(status)) state.metrics().count_rejection(error_reason(status));
   state.metrics().count_end(kNoPolicy, code);
   log_access(state.log(), info, {.status = status, .code = code, .policy = kNoPolicy});
+  give_back_place(info);
   return to_grpc_status(status);
 }
 
@@ -77,6 +90,7 @@ grpc::ServerUnaryReactor* answer(absl::StatusOr<AcceptedRequest> accepted, Serve
 
 grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status,
                                  const ServerState& state, const CallInfo& info) {
+  give_back_place(info);
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
   reactor->Finish(to_grpc_status(status));
   log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
@@ -120,7 +134,7 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
   pb::EstimateCacheRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
-  return estimate_cache(message, *served, state.policies(), response);
+  return estimate_cache(message, *served, *state.policies(), response);
 }
 
 }  // namespace
@@ -142,18 +156,20 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(gr
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  const CallInfo info = describe_call(*context, "Tokenize");
+  CallInfo info = describe_call(*context, "Tokenize");
   pb::TokenizeResponse message;
-  const absl::Status status = tokenize(*request, state_, message);
+  absl::Status status = admit(state_, info);
+  if (status.ok()) status = tokenize(*request, state_, message);
   if (status.ok()) *response = serialize_message(message);
   return finish(*context, status, state_, info);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  const CallInfo info = describe_call(*context, "Detokenize");
+  CallInfo info = describe_call(*context, "Detokenize");
   pb::DetokenizeResponse message;
-  const absl::Status status = detokenize(*request, state_, message);
+  absl::Status status = admit(state_, info);
+  if (status.ok()) status = detokenize(*request, state_, message);
   if (status.ok()) *response = serialize_message(message);
   return finish(*context, status, state_, info);
 }
@@ -161,9 +177,10 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
 grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerContext* context,
                                                            const grpc::ByteBuffer* request,
                                                            grpc::ByteBuffer* response) {
-  const CallInfo info = describe_call(*context, "EstimateCache");
+  CallInfo info = describe_call(*context, "EstimateCache");
   pb::EstimateCacheResponse message;
-  const absl::Status status = estimate(*request, state_, message);
+  absl::Status status = admit(state_, info);
+  if (status.ok()) status = estimate(*request, state_, message);
   if (status.ok()) *response = serialize_message(message);
   return finish(*context, status, state_, info);
 }
