@@ -55,7 +55,7 @@ std::string certificate_pem(X509& certificate) {
 
 }  // namespace
 
-Authority::Authority() : key_(make_key()), certificate_(make_certificate("authority", *key_, kHour)) {
+Authority::Authority(const std::string& name) : key_(make_key()), certificate_(make_certificate(name, *key_, kHour)) {
   X509_set_issuer_name(certificate_.get(), X509_get_subject_name(certificate_.get()));
   add_extension(*certificate_, *certificate_, NID_basic_constraints, "critical,CA:TRUE");
   X509_sign(certificate_.get(), key_.get(), EVP_sha256());

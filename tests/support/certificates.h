@@ -17,7 +17,7 @@ struct Identity {
 // Signs certificates for 127.0.0.1.
 class Authority {
  public:
-  Authority();
+  explicit Authority(const std::string& name);
   // Its own, which those who trust it need.
   const std::string& certificate() const { return pem_; }
   // Good from an hour ago for so many seconds from now; negative: it has expired.

@@ -23,7 +23,7 @@ class TlsCheckTest : public ::testing::Test {
     return std::string(status.message());
   }
 
-  const test::Authority authority_;
+  const test::Authority authority_{"authority"};
   const test::Identity identity_ = authority_.issue("server");
   const test::TempFile cert_{identity_.certificate};
   const test::TempFile key_{identity_.private_key};

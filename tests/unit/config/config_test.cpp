@@ -101,9 +101,10 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Config, GoodValuesOfEveryType) {
   const absl::StatusOr<Config> config =
-      parse_config("", {.assignments = {"server.listen=[::]:0", "server.reflection=off", "server.drain_seconds=0.5",
-                                        "model.path=a b/c=d.gguf", "cache.pool_bytes=1.5 GiB", "cache.dtype=f32",
-                                        "runtime.device=cuda:1", "metrics.listen=", "runtime.workspace_bytes=70000"}});
+      parse_config("", {.assignments = {"server.listen=[::]:0", "server.insecure=yes", "server.reflection=off",
+                                        "server.drain_seconds=0.5", "model.path=a b/c=d.gguf",
+                                        "cache.pool_bytes=1.5 GiB", "cache.dtype=f32", "runtime.device=cuda:1",
+                                        "metrics.listen=", "runtime.workspace_bytes=70000"}});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->server.listen, "[::]:0");
   EXPECT_FALSE(config->server.reflection);
