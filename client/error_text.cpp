@@ -119,7 +119,8 @@ std::string way_out(const Error& error, const ErrorContext& context) {
   if (error.reason == "BAD_CACHE_POLICY") fix = for_bad_policy(error, context);
   if (error.reason == "RECALL_NOT_REACHED")
     fix = "--allow-shortfall, which keeps less attention, or a larger --max-bytes";
-  if (error.reason == "NO_CHAT_TEMPLATE") fix = "--raw, which sends the prompt as it is";
+  if (error.reason == "NO_CHAT_TEMPLATE" || error.reason == "CHAT_TEMPLATE_FAILED")
+    fix = "--raw, which sends the prompt as it is";
   if (error.reason == "NOT_FOUND" && field_of(error) == "model") fix = "'pyramidkv models', which lists what is served";
   if (error.reason == "UNAUTHENTICATED") fix = "--api-key-file FILE, or the variable PYRAMIDKV_API_KEY";
   if (error.reason == "PERMISSION_DENIED") fix = "a key with that scope; the server's operator gives scopes";

@@ -20,16 +20,24 @@ function(pkv_library name)
   target_link_libraries(${name} PUBLIC pkv_options ${ARG_LINK})
 endfunction()
 
-# What scripts/test builds with the presets of these names: the tests that say so below.
+# What scripts/test builds alone: with the presets of these names the tests that say so below, with --long the long ones.
 add_custom_target(asan_tests)
 add_custom_target(tsan_tests)
+add_custom_target(long_tests)
 
-# A GoogleTest program and its ctest entry: the files of a test folder. LABEL groups them: unit, kernels, golden, integration.
+# A GoogleTest program and its ctest entry: the files of a test folder. LABEL groups them: unit, kernels, golden, integration; a long
+# one has an entry only where PKV_LONG_MODEL_PATH is set (scripts/test --long).
 # SANITIZERS: asan, tsan, both or none; each is a label too.
 function(pkv_test name)
   cmake_parse_arguments(ARG "" "LABEL" "SOURCES;LINK;SANITIZERS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE pkv_options ${ARG_LINK} GTest::gmock GTest::gtest_main)
+  if(ARG_LABEL STREQUAL "long")
+    add_dependencies(long_tests ${name})
+    if(NOT PKV_LONG_MODEL_PATH)
+      return()
+    endif()
+  endif()
   add_test(NAME ${name} COMMAND ${name})
   set(labels ${ARG_LABEL} ${ARG_SANITIZERS})
   set_tests_properties(${name} PROPERTIES LABELS "${labels}")

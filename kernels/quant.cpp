@@ -1,5 +1,5 @@
 // Scalar decoders of the GGUF weight formats, one function and one table row each, and the half-precision conversions.
-// The block layouts follow the ggml definitions; multi-byte fields are little-endian as on every machine we run on.
+// Blocks lie as in quant_blocks.h; their multi-byte fields are little-endian as on every machine we run on.
 #include "kernels/quant.h"
 
 #include <array>
@@ -7,62 +7,14 @@
 #include <cstring>
 
 #include "kernels/check.h"
+#include "kernels/quant_blocks.h"
 
 namespace pkv {
 namespace {
 
 static_assert(std::endian::native == std::endian::little);
 
-constexpr int32_t kBlock = 32;        // weights of a simple block
-constexpr int32_t kSuperBlock = 256;  // weights of a K-quant block
-
-// The structs hold bytes only, so they have alignment 1 as blocks in a file have; halves are read by read_half.
-using HalfBytes = std::array<uint8_t, 2>;
-
-struct BlockQ4_0 {
-  HalfBytes scale;
-  uint8_t nibbles[16];  // low nibbles: weights 0..15, high nibbles: 16..31
-};
-struct BlockQ4_1 {
-  HalfBytes scale, minimum;
-  uint8_t nibbles[16];
-};
-struct BlockQ5_0 {
-  HalfBytes scale;
-  uint8_t fifth_bits[4];  // bit j of the 32-bit word is the fifth bit of weight j
-  uint8_t nibbles[16];
-};
-struct BlockQ5_1 {
-  HalfBytes scale, minimum;
-  uint8_t fifth_bits[4];
-  uint8_t nibbles[16];
-};
-struct BlockQ8_0 {
-  HalfBytes scale;
-  int8_t weights[32];
-};
-struct BlockQ4_K {
-  HalfBytes scale, minimum;  // of the 6-bit sub-block scales and minima
-  uint8_t sub_scales[12];    // 8 scales and 8 minima of 6 bits, see sub_scale
-  uint8_t nibbles[128];      // 32 bytes for every two sub-blocks: the first in the low nibbles, the second in the high
-};
-struct BlockQ5_K {
-  HalfBytes scale, minimum;
-  uint8_t sub_scales[12];
-  uint8_t fifth_bits[32];  // bit b of byte j: weight j of sub-block b
-  uint8_t nibbles[128];
-};
-struct BlockQ6_K {
-  uint8_t low_bits[128];
-  uint8_t high_bits[64];
-  int8_t sub_scales[16];  // of 16 weights each
-  HalfBytes scale;
-};
-static_assert(sizeof(BlockQ4_0) == 18 && sizeof(BlockQ4_1) == 20 && sizeof(BlockQ5_0) == 22 && sizeof(BlockQ5_1) == 24);
-static_assert(sizeof(BlockQ8_0) == 34 && sizeof(BlockQ4_K) == 144 && sizeof(BlockQ5_K) == 176 &&
-              sizeof(BlockQ6_K) == 210);
-
-float read_half(HalfBytes bytes) { return half_to_float(std::bit_cast<uint16_t>(bytes)); }
+float read_half(HalfBytes bytes) { return half_to_float(bytes.bits()); }
 
 // Runs `decode_block(block, out)` over all blocks of `count` weights.
 template <typename Block, int32_t kWeights, typename DecodeBlock>
@@ -82,11 +34,11 @@ void decode_f16(const void* blocks, float* out, int64_t count) {
 
 void decode_bf16(const void* blocks, float* out, int64_t count) {
   for_each_block<HalfBytes, 1>(blocks, out, count,
-                               [](HalfBytes half, float* w) { *w = bfloat16_to_float(std::bit_cast<uint16_t>(half)); });
+                               [](HalfBytes half, float* w) { *w = bfloat16_to_float(half.bits()); });
 }
 
 void decode_q4_0(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ4_0, kBlock>(blocks, out, count, [](const BlockQ4_0& block, float* w) {
+  for_each_block<BlockQ4_0, kBlockWeights>(blocks, out, count, [](const BlockQ4_0& block, float* w) {
     const float scale = read_half(block.scale);
     for (int j = 0; j < 16; ++j) {
       w[j] = scale * static_cast<float>((block.nibbles[j] & 15) - 8);
@@ -96,7 +48,7 @@ void decode_q4_0(const void* blocks, float* out, int64_t count) {
 }
 
 void decode_q4_1(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ4_1, kBlock>(blocks, out, count, [](const BlockQ4_1& block, float* w) {
+  for_each_block<BlockQ4_1, kBlockWeights>(blocks, out, count, [](const BlockQ4_1& block, float* w) {
     const float scale = read_half(block.scale), minimum = read_half(block.minimum);
     for (int j = 0; j < 16; ++j) {
       w[j] = scale * static_cast<float>(block.nibbles[j] & 15) + minimum;
@@ -117,23 +69,23 @@ void unpack_five_bits(const Block& block, Store store) {
 }
 
 void decode_q5_0(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ5_0, kBlock>(blocks, out, count, [](const BlockQ5_0& block, float* w) {
+  for_each_block<BlockQ5_0, kBlockWeights>(blocks, out, count, [](const BlockQ5_0& block, float* w) {
     const float scale = read_half(block.scale);
     unpack_five_bits(block, [&](int j, int q) { w[j] = scale * static_cast<float>(q - 16); });
   });
 }
 
 void decode_q5_1(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ5_1, kBlock>(blocks, out, count, [](const BlockQ5_1& block, float* w) {
+  for_each_block<BlockQ5_1, kBlockWeights>(blocks, out, count, [](const BlockQ5_1& block, float* w) {
     const float scale = read_half(block.scale), minimum = read_half(block.minimum);
     unpack_five_bits(block, [&](int j, int q) { w[j] = scale * static_cast<float>(q) + minimum; });
   });
 }
 
 void decode_q8_0(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ8_0, kBlock>(blocks, out, count, [](const BlockQ8_0& block, float* w) {
+  for_each_block<BlockQ8_0, kBlockWeights>(blocks, out, count, [](const BlockQ8_0& block, float* w) {
     const float scale = read_half(block.scale);
-    for (int j = 0; j < kBlock; ++j) w[j] = scale * static_cast<float>(block.weights[j]);
+    for (int j = 0; j < kBlockWeights; ++j) w[j] = scale * static_cast<float>(block.weights[j]);
   });
 }
 
@@ -141,19 +93,16 @@ struct SubScale {
   float scale, minimum;
 };
 
-// Scale and minimum of sub-block b of 8. The first four lie in the low six bits of bytes 0..3 (scales) and 4..7
-// (minima); the last four have their low nibbles in bytes 8..11 (scale low, minimum high) and their upper two bits on
-// top of bytes 0..7.
+// Scale and minimum of sub-block b of 8.
 template <typename Block>
 SubScale sub_scale(const Block& block, int b) {
-  const uint8_t* s = block.sub_scales;
-  const int scale = b < 4 ? s[b] & 63 : (s[b + 4] & 15) | (s[b - 4] >> 6 << 4);
-  const int minimum = b < 4 ? s[b + 4] & 63 : (s[b + 4] >> 4) | (s[b] >> 6 << 4);
-  return {read_half(block.scale) * static_cast<float>(scale), read_half(block.minimum) * static_cast<float>(minimum)};
+  const SubScaleBits bits = sub_scale_bits(block.sub_scales, b);
+  return {read_half(block.scale) * static_cast<float>(bits.scale),
+          read_half(block.minimum) * static_cast<float>(bits.minimum)};
 }
 
 void decode_q4_k(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ4_K, kSuperBlock>(blocks, out, count, [](const BlockQ4_K& block, float* w) {
+  for_each_block<BlockQ4_K, kSuperBlockWeights>(blocks, out, count, [](const BlockQ4_K& block, float* w) {
     for (int b = 0; b < 8; ++b) {
       const auto [scale, minimum] = sub_scale(block, b);
       const uint8_t* nibbles = block.nibbles + b / 2 * 32;
@@ -164,7 +113,7 @@ void decode_q4_k(const void* blocks, float* out, int64_t count) {
 }
 
 void decode_q5_k(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ5_K, kSuperBlock>(blocks, out, count, [](const BlockQ5_K& block, float* w) {
+  for_each_block<BlockQ5_K, kSuperBlockWeights>(blocks, out, count, [](const BlockQ5_K& block, float* w) {
     for (int b = 0; b < 8; ++b) {
       const auto [scale, minimum] = sub_scale(block, b);
       const uint8_t* nibbles = block.nibbles + b / 2 * 32;
@@ -177,11 +126,8 @@ void decode_q5_k(const void* blocks, float* out, int64_t count) {
   });
 }
 
-// Each half of 128 weights has 64 bytes of low bits, 32 bytes of high bits and 8 sub-scales. Its 32-weight runs r =
-// 0..3 take the nibbles low-first from bytes 0..31, 32..63 and then the high nibbles of the same, and bits 2r, 2r+1 of
-// the high bytes.
 void decode_q6_k(const void* blocks, float* out, int64_t count) {
-  for_each_block<BlockQ6_K, kSuperBlock>(blocks, out, count, [](const BlockQ6_K& block, float* w) {
+  for_each_block<BlockQ6_K, kSuperBlockWeights>(blocks, out, count, [](const BlockQ6_K& block, float* w) {
     const float scale = read_half(block.scale);
     for (int run = 0; run < 8; ++run) {
       const int half = run / 4, r = run % 4;
@@ -200,14 +146,14 @@ constexpr std::array<QuantTraits, 11> kTable = {{
     {WeightType::kF32, "F32", 0, 1, 4, decode_f32},
     {WeightType::kF16, "F16", 1, 1, 2, decode_f16},
     {WeightType::kBF16, "BF16", 30, 1, 2, decode_bf16},
-    {WeightType::kQ4_0, "Q4_0", 2, kBlock, sizeof(BlockQ4_0), decode_q4_0},
-    {WeightType::kQ4_1, "Q4_1", 3, kBlock, sizeof(BlockQ4_1), decode_q4_1},
-    {WeightType::kQ5_0, "Q5_0", 6, kBlock, sizeof(BlockQ5_0), decode_q5_0},
-    {WeightType::kQ5_1, "Q5_1", 7, kBlock, sizeof(BlockQ5_1), decode_q5_1},
-    {WeightType::kQ8_0, "Q8_0", 8, kBlock, sizeof(BlockQ8_0), decode_q8_0},
-    {WeightType::kQ4_K, "Q4_K", 12, kSuperBlock, sizeof(BlockQ4_K), decode_q4_k},
-    {WeightType::kQ5_K, "Q5_K", 13, kSuperBlock, sizeof(BlockQ5_K), decode_q5_k},
-    {WeightType::kQ6_K, "Q6_K", 14, kSuperBlock, sizeof(BlockQ6_K), decode_q6_k},
+    {WeightType::kQ4_0, "Q4_0", 2, kBlockWeights, sizeof(BlockQ4_0), decode_q4_0},
+    {WeightType::kQ4_1, "Q4_1", 3, kBlockWeights, sizeof(BlockQ4_1), decode_q4_1},
+    {WeightType::kQ5_0, "Q5_0", 6, kBlockWeights, sizeof(BlockQ5_0), decode_q5_0},
+    {WeightType::kQ5_1, "Q5_1", 7, kBlockWeights, sizeof(BlockQ5_1), decode_q5_1},
+    {WeightType::kQ8_0, "Q8_0", 8, kBlockWeights, sizeof(BlockQ8_0), decode_q8_0},
+    {WeightType::kQ4_K, "Q4_K", 12, kSuperBlockWeights, sizeof(BlockQ4_K), decode_q4_k},
+    {WeightType::kQ5_K, "Q5_K", 13, kSuperBlockWeights, sizeof(BlockQ5_K), decode_q5_k},
+    {WeightType::kQ6_K, "Q6_K", 14, kSuperBlockWeights, sizeof(BlockQ6_K), decode_q6_k},
 }};
 
 struct TypeName {

@@ -129,9 +129,9 @@ absl::Status App::ready() const {
   if (draining_) return absl::UnavailableError("the server is draining");
   const ServedModel* served = state_.model();
   if (served == nullptr) return absl::UnavailableError("the model is being loaded");
-  const EngineState state = served->engine->state();
-  if (state == EngineState::kServing) return absl::OkStatus();
-  return absl::UnavailableError(state == EngineState::kFailed ? "the engine has failed" : "the server is draining");
+  const Engine::State state = served->engine->state();
+  if (state == Engine::State::kServing) return absl::OkStatus();
+  return absl::UnavailableError(state == Engine::State::kFailed ? "the engine has failed" : "the server is draining");
 }
 
 absl::Status App::live() const {

@@ -11,6 +11,7 @@
 #include "kernels/eviction.h"
 #include "kernels/kv_view.h"
 #include "kernels/operation_args.h"
+#include "kernels/quant.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 
@@ -20,6 +21,10 @@ namespace pkv::gpu {
 void fill(Stream& stream, const TensorView& to, float value);
 // table [V, D] float32, dense.
 void embed(Stream& stream, const float* table, const int32_t* ids, const TensorView& out);
+// out = x weight^T (+ out when `accumulate`) in float32. x [R, K], weight [N, K] dense, out [R, N].
+void linear_exact(Stream& stream, const TensorView& x, const float* weight, bool accumulate, const TensorView& out);
+// The float32 weights of `count` packed ones, whole blocks: the host's (kernels/quant.h) to the bit.
+void decode_weights(Stream& stream, WeightType type, const void* blocks, int64_t count, float* out);
 void rms_norm(Stream& stream, const TensorView& x, const TensorView& gain, float eps, const TensorView& out);
 void add_bias(Stream& stream, const TensorView& x, const TensorView& bias);
 void rope(Stream& stream, const TensorView& x, const int32_t* positions, const RopeSpec& spec);
@@ -30,6 +35,8 @@ void silu_mul(Stream& stream, const TensorView& gate, const TensorView& up);
 void set_page_ids(Stream& stream, int32_t* page_ids, const PageEdit* edits, int32_t count);
 void write_kv(Stream& stream, const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
               const RowSpans& spans, int32_t kv_heads);
+// attend_exact() in float32; attend() with 16-bit factors where tensor cores take the shape and the format.
+void attend_exact(Stream& stream, const AttendArgs& args);
 void attend(Stream& stream, const AttendArgs& args);
 void row_lse(Stream& stream, const ObserveArgs& args, const TensorView& lse);
 void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,

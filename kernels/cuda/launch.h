@@ -35,7 +35,7 @@ void launch(Stream& stream, const char* name, const LaunchShape& shape, void (*k
 #ifdef __CUDACC__
   const auto check = [&](cudaError_t error) {
     if (error == cudaSuccess) return true;
-    stream.fail(Fault::kDevice, std::string(name) + ": " + cudaGetErrorString(error));
+    stream.fail(std::string(name) + ": " + cudaGetErrorString(error));
     return false;
   };
   auto* const native = static_cast<cudaStream_t>(stream.native());

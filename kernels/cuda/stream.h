@@ -24,8 +24,6 @@ struct Rows {
   size_t pitch = 0;
 };
 
-enum class Fault : uint8_t { kNone, kDevice, kUnimplemented };
-
 class Stream {
  public:
   Stream() = default;
@@ -38,9 +36,8 @@ class Stream {
 
   // ---- the first error
   virtual bool failed() const = 0;
-  virtual Fault fault() const = 0;
   virtual std::string error() const = 0;
-  virtual void fail(Fault fault, const std::string& why) = 0;  // any thread
+  virtual void fail(const std::string& why) = 0;  // any thread
 
   // ---- memory: any thread
   // Device memory, 256-aligned, for whatever comes later in order; nullptr where there is none, which is no error.
@@ -73,7 +70,7 @@ class Scratch {
  public:
   Scratch(Stream& stream, size_t bytes) : stream_(stream), memory_(stream.failed() ? nullptr : stream.allocate(bytes)) {
     if (memory_ == nullptr && !stream.failed()) {
-      stream.fail(Fault::kDevice, "no device memory for " + std::to_string(bytes) + " bytes of scratch");
+      stream.fail("no device memory for " + std::to_string(bytes) + " bytes of scratch");
     }
   }
   ~Scratch() {

@@ -72,7 +72,7 @@ void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail 
   }
 }
 
-void set_timings(const RequestTimings& timings, pb::Timings& out) {
+void set_timings(const RequestResult::Timings& timings, pb::Timings& out) {
   set_duration(timings.queue, *out.mutable_queue());
   set_duration(timings.prefill, *out.mutable_prefill());
   set_duration(timings.compress, *out.mutable_compress());

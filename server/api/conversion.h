@@ -20,7 +20,7 @@ enum class ReportDetail : uint8_t { kNone, kSummary, kPerLayer, kPositions };
 void set_kept(std::span<const int32_t> kept, pyramidkv::v1::LayerCache& out);
 void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail detail,
                 pyramidkv::v1::CacheReport& out);
-void set_timings(const RequestTimings& timings, pyramidkv::v1::Timings& out);
+void set_timings(const RequestResult::Timings& timings, pyramidkv::v1::Timings& out);
 void set_usage(const RequestResult& result, pyramidkv::v1::Usage& out);
 pyramidkv::v1::FinishReason to_proto(FinishReason reason);
 

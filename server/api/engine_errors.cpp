@@ -15,7 +15,7 @@ constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
 
 }  // namespace
 
-absl::Status submit_error(const absl::Status& status, EngineState state) {
+absl::Status submit_error(const absl::Status& status, Engine::State state) {
   ErrorDetail detail{.code = status.code(), .description = std::string(status.message())};
   switch (status.code()) {
     case absl::StatusCode::kResourceExhausted:
@@ -23,15 +23,15 @@ absl::Status submit_error(const absl::Status& status, EngineState state) {
       detail.retry_delay = kQueueRetryDelay;
       return make_error(detail);
     case absl::StatusCode::kUnavailable:
-      detail.reason = state == EngineState::kFailed ? kEngineFailed : kServerDraining;
+      detail.reason = state == Engine::State::kFailed ? kEngineFailed : kServerDraining;
       return make_error(detail);
     default:
       return status;
   }
 }
 
-absl::Status running_error(const absl::Status& status, EngineState state) {
-  if (state == EngineState::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
+absl::Status running_error(const absl::Status& status, Engine::State state) {
+  if (state == Engine::State::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
   }
   const std::optional<RecallShortfall> shortfall = recall_shortfall(status);

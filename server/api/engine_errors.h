@@ -7,9 +7,9 @@
 namespace pkv {
 
 // What Engine::submit refused: QUEUE_FULL with a delay, DRAINING or ENGINE_FAILED. `state` is the engine's.
-absl::Status submit_error(const absl::Status& status, EngineState state);
+absl::Status submit_error(const absl::Status& status, Engine::State state);
 // What ended a submitted request (TokenSink::on_error): RECALL_NOT_REACHED with its figures, ENGINE_FAILED, or `status`
 // itself.
-absl::Status running_error(const absl::Status& status, EngineState state);
+absl::Status running_error(const absl::Status& status, Engine::State state);
 
 }  // namespace pkv

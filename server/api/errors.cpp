@@ -37,6 +37,7 @@ constexpr std::array kKinds = {
     ErrorKind{kNotImplemented, absl::StatusCode::kUnimplemented, 400},
     ErrorKind{kNotFound, absl::StatusCode::kNotFound, 404},
     ErrorKind{kNoChatTemplate, absl::StatusCode::kFailedPrecondition, 400},
+    ErrorKind{kChatTemplateFailed, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kUnauthenticated, absl::StatusCode::kUnauthenticated, 401},
     ErrorKind{kPermissionDenied, absl::StatusCode::kPermissionDenied, 403},
     ErrorKind{kKeyLimit, absl::StatusCode::kResourceExhausted, 429},

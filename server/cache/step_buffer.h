@@ -10,6 +10,11 @@
 
 namespace pkv {
 
+// Of both sides of staged memory, where they are two.
+inline uint64_t staged_bytes(const Staged& memory) {
+  return memory.host() == memory.device() ? memory.bytes() : 2 * memory.bytes();
+}
+
 class StepBuffer {
  public:
   // What a step has, or at most has.
@@ -22,6 +27,7 @@ class StepBuffer {
   };
   // `cache` must outlive this. RESOURCE_EXHAUSTED where the memory cannot be had.
   static absl::StatusOr<StepBuffer> create(KvCache& cache, const Size& largest);
+  uint64_t bytes() const { return staged_bytes(memory_); }
 
   // Begins a step of the layers from `first_layer` on; the last one's plan is void. All of its parts are to be written,
   // on the host, until commit().

@@ -10,8 +10,9 @@ namespace pkv {
 class ByteAccount {
  public:
   // What the cache held until now it held for so many seconds more. Returns what that adds to the sums.
-  ByteSeconds pass(double seconds) {
-    const ByteSeconds added{.held = static_cast<double>(held_) * seconds, .full = static_cast<double>(full_) * seconds};
+  CacheReport::ByteSeconds pass(double seconds) {
+    const CacheReport::ByteSeconds added{.held = static_cast<double>(held_) * seconds,
+                                         .full = static_cast<double>(full_) * seconds};
     sums_.held += added.held;
     sums_.full += added.full;
     return added;
@@ -21,11 +22,11 @@ class ByteAccount {
     held_ = held;
     full_ = full;
   }
-  const ByteSeconds& sums() const { return sums_; }
+  const CacheReport::ByteSeconds& sums() const { return sums_; }
 
  private:
   uint64_t held_ = 0, full_ = 0;
-  ByteSeconds sums_;
+  CacheReport::ByteSeconds sums_;
 };
 
 }  // namespace pkv

@@ -21,14 +21,14 @@ int32_t mean_kept(const std::vector<LayerOutcome>& layers) {
   return lanes == 0 ? 0 : static_cast<int32_t>((entries + lanes - 1) / lanes);
 }
 
-std::string why_not_compressed(const ReportInput& input) {
-  const PolicyRow& policy = policy_row(input.spec.kind);
+std::string why_not_compressed(const PolicySpec& spec, const CachePlan& plan, int32_t prompt_tokens) {
+  const PolicyRow& policy = policy_row(spec.kind);
   if (!policy.takes_budget) return absl::StrCat("policy ", std::string(policy.name), " keeps everything");
-  if (input.plan.evicts_while_generating) return "the answer ended before anything had to go";
-  if (input.plan.compresses) return "every entry is needed for the recall asked for";
-  const bool total = input.spec.budget.scope == BudgetScope::kTotal;
-  return absl::StrCat("prompt of ", input.prompt_tokens, total ? " tokens and its answer are" : " tokens is",
-                      " within the budget of ", input.plan.budget_tokens);
+  if (plan.evicts_while_generating) return "the answer ended before anything had to go";
+  if (plan.compresses) return "every entry is needed for the recall asked for";
+  const bool total = spec.budget.scope == BudgetScope::kTotal;
+  return absl::StrCat("prompt of ", prompt_tokens, total ? " tokens and its answer are" : " tokens is",
+                      " within the budget of ", plan.budget_tokens);
 }
 
 }  // namespace
@@ -66,26 +66,18 @@ double kept_share(const CacheReport& report) {
   return static_cast<double>(report.bytes.held) / static_cast<double>(report.full_bytes);
 }
 
-CacheReport make_report(ReportInput input) {
-  CacheReport report;
-  report.budget_tokens =
-      input.spec.budget.kind == BudgetKind::kMinRecall ? mean_kept(input.layers) : input.plan.budget_tokens;
-  report.logical_tokens = input.logical_tokens;
-  report.full_bytes = static_cast<uint64_t>(input.logical_tokens) * input.full_bytes_per_token;
-  report.bytes = input.bytes;
-  report.byte_seconds = input.byte_seconds;
+CacheReport make_report(const PolicySpec& spec, const CachePlan& plan, int32_t prompt_tokens, CacheReport measured) {
+  CacheReport report = std::move(measured);
+  report.budget_tokens = spec.budget.kind == BudgetKind::kMinRecall ? mean_kept(report.layers) : plan.budget_tokens;
   report.saved_bytes =
-      static_cast<int64_t>(report.full_bytes) - static_cast<int64_t>(input.bytes.allocated + input.bytes.auxiliary);
-  report.evicted_entries = evicted_from_prompt(input.layers, input.prompt_tokens) + input.evicted_while_generating;
+      static_cast<int64_t>(report.full_bytes) - static_cast<int64_t>(report.bytes.allocated + report.bytes.auxiliary);
+  report.evicted_entries += evicted_from_prompt(report.layers, prompt_tokens);
   report.compressions =
-      static_cast<uint32_t>(std::count_if(input.layers.begin(), input.layers.end(), [&](const LayerOutcome& layer) {
-        return std::any_of(layer.kept.begin(), layer.kept.end(),
-                           [&](int32_t kept) { return kept < input.prompt_tokens; });
+      static_cast<uint32_t>(std::count_if(report.layers.begin(), report.layers.end(), [&](const LayerOutcome& layer) {
+        return std::any_of(layer.kept.begin(), layer.kept.end(), [&](int32_t kept) { return kept < prompt_tokens; });
       }));
   report.compressed = report.evicted_entries > 0;
-  if (!report.compressed) report.not_compressed_reason = why_not_compressed(input);
-  report.workspace_bytes = input.workspace_bytes;
-  report.layers = std::move(input.layers);
+  if (!report.compressed) report.not_compressed_reason = why_not_compressed(spec, plan, prompt_tokens);
   return report;
 }
 

@@ -10,20 +10,9 @@
 
 namespace pkv {
 
-struct ReportInput {
-  const PolicySpec& spec;
-  const CachePlan& plan;
-  int32_t prompt_tokens = 0;
-  int32_t logical_tokens = 0;         // written so far
-  uint64_t full_bytes_per_token = 0;  // of f16 entries
-  CacheBytes bytes;
-  ByteSeconds byte_seconds;
-  uint64_t evicted_while_generating = 0;
-  uint64_t workspace_bytes = 0;
-  std::vector<LayerOutcome> layers;
-};
-
-CacheReport make_report(ReportInput input);
+// Adds what follows from what was measured: logical tokens, full bytes, bytes and their integrals, entries evicted
+// while generating, workspace, and the outcome of every layer.
+CacheReport make_report(const PolicySpec& spec, const CachePlan& plan, int32_t prompt_tokens, CacheReport measured);
 
 // Entries of the prompt that the cut took away.
 uint64_t evicted_from_prompt(const std::vector<LayerOutcome>& layers, int32_t prompt_tokens);

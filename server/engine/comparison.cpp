@@ -4,6 +4,7 @@
 #include <algorithm>
 
 namespace pkv {
+
 void Comparison::start(TokenId first_token) {
   for (Rival& rival : rivals) {
     rival.compressor.reset();
@@ -16,7 +17,7 @@ bool Comparison::done() const {
   return std::all_of(rivals.begin(), rivals.end(), [](const Rival& rival) { return rival.ended; });
 }
 
-PolicyComparison summarise(const Rival& rival, std::span<const TokenId> answer) {
+PolicyComparison summarise(const Comparison::Rival& rival, std::span<const TokenId> answer) {
   PolicyComparison summary{.kl = rival.kl, .tokens = rival.tokens};
   if (const size_t places = rival.kl.size(); places > 1) {
     double sum = 0;

@@ -17,26 +17,27 @@
 
 namespace pkv {
 
-struct Rival {
-  std::unique_ptr<Compressor> compressor;         // until the prompt is done
-  std::unique_ptr<SequenceLanes> teacher_forced;  // follows the baseline's answer
-  std::unique_ptr<SequenceLanes> free_running;
-  std::vector<LayerOutcome> outcomes;
-  std::vector<TokenId> tokens;      // its own answer
-  std::optional<LogitEdits> edits;  // of it
-  bool ended = false;
-  std::vector<double> kl;
-  ByteAccount account;  // of both sets of lanes
-  int32_t agreed = 0;   // places after the first with the baseline's best token
-
-  void add_place(const RowComparison& with_baseline) {
-    kl.push_back(with_baseline.kl);
-    agreed += with_baseline.same_best;
-  }
-};
-
 class Comparison {
  public:
+  // One of the policies.
+  struct Rival {
+    std::unique_ptr<Compressor> compressor;         // until the prompt is done
+    std::unique_ptr<SequenceLanes> teacher_forced;  // follows the baseline's answer
+    std::unique_ptr<SequenceLanes> free_running;
+    std::vector<LayerOutcome> outcomes;
+    std::vector<TokenId> tokens;      // its own answer
+    std::optional<LogitEdits> edits;  // of it
+    bool ended = false;
+    std::vector<double> kl;
+    ByteAccount account;  // of both sets of lanes
+    int32_t agreed = 0;   // places after the first with the baseline's best token
+
+    void add_place(const RowComparison& with_baseline) {
+      kl.push_back(with_baseline.kl);
+      agreed += with_baseline.same_best;
+    }
+  };
+
   explicit Comparison(size_t policies) : rivals(policies) {}
 
   // The first place follows from the whole prompt for everybody.
@@ -47,6 +48,6 @@ class Comparison {
 };
 
 // What came of a rival, but for its cache report. `answer`: the baseline's.
-PolicyComparison summarise(const Rival& rival, std::span<const TokenId> answer);
+PolicyComparison summarise(const Comparison::Rival& rival, std::span<const TokenId> answer);
 
 }  // namespace pkv

@@ -94,7 +94,7 @@ absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, con
 // Every rival has two sets of lanes, with their state: one follows the baseline's answer, one has its own. The
 // workspace is the residual stream [n, D], and what each policy observes. Every answer has its own edits of logits.
 void ContractRules::add_cost(const Contract::Query& query, Contract& contract) const {
-  const CompressorOptions options{
+  const Compressor::Options options{
       .geometry = geometry_, .q_heads = shape_.q_heads, .prompt_tokens = query.prompt_tokens};
   std::vector<const CachePlan*> others;
   JobCost& cost = contract.cost;

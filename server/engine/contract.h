@@ -73,7 +73,7 @@ class Prepared {
 class ContractRules {
  public:
   // `shape` must outlive the rules.
-  ContractRules(const ModelShape& shape, const CacheGeometry& geometry, const SchedulerLimits& limits,
+  ContractRules(const ModelShape& shape, const CacheGeometry& geometry, const Scheduler::Limits& limits,
                 PolicyMaker make_policy = pkv::make_policy)
       : shape_(shape), geometry_(geometry), limits_(limits), make_policy_(std::move(make_policy)) {}
 
@@ -92,7 +92,7 @@ class ContractRules {
 
   const ModelShape& shape_;
   CacheGeometry geometry_;
-  SchedulerLimits limits_;
+  Scheduler::Limits limits_;
   PolicyMaker make_policy_;
 };
 

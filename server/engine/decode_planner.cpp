@@ -47,7 +47,7 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
     positions[row] = placed.position;
     angles[row] = angles_[static_cast<size_t>(row)];
     spans[row] = {.first_row = row, .rows = 1, .first_lane = first_lane};
-    describe_row(placed.output, vocabulary_, buffer_.samples()[row], buffer_.logprobs()[row]);
+    OutputHead::describe(placed.output, vocabulary_, buffer_.samples()[row], buffer_.logprobs()[row]);
     placed.lanes->view_token(buffer_.lanes() + first_lane, buffer_.layer_lanes());
     if (const Evictor* evictor = placed.lanes->evictor(); evictor != nullptr) {
       *next_evicting = evictor->evicting_row(row);

@@ -20,7 +20,7 @@ struct DecodeRow {
   SequenceLanes* lanes = nullptr;
   int32_t token = 0;
   int32_t position = 0;
-  OutputRow output;  // what is wanted of the logits that follow
+  OutputHead::Row output;  // what is wanted of the logits that follow
 };
 
 class DecodePlanner {
@@ -28,6 +28,7 @@ class DecodePlanner {
   // For steps of at most `rows` rows, of whose logits there are `vocabulary` each. `cache` must outlive this.
   // RESOURCE_EXHAUSTED where the memory cannot be had.
   static absl::StatusOr<DecodePlanner> create(KvCache& cache, int32_t vocabulary, int32_t rows);
+  uint64_t bytes() const { return buffer_.bytes(); }
 
   // Makes room for the rows [first, end) and plans a step of those that have it; the others' failures are told. The
   // plan is valid until the next one.

@@ -39,8 +39,8 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
 
   outputs_.clear();
   for (const size_t i : placed) outputs_.push_back(rows[i].output);
-  return shared_.head.run(x, Phase::kDecode, outputs_, plan.outputs,
-                          [&](size_t row, const RowOutput& output) { return on_output(placed[row], output); });
+  return shared_.head.run({.x = x, .phase = Phase::kDecode, .rows = outputs_}, plan.outputs,
+                          [&](size_t row, const OutputHead::Result& output) { return on_output(placed[row], output); });
 }
 
 void DecodeStep::make_room(std::span<const DecodeRow> rows, const StepPlan& plan) {

@@ -27,10 +27,10 @@ class DecodeStep {
     OutputHead& head;
   };
   static absl::StatusOr<DecodeStep> create(const Shared& shared, int32_t rows);
-  uint64_t bytes() const { return x_.bytes(); }
+  uint64_t bytes() const { return x_.bytes() + planner_.bytes(); }
 
   // Called once per row, in order: the place in `rows`, and what came of it, or why there is nothing.
-  using OnOutput = std::function<absl::Status(size_t row, const RowOutput& output)>;
+  using OnOutput = std::function<absl::Status(size_t row, const OutputHead::Result& output)>;
   using OnFailure = std::function<void(size_t row, const absl::Status& status)>;
   // An error is the backend's status(), or of on_output, which is not called with what a failed backend gives.
   absl::Status run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure);
@@ -45,7 +45,7 @@ class DecodeStep {
   Shared shared_;
   DecodePlanner planner_;
   Tensor x_;  // [rows, D]
-  std::vector<OutputRow> outputs_;
+  std::vector<OutputHead::Row> outputs_;
 };
 
 }  // namespace pkv

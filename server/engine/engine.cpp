@@ -49,7 +49,7 @@ EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::un
   thread_ = std::jthread([this] { run(); });
 }
 
-SchedulerLimits EngineImpl::limits() const {
+Scheduler::Limits EngineImpl::limits() const {
   return {.pool_pages = static_cast<uint64_t>(runner_->cache().pool().total()),
           .workspace_bytes = options_.workspace_bytes,
           .max_running = options_.max_running,
@@ -59,8 +59,8 @@ SchedulerLimits EngineImpl::limits() const {
 absl::Status EngineImpl::submit(Prepared prepared, std::shared_ptr<TokenSink> sink) {
   auto sequence = std::make_shared<Sequence>(std::move(prepared), std::move(sink), options_.clock());
   std::lock_guard lock(mutex_);
-  if (state_ == EngineState::kFailed) return absl::UnavailableError("the engine has failed");
-  if (state_ != EngineState::kServing) return absl::UnavailableError("the server is shutting down");
+  if (state_ == State::kFailed) return absl::UnavailableError("the engine has failed");
+  if (state_ != State::kServing) return absl::UnavailableError("the server is shutting down");
   if (waiting_ >= static_cast<size_t>(options_.max_waiting)) {
     return absl::ResourceExhaustedError(absl::StrCat("the queue is full: ", waiting_, " requests are waiting"));
   }
@@ -88,7 +88,7 @@ bool EngineImpl::has_room(const Contract& contract) const {
 
 bool EngineImpl::drain(absl::Time deadline) {
   std::unique_lock lock(mutex_);
-  if (state_ == EngineState::kServing) state_ = EngineState::kDraining;
+  if (state_ == State::kServing) state_ = State::kDraining;
   while (!live_.empty()) {
     const absl::Duration left = deadline - options_.clock();
     if (left <= absl::ZeroDuration()) break;
@@ -97,7 +97,7 @@ bool EngineImpl::drain(absl::Time deadline) {
   aborting_ = true;
   const bool ended =
       idle_.wait_for(lock, absl::ToChronoNanoseconds(options_.abort_time), [&] { return live_.empty(); });
-  if (ended && state_ != EngineState::kFailed) state_ = EngineState::kStopped;
+  if (ended && state_ != State::kFailed) state_ = State::kStopped;
   stopping_ = true;
   wake_.notify_one();
   return ended;

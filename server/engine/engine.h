@@ -16,10 +16,10 @@
 
 namespace pkv {
 
-enum class EngineState : uint8_t { kServing, kDraining, kFailed, kStopped };
-
 class Engine {
  public:
+  enum class State : uint8_t { kServing, kDraining, kFailed, kStopped };
+
   // `model` must outlive the engine, and its backend serves this engine alone: a backend has one caller at a time.
   // INVALID_ARGUMENT where an option is out of range, RESOURCE_EXHAUSTED where pool or scratch cannot be had, the
   // backend's status() where it has failed already.
@@ -51,7 +51,7 @@ class Engine {
   // (UNAVAILABLE). That takes a step; false: abort_time after the deadline they are still there. The engine then hangs,
   // and its destructor would too.
   virtual bool drain(absl::Time deadline) = 0;
-  virtual EngineState state() const = 0;
+  virtual State state() const = 0;
   // INTERNAL with the cause where the state is kFailed: the backend failed (Backend::status()), or a step threw an
   // exception, a lack of memory for one. Whoever was admitted then got this, whoever waited UNAVAILABLE, and nothing is
   // computed any more. OK otherwise.

@@ -26,7 +26,7 @@ void EngineImpl::fail(absl::string_view cause) {
   {
     std::lock_guard lock(mutex_);
     failure_ = failure;
-    state_ = EngineState::kFailed;
+    state_ = State::kFailed;
     waiting_ = 0;
   }
   // From here on nothing is added to live_, and others only look into it: it may be read without the mutex. It holds

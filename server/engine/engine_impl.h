@@ -35,7 +35,7 @@ class EngineImpl final : public Engine {
   absl::Status submit(Prepared prepared, std::shared_ptr<TokenSink> sink) override;
   void cancel(const TokenSink* sink) override;
   bool drain(absl::Time deadline) override;
-  EngineState state() const override { return state_.load(); }
+  State state() const override { return state_.load(); }
   absl::Status failure() const override;
   absl::Duration stalled_for() const override;
   std::shared_ptr<const EngineStats> stats() const override;
@@ -53,7 +53,7 @@ class EngineImpl final : public Engine {
     Scheduler::Room room;
   };
 
-  SchedulerLimits limits() const;
+  Scheduler::Limits limits() const;
 
   // On the engine thread.
   void run();
@@ -89,7 +89,7 @@ class EngineImpl final : public Engine {
 
   // Shared.
   const ContractRules rules_;
-  std::atomic<EngineState> state_ = EngineState::kServing;
+  std::atomic<State> state_ = State::kServing;
   // When there was last a sign of life, on the steady clock. 0: idle; that begins and ends under the mutex.
   std::atomic<int64_t> heartbeat_ = 0;
   mutable std::mutex mutex_;

@@ -23,7 +23,7 @@ constexpr double kSequences[] = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024};
 
 }  // namespace
 
-PolicyHistograms::PolicyHistograms()
+EngineHistograms::Policy::Policy()
     : time_to_first_token(kFirstToken),
       inter_token_latency(kBetweenTokens),
       request_duration(kRequest),

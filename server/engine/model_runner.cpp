@@ -51,12 +51,15 @@ absl::Status ModelRunner::allocate() {
 }
 
 uint64_t ModelRunner::shared_workspace_bytes() const {
-  return scratch_.bytes + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes();
+  // Of the page table one place for each page is in the auxiliary bytes of whoever has the page.
+  const int32_t places = cache_->page_table().places() - cache_->pool().total();
+  return scratch_.bytes + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes() +
+         prefill_buffer_->bytes() + cache_->between_steps().bytes() + sizeof(int32_t) * static_cast<uint64_t>(places);
 }
 
 // ---- prefill
 
-CompressorOptions ModelRunner::compressor_options(const Sequence& sequence, const PolicySpec& spec) const {
+Compressor::Options ModelRunner::compressor_options(const Sequence& sequence, const PolicySpec& spec) const {
   return {.geometry = cache_->geometry(),
           .q_heads = model_.shape().q_heads,
           .prompt_tokens = sequence.prompt_tokens(),
@@ -134,7 +137,7 @@ void ModelRunner::observe_rows(Sequence& sequence, int32_t rows) {
   prefill.compressor->observe(q, kv, prefill.row);
   sequence.lanes()->capture(prefill.layer, k, v, prefill.row);
   if (sequence.comparison() == nullptr) return;
-  for (Rival& rival : sequence.comparison()->rivals) {
+  for (Comparison::Rival& rival : sequence.comparison()->rivals) {
     rival.compressor->observe(q, kv, prefill.row);
     rival.teacher_forced->capture(prefill.layer, k, v, prefill.row);
     rival.free_running->capture(prefill.layer, k, v, prefill.row);
@@ -171,7 +174,7 @@ absl::Status ModelRunner::cut_layer(Sequence& sequence, int32_t layer) {
         {.cache = *cache_, .from = from, .targets = targets, .scratch = *compressor_scratch_}, layer);
   };
   if (sequence.comparison() != nullptr) {
-    for (Rival& rival : sequence.comparison()->rivals) {
+    for (Comparison::Rival& rival : sequence.comparison()->rivals) {
       const Compressor::Target targets[] = {{rival.teacher_forced->id(), rival.teacher_forced->evictor()},
                                             {rival.free_running->id(), rival.free_running->evictor()}};
       PKV_ASSIGN_OR_RETURN(LayerOutcome outcome, cut(*rival.compressor, targets));
@@ -197,7 +200,7 @@ absl::Status ModelRunner::decode(std::span<Sequence* const> sequences) {
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_, [&](size_t row, const RowOutput& output) { return accept(*sequences[row], output); },
+      rows_, [&](size_t row, const OutputHead::Result& output) { return accept(*sequences[row], output); },
       [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }
 

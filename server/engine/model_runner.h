@@ -29,7 +29,7 @@ class ModelRunner {
 
   KvCache& cache() { return *cache_; }
   const KvCache& cache() const { return *cache_; }
-  // Of the tensors that all sequences share.
+  // Of what all sequences share beside the pages: tensors, buffers of steps, page tables.
   uint64_t shared_workspace_bytes() const;
   // Rows that went through the model, or through one layer of it or its output head, since this was last asked.
   int64_t take_rows_run() { return std::exchange(rows_run_, 0); }
@@ -65,12 +65,12 @@ class ModelRunner {
   absl::Status cut_layer(Sequence& sequence, int32_t layer);
   absl::Status finish_prompt(Sequence& sequence);
   void plan_prefill(const Sequence& sequence, int32_t rows);
-  CompressorOptions compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
+  Compressor::Options compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
   SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms,
                                       bool holds_whole_layers);
 
   absl::StatusOr<LogitEdits> make_edits(const Sequence& sequence) const;
-  absl::Status accept(Sequence& sequence, const RowOutput& output);
+  absl::Status accept(Sequence& sequence, const OutputHead::Result& output);
 
   const Model& model_;
   EngineOptions options_;

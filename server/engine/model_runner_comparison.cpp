@@ -14,7 +14,7 @@ absl::StatusOr<std::unique_ptr<Comparison>> ModelRunner::start_comparison(const 
   auto comparison = std::make_unique<Comparison>(specs.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     const Contract::Terms& terms = sequence.contract().rivals[i];
-    Rival& rival = comparison->rivals[i];
+    Comparison::Rival& rival = comparison->rivals[i];
     PKV_ASSIGN_OR_RETURN(rival.compressor, Compressor::create(model_.backend(), *terms.policy, terms.plan,
                                                               compressor_options(sequence, specs[i])));
     for (std::unique_ptr<SequenceLanes>* lanes : {&rival.teacher_forced, &rival.free_running}) {
@@ -31,30 +31,31 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
   const Request& request = sequence.request();
   Comparison& comparison = *sequence.comparison();
   // What each row's output is for. The baseline comes first, for the others are compared with it.
-  std::vector<std::function<absl::Status(const RowOutput&)>> uses;
+  std::vector<std::function<absl::Status(const OutputHead::Result&)>> uses;
   rows_.clear();
-  const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, const OutputRow& wanted, auto use) {
+  const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, const OutputHead::Row& wanted,
+                           auto use) {
     const int32_t position = sequence.prompt_tokens() + static_cast<int32_t>(tokens.size()) - 1;
     rows_.push_back({.lanes = &lanes, .token = tokens.back(), .position = position, .output = wanted});
     uses.emplace_back(std::move(use));
   };
   if (!sequence.answered()) {
-    OutputRow baseline = next_token_row(request, sequence.generated(), sequence.edits());
-    baseline.comparison = OutputRow::Comparison::kBaseline;
+    OutputHead::Row baseline = next_token_row(request, sequence.generated(), sequence.edits());
+    baseline.comparison = OutputHead::Row::Comparison::kBaseline;
     add_row(*sequence.lanes(), sequence.generated(), baseline,
-            [&](const RowOutput& output) { return accept(sequence, output); });
-    for (Rival& rival : comparison.rivals) {
-      add_row(*rival.teacher_forced, sequence.generated(), {.comparison = OutputRow::Comparison::kCompared},
-              [&](const RowOutput& output) {
+            [&](const OutputHead::Result& output) { return accept(sequence, output); });
+    for (Comparison::Rival& rival : comparison.rivals) {
+      add_row(*rival.teacher_forced, sequence.generated(), {.comparison = OutputHead::Row::Comparison::kCompared},
+              [&](const OutputHead::Result& output) {
                 rival.add_place(output.comparison);
                 return absl::OkStatus();
               });
     }
   }
-  for (Rival& rival : comparison.rivals) {
+  for (Comparison::Rival& rival : comparison.rivals) {
     if (rival.ended) continue;
     add_row(*rival.free_running, rival.tokens, next_token_row(request, rival.tokens, *rival.edits),
-            [&](const RowOutput& output) -> absl::Status {
+            [&](const OutputHead::Result& output) -> absl::Status {
               PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
                                    choose_token(request, *rival.edits, output, sequence.rng()));
               rival.tokens.push_back(token.id);
@@ -64,7 +65,7 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_, [&](size_t row, const RowOutput& output) { return uses[row](output); },
+      rows_, [&](size_t row, const OutputHead::Result& output) { return uses[row](output); },
       [&](size_t, const absl::Status& status) { sequence.fail(no_slots(status)); });
 }
 

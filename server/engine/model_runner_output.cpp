@@ -11,7 +11,7 @@ absl::StatusOr<LogitEdits> ModelRunner::make_edits(const Sequence& sequence) con
   return LogitEdits::create(model_.backend(), sequence.request(), model_.shape().vocab_size);
 }
 
-absl::Status ModelRunner::accept(Sequence& sequence, const RowOutput& output) {
+absl::Status ModelRunner::accept(Sequence& sequence, const OutputHead::Result& output) {
   PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
                        choose_token(sequence.request(), sequence.edits(), output, sequence.rng()));
   sequence.accept(token, options_.clock());
@@ -24,19 +24,20 @@ absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence) {
   const int32_t first = prefill.row;
   const auto rows = std::min(head_->tile_rows(), sequence.prompt_tokens() - first);
   // Of each row the token that follows it; nothing follows the last one.
-  std::vector<OutputRow> wanted(static_cast<size_t>(rows));
+  std::vector<OutputHead::Row> wanted(static_cast<size_t>(rows));
   for (int32_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
     wanted[static_cast<size_t>(i)].logprobs = {.ranked = request.top_logprobs,
                                                .target = request.prompt[static_cast<size_t>(first + i + 1)]};
   }
   std::vector<TokenLogprob> tile;
   if (first == 0) tile.push_back({.id = request.prompt[0]});  // nothing precedes it
-  PKV_RETURN_IF_ERROR(head_->run(prefill.residual.view().slice_rows(first, rows), Phase::kPrefill, wanted,
-                                 [&](size_t row, const RowOutput& output) {
-                                   const TokenId target = wanted[row].logprobs.target;
-                                   if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
-                                   return absl::OkStatus();
-                                 }));
+  PKV_RETURN_IF_ERROR(
+      head_->run({.x = prefill.residual.view().slice_rows(first, rows), .phase = Phase::kPrefill, .rows = wanted},
+                 [&](size_t row, const OutputHead::Result& output) {
+                   const TokenId target = wanted[row].logprobs.target;
+                   if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
+                   return absl::OkStatus();
+                 }));
   rows_run_ += rows;
   if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
   prefill.row += rows;
@@ -47,21 +48,23 @@ absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence) {
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.
 absl::Status ModelRunner::finish_prompt(Sequence& sequence) {
   const Request& request = sequence.request();
-  sequence.read_outcomes(model_.backend());
-  PKV_RETURN_IF_ERROR(model_.backend().status());
+  std::vector<Fetch> reads;
+  sequence.read_outcomes(reads);
   if (request.sampling.max_tokens > 0) {
     const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
-    const OutputRow wanted = next_token_row(request, sequence.generated(), sequence.edits());
-    PKV_RETURN_IF_ERROR(head_->run(last, Phase::kPrefill, {&wanted, 1},
-                                   [&](size_t, const RowOutput& output) { return accept(sequence, output); }));
+    const OutputHead::Row wanted = next_token_row(request, sequence.generated(), sequence.edits());
+    PKV_RETURN_IF_ERROR(head_->run({.x = last, .phase = Phase::kPrefill, .rows = {&wanted, 1}, .reads = reads},
+                                   [&](size_t, const OutputHead::Result& output) { return accept(sequence, output); }));
   } else {
+    model_.backend().fetch(reads);
+    PKV_RETURN_IF_ERROR(model_.backend().status());
     sequence.end_without_answer();
   }
   if (Comparison* comparison = sequence.comparison(); comparison != nullptr) {
     comparison->start(sequence.generated().front());
-    for (Rival& rival : comparison->rivals) rival.ended = sequence.answered();
+    for (Comparison::Rival& rival : comparison->rivals) rival.ended = sequence.answered();
   }
-  sequence.end_prefill();
+  sequence.end_prefill(model_.backend());
   return absl::OkStatus();
 }
 

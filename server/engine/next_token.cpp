@@ -7,13 +7,13 @@
 
 namespace pkv {
 
-OutputRow next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits) {
-  OutputRow row{.sampling = &request.sampling, .edits = &edits, .answer = answer};
+OutputHead::Row next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits) {
+  OutputHead::Row row{.sampling = &request.sampling, .edits = &edits, .answer = answer};
   if (request.logprobs) row.logprobs.ranked = request.top_logprobs;
   return row;
 }
 
-absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& edits, const RowOutput& output,
+absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& edits, const OutputHead::Result& output,
                                           std::mt19937_64& rng) {
   float logit = 0;  // without edits
   std::optional<TokenId> token = choose_of_best(output.ranked, request.sampling, rng);
@@ -30,7 +30,7 @@ absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& ed
   return request.logprobs ? with_logprobs(*token, logit, output) : TokenLogprob{.id = *token};
 }
 
-TokenLogprob with_logprobs(TokenId token, float logit, const RowOutput& output) {
+TokenLogprob with_logprobs(TokenId token, float logit, const OutputHead::Result& output) {
   TokenLogprob result{.id = token, .logprob = logit - output.log_sum_exp};
   for (const RankedToken& best : output.top) result.top.emplace_back(best.token, best.logit - output.log_sum_exp);
   return result;

@@ -8,6 +8,8 @@
 
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
+#include "kernels/tensor_set.h"
+#include "server/cache/step_buffer.h"
 
 namespace pkv {
 namespace {
@@ -16,7 +18,7 @@ constexpr size_t kDescribedBytes = sizeof(SampleRow) + sizeof(LogprobRow);  // o
 
 }  // namespace
 
-void describe_row(const OutputRow& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob) {
+void OutputHead::describe(const Row& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob) {
   sample = {};
   if (row.sampling != nullptr) {
     const SampleNeed need = sample_need(*row.sampling, vocabulary);
@@ -29,7 +31,7 @@ void describe_row(const OutputRow& row, int32_t vocabulary, SampleRow& sample, L
 }
 
 // Columns of a row of results; the ranked tokens come last, for most rows have few.
-struct OutputHead::Results {
+struct OutputHead::Columns {
   static constexpr int64_t kComparison = 0;  // RowComparison
   static constexpr int64_t kMass = 4;
   static constexpr int64_t kLogSumExp = 5;
@@ -43,62 +45,49 @@ struct OutputHead::Results {
 absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t tile_rows, int32_t rows) {
   OutputHead head(model);
   const ModelShape& shape = model.shape();
-  const struct {
-    Tensor& tensor;
-    int64_t rows, cols;
-    DType dtype = DType::kF32;
-  } wanted[] = {{head.normed_, tile_rows, shape.width},
-                {head.logits_, tile_rows, shape.vocab_size},
-                {head.baseline_, 1, shape.vocab_size},
-                {head.results_, rows, Results::kAll, DType::kI32}};
-  for (const auto& [tensor, tensor_rows, cols, dtype] : wanted) {
-    PKV_ASSIGN_OR_RETURN(tensor, model.backend().allocate(tensor_rows, cols, dtype));
-  }
+  const TensorSet<OutputHead> tensors = {{&OutputHead::normed_, tile_rows, shape.width},
+                                         {&OutputHead::logits_, tile_rows, shape.vocab_size},
+                                         {&OutputHead::baseline_, 1, shape.vocab_size},
+                                         {&OutputHead::results_, rows, Columns::kAll, DType::kI32}};
+  PKV_RETURN_IF_ERROR(tensors.allocate(model.backend(), head));
   PKV_ASSIGN_OR_RETURN(head.described_, model.backend().allocate_staged(static_cast<size_t>(rows) * kDescribedBytes));
-  head.fetched_.resize(static_cast<size_t>(rows * Results::kAll));
+  head.fetched_.resize(static_cast<size_t>(rows * Columns::kAll));
   head.whole_row_.resize(static_cast<size_t>(shape.vocab_size));
+  head.bytes_ = tensors.bytes() + staged_bytes(head.described_) + head.fetched_.size() * sizeof(int32_t) +
+                head.whole_row_.size() * sizeof(float);
   return head;
 }
 
-uint64_t OutputHead::bytes() const {
-  uint64_t bytes = 2 * described_.bytes() +  // both sides
-                   fetched_.size() * sizeof(int32_t) + whole_row_.size() * sizeof(float);
-  for (const Tensor* tensor : {&normed_, &logits_, &baseline_, &results_}) {
-    bytes += tensor->bytes();
-  }
-  return bytes;
-}
-
-absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use) {
+absl::Status OutputHead::run(const Input& input, Use use) {
+  const std::span<const Row> rows = input.rows;
   PKV_CHECK(rows.size() * kDescribedBytes <= described_.bytes(), "rows of an output head");
   const size_t logprobs_at = rows.size() * sizeof(SampleRow);
   auto* samples = reinterpret_cast<SampleRow*>(described_.host());
   auto* logprobs = reinterpret_cast<LogprobRow*>(described_.host() + logprobs_at);
-  for (size_t i = 0; i < rows.size(); ++i) describe_row(rows[i], model_->shape().vocab_size, samples[i], logprobs[i]);
+  for (size_t i = 0; i < rows.size(); ++i) describe(rows[i], model_->shape().vocab_size, samples[i], logprobs[i]);
   model_->backend().commit(described_, 0, rows.size() * kDescribedBytes);
-  return run(x, phase, rows,
+  return run(input,
              {.samples = reinterpret_cast<const SampleRow*>(described_.device()),
               .logprobs = reinterpret_cast<const LogprobRow*>(described_.device() + logprobs_at)},
              use);
 }
 
-absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const OutputRow> rows,
-                             const DescribedRows& described, Use use) {
-  PKV_CHECK(x.rows == static_cast<int64_t>(rows.size()) && x.rows <= results_.view().rows, "rows of an output head");
+absl::Status OutputHead::run(const Input& input, const DescribedRows& described, Use use) {
+  const std::span<const Row> rows = input.rows;
+  const auto count = static_cast<int64_t>(rows.size());
+  PKV_CHECK(input.x.rows == count && count <= results_.view().rows, "rows of an output head");
   const Wanted wanted = wanted_of(rows, described);
   Backend& backend = model_->backend();
-  const int32_t vocabulary = model_->shape().vocab_size;
-  const auto may_need_row = [&](const OutputRow& row) {
-    return row.sampling != nullptr && sample_need(*row.sampling, vocabulary).may_need_row;
+  const auto may_need_row = [&](const Row& row) {
+    return row.sampling != nullptr && sample_need(*row.sampling, model_->shape().vocab_size).may_need_row;
   };
   int64_t used = 0;
-  for (int64_t first = 0; first < x.rows; first += tile_rows()) {
-    const int64_t end = std::min<int64_t>(x.rows, first + tile_rows());
-    const std::span<const OutputRow> tile = rows.subspan(static_cast<size_t>(first), static_cast<size_t>(end - first));
-    compute_tile(x.slice_rows(first, end - first), phase, tile, first, wanted);
+  for (int64_t first = 0; first < count; first += tile_rows()) {
+    const int64_t end = std::min<int64_t>(count, first + tile_rows());
+    compute_tile(input, first, end, wanted);
     // The next tile takes this one's place.
-    if (end < x.rows && std::none_of(tile.begin(), tile.end(), may_need_row)) continue;
-    fetch(used, end - used, wanted);
+    if (end < count && std::none_of(rows.begin() + first, rows.begin() + end, may_need_row)) continue;
+    fetch(used, end, wanted, used == 0 ? input.reads : std::span<const Fetch>());
     PKV_RETURN_IF_ERROR(backend.status());
     for (int64_t i = used; i < end; ++i) {
       const auto whole_row = [&]() -> absl::StatusOr<std::span<float>> {
@@ -115,9 +104,9 @@ absl::Status OutputHead::run(const TensorView& x, Phase phase, std::span<const O
   return absl::OkStatus();
 }
 
-OutputHead::Wanted OutputHead::wanted_of(std::span<const OutputRow> rows, const DescribedRows& described) const {
+OutputHead::Wanted OutputHead::wanted_of(std::span<const Row> rows, const DescribedRows& described) const {
   Wanted wanted{.rows = described};
-  for (const OutputRow& row : rows) {
+  for (const Row& row : rows) {
     if (row.sampling != nullptr) {
       wanted.sampled = true;
       wanted.ranked = std::max(wanted.ranked, sample_need(*row.sampling, model_->shape().vocab_size).ranked);
@@ -127,13 +116,13 @@ OutputHead::Wanted OutputHead::wanted_of(std::span<const OutputRow> rows, const 
   return wanted;
 }
 
-void OutputHead::compute_tile(const TensorView& x, Phase phase, std::span<const OutputRow> rows, int64_t first,
-                              const Wanted& wanted) {
+void OutputHead::compute_tile(const Input& input, int64_t first, int64_t end, const Wanted& wanted) {
   Backend& backend = model_->backend();
-  const TensorView logits = logits_.view().slice_rows(0, x.rows);
-  model_->logits(x, phase, normed_.view().slice_rows(0, x.rows), logits);
-  compare_tile(rows, first);
-  const TensorView results = results_.view().slice_rows(first, x.rows);
+  const int64_t count = end - first;
+  const TensorView logits = logits_.view().slice_rows(0, count);
+  model_->logits(input.x.slice_rows(first, count), input.phase, normed_.view().slice_rows(0, count), logits);
+  compare_tile(input.rows.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), first);
+  const TensorView results = results_.view().slice_rows(first, count);
   const auto column = [&](int64_t at) {
     TensorView view = results.slice_cols(at, 1);
     view.dtype = DType::kF32;
@@ -142,27 +131,27 @@ void OutputHead::compute_tile(const TensorView& x, Phase phase, std::span<const 
   if (wanted.logprobs) {
     backend.token_logprobs({.logits = logits,
                             .rows = wanted.rows.logprobs + first,
-                            .log_sum_exp = column(Results::kLogSumExp),
-                            .target = column(Results::kTarget),
-                            .ranked = results.slice_cols(Results::kTop, Results::kRanked - Results::kTop)});
+                            .log_sum_exp = column(Columns::kLogSumExp),
+                            .target = column(Columns::kTarget),
+                            .ranked = results.slice_cols(Columns::kTop, Columns::kRanked - Columns::kTop)});
   }
   if (wanted.sampled) {
     backend.sample_rows({.logits = logits,
                          .rows = wanted.rows.samples + first,
-                         .ranked = results.slice_cols(Results::kRanked, Results::kAll - Results::kRanked),
-                         .mass = column(Results::kMass)});
+                         .ranked = results.slice_cols(Columns::kRanked, Columns::kAll - Columns::kRanked),
+                         .mass = column(Columns::kMass)});
   }
 }
 
-void OutputHead::compare_tile(std::span<const OutputRow> rows, int64_t first) {
+void OutputHead::compare_tile(std::span<const Row> rows, int64_t first) {
   Backend& backend = model_->backend();
-  const auto is = [&](size_t row, OutputRow::Comparison what) { return rows[row].comparison == what; };
+  const auto is = [&](size_t row, Row::Comparison what) { return rows[row].comparison == what; };
   for (size_t row = 0; row < rows.size();) {
     size_t end = row + 1;
-    if (is(row, OutputRow::Comparison::kBaseline)) {
+    if (is(row, Row::Comparison::kBaseline)) {
       backend.copy(baseline_.view(), logits_.view().slice_rows(static_cast<int64_t>(row), 1));
-    } else if (is(row, OutputRow::Comparison::kCompared)) {
-      while (end < rows.size() && is(end, OutputRow::Comparison::kCompared)) ++end;
+    } else if (is(row, Row::Comparison::kCompared)) {
+      while (end < rows.size() && is(end, Row::Comparison::kCompared)) ++end;
       const auto at = static_cast<int64_t>(row), count = static_cast<int64_t>(end - row);
       backend.compare_rows(logits_.view().slice_rows(at, count), baseline_.view(),
                            results_.view().slice_rows(first + at, count));
@@ -171,31 +160,33 @@ void OutputHead::compare_tile(std::span<const OutputRow> rows, int64_t first) {
   }
 }
 
-void OutputHead::fetch(int64_t first, int64_t count, const Wanted& wanted) {
-  fetched_words_ = Results::kRanked + wanted.ranked * kWords<RankedToken>;
-  model_->backend().fetch({fetched_.data(), results_.view().slice_rows(first, count).slice_cols(0, fetched_words_)});
+void OutputHead::fetch(int64_t first, int64_t end, const Wanted& wanted, std::span<const Fetch> reads) {
+  fetched_words_ = Columns::kRanked + wanted.ranked * kWords<RankedToken>;
+  reads_.assign(reads.begin(), reads.end());
+  reads_.push_back({fetched_.data(), results_.view().slice_rows(first, end - first).slice_cols(0, fetched_words_)});
+  model_->backend().fetch(reads_);
 }
 
-RowOutput OutputHead::output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const {
+OutputHead::Result OutputHead::output_of(const Row& row, int64_t index, Result::WholeRow whole_row) const {
   const int32_t vocabulary = model_->shape().vocab_size;
   const int32_t* words = fetched_.data() + index * fetched_words_;
   const auto number = [&](int64_t at) { return std::bit_cast<float>(words[at]); };
   const auto tokens = [&](int64_t at, int32_t count) {
     return std::span(reinterpret_cast<const RankedToken*>(words + at), static_cast<size_t>(count));
   };
-  RowOutput output{.whole_row = whole_row};
+  Result output{.whole_row = whole_row};
   if (row.sampling != nullptr) {
     const SampleNeed need = sample_need(*row.sampling, vocabulary);
     output.ranked = {
-        .best = tokens(Results::kRanked, need.ranked), .vocabulary = vocabulary, .mass = number(Results::kMass)};
+        .best = tokens(Columns::kRanked, need.ranked), .vocabulary = vocabulary, .mass = number(Columns::kMass)};
   }
   if (row.logprobs.ranked >= 0) {
-    output.log_sum_exp = number(Results::kLogSumExp);
-    output.target = number(Results::kTarget);
-    output.top = tokens(Results::kTop, std::min(row.logprobs.ranked, vocabulary));
+    output.log_sum_exp = number(Columns::kLogSumExp);
+    output.target = number(Columns::kTarget);
+    output.top = tokens(Columns::kTop, std::min(row.logprobs.ranked, vocabulary));
   }
-  if (row.comparison == OutputRow::Comparison::kCompared) {
-    std::memcpy(static_cast<void*>(&output.comparison), words + Results::kComparison, sizeof(RowComparison));
+  if (row.comparison == Row::Comparison::kCompared) {
+    std::memcpy(static_cast<void*>(&output.comparison), words + Columns::kComparison, sizeof(RowComparison));
   }
   return output;
 }

@@ -17,53 +17,58 @@
 
 namespace pkv {
 
-// What is wanted of a row. What is referred to lives until the row was used.
-struct OutputRow {
-  enum class Comparison : uint8_t { kNone, kBaseline, kCompared };  // compared rows follow their baseline
-
-  const SamplingParams* sampling = nullptr;  // of the next token; nullptr: none is wanted
-  LogitEdits* edits = nullptr;               // with `sampling`
-  std::span<const TokenId> answer;           // so far
-  LogprobRow logprobs;                       // log-probabilities
-  Comparison comparison = Comparison::kNone;
-};
-
-// Writes it down for the backend: once for each row, for its edits tell what changed only once.
-void describe_row(const OutputRow& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob);
-
-using WholeRow = absl::FunctionRef<absl::StatusOr<std::span<float>>()>;
-
-// What came of it, as far as it was wanted. Spans are valid until the next row is used.
-struct RowOutput {
-  RankedRow ranked;
-  float log_sum_exp = 0;             // without edits, as everything below
-  float target = 0;                  // the target's logit
-  std::span<const RankedToken> top;  // the best
-  RowComparison comparison;
-  WholeRow whole_row;  // fetches the logits [V]; an error is the backend's status()
-};
-
 class OutputHead {
  public:
+  // What is wanted of a row. What is referred to lives until the row was used.
+  struct Row {
+    enum class Comparison : uint8_t { kNone, kBaseline, kCompared };  // compared rows follow their baseline
+
+    const SamplingParams* sampling = nullptr;  // of the next token; nullptr: none is wanted
+    LogitEdits* edits = nullptr;               // with `sampling`
+    std::span<const TokenId> answer;           // so far
+    LogprobRow logprobs;                       // log-probabilities
+    Comparison comparison = Comparison::kNone;
+  };
+
+  // What came of a row, as far as it was wanted. Spans are valid until the next row is used.
+  struct Result {
+    using WholeRow = absl::FunctionRef<absl::StatusOr<std::span<float>>()>;
+
+    RankedRow ranked;
+    float log_sum_exp = 0;             // without edits, as everything below
+    float target = 0;                  // the target's logit
+    std::span<const RankedToken> top;  // the best
+    RowComparison comparison;
+    WholeRow whole_row;  // fetches the logits [V]; an error is the backend's status()
+  };
+
   // Tiles of at most `tile_rows` rows, and results of at most `rows` in one run. `model` must outlive this.
   // RESOURCE_EXHAUSTED where the memory cannot be had.
   static absl::StatusOr<OutputHead> create(const Model& model, int32_t tile_rows, int32_t rows);
 
   int32_t tile_rows() const { return static_cast<int32_t>(logits_.view().rows); }
-  uint64_t bytes() const;
+  uint64_t bytes() const { return bytes_; }
 
-  // x [R <= rows, D], one for each of `rows`, with what describe_row() made of each; `use` is called once per row, in
-  // order, until it gives an error, which is the run's. So is the backend's status(); `use` is not called with what a
-  // failed one gives.
-  using Use = absl::FunctionRef<absl::Status(size_t row, const RowOutput& output)>;
-  absl::Status run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, const DescribedRows& described,
-                   Use use);
+  // Writes a row down for the backend: once for each row, for its edits tell what changed only once.
+  static void describe(const Row& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob);
+
+  // What goes through it.
+  struct Input {
+    TensorView x;  // [R <= rows, D], one for each of `rows`
+    Phase phase = Phase::kDecode;
+    std::span<const Row> rows;
+    std::span<const Fetch> reads;  // somebody else's, that need no wait of their own: done before the first result
+  };
+  // With what describe() made of each row; `use` is called once per row, in order, until it gives an error, which is
+  // the run's. So is the backend's status(); `use` is not called with what a failed one gives.
+  using Use = absl::FunctionRef<absl::Status(size_t row, const Result& output)>;
+  absl::Status run(const Input& input, const DescribedRows& described, Use use);
   // Describes them first: for rows in no step's plan.
-  absl::Status run(const TensorView& x, Phase phase, std::span<const OutputRow> rows, Use use);
+  absl::Status run(const Input& input, Use use);
 
  private:
-  // What comes of a row, as the operations write it: a row of a tensor of 4-byte elements.
-  struct Results;
+  // Where what comes of a row lies, as the operations write it: in a row of a tensor of 4-byte elements.
+  struct Columns;
   // What is wanted of any row of a run.
   struct Wanted {
     DescribedRows rows;
@@ -72,12 +77,12 @@ class OutputHead {
   };
 
   explicit OutputHead(const Model& model) : model_(&model) {}
-  Wanted wanted_of(std::span<const OutputRow> rows, const DescribedRows& described) const;
-  void compute_tile(const TensorView& x, Phase phase, std::span<const OutputRow> rows, int64_t first,
-                    const Wanted& wanted);
-  void compare_tile(std::span<const OutputRow> rows, int64_t first);
-  void fetch(int64_t first, int64_t count, const Wanted& wanted);
-  RowOutput output_of(const OutputRow& row, int64_t index, WholeRow whole_row) const;
+  Wanted wanted_of(std::span<const Row> rows, const DescribedRows& described) const;
+  // Rows [first, end).
+  void compute_tile(const Input& input, int64_t first, int64_t end, const Wanted& wanted);
+  void compare_tile(std::span<const Row> rows, int64_t first);
+  void fetch(int64_t first, int64_t end, const Wanted& wanted, std::span<const Fetch> reads);
+  Result output_of(const Row& row, int64_t index, Result::WholeRow whole_row) const;
 
   const Model* model_;
   Tensor normed_;     // [tile, D]
@@ -89,6 +94,8 @@ class OutputHead {
   std::vector<int32_t> fetched_;  // results, row after row of fetched_words_
   int64_t fetched_words_ = 0;
   std::vector<float> whole_row_;  // [V]
+  std::vector<Fetch> reads_;      // reused
+  uint64_t bytes_ = 0;            // of all of them
 };
 
 }  // namespace pkv

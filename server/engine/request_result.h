@@ -24,22 +24,16 @@ struct TokenLogprob {
 
 enum class FinishReason : uint8_t { kStop, kLength };
 
-// queue: from submission to the start of the prefill. prefill: from there to the first token, what ran in between for
-// others included; compress is a part of it. decode: from the first token to the end. total = queue + prefill + decode.
-struct RequestTimings {
-  absl::Duration queue, prefill, compress, decode, time_to_first_token, total;
-};
-
-// Integrals over time, from the start of the prompt to the end of the answer: of the bytes held, and of those that a
-// full cache of f16 entries would have held.
-struct ByteSeconds {
-  double held = 0;
-  double full = 0;
-};
-
 // What was kept, what it cost and what it saved. Arithmetic: logical tokens are those written to the cache (the last
 // generated one is not); full = logical x bytes per token of f16 entries; saved = full - allocated - auxiliary.
 struct CacheReport {
+  // Integrals over time, from the start of the prompt to the end of the answer: of the bytes held, and of those that a
+  // full cache of f16 entries would have held.
+  struct ByteSeconds {
+    double held = 0;
+    double full = 0;
+  };
+
   int32_t budget_tokens = 0;
   int32_t logical_tokens = 0;
   uint64_t full_bytes = 0;
@@ -68,11 +62,18 @@ struct PolicyComparison {
 };
 
 struct RequestResult {
+  // queue: from submission to the start of the prefill. prefill: from there to the first token, what ran in between for
+  // others included; compress is a part of it. decode: from the first token to the end. total = queue + prefill +
+  // decode.
+  struct Timings {
+    absl::Duration queue, prefill, compress, decode, time_to_first_token, total;
+  };
+
   FinishReason finish_reason = FinishReason::kLength;
   std::optional<TokenId> matched_stop_token;
   int32_t prompt_tokens = 0;
   int32_t completion_tokens = 0;
-  RequestTimings timings;
+  Timings timings;
   CacheReport cache;
   std::vector<PolicyComparison> comparisons;  // one per policy of Request::compare_with
 };

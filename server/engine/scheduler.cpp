@@ -8,7 +8,7 @@
 
 namespace pkv {
 
-bool Scheduler::fits_ever(const JobCost& cost, const SchedulerLimits& limits) {
+bool Scheduler::fits_ever(const JobCost& cost, const Limits& limits) {
   return cost.peak_pages <= limits.pool_pages && cost.workspace_bytes + cost.state_bytes <= limits.workspace_bytes;
 }
 

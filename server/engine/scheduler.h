@@ -34,17 +34,17 @@ struct JobCost {
   int64_t prefill_work = 0;  // rows x layers
 };
 
-struct SchedulerLimits {
-  uint64_t pool_pages = 0;
-  uint64_t workspace_bytes = 0;  // of workspace and state together
-  int32_t max_running = 0;
-  int32_t concurrent_prefills = 0;
-};
-
 class Scheduler {
  public:
   static constexpr int32_t kMaxOvertakes = 16;
   static constexpr int32_t kUnitsPerTurn = 4;
+
+  struct Limits {
+    uint64_t pool_pages = 0;
+    uint64_t workspace_bytes = 0;  // of workspace and state together
+    int32_t max_running = 0;
+    int32_t concurrent_prefills = 0;
+  };
 
   // What admission looks at, by itself: so that others can ask without the scheduler.
   struct Room {
@@ -62,10 +62,10 @@ class Scheduler {
     bool admits(const JobCost& cost) const;
   };
 
-  explicit Scheduler(const SchedulerLimits& limits) : limits_(limits) {}
+  explicit Scheduler(const Limits& limits) : limits_(limits) {}
 
   // Whether a job could run if it were alone.
-  static bool fits_ever(const JobCost& cost, const SchedulerLimits& limits);
+  static bool fits_ever(const JobCost& cost, const Limits& limits);
 
   Room room() const;
 
@@ -101,7 +101,7 @@ class Scheduler {
   uint64_t state_bytes() const;        // of those whose prefill has begun
   Job& admitted_job(JobId id);
 
-  SchedulerLimits limits_;
+  Limits limits_;
   std::vector<Job> waiting_;   // in order of submission
   std::vector<Job> admitted_;  // in order of admission
   int32_t units_since_oldest_ = 0;

@@ -70,19 +70,19 @@ void Sequence::report_progress(int32_t layers, absl::Time now) {
   sink_->on_progress((prefill_->layer + row_share) / stages);
 }
 
-void Sequence::read_outcomes(const Backend& backend) {
+void Sequence::read_outcomes(std::vector<Fetch>& reads) {
   const auto read = [&](const Compressor& compressor, const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
-    compressor.read_recalls(outcomes);
+    compressor.read_recalls(outcomes, reads);
     if (request_->record_positions) add_positions(lanes, &LayerOutcome::kept_positions, outcomes);
   };
   read(*prefill_->compressor, *lanes_, outcomes_);
   if (comparison_ != nullptr) {
-    for (Rival& rival : comparison_->rivals) read(*rival.compressor, *rival.free_running, rival.outcomes);
+    for (Comparison::Rival& rival : comparison_->rivals) read(*rival.compressor, *rival.free_running, rival.outcomes);
   }
-  for (const auto& [from, to] : prefill_->cuts) compress_time_ += absl::Seconds(backend.elapsed(from, to));
 }
 
-void Sequence::end_prefill() {
+void Sequence::end_prefill(const Backend& backend) {
+  for (const auto& [from, to] : prefill_->cuts) compress_time_ += absl::Seconds(backend.elapsed(from, to));
   lanes_->end_prompt();
   prefill_.reset();
   phase_ = Phase::kDecode;
@@ -132,14 +132,12 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
                     .time_to_first_token = generated_.empty() ? absl::ZeroDuration() : first_token_at_ - submitted_,
                     .total = ended_at_ - submitted_};
   if (request_->record_positions) add_positions(*lanes_, &LayerOutcome::final_positions, outcomes_);
-  result.cache = make_report({.spec = request_->policy,
-                              .plan = contract_.own.plan,
-                              .prompt_tokens = prompt_tokens(),
-                              .logical_tokens = logical_tokens(),
-                              .full_bytes_per_token = full_bytes_per_token,
+  result.cache = make_report(request_->policy, contract_.own.plan, prompt_tokens(),
+                             {.logical_tokens = logical_tokens(),
+                              .full_bytes = static_cast<uint64_t>(logical_tokens()) * full_bytes_per_token,
                               .bytes = lanes_->bytes(),
                               .byte_seconds = counted_.bytes.sums(),
-                              .evicted_while_generating = lanes_->evicted_while_generating(),
+                              .evicted_entries = lanes_->evicted_while_generating(),
                               .workspace_bytes = contract_.cost.workspace_bytes + shared_workspace_bytes,
                               .layers = std::move(outcomes_)});
   for (size_t i = 0; i < request_->compare_with.size(); ++i) {
@@ -149,7 +147,7 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
 }
 
 PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_token) {
-  Rival& rival = comparison_->rivals[index];
+  Comparison::Rival& rival = comparison_->rivals[index];
   PolicyComparison summary = summarise(rival, generated_);
   if (request_->record_positions) {
     add_positions(*rival.free_running, &LayerOutcome::final_positions, rival.outcomes);
@@ -157,17 +155,14 @@ PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_to
   // Its part of each layer was taken from the baseline's; alone it would have held that layer itself.
   CacheBytes bytes = rival.free_running->bytes();
   bytes.peak = std::max(bytes.peak, prefill_peak_bytes(rival.outcomes, *rival.free_running, prompt_tokens()));
-  summary.cache = make_report(
-      {.spec = request_->compare_with[index],
-       .plan = contract_.rivals[index].plan,
-       .prompt_tokens = prompt_tokens(),
-       .logical_tokens = prompt_tokens() + std::max<int32_t>(0, static_cast<int32_t>(rival.tokens.size()) - 1),
-       .full_bytes_per_token = full_bytes_per_token,
-       .bytes = bytes,
-       .byte_seconds = rival.account.sums(),
-       .evicted_while_generating = rival.free_running->evicted_while_generating(),
-       .workspace_bytes = 0,
-       .layers = std::move(rival.outcomes)});
+  const int32_t logical_tokens = prompt_tokens() + std::max(0, static_cast<int32_t>(rival.tokens.size()) - 1);
+  summary.cache = make_report(request_->compare_with[index], contract_.rivals[index].plan, prompt_tokens(),
+                              {.logical_tokens = logical_tokens,
+                               .full_bytes = static_cast<uint64_t>(logical_tokens) * full_bytes_per_token,
+                               .bytes = bytes,
+                               .byte_seconds = rival.account.sums(),
+                               .evicted_entries = rival.free_running->evicted_while_generating(),
+                               .layers = std::move(rival.outcomes)});
   return summary;
 }
 

@@ -80,12 +80,12 @@ class Sequence {
   bool prefill_started() const { return lanes_ != nullptr; }
   // A layer of the prompt was cut.
   void add_outcome(LayerOutcome outcome) { outcomes_.push_back(std::move(outcome)); }
-  // All layers were: reads what the backend knows of that.
-  void read_outcomes(const Backend& backend);
+  // All layers were: adds the reads of what the backend knows of that, which have to be done before end_prefill().
+  void read_outcomes(std::vector<Fetch>& reads);
   // Tells the sink how far the prompt is, now and then.
   void report_progress(int32_t layers, absl::Time now);
   // The prompt is done: gives its part of the memory back.
-  void end_prefill();
+  void end_prefill(const Backend& backend);
   // Takes the next token of the answer: tells the sink and ends the answer where it has to. `now` for the timings.
   void accept(const TokenLogprob& token, absl::Time now);
   // No answer was asked for.

@@ -35,7 +35,7 @@ std::string end_name(const Sequence& sequence) {
 double seconds(absl::Duration duration) { return absl::ToDoubleSeconds(std::max(duration, absl::ZeroDuration())); }
 
 // Of a rival's own answer, as Sequence::logical_tokens().
-int32_t logical_tokens(const Sequence& sequence, const Rival& rival) {
+int32_t logical_tokens(const Sequence& sequence, const Comparison::Rival& rival) {
   return sequence.prompt_tokens() + std::max(0, static_cast<int32_t>(rival.tokens.size()) - 1);
 }
 
@@ -55,7 +55,7 @@ void StatsRecorder::count_progress(std::span<const std::shared_ptr<Sequence>> se
 
 void StatsRecorder::count_progress(Sequence& sequence, absl::Time now) {
   PolicyTotals& totals = policies_[policy_index(sequence)];
-  PolicyHistograms& histograms = histograms_->policies[policy_index(sequence)];
+  EngineHistograms::Policy& histograms = histograms_->policies[policy_index(sequence)];
   Sequence::Counted& counted = sequence.counted();
   if (sequence.prefill_started() && !std::exchange(counted.queue, true)) {
     histograms.queue_duration.observe(seconds(sequence.prefill_started_at() - sequence.submitted()));
@@ -80,7 +80,7 @@ void StatsRecorder::count_progress(Sequence& sequence, absl::Time now) {
 
 void StatsRecorder::count_prompt(Sequence& sequence, absl::Time now) {
   PolicyTotals& totals = policies_[policy_index(sequence)];
-  PolicyHistograms& histograms = histograms_->policies[policy_index(sequence)];
+  EngineHistograms::Policy& histograms = histograms_->policies[policy_index(sequence)];
   totals.prompt_tokens_total += static_cast<uint64_t>(sequence.prompt_tokens());
   const absl::Time read_at = sequence.generated().empty() ? now : sequence.first_token_at();
   histograms.prefill_duration.observe(seconds(read_at - sequence.prefill_started_at()));
@@ -98,7 +98,7 @@ void StatsRecorder::count_prompt(Sequence& sequence, absl::Time now) {
 void StatsRecorder::count_bytes(Sequence& sequence, absl::Time now) {
   const double passed = seconds(now - std::exchange(sequence.counted().bytes_at, now));
   const auto pass = [&](ByteAccount& account, PolicyKind kind) {
-    const ByteSeconds added = account.pass(passed);
+    const CacheReport::ByteSeconds added = account.pass(passed);
     PolicyTotals& totals = policies_[policy_index(kind)];
     totals.held_byte_seconds_total += added.held;
     totals.full_equivalent_byte_seconds_total += added.full;
@@ -108,7 +108,7 @@ void StatsRecorder::count_bytes(Sequence& sequence, absl::Time now) {
   pass(sequence.counted().bytes, sequence.request().policy.kind);
   sequence.counted().bytes.set(sequence.lanes()->bytes().held, full);
   for (size_t i = 0; sequence.comparison() != nullptr && i < sequence.comparison()->rivals.size(); ++i) {
-    Rival& rival = sequence.comparison()->rivals[i];
+    Comparison::Rival& rival = sequence.comparison()->rivals[i];
     pass(rival.account, sequence.request().compare_with[i].kind);
     rival.account.set(rival.teacher_forced->bytes().held + rival.free_running->bytes().held,
                       full + full_bytes(sequence, logical_tokens(sequence, rival)));
@@ -135,7 +135,7 @@ void StatsRecorder::count_result(const Sequence& sequence, const RequestResult& 
   totals.reported_full_bytes_total += report.full_bytes;
   totals.reported_allocated_bytes_total += report.bytes.allocated;
   totals.reported_auxiliary_bytes_total += report.bytes.auxiliary;
-  PolicyHistograms& histograms = histograms_->policies[policy_index(sequence)];
+  EngineHistograms::Policy& histograms = histograms_->policies[policy_index(sequence)];
   histograms.request_duration.observe(seconds(result.timings.total));
   histograms.keep_ratio.observe(kept_share(report));
   histograms.peak_bytes.observe(static_cast<double>(report.bytes.peak));
@@ -164,12 +164,12 @@ void StatsRecorder::add_cache(const SequenceLanes& lanes, uint64_t full_bytes, c
 void StatsRecorder::add_sequence(const Sequence& sequence, const KvCache& cache, std::vector<PolicyTotals>& policies,
                                  EngineStats& stats) const {
   PolicyTotals& totals = policies[policy_index(sequence)];
-  RequestRow row{.id = sequence.request().id,
-                 .phase = phase_name(sequence.phase()),
-                 .policy = std::string(policy_row(sequence.request().policy.kind).name),
-                 .prompt_tokens = sequence.prompt_tokens(),
-                 .generated_tokens = sequence.generated_tokens(),
-                 .age = stats.time - sequence.submitted()};
+  EngineStats::RequestRow row{.id = sequence.request().id,
+                              .phase = phase_name(sequence.phase()),
+                              .policy = std::string(policy_row(sequence.request().policy.kind).name),
+                              .prompt_tokens = sequence.prompt_tokens(),
+                              .generated_tokens = sequence.generated_tokens(),
+                              .age = stats.time - sequence.submitted()};
   if (sequence.phase() == Sequence::Phase::kWaiting) {
     ++stats.waiting;
     ++totals.waiting;
@@ -184,7 +184,7 @@ void StatsRecorder::add_sequence(const Sequence& sequence, const KvCache& cache,
     add_cache(*sequence.lanes(), row.full_bytes, cache, totals);
   }
   for (size_t i = 0; sequence.comparison() != nullptr && i < sequence.comparison()->rivals.size(); ++i) {
-    const Rival& rival = sequence.comparison()->rivals[i];
+    const Comparison::Rival& rival = sequence.comparison()->rivals[i];
     PolicyTotals& its = policies[policy_index(sequence.request().compare_with[i].kind)];
     add_cache(*rival.teacher_forced, row.full_bytes, cache, its);
     add_cache(*rival.free_running, full_bytes(sequence, logical_tokens(sequence, rival)), cache, its);

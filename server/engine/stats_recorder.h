@@ -34,6 +34,8 @@ class StatsRecorder {
   EngineStats snapshot(std::span<const std::shared_ptr<Sequence>> sequences, const KvCache& cache, absl::Time now);
 
  private:
+  using PolicyTotals = EngineStats::PolicyTotals;
+
   void count_progress(Sequence& sequence, absl::Time now);
   void count_prompt(Sequence& sequence, absl::Time now);
   void count_bytes(Sequence& sequence, absl::Time now);

@@ -19,19 +19,22 @@ using Type = FamilyBuilder::Type;
 
 constexpr std::array<std::string_view, 4> kStates = {"loading", "serving", "draining", "failed"};
 
-std::string_view state_name(std::optional<EngineState> state) {
+std::string_view state_name(std::optional<Engine::State> state) {
   if (!state) return kStates[0];
   switch (*state) {
-    case EngineState::kServing:
+    case Engine::State::kServing:
       return kStates[1];
-    case EngineState::kDraining:
-    case EngineState::kStopped:
+    case Engine::State::kDraining:
+    case Engine::State::kStopped:
       return kStates[2];
-    case EngineState::kFailed:
+    case Engine::State::kFailed:
       return kStates[3];
   }
   return "";
 }
+
+using PolicyTotals = EngineStats::PolicyTotals;
+using PolicyHistograms = EngineHistograms::Policy;
 
 // A figure that every policy has one of.
 struct PolicyFigure {

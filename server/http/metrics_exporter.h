@@ -21,7 +21,7 @@ namespace pkv {
 
 // What one scrape sees. Without a model (loading) the engine's figures are zero, and what names the model is left out.
 struct MetricsSnapshot {
-  std::optional<EngineState> state;  // none: loading
+  std::optional<Engine::State> state;  // none: loading
   std::string model;
   std::string architecture;
   std::string weights;

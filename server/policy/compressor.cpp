@@ -20,14 +20,12 @@ int32_t turn_of(const ObservationRow& row) { return row.position - row.prompt_ro
 
 }  // namespace
 
-Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan,
-                       const CompressorOptions& options)
+Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const Options& options)
     : backend_(backend), policy_(policy), plan_(plan), options_(options) {
   if (plan.drops_entries() && policy.observation() == Observation::kRows) rows_ = policy.observe(options.prompt_tokens);
 }
 
-TensorSet<Compressor> Compressor::tensors(const CachePolicy& policy, const CachePlan& plan,
-                                          const CompressorOptions& options) {
+TensorSet<Compressor> Compressor::tensors(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   if (!plan.drops_entries()) return {};
   int64_t query_rows = 0, lse_rows = 0, sum_cols = 0;
   switch (policy.observation()) {
@@ -49,14 +47,12 @@ TensorSet<Compressor> Compressor::tensors(const CachePolicy& policy, const Cache
           {&Compressor::recalls_, recalled_layers, options.geometry.kv_heads, DType::kF64}};
 }
 
-uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan,
-                                     const CompressorOptions& options) {
+uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   return tensors(policy, plan, options).bytes();
 }
 
 absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend, const CachePolicy& policy,
-                                                               const CachePlan& plan,
-                                                               const CompressorOptions& options) {
+                                                               const CachePlan& plan, const Options& options) {
   std::unique_ptr<Compressor> compressor(new Compressor(backend, policy, plan, options));
   PKV_RETURN_IF_ERROR(tensors(policy, plan, options).allocate(backend, *compressor));
   compressor->list_observed_rows();
@@ -171,15 +167,12 @@ absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int3
   return absl::OkStatus();
 }
 
-void Compressor::read_recalls(std::span<LayerOutcome> outcomes) const {
+void Compressor::read_recalls(std::span<LayerOutcome> outcomes, std::vector<Fetch>& reads) const {
   if (plan_.drops_entries() && !observes_attention(policy_)) return;
-  const auto heads = static_cast<size_t>(options_.geometry.kv_heads);
-  std::vector<double> recalls(outcomes.size() * heads, 1.0);  // of a layer that keeps everything
-  if (recalls_) backend_.fetch({recalls.data(), recalls_.view().slice_rows(0, static_cast<int64_t>(outcomes.size()))});
-  for (size_t layer = 0; layer < outcomes.size(); ++layer) {
-    const auto first = recalls.begin() + static_cast<std::ptrdiff_t>(layer * heads);
-    outcomes[layer].recall.assign(first, first + static_cast<std::ptrdiff_t>(heads));
-    if (!cuts_layer(static_cast<int32_t>(layer))) outcomes[layer].recall.assign(heads, 1.0);
+  for (size_t i = 0; i < outcomes.size(); ++i) {
+    const auto layer = static_cast<int32_t>(i);
+    outcomes[i].recall.assign(static_cast<size_t>(options_.geometry.kv_heads), 1.0);  // where everything is kept
+    if (cuts_layer(layer)) reads.push_back({outcomes[i].recall.data(), recalls_.view().slice_rows(layer, 1)});
   }
 }
 
@@ -199,7 +192,7 @@ bool Compressor::cuts_layer(int32_t layer) const {
 // A layer that keeps everything is scored only for evictions later on that start from the prompt's scores.
 bool Compressor::scores_layer(int32_t layer) const {
   return cuts_layer(layer) ||
-         (plan_.evicts_while_generating && policy_.decode_scoring() != DecodeScoring::kAtIntervals);
+         (plan_.evicts_while_generating && policy_.decode_rule().scoring() != DecodeRule::Scoring::kAtIntervals);
 }
 
 void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch) {
@@ -235,20 +228,20 @@ absl::StatusOr<std::vector<int32_t>> Compressor::select(const Cut& cut, int32_t 
 
 void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, std::span<const int32_t> counts,
                               Evictor& evictor) {
-  const DecodeScoring scoring = policy_.decode_scoring();
+  const DecodeRule::Scoring scoring = policy_.decode_rule().scoring();
   const int32_t tokens = options_.prompt_tokens;
   const bool scored = scores_layer(layer);
   // What goes on being added up are the sums, not what was ranked; and a window that was not ranked has no scores.
-  const TensorView& scores = scoring == DecodeScoring::kEveryStep ? scratch.mass.view() : scratch.scores.view();
-  const int32_t known = !scored                                  ? 0
-                        : scoring == DecodeScoring::kAtIntervals ? std::max(0, tokens - plan_.window_tokens)
-                                                                 : tokens;
+  const TensorView& scores = scoring == DecodeRule::Scoring::kEveryStep ? scratch.mass.view() : scratch.scores.view();
+  const int32_t known = !scored                                        ? 0
+                        : scoring == DecodeRule::Scoring::kAtIntervals ? std::max(0, tokens - plan_.window_tokens)
+                                                                       : tokens;
   evictor.set_layer(
       layer, {.tokens = tokens, .counts = counts, .kept = scratch.kept.view(), .scores = scores, .scored = known});
   if (const int64_t state = policy_.lane_state_floats(options_.geometry.head_dim); state > 0) {
     backend_.copy(evictor.lane_states(layer), scratch.state.view().slice_cols(0, state));
   }
-  if (scoring != DecodeScoring::kAtIntervals) return;
+  if (scoring != DecodeRule::Scoring::kAtIntervals) return;
   const TensorView ring = evictor.ring(layer);
   for (size_t i = 0; i < rows_.size(); ++i) {
     backend_.copy(ring.slice_rows(rows_[i].position % ring.rows, 1),

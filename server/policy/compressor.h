@@ -19,23 +19,22 @@
 
 namespace pkv {
 
-struct CompressorOptions {
-  CacheGeometry geometry;
-  int32_t q_heads = 0;
-  int32_t prompt_tokens = 0;
-  Budget budget;
-  RopeSpec rope;  // of the model, for rows that are observed at other positions than their own
-};
-
 class Compressor {
  public:
+  struct Options {
+    CacheGeometry geometry;
+    int32_t q_heads = 0;
+    int32_t prompt_tokens = 0;
+    Budget budget;
+    RopeSpec rope;  // of the model, for rows that are observed at other positions than their own
+  };
   // `backend` and `policy` must outlive the compressor. RESOURCE_EXHAUSTED where the backend has no memory for what is
   // observed.
   static absl::StatusOr<std::unique_ptr<Compressor>> create(Backend& backend, const CachePolicy& policy,
-                                                            const CachePlan& plan, const CompressorOptions& options);
+                                                            const CachePlan& plan, const Options& options);
 
   // What create() allocates: observed queries, log-sum-exps, column sums and recalls.
-  static uint64_t workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
+  static uint64_t workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options);
 
   // Rows [first_row, first_row + rows) of the prompt have just gone through a layer; q [rows, Hq * d], rotated. `kv`:
   // the layer's lanes [kv_heads] with these rows written.
@@ -58,13 +57,12 @@ class Compressor {
   };
   absl::StatusOr<LayerOutcome> finish_layer(const Cut& cut, int32_t layer);
 
-  // The recalls of the layers [0, outcomes.size()), all of them finished: one fetch, where there is anything to fetch.
-  void read_recalls(std::span<LayerOutcome> outcomes) const;
+  // The recalls of the layers [0, outcomes.size()), all of them finished: adds the reads that bring them there.
+  void read_recalls(std::span<LayerOutcome> outcomes, std::vector<Fetch>& reads) const;
 
  private:
-  Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const CompressorOptions& options);
-  static TensorSet<Compressor> tensors(const CachePolicy& policy, const CachePlan& plan,
-                                       const CompressorOptions& options);
+  Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const Options& options);
+  static TensorSet<Compressor> tensors(const CachePolicy& policy, const CachePlan& plan, const Options& options);
   std::span<const int32_t> layer_budgets(int32_t layer) const;
   LayerView layer_view(const KvView& kv, std::span<const ObservedRows> observed) const;
   bool cuts_layer(int32_t layer) const;
@@ -80,7 +78,7 @@ class Compressor {
   Backend& backend_;
   const CachePolicy& policy_;
   const CachePlan& plan_;
-  CompressorOptions options_;
+  Options options_;
   std::vector<ObservationRow> rows_;
   std::vector<ObservedRows> observed_;  // of observed_q_
   int32_t rows_seen_ = 0;               // of this layer so far

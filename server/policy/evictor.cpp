@@ -20,14 +20,14 @@ int64_t entries_at_most(const CachePlan& plan, const CacheGeometry& geometry, in
 
 }  // namespace
 
-TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options) {
+TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   const CacheGeometry& geometry = options.geometry;
   int64_t entries = 0;
   for (int32_t layer = 0; layer < geometry.layers; ++layer) entries += entries_at_most(plan, geometry, layer);
   const auto lanes = static_cast<int64_t>(plan.lane_limits.size());
   const int64_t width = int64_t{options.q_heads} * geometry.head_dim;
-  const int64_t window = policy.decode_scoring() == DecodeScoring::kAtIntervals ? plan.window_tokens : 0;
-  const int64_t lse_rows = policy.decode_scoring() == DecodeScoring::kEveryStep ? 1 : window;
+  const int64_t window = policy.decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals ? plan.window_tokens : 0;
+  const int64_t lse_rows = policy.decode_rule().scoring() == DecodeRule::Scoring::kEveryStep ? 1 : window;
   return {{&Evictor::scores_, 1, entries},
           {&Evictor::positions_, 1, entries, DType::kI32},
           {&Evictor::states_, lanes, policy.lane_state_floats(geometry.head_dim)},
@@ -36,11 +36,11 @@ TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& 
           {&Evictor::lse_, lse_rows, options.q_heads}};
 }
 
-uint64_t Evictor::state_bytes(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options) {
+uint64_t Evictor::state_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   return tensors(policy, plan, options).bytes();
 }
 
-Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options)
+Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const Options& options)
     : backend_(backend),
       policy_(policy),
       rule_(policy.decode_rule()),
@@ -62,7 +62,7 @@ Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& p
 }
 
 absl::StatusOr<std::unique_ptr<Evictor>> Evictor::create(Backend& backend, const CachePolicy& policy,
-                                                         const CachePlan& plan, const EvictorOptions& options) {
+                                                         const CachePlan& plan, const Options& options) {
   PKV_CHECK(plan.evicts_while_generating, "nothing will be evicted");
   std::unique_ptr<Evictor> evictor(new Evictor(backend, policy, plan, options));
   PKV_RETURN_IF_ERROR(tensors(policy, plan, options).allocate(backend, *evictor));
@@ -121,7 +121,7 @@ int32_t Evictor::kept_before(int32_t position) const {
 
 // At intervals, and where a full lane has no entry with a score left to give up.
 bool Evictor::is_due(int32_t layer) const {
-  if (policy_.decode_scoring() != DecodeScoring::kAtIntervals) return false;
+  if (rule_.scoring() != DecodeRule::Scoring::kAtIntervals) return false;
   if (tokens_ > 0 && tokens_ % options_.interval_tokens == 0) return true;
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     const LaneState& state = lane(layer, head);

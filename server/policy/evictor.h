@@ -17,24 +17,23 @@
 
 namespace pkv {
 
-struct EvictorOptions {
-  CacheGeometry geometry;
-  int32_t q_heads = 0;
-  int32_t interval_tokens = 0;
-};
-
 class Evictor {
  public:
+  struct Options {
+    CacheGeometry geometry;
+    int32_t q_heads = 0;
+    int32_t interval_tokens = 0;
+  };
   // `backend` and `policy` must outlive the evictor; `plan` evicts_while_generating. RESOURCE_EXHAUSTED where the
   // backend has no memory for what is kept.
   static absl::StatusOr<std::unique_ptr<Evictor>> create(Backend& backend, const CachePolicy& policy,
-                                                         const CachePlan& plan, const EvictorOptions& options);
+                                                         const CachePlan& plan, const Options& options);
   // What create() allocates: per entry that lanes may have a score and a position, per lane its state, per layer the
   // newest queries.
-  static uint64_t state_bytes(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
+  static uint64_t state_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options);
 
   // ---- from the prompt, layer by layer
-  // Where the queries of the newest rows go: [W, Hq * d], row position % W. Only DecodeScoring::kAtIntervals.
+  // Where the queries of the newest rows go: [W, Hq * d], row position % W. Only DecodeRule::Scoring::kAtIntervals.
   TensorView ring(int32_t layer) const;
   // Where the lanes' states go: [kv_heads, lane_state_floats].
   TensorView lane_states(int32_t layer) const;
@@ -86,8 +85,8 @@ class Evictor {
     int32_t heads = 0;
   };
 
-  Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
-  static TensorSet<Evictor> tensors(const CachePolicy& policy, const CachePlan& plan, const EvictorOptions& options);
+  Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const Options& options);
+  static TensorSet<Evictor> tensors(const CachePolicy& policy, const CachePlan& plan, const Options& options);
   const LaneState& lane(int32_t layer, int32_t kv_head) const;
   LaneState& lane(int32_t layer, int32_t kv_head);
   // Sinks and pins before `position`: each lane has all of them.
@@ -106,7 +105,7 @@ class Evictor {
   Backend& backend_;
   const CachePolicy& policy_;
   const DecodeRule rule_;
-  EvictorOptions options_;
+  Options options_;
   int32_t window_ = 0;
   std::vector<TokenSpan> kept_spans_;
   std::vector<LaneState> lanes_;  // [layers * kv_heads]

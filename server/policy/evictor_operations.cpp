@@ -83,13 +83,13 @@ void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, Compr
 }
 
 void Evictor::observe(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
-  switch (policy_.decode_scoring()) {
-    case DecodeScoring::kOnEntry:
+  switch (rule_.scoring()) {
+    case DecodeRule::Scoring::kOnEntry:
       return;
-    case DecodeScoring::kEveryStep:
+    case DecodeRule::Scoring::kEveryStep:
       add_attention(layer, token, scratch);
       return;
-    case DecodeScoring::kAtIntervals:
+    case DecodeRule::Scoring::kAtIntervals:
       backend_.copy(ring(layer).slice_rows(position_ % window_, 1), token.q);
       return;
   }

@@ -8,17 +8,6 @@
 
 namespace pkv {
 
-LaneBudgets Planner::lane_budgets(int32_t budget, bool even) const {
-  return divide_budget({.policy = input_.policy,
-                        .layers = input_.geometry.layers,
-                        .kv_heads = input_.geometry.kv_heads,
-                        .budget = budget,
-                        .tokens = span_,
-                        .prompt_tokens = input_.prompt_tokens,
-                        .floor = static_cast<int32_t>(std::min<int64_t>(always_kept(budget), budget)),
-                        .even = even || budget >= span_ || shapeless()});
-}
-
 absl::Status Planner::check_room(int32_t budget) const {
   if (spends_exactly()) return absl::OkStatus();  // lanes above the floor lend
   const std::vector<int32_t> lanes = lane_budgets(budget, /*even=*/false).lanes;

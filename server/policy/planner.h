@@ -5,12 +5,12 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "server/policy/cache_plan.h"
-#include "server/policy/lane_budgets.h"
 
 namespace pkv {
 
@@ -51,6 +51,12 @@ class Planner {
   absl::Status check_room(int32_t budget) const;
 
  private:
+  // What a budget comes to.
+  struct LaneBudgets {
+    std::vector<int32_t> lanes;   // [layers * kv_heads] entries; in a layer whose lanes share, the most of each
+    std::vector<int64_t> shared;  // [layers] entries that the lanes of a layer share by their scores; 0: they do not
+  };
+
   // min_recall: every lane has the same share of the ceiling.
   bool shapeless() const { return input_.spec.budget.kind == BudgetKind::kMinRecall; }
   bool spends_exactly() const { return shapeless() || input_.policy.spends_exactly(); }
@@ -58,6 +64,10 @@ class Planner {
   // The small budget that leaves every layer room and holds least.
   int32_t least_budget() const;
   LaneBudgets lane_budgets(int32_t budget, bool even) const;
+  // Lanes share where the prompt brings more entries than their layer may hold. Where it does not, they have equal
+  // parts of the total (what is over goes to the lower heads): there is nothing to choose. `floor`: entries of every
+  // lane at least.
+  LaneBudgets shared_layers(std::span<const LayerTotal> totals, int64_t floor) const;
   // A plan whose footprint is at most that of any plan of `budget` or more.
   CachePlan at_least(int32_t budget) const;
   static int32_t tokens_of(const std::vector<TokenSpan>& spans) {

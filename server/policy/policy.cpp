@@ -3,23 +3,23 @@
 
 namespace pkv {
 
-std::vector<int32_t> CachePolicy::layer_budgets(int32_t budget, int32_t /*tokens*/, int32_t layers) const {
-  return std::vector<int32_t>(static_cast<size_t>(layers), budget);
-}
-
-DecodeScoring CachePolicy::decode_scoring() const {
-  switch (decode_rule().new_score) {
+DecodeRule::Scoring DecodeRule::scoring() const {
+  switch (new_score) {
     case NewEntryScore::kUnscored:
-      return DecodeScoring::kAtIntervals;
+      return Scoring::kAtIntervals;
     case NewEntryScore::kZero:
-      return DecodeScoring::kEveryStep;
+      return Scoring::kEveryStep;
     case NewEntryScore::kPosition:
     case NewEntryScore::kHash:
     case NewEntryScore::kKeyNorm:
     case NewEntryScore::kKeySimilarity:
       break;
   }
-  return DecodeScoring::kOnEntry;
+  return Scoring::kOnEntry;
+}
+
+std::vector<int32_t> CachePolicy::layer_budgets(int32_t budget, int32_t /*tokens*/, int32_t layers) const {
+  return std::vector<int32_t>(static_cast<size_t>(layers), budget);
 }
 
 std::vector<int32_t> CachePolicy::lane_budgets(int32_t budget, int32_t tokens, const LaneGrid& grid) const {

@@ -27,18 +27,21 @@ struct ObservationRow {
   int32_t position = 0;  // == prompt_row: the query stays as it is
 };
 
-// How entries are ranked once tokens are generated (scope TOTAL).
-enum class DecodeScoring : uint8_t {
-  kOnEntry,      // once, when the entry comes, by itself
-  kEveryStep,    // by the attention of every new token, added up
-  kAtIntervals,  // by score() again, over the newest W queries
-};
-
-// What the backend scores and ranks entries by while tokens are generated (kernels/eviction.h).
+// How entries are ranked once tokens are generated (scope TOTAL): what the backend scores and ranks them by
+// (kernels/eviction.h).
 struct DecodeRule {
+  // When entries get their scores.
+  enum class Scoring : uint8_t {
+    kOnEntry,      // once, when the entry comes, by itself
+    kEveryStep,    // by the attention of every new token, added up
+    kAtIntervals,  // by CachePolicy::score() again, over the newest W queries
+  };
+
   NewEntryScore new_score = NewEntryScore::kUnscored;
   EntryRank rank = EntryRank::kScore;
   uint64_t seed = 0;  // NewEntryScore::kHash
+
+  Scoring scoring() const;  // follows from new_score
 };
 
 // 1 / sqrt(d).
@@ -123,7 +126,6 @@ class CachePolicy {
 
   // ---- scope TOTAL
   virtual DecodeRule decode_rule() const = 0;
-  DecodeScoring decode_scoring() const;  // follows from the rule
   // Numbers that are kept of every lane to score new entries by: NewEntryScore::kKeySimilarity only.
   virtual int32_t lane_state_floats(int32_t /*head_dim*/) const { return 0; }
 };

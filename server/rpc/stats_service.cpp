@@ -16,15 +16,15 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
-pb::ServerState to_proto(EngineState state) {
+pb::ServerState to_proto(Engine::State state) {
   switch (state) {
-    case EngineState::kServing:
+    case Engine::State::kServing:
       return pb::SERVER_STATE_SERVING;
-    case EngineState::kDraining:
+    case Engine::State::kDraining:
       return pb::SERVER_STATE_DRAINING;
-    case EngineState::kFailed:
+    case Engine::State::kFailed:
       return pb::SERVER_STATE_FAILED;
-    case EngineState::kStopped:
+    case Engine::State::kStopped:
       return pb::SERVER_STATE_DRAINING;
   }
   return pb::SERVER_STATE_UNSPECIFIED;
@@ -92,7 +92,7 @@ void set_totals(const EngineStats& stats, const RequestMetrics::Snapshot& reques
 }
 
 void set_requests(const EngineStats& stats, pb::Stats& out) {
-  for (const RequestRow& row : stats.requests) {
+  for (const EngineStats::RequestRow& row : stats.requests) {
     pb::RequestStats& request = *out.add_requests();
     request.set_request_id(row.id);
     request.set_phase(row.phase);

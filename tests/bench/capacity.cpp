@@ -146,7 +146,7 @@ void LoadRun::at_step(const EngineStats& stats) {
   watch_.check(stats);
   if (full_ || !all_submitted_ || stats.running == 0) return;
   const auto generating = std::count_if(stats.requests.begin(), stats.requests.end(),
-                                        [](const RequestRow& row) { return row.phase == "decode"; });
+                                        [](const EngineStats::RequestRow& row) { return row.phase == "decode"; });
   if (generating < stats.running || stats.running + stats.waiting < static_cast<uint32_t>(load_.requests)) return;
   const std::lock_guard lock(mutex_);
   stats_when_full_ = stats;

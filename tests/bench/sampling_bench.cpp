@@ -58,7 +58,7 @@ struct Bench {
                  plain = *backend.allocate(kRows, vocabulary, DType::kF32);
     backend.upload(plain.view(), logits.data());
     std::vector<LogitEdits> edits;
-    std::vector<OutputRow> rows;
+    std::vector<OutputHead::Row> rows;
     for (int32_t r = 0; r < kRows; ++r) edits.push_back(*LogitEdits::create(backend, request, vocabulary));
     for (LogitEdits& of_row : edits) rows.push_back(next_token_row(request, {}, of_row));
     std::vector<float> host(logits.size());
@@ -66,8 +66,8 @@ struct Bench {
     std::vector<TokenId> tokens, plain_tokens;
     const auto after = [&] {
       tokens.clear();
-      PKV_CHECK(head.run(x.view(), Phase::kDecode, rows,
-                         [&](size_t row, const RowOutput& output) {
+      PKV_CHECK(head.run({.x = x.view(), .phase = Phase::kDecode, .rows = rows},
+                         [&](size_t row, const OutputHead::Result& output) {
                            tokens.push_back(choose_token(request, edits[row], output, rng)->id);
                            return absl::OkStatus();
                          })

@@ -284,6 +284,11 @@ void add_attention_cases(OperationCases& cases) {
          .phase = Phase::kPrefill});
     // The default model at depth.
     add({.name = name + "decode_depth_8000", .dtypes = three, .sequences = {{1, {8000, 8000, 8000}}}});
+    add({.name = name + "decode_depth_18000",
+         .group = 1,
+         .head_dim = 8,
+         .dtypes = {dtype},
+         .sequences = {{1, {18000}}, {1, {3}}}});
     add({.name = name + "decode_compressed",
          .dtypes = three,
          .sequences = {{1, {1400, 900, 1000}}, {1, {242, 128, 14}}}});

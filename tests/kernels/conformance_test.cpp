@@ -58,6 +58,7 @@ TEST_P(ConformanceTest, AgreesWithReference) {
     ASSERT_NE(here, nullptr) << tested.name;
     here->run();
     Outputs actual = here->outputs();
+    ASSERT_TRUE(tested.backend->status().ok()) << tested.name << ": " << tested.backend->status();
     EXPECT_EQ(operation.difference(expected, actual, tested.options.exact ? exact : rounded), "") << tested.name;
     if (first_of_path != nullptr && tested.same_path(*first_of_path)) {
       EXPECT_TRUE(same_bits(first_outputs, actual)) << tested.name << " differs from " << first_of_path->name;

@@ -13,6 +13,8 @@
 namespace pkv {
 namespace {
 
+constexpr int32_t kFirstLayer = 2;  // of the step
+
 struct EvictionSpec {
   std::string name;
   int32_t layers = 1;
@@ -61,7 +63,7 @@ class EvictionCase : public OperationCase {
     std::vector<EvictingRow> rows;
     for (const int32_t row : spec_.evicting) {
       const SequenceData data = draw(random, row, lanes);
-      const Matrix sums = random_matrix(random, spec_.layers * spec_.kv_heads, spec_.head_dim, 3.0f);
+      const Matrix sums = random_matrix(random, (kFirstLayer + spec_.layers) * spec_.kv_heads, spec_.head_dim, 3.0f);
       state->scores.emplace_back(backend, data.scores);
       state->positions.emplace_back(backend, data.positions);
       state->key_sums.emplace_back(backend, sums.values);
@@ -85,7 +87,7 @@ class EvictionCase : public OperationCase {
             .count = static_cast<int32_t>(spec_.evicting.size()),
             .lanes = state.lanes.data(),
             .lanes_per_layer = lanes_per_layer(),
-            .first_layer = 2,
+            .first_layer = kFirstLayer,
             .layers = spec_.layers,
             .kv_heads = spec_.kv_heads};
   }

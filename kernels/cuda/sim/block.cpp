@@ -1,6 +1,8 @@
 #include "kernels/cuda/sim/block.h"
 
 #include <algorithm>
+#include <cstring>
+#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -28,6 +30,13 @@ struct Exchange {
   WarpValues values;
 };
 
+struct AsyncCopy {
+  void* to;
+  const void* from;  // nullptr: zeros
+  size_t bytes;
+  int64_t group;
+};
+
 struct Thread {
   Fiber fiber;
   uint3 index;
@@ -35,6 +44,8 @@ struct Thread {
   State state = State::kReady;
   Place at;  // where it waits
   Exchange* exchange = nullptr;
+  std::deque<AsyncCopy> copies;  // on their way
+  int64_t group = 0;             // of the next
 };
 
 class Simulation {
@@ -265,6 +276,26 @@ void* shared_array(const void* key, size_t bytes) {
 }
 
 void* dynamic_shared() { return current->shared().dynamic(); }
+
+void start_copy(void* shared, const void* from, size_t bytes) {
+  std::memset(shared, 0xff, bytes);
+  current->thread().copies.push_back({shared, from, bytes, current->thread().group});
+}
+
+void end_copy_group() { ++current->thread().group; }
+
+void wait_for_copies(size_t groups) {
+  Thread& self = current->thread();
+  while (!self.copies.empty() && self.copies.front().group < self.group - static_cast<int64_t>(groups)) {
+    const AsyncCopy copy = self.copies.front();
+    self.copies.pop_front();
+    if (copy.from == nullptr) {
+      std::memset(copy.to, 0, copy.bytes);
+    } else {
+      std::memcpy(copy.to, copy.from, copy.bytes);
+    }
+  }
+}
 
 void require(bool holds, const char* otherwise, const Place& at) {
   if (!holds) current->stop(otherwise, at);

@@ -82,6 +82,11 @@ const WarpValues& warp_exchange(uint32_t mask, uint64_t bits, const Place& at);
 // The block's array of that key, 16-aligned; the same for every thread.
 void* shared_array(const void* key, size_t bytes);
 void* dynamic_shared();
+// A copy to shared memory that goes on while the thread does other things, as late as it may be: until it is waited for
+// there is NaN. From nowhere: zeros.
+void start_copy(void* shared, const void* from, size_t bytes);
+void end_copy_group();
+void wait_for_copies(size_t groups);  // until at most so many groups are still on their way
 // Ends the simulation where `holds` is false.
 void require(bool holds, const char* otherwise, const Place& at);
 

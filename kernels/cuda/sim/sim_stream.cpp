@@ -36,11 +36,9 @@ std::string SimStream::description() const {
 
 // ---- errors
 
-bool SimStream::failed() const { return fault() != gpu::Fault::kNone; }
-
-gpu::Fault SimStream::fault() const {
+bool SimStream::failed() const {
   std::lock_guard lock(mutex_);
-  return fault_;
+  return !error_.empty();
 }
 
 std::string SimStream::error() const {
@@ -48,11 +46,9 @@ std::string SimStream::error() const {
   return error_;
 }
 
-void SimStream::fail(gpu::Fault fault, const std::string& why) {
+void SimStream::fail(const std::string& why) {
   std::lock_guard lock(mutex_);
-  if (fault_ != gpu::Fault::kNone) return;
-  fault_ = fault;
-  error_ = why;
+  if (error_.empty()) error_ = why;
 }
 
 // ---- memory
@@ -156,7 +152,7 @@ void SimStream::run_until(int64_t end) {
     const Queued next = std::move(queue_.front());
     queue_.pop_front();
     ++done_;
-    const bool skipped = device_failed_ && !next.always;
+    const bool skipped = !device_error_.empty() && !next.always;
     lock.unlock();
     std::string error;
     if (next.fails) {
@@ -165,21 +161,11 @@ void SimStream::run_until(int64_t end) {
       error = next.work();
     }
     lock.lock();
-    if (!error.empty() && !device_failed_) {
-      device_failed_ = true;
-      device_error_ = error;
-    }
+    if (device_error_.empty()) device_error_ = std::move(error);
   }
-  std::string gaps = device_failed_ ? "" : yard_.check_gaps();
+  if (device_error_.empty()) device_error_ = yard_.check_gaps();
   yard_.close();
-  if (!gaps.empty()) {
-    device_failed_ = true;
-    device_error_ = std::move(gaps);
-  }
-  if (device_failed_ && fault_ == gpu::Fault::kNone) {
-    fault_ = gpu::Fault::kDevice;
-    error_ = device_error_;
-  }
+  if (error_.empty()) error_ = device_error_;
 }
 
 }  // namespace pkv::sim

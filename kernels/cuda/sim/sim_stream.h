@@ -34,9 +34,8 @@ class SimStream final : public gpu::Stream {
   std::string description() const override;
   const gpu::DeviceLimits& limits() const override { return limits_; }
   bool failed() const override;
-  gpu::Fault fault() const override;
   std::string error() const override;
-  void fail(gpu::Fault fault, const std::string& why) override;
+  void fail(const std::string& why) override;
   void* allocate(size_t bytes) override;
   void release(void* memory) override;
   void* allocate_pinned(size_t bytes) override;
@@ -71,11 +70,9 @@ class SimStream final : public gpu::Stream {
   std::atomic<int64_t> fail_at_ = std::numeric_limits<int64_t>::max();
   mutable std::mutex mutex_;  // of what follows
   std::deque<Queued> queue_;
-  int64_t done_ = 0;  // pieces of work that were done: the first of queue_ has that number
-  gpu::Fault fault_ = gpu::Fault::kNone;
-  std::string error_;
-  bool device_failed_ = false;  // but the host has not heard of it
-  std::string device_error_;
+  int64_t done_ = 0;          // pieces of work that were done: the first of queue_ has that number
+  std::string error_;         // the first; empty: none
+  std::string device_error_;  // of which the host may not have heard
 };
 
 }  // namespace pkv::sim

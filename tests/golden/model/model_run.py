@@ -1,11 +1,11 @@
-"""The default model in plain PyTorch: a prefill that records every layer's queries and keys, and one decode step against caches
-of any shape. Used by make_model_cases.py; shares no code with the server."""
+"""A model in plain PyTorch: a prefill that records every layer's queries and keys, and one decode step against caches of any
+shape. Used by make_model_cases.py and ../long/make_long_cases.py; shares no code with the server."""
 import math
 import os
+import sys
 
 import torch
 from transformers import AutoModelForCausalLM
-from transformers.models.llama import modeling_llama
 
 END_TOKEN = 2
 
@@ -16,22 +16,29 @@ def load(path, dtype=torch.float32):
     return AutoModelForCausalLM.from_pretrained(folder, gguf_file=name, dtype=torch.float32).eval().to(dtype)
 
 
-class Prefill:
-    """One prompt through the model. layers[l]: q [Hq, n, d] and k [Hkv, n, d] rotated, raw_k before, v [Hkv, n, d]."""
+def modeling(model):
+    """The module of transformers that the model's code is in."""
+    return sys.modules[type(model).__module__]
 
-    def __init__(self, model, prompt):
-        rotate, recorded = modeling_llama.apply_rotary_pos_emb, []
+
+class Prefill:
+    """One prompt through the model. layers[l]: q [Hq, n, d] and k [Hkv, n, d] rotated, raw_k before, v [Hkv, n, d]; logits
+    [n, V]. With `rows` the queries and logits of the newest rows only."""
+
+    def __init__(self, model, prompt, rows=0):
+        code = modeling(model)
+        rotate, recorded = code.apply_rotary_pos_emb, []
 
         def record(q, k, *args, **kwargs):
             turned = rotate(q, k, *args, **kwargs)
-            recorded.append((turned[0][0], turned[1][0], k[0]))
+            recorded.append((turned[0][0, :, -rows:].clone(), turned[1][0], k[0]))
             return turned
 
-        modeling_llama.apply_rotary_pos_emb = record
+        code.apply_rotary_pos_emb = record
         try:
-            out = model(torch.tensor([prompt]), use_cache=True)
+            out = model(torch.tensor([prompt]), use_cache=True, logits_to_keep=rows)
         finally:
-            modeling_llama.apply_rotary_pos_emb = rotate
+            code.apply_rotary_pos_emb = rotate
         self.n = len(prompt)
         self.logits = out.logits[0]
         self.layers = [dict(q=q, k=k, raw_k=raw, v=cache.values[0])
@@ -68,7 +75,7 @@ class LayerCache:
 def rotated(model, x, angles):
     """x [heads, rows, d] turned by angles [rows]."""
     cos, sin = model.model.rotary_emb(x, torch.tensor([angles]))
-    return modeling_llama.apply_rotary_pos_emb(x[None], x[None], cos, sin)[0][0]
+    return modeling(model).apply_rotary_pos_emb(x[None], x[None], cos, sin)[0][0]
 
 
 def decode(model, caches, token, position, hooks=None):

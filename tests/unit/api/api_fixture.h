@@ -48,7 +48,7 @@ class StillEngine : public Engine {
   void cancel(const TokenSink*) override {}
   bool drain(absl::Time) override { return true; }
   absl::Duration stalled_for() const override { return absl::ZeroDuration(); }
-  EngineState state() const override { return EngineState::kServing; }
+  Engine::State state() const override { return Engine::State::kServing; }
   absl::Status failure() const override { return absl::OkStatus(); }
   std::shared_ptr<const EngineStats> stats() const override { return std::make_shared<EngineStats>(); }
   const EngineOptions& options() const override { return options_; }

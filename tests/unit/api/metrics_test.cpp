@@ -23,7 +23,7 @@ MetricsSnapshot empty_snapshot() { return {.requests = RequestMetrics(request_la
 
 MetricsSnapshot loaded_snapshot(const EngineStats& engine = {}) {
   MetricsSnapshot snapshot = empty_snapshot();
-  snapshot.state = EngineState::kServing;
+  snapshot.state = Engine::State::kServing;
   auto stats = std::make_shared<EngineStats>(engine);
   for (const PolicyRow& row : policy_table()) {
     stats->policies[std::string(row.name)].layer_held_bytes.resize(kLayers);

@@ -98,6 +98,19 @@ TEST_F(ValidationTest, SpecialTokensAreParsedInPromptsAndNotInChats) {
   EXPECT_EQ(ends(*plain), ends(*tricky));
 }
 
+TEST_F(ValidationTest, ChatsThatTheTemplateCannotRenderSayWhy) {
+  const auto reason_with = [&](const char* chat_template) {
+    chat_ = std::make_unique<ChatTemplate>(chat_template, *tokenizer_);
+    served_.chat_template = chat_.get();
+    const DecodedError error = refusal("chat { messages { role: 'user' content: 'x' } }");
+    EXPECT_EQ(error.code, absl::StatusCode::kFailedPrecondition) << chat_template;
+    return error.reason;
+  };
+  EXPECT_EQ(reason_with(""), "NO_CHAT_TEMPLATE");
+  EXPECT_EQ(reason_with("{{ 'unclosed"), "NO_CHAT_TEMPLATE");
+  EXPECT_EQ(reason_with("{{ messages[0].x.y }}"), "CHAT_TEMPLATE_FAILED");
+}
+
 TEST_F(ValidationTest, ZeroTokensOnlyWithEcho) {
   EXPECT_EQ(refusal("prompt: 'a' sampling { max_tokens: 0 }").field, "sampling.max_tokens");
   EXPECT_EQ(validate("prompt: 'a' sampling { max_tokens: 0 } output { echo: true }")->request().sampling.max_tokens, 0);

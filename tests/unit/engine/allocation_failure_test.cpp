@@ -72,7 +72,7 @@ bool run_out(const Model& model, int64_t n, int64_t failures) {
   gate.open();
   for (const auto& sink : sinks) sink->wait();
   EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
-  EXPECT_EQ(engine->state(), came_to_it ? EngineState::kFailed : EngineState::kStopped);
+  EXPECT_EQ(engine->state(), came_to_it ? Engine::State::kFailed : Engine::State::kStopped);
   EXPECT_EQ(engine->failure().code(), came_to_it ? absl::StatusCode::kInternal : absl::StatusCode::kOk);
   for (const auto& sink : sinks) {
     EXPECT_EQ(sink->ends, 1);

@@ -48,7 +48,7 @@ EngineOptions two_at_a_time() {
 struct Course {
   std::vector<std::shared_ptr<RecordingSink>> sinks;
   absl::Status failure;
-  EngineState state = EngineState::kServing;
+  Engine::State state = Engine::State::kServing;
   EngineStats stats;
   int64_t kept_bytes = 0;  // tensors that were not there before
   int64_t operations = 0;
@@ -92,7 +92,7 @@ bool same(const std::vector<LayerOutcome>& a, const std::vector<LayerOutcome>& b
 
 // `clean`: the same without a failure.
 void expect_ended(const Course& course, const Course& clean) {
-  EXPECT_EQ(course.state, EngineState::kFailed);
+  EXPECT_EQ(course.state, Engine::State::kFailed);
   EXPECT_EQ(course.failure, absl::InternalError("the engine failed: the device is lost"));
   bool told = false;
   for (size_t i = 0; i < course.sinks.size(); ++i) {
@@ -127,7 +127,7 @@ void fail_everywhere(const std::shared_ptr<Request>& request, int64_t stride) {
   const std::vector<std::shared_ptr<Request>> requests = {request, make_request(random_prompt(20, 8), 4),
                                                           make_request(random_prompt(5, 9), 2)};
   const Course clean = run_three(model, requests, std::numeric_limits<int64_t>::max());
-  ASSERT_EQ(clean.state, EngineState::kStopped);
+  ASSERT_EQ(clean.state, Engine::State::kStopped);
   for (const auto& sink : clean.sinks) ASSERT_EQ(sink->status, absl::OkStatus());
   ASSERT_GT(clean.operations, 100);
   for (int64_t n = 1; n <= clean.operations; n += stride) {

@@ -37,7 +37,7 @@ TEST_F(EngineFailure, DrainGivesUpOnAnEngineThatHangs) {
   sink->wait();
   EXPECT_EQ(sink->status.code(), absl::StatusCode::kUnavailable);
   EXPECT_TRUE(engine->drain(absl::InfinitePast()));
-  EXPECT_EQ(engine->state(), EngineState::kStopped);
+  EXPECT_EQ(engine->state(), Engine::State::kStopped);
 }
 
 // Has something happen before every operation, once that is asked for.
@@ -82,7 +82,7 @@ TEST_F(EngineFailure, DrainKeepsItsDeadlineWhileAnOperationHangs) {
   running->wait();
   other->wait();
   EXPECT_TRUE(engine->drain(absl::InfinitePast()));
-  EXPECT_EQ(engine->state(), EngineState::kStopped);
+  EXPECT_EQ(engine->state(), Engine::State::kStopped);
 }
 
 TEST_F(EngineFailure, AnExceptionInAStepFailsTheEngineAndTellsEverySink) {
@@ -111,7 +111,7 @@ TEST_F(EngineFailure, AnExceptionInAStepFailsTheEngineAndTellsEverySink) {
   for (const auto& sink : {first, second, waiting, unseen}) sink->wait();
   EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
 
-  EXPECT_EQ(engine->state(), EngineState::kFailed);
+  EXPECT_EQ(engine->state(), Engine::State::kFailed);
   EXPECT_EQ(engine->failure().code(), absl::StatusCode::kInternal);
   for (const auto& sink : {first, second}) {
     EXPECT_EQ(sink->status, engine->failure());

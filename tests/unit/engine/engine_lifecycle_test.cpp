@@ -260,12 +260,12 @@ TEST_F(EngineLifecycle, DrainFinishesWhatIsThereAndTakesNothingNew) {
   submit(*engine, make_request(random_prompt(50, 1), 30), sink);
   gate.wait_for_guest();
   std::jthread drainer([&] { engine->drain(absl::InfiniteFuture()); });
-  while (engine->state() == EngineState::kServing) std::this_thread::yield();
+  while (engine->state() == Engine::State::kServing) std::this_thread::yield();
   EXPECT_EQ(prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>()).code(),
             absl::StatusCode::kUnavailable);
   gate.open();
   drainer.join();
-  EXPECT_EQ(engine->state(), EngineState::kStopped);
+  EXPECT_EQ(engine->state(), Engine::State::kStopped);
   sink->wait();
   EXPECT_EQ(sink->tokens.size(), 30u);
   EXPECT_EQ(prepare_and_submit(*engine, make_request({5}, 1), std::make_shared<RecordingSink>()).code(),

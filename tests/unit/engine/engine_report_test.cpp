@@ -144,11 +144,11 @@ TEST_F(EngineReport, SnapshotsCountTokensAndEnds) {
   const EngineStats stats = *engine_->stats();
   EXPECT_EQ(stats.running + stats.waiting, 0u);
   EXPECT_EQ(stats.policies.size(), policy_table().size());
-  const PolicyTotals& full = stats.policies.at("full");
+  const EngineStats::PolicyTotals& full = stats.policies.at("full");
   EXPECT_EQ(full.prompt_tokens_total, 50u);
   EXPECT_EQ(full.generation_tokens_total, 7u);
   EXPECT_EQ(full.finished_total.at("length"), 1u);
-  const PolicyTotals& snapkv = stats.policies.at("snapkv");
+  const EngineStats::PolicyTotals& snapkv = stats.policies.at("snapkv");
   EXPECT_EQ(snapkv.generation_tokens_total, 3u);
   EXPECT_EQ(snapkv.evicted_entries_total, uint64_t{kLayers * kHeads} * 40);
   EXPECT_EQ(snapkv.held_bytes, 0u);
@@ -213,7 +213,7 @@ TEST_F(EngineReport, TimingsAndByteSecondsFollowTheClock) {
     return true;
   };
   submit(*engine, make_request(random_prompt(64, 1), 4), sink)->wait();
-  const RequestTimings& timings = sink->result->timings;
+  const RequestResult::Timings& timings = sink->result->timings;
   EXPECT_EQ(timings.queue, absl::ZeroDuration());
   EXPECT_EQ(timings.prefill, absl::ZeroDuration());
   EXPECT_EQ(timings.decode, absl::Seconds(4));

@@ -64,12 +64,12 @@ TEST_F(OutputHeadTest, ComparesAcrossTiles) {
   logits[7] = logits[1];
   logits[7][5] += 0.5f;
   sampler_.model().rows = logits;
-  std::vector<OutputRow> rows(kRows, {.comparison = OutputRow::Comparison::kCompared});
-  rows[0].comparison = OutputRow::Comparison::kNone;
-  rows[1].comparison = OutputRow::Comparison::kBaseline;
+  std::vector<OutputHead::Row> rows(kRows, {.comparison = OutputHead::Row::Comparison::kCompared});
+  rows[0].comparison = OutputHead::Row::Comparison::kNone;
+  rows[1].comparison = OutputHead::Row::Comparison::kBaseline;
   std::vector<RowComparison> compared;
-  ASSERT_EQ(sampler_.head().run(sampler_.input(kRows), Phase::kDecode, rows,
-                                [&](size_t, const RowOutput& output) {
+  ASSERT_EQ(sampler_.head().run({.x = sampler_.input(kRows), .phase = Phase::kDecode, .rows = rows},
+                                [&](size_t, const OutputHead::Result& output) {
                                   compared.push_back(output.comparison);
                                   return absl::OkStatus();
                                 }),
@@ -94,13 +94,13 @@ TEST_F(OutputHeadTest, ComparesAcrossTiles) {
 
 TEST_F(OutputHeadTest, TheFirstErrorEndsTheRun) {
   sampler_.model().rows = random_rows(kRows);
-  const std::vector<OutputRow> rows(kRows);
+  const std::vector<OutputHead::Row> rows(kRows);
   int32_t used = 0;
-  const absl::Status status =
-      sampler_.head().run(sampler_.input(kRows), Phase::kDecode, rows, [&](size_t, const RowOutput&) -> absl::Status {
-        if (++used == 3) return absl::InternalError("enough");
-        return absl::OkStatus();
-      });
+  const absl::Status status = sampler_.head().run({.x = sampler_.input(kRows), .phase = Phase::kDecode, .rows = rows},
+                                                  [&](size_t, const OutputHead::Result&) -> absl::Status {
+                                                    if (++used == 3) return absl::InternalError("enough");
+                                                    return absl::OkStatus();
+                                                  });
   EXPECT_EQ(status, absl::InternalError("enough"));
   EXPECT_EQ(used, 3);
 }

@@ -14,7 +14,7 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-constexpr SchedulerLimits kLimits{
+constexpr Scheduler::Limits kLimits{
     .pool_pages = 100, .workspace_bytes = 1000, .max_running = 8, .concurrent_prefills = 2};
 
 JobCost pages(uint64_t steady, uint64_t peak) {
@@ -190,7 +190,8 @@ TEST(Scheduler, WhatHasRoomIsAdmitted) {
   const auto number = [&](uint64_t most) { return rng() % (most + 1); };
   int32_t admitted = 0, refused = 0;
   for (int32_t round = 0; round < 200; ++round) {
-    const SchedulerLimits limits{.pool_pages = 200, .workspace_bytes = 60, .max_running = 12, .concurrent_prefills = 2};
+    const Scheduler::Limits limits{
+        .pool_pages = 200, .workspace_bytes = 60, .max_running = 12, .concurrent_prefills = 2};
     Scheduler scheduler(limits);
     for (JobId id = 1; id <= 14; ++id) {
       const uint64_t steady = number(15);

@@ -23,8 +23,8 @@ PolicySpec total(PolicyKind kind, int64_t budget) {
 
 // Of one policy.
 struct Counts {
-  const PolicyTotals& totals;
-  const PolicyHistograms& histograms;
+  const EngineStats::PolicyTotals& totals;
+  const EngineHistograms::Policy& histograms;
 };
 uint64_t count(const Histogram& histogram) { return histogram.read().count; }
 double sum(const Histogram& histogram) { return histogram.read().sum; }
@@ -114,8 +114,8 @@ TEST_F(EngineCounts, WhoNeverBeganIsNotAmongTheAdmitted) {
 TEST_F(EngineCounts, DurationsAreThoseOfTheReplies) {
   start(ticking_options());
   const auto sink = run(*engine_, make_request(random_prompt(90, 1), 6, policy(PolicyKind::kSnapKv, 20)));
-  const RequestTimings& timings = sink->result->timings;
-  const PolicyHistograms& histograms = of(PolicyKind::kSnapKv).histograms;
+  const RequestResult::Timings& timings = sink->result->timings;
+  const EngineHistograms::Policy& histograms = of(PolicyKind::kSnapKv).histograms;
   EXPECT_DOUBLE_EQ(sum(histograms.queue_duration), absl::ToDoubleSeconds(timings.queue));
   EXPECT_DOUBLE_EQ(sum(histograms.prefill_duration), absl::ToDoubleSeconds(timings.prefill));
   EXPECT_DOUBLE_EQ(sum(histograms.time_to_first_token), absl::ToDoubleSeconds(timings.time_to_first_token));
@@ -213,12 +213,12 @@ TEST_F(EngineCounts, AComparisonsRequestIsItsBaselines) {
 
 TEST_F(EngineCounts, LayersAddUpToWhatIsHeld) {
   EngineOptions options = small_options();
-  std::vector<PolicyTotals> seen;
+  std::vector<EngineStats::PolicyTotals> seen;
   options.at_step = [&](const EngineStats& stats) { seen.push_back(stats.policies.at("pyramidkv")); };
   start(options);
   run(*engine_, make_request(random_prompt(100, 1), 4, policy(PolicyKind::kPyramidKv, 24)));
   bool pyramid = false;
-  for (const PolicyTotals& totals : seen) {
+  for (const EngineStats::PolicyTotals& totals : seen) {
     const std::vector<uint64_t>& layers = totals.layer_held_bytes;
     ASSERT_EQ(layers.size(), size_t{kLayers});
     EXPECT_EQ(std::accumulate(layers.begin(), layers.end(), uint64_t{0}), totals.held_bytes);
@@ -287,7 +287,7 @@ TEST_F(EngineCounts, ScrapesBesideARunningEngine) {
       EXPECT_GE(stats->sequence, sequence);
       sequence = stats->sequence;
       EXPECT_EQ(stats->live_bytes + stats->free_bytes, stats->pool_bytes);
-      for (const PolicyHistograms& policy : stats->histograms->policies) {
+      for (const EngineHistograms::Policy& policy : stats->histograms->policies) {
         const Histogram::Reading reading = policy.inter_token_latency.read();
         EXPECT_EQ(std::accumulate(reading.buckets.begin(), reading.buckets.end(), uint64_t{0}), reading.count);
         (void)policy.request_duration.read();

@@ -1,4 +1,5 @@
-// What a decode step moves between host and backend: its output and nothing else, whatever its policies.
+// What a prompt and a decode step move between host and backend, whatever their policies. A step sends one commit and
+// reads its output. A prompt reads once: the first token's ranking, and with it the recalls of all policies in it.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -21,8 +22,9 @@ class StepTrafficTest : public testing::Test {
     engine_ = make_engine(*tiny_.model, small_options());
   }
 
-  // Runs the request by itself. What every decode step fetched, and what it sent.
-  void expect_one_fetch_a_step(const std::shared_ptr<Request>& request) {
+  // Runs the request by itself. What its prompt fetched, what every decode step did, and what that sent.
+  void expect_one_fetch_a_step(const std::shared_ptr<Request>& request, int64_t fetches_of_prompt = 1) {
+    const int64_t fetches_before = backend_->count("fetch");
     std::vector<CountingBackend::Counts> at_token;  // the first comes from the prompt, each other from a step
     auto sink = std::make_shared<RecordingSink>();
     sink->at_token = [&](int32_t) {
@@ -32,6 +34,7 @@ class StepTrafficTest : public testing::Test {
     submit(*engine_, request, sink)->wait();
     ASSERT_EQ(sink->status, absl::OkStatus());
     ASSERT_GT(at_token.size(), 10u);
+    ASSERT_EQ(at_token[0]["fetch"] - fetches_before, fetches_of_prompt);
     for (size_t step = 1; step < at_token.size(); ++step) {
       const auto during = [&](const char* operation) {
         return at_token[step][operation] - at_token[step - 1][operation];
@@ -82,6 +85,20 @@ TEST_F(StepTrafficTest, IsOneFetchWhateverIsWantedOfTheLogits) {
   request->logprobs = true;
   request->top_logprobs = 5;
   expect_one_fetch_a_step(request);
+}
+
+TEST_F(StepTrafficTest, IsAFetchALayerMoreWhereScoresDecideTheCounts) {
+  PolicySpec spec = policy(PolicyKind::kSnapKv, 0);
+  spec.budget = {.kind = BudgetKind::kMinRecall, .min_recall_millionths = 600'000};
+  expect_one_fetch_a_step(make_request(random_prompt(60, 3), 30, spec), 1 + tiny_.model->shape().layers);
+}
+
+TEST_F(StepTrafficTest, IsOneFetchOfAPromptWithoutAnAnswer) {
+  const int64_t fetches_before = backend_->count("fetch");
+  auto sink = std::make_shared<RecordingSink>();
+  submit(*engine_, make_request(random_prompt(60, 3), 0, policy(PolicyKind::kSnapKv, 40)), sink)->wait();
+  ASSERT_EQ(sink->status, absl::OkStatus());
+  EXPECT_EQ(backend_->count("fetch") - fetches_before, 1);
 }
 
 TEST_F(StepTrafficTest, IsOneFetchForAComparisonOfEverything) {

@@ -1,5 +1,6 @@
 // What a request's contract says it needs beside the cache is what the backend is asked for, to the byte: the workspace
-// while the prompt is read, the state of its evictions until it ends. Both are reserved.
+// while the prompt is read, the state of its evictions until it ends. Both are reserved. And what all requests share is
+// what the engine asked for when it was made.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -15,7 +16,7 @@
 namespace pkv::test {
 namespace {
 
-// Counts the bytes of all tensors that are there.
+// Counts the bytes of all tensors that are there, and those of staged memory that ever was asked for.
 class CountingBackend final : public ReferenceBackend {
  public:
   absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override {
@@ -27,10 +28,15 @@ class CountingBackend final : public ReferenceBackend {
     std::shared_ptr<void> storage(held.get(), [this, held, bytes](void*) { live_ -= bytes; });
     return Tensor(std::move(storage), held->view());
   }
+  absl::StatusOr<Staged> allocate_staged(size_t bytes) override {
+    staged_ += static_cast<int64_t>(bytes);
+    return ReferenceBackend::allocate_staged(bytes);
+  }
   int64_t live() const { return live_; }
+  int64_t staged() const { return staged_; }
 
  private:
-  std::atomic<int64_t> live_ = 0;
+  std::atomic<int64_t> live_ = 0, staged_ = 0;
 };
 
 class WorkspaceTest : public testing::Test {
@@ -69,6 +75,20 @@ class WorkspaceTest : public testing::Test {
   TinyModel tiny_;
   std::unique_ptr<Engine> engine_;
 };
+
+TEST_F(WorkspaceTest, ThatAllShareIsWhatTheEngineAllocates) {
+  engine_.reset();
+  const int64_t tensors = backend_->live(), staged = backend_->staged();
+  engine_ = make_engine(*tiny_.model, watched_options());
+  const EngineOptions& options = engine_->options();
+  const auto table = static_cast<int64_t>(
+      4 * options.pool_bytes / static_cast<uint64_t>(options.page_bytes));  // page ids, of whoever has the pages
+  // Of the output head on the host: results of each row of a step as the backend has them, and one row of logits.
+  const int64_t result_bytes = 4 * (8 + 3 * kMaxTopLogprobs + 3 * kMostRanked);
+  const int64_t host = options.step_tokens * result_bytes + 4 * tiny_.model->shape().vocab_size;
+  EXPECT_EQ(static_cast<int64_t>(engine_->stats()->workspace_bytes),
+            backend_->live() - tensors + backend_->staged() - staged - table + host);
+}
 
 PolicySpec total(PolicyKind kind, int64_t tokens) {
   PolicySpec spec = policy(kind, tokens);

@@ -36,7 +36,7 @@ struct Shape {
   int32_t q_heads = 0;
   int32_t tokens = 0;
 
-  CompressorOptions options() const { return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens}; }
+  Compressor::Options options() const { return {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens}; }
   Planned planned(const PolicySpec& spec) const {
     return pkv::planned(spec, {.geometry = geometry, .q_heads = q_heads, .prompt_tokens = tokens});
   }
@@ -351,7 +351,7 @@ TEST_F(CompressorTest, RowsAreObservedAtThePositionsTheyAreTurnedTo) {
         const auto cache = KvCache::create(*backend, shape.geometry, uint64_t{1} << 22);
         Planned planned = shape.planned(spec_of(PolicyKind::kTova, 13));
         planned.policy = std::make_unique<RowsPolicy>(observed);
-        CompressorOptions options = shape.options();
+        Compressor::Options options = shape.options();
         const test::BackendArray<float> inv_freq(*backend, kInvFreq);
         options.rope = {.inv_freq = inv_freq.data(), .pairs = 3, .head_dim = 8, .magnitude = 3.0f};
         PromptRun prompt(*backend, **cache, planned, options);

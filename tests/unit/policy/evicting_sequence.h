@@ -33,7 +33,7 @@ struct TokenRows {
 class EvictingSequence {
  public:
   // `planned` must outlive this. Entries are f32.
-  EvictingSequence(Backend& backend, const Planned& planned, const EvictorOptions& options)
+  EvictingSequence(Backend& backend, const Planned& planned, const Evictor::Options& options)
       : backend_(backend), policy_(*planned.policy), plan_(planned.plan), options_(options) {
     auto cache = KvCache::create(backend, options.geometry, uint64_t{1} << 20);
     auto scratch = CompressorScratch::create(backend, options.q_heads, options.geometry, 512);
@@ -87,7 +87,7 @@ class EvictingSequence {
         backend_.upload(evictor_->lane_states(layer).slice_rows(head, 1), lane.state.data());
       }
     }
-    const bool window_scored = policy_.decode_scoring() != DecodeScoring::kAtIntervals;
+    const bool window_scored = policy_.decode_rule().scoring() != DecodeRule::Scoring::kAtIntervals;
     const int32_t columns = window_scored ? tokens : std::max(0, tokens - plan_.window_tokens);
     evictor_->set_layer(
         layer, {.tokens = tokens, .counts = counts, .kept = kept, .scores = scores, .scored = scored ? columns : 0});
@@ -142,7 +142,7 @@ class EvictingSequence {
   Backend& backend_;
   const CachePolicy& policy_;
   const CachePlan& plan_;
-  EvictorOptions options_;
+  Evictor::Options options_;
   std::unique_ptr<KvCache> cache_;
   std::unique_ptr<CompressorScratch> scratch_;
   std::unique_ptr<Evictor> evictor_;

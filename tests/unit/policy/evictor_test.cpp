@@ -68,7 +68,7 @@ class EvictorTest : public testing::Test {
                     .max_tokens = shape.max_tokens},
                    lanes);
   }
-  static EvictorOptions options_of(const Shape& shape) {
+  static Evictor::Options options_of(const Shape& shape) {
     return {.geometry = shape.geometry, .q_heads = shape.q_heads, .interval_tokens = shape.interval_tokens};
   }
 
@@ -88,7 +88,7 @@ class EvictorTest : public testing::Test {
     LaneStart lane;
     lane.positions.assign(order.begin(), order.begin() + count);
     std::sort(lane.positions.begin(), lane.positions.end());
-    const bool at_intervals = policy.policy->decode_scoring() == DecodeScoring::kAtIntervals;
+    const bool at_intervals = policy.policy->decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals;
     for (const int32_t position : lane.positions) {
       // A few values only, so that many are equal.
       const float score = static_cast<float>(random_() % 8) / 4.0f;
@@ -131,7 +131,7 @@ class EvictorTest : public testing::Test {
     const CacheGeometry& geometry = shape.geometry;
     EvictingSequence sequence(*backend_, policy, options_of(shape));
     PlainEvictions plain(policy, options_of(shape));
-    const bool at_intervals = policy.policy->decode_scoring() == DecodeScoring::kAtIntervals;
+    const bool at_intervals = policy.policy->decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals;
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       const bool scored = !at_intervals || random_() % 2 == 0;
       std::vector<LaneStart> lanes;

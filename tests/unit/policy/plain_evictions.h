@@ -27,7 +27,7 @@ struct PlainLane {
 
 class PlainEvictions {
  public:
-  PlainEvictions(const Planned& planned, const EvictorOptions& options) : planned_(planned), options_(options) {
+  PlainEvictions(const Planned& planned, const Evictor::Options& options) : planned_(planned), options_(options) {
     for (const int32_t limit : planned.plan.lane_limits) lanes_.push_back({.limit = limit});
     queries_.resize(static_cast<size_t>(options.geometry.layers));
   }
@@ -242,7 +242,7 @@ class PlainEvictions {
   }
 
   const Planned& planned_;
-  EvictorOptions options_;
+  Evictor::Options options_;
   std::vector<PlainLane> lanes_;
   std::vector<Rows> queries_;  // per layer, oldest first
   int32_t tokens_ = 0;

@@ -24,7 +24,7 @@ struct LayerRows {
 class PromptRun {
  public:
   // `planned` must outlive the run.
-  PromptRun(Backend& backend, KvCache& cache, const Planned& planned, const CompressorOptions& options,
+  PromptRun(Backend& backend, KvCache& cache, const Planned& planned, const Compressor::Options& options,
             KvDtype dtype = KvDtype::kF32)
       : backend_(backend), cache_(cache), options_(options) {
     const std::vector<int32_t> limits(
@@ -62,7 +62,9 @@ class PromptRun {
   }
   // What is known when the prompt is done, but for positions.
   const std::vector<LayerOutcome>& read_outcomes() {
-    compressor_->read_recalls(outcomes_);
+    std::vector<Fetch> reads;
+    compressor_->read_recalls(outcomes_, reads);
+    if (!reads.empty()) backend_.fetch(reads);
     return outcomes_;
   }
   // The same of one layer by itself, with positions.
@@ -114,7 +116,7 @@ class PromptRun {
 
   Backend& backend_;
   KvCache& cache_;
-  CompressorOptions options_;
+  Compressor::Options options_;
   SequenceId sequence_ = nullptr;
   std::unique_ptr<Compressor> compressor_;
   std::unique_ptr<CompressorScratch> scratch_;

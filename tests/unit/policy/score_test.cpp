@@ -250,7 +250,7 @@ TEST_F(ScoreTest, ANewEntryIsScoredAsIfItHadComeWithThePrompt) {
   for (const PolicyKind kind :
        {PolicyKind::kStreamingLlm, PolicyKind::kL2Norm, PolicyKind::kKeyDiff, PolicyKind::kRandom}) {
     const auto policy = make(kind);
-    ASSERT_EQ(policy->decode_scoring(), DecodeScoring::kOnEntry);
+    ASSERT_EQ(policy->decode_rule().scoring(), DecodeRule::Scoring::kOnEntry);
     for (int round = 0; round < 30; ++round) {
       const LayerInput whole = random_layer(random_);
       if (whole.tokens < 6) continue;

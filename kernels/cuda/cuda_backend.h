@@ -1,0 +1,80 @@
+// The backend for NVIDIA GPUs: every operation is a kernel of ours (kernels.h) or a matrix product of the device's
+// BLAS, on one stream. What it runs on is handed in: the CUDA runtime, or in tests the simulator.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "absl/status/statusor.h"
+#include "kernels/cuda/blas.h"
+#include "kernels/cuda/device_backend.h"
+
+namespace pkv {
+
+class CudaBackend final : public DeviceBackend {
+ public:
+  // Without a Blas every product and attention is a kernel of ours in float32, sums in one order: the exact mode.
+  static absl::StatusOr<std::unique_ptr<Backend>> create(std::shared_ptr<gpu::Stream> stream,
+                                                         std::unique_ptr<gpu::Blas> blas);
+
+  std::string_view name() const override { return "cuda"; }
+  std::string description() const override;
+  absl::Status supports(const AttentionShape& shape) const override;
+
+  absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
+
+  void fill(const TensorView& to, float value) override;
+  void embed(const Weight& table, const int32_t* ids, const TensorView& out) override;
+  void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
+  void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;
+  void add_bias(const TensorView& x, const TensorView& bias) override;
+  void rope(const TensorView& x, const int32_t* positions, const RopeSpec& spec) override;
+  void turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) override;
+  void silu_mul(const TensorView& gate, const TensorView& up) override;
+
+  void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) override;
+  void write_kv(const TensorView& k, const TensorView& v, const int32_t* positions, const KvView& kv,
+                const RowSpans& spans, int32_t kv_heads) override;
+  void attend(const AttendArgs& args) override;
+
+  void row_lse(const ObserveArgs& args, const TensorView& lse) override;
+  void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                   const TensorView& squares) override;
+  void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
+  void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
+  void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
+  void select_top(const TensorView& scores, int32_t window, const TensorView& counts, const TensorView& kept) override;
+  void share_layer(const TensorView& scores, const LayerShare& share, const TensorView& counts) override;
+  void count_for_recall(const TensorView& scores, const TensorView& mass, const RecallShare& share,
+                        const TensorView& counts, const TensorView& recalls) override;
+  void recall(const TensorView& mass, const TensorView& kept, const TensorView& counts,
+              const TensorView& recalls) override;
+  void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
+  void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
+  void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
+                      const TensorView& cosines) override;
+  void turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t first_slot, int32_t delta,
+                 const RopeSpec& spec) override;
+  void write_turned(const TurnedRows& rows, const RopeSpec& spec) override;
+
+  void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) override;
+  void choose_slots(const EvictingStep& step) override;
+  void score_new_entries(const EvictingStep& step, const TensorView& k) override;
+  void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
+  void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
+  void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
+  void sample_rows(const SampleArgs& args) override;
+  void token_logprobs(const LogprobArgs& args) override;
+  void compare_rows(const TensorView& logits, const TensorView& baseline, const TensorView& results) override;
+
+ private:
+  CudaBackend(std::shared_ptr<gpu::Stream> stream, std::unique_ptr<PinnedStaging> staging,
+              std::unique_ptr<gpu::Blas> blas)
+      : DeviceBackend(std::move(stream), std::move(staging)), blas_(std::move(blas)) {}
+
+  std::unique_ptr<gpu::Blas> blas_;
+};
+
+}  // namespace pkv

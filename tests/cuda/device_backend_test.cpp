@@ -1,0 +1,169 @@
+// The memory half of the GPU backend on a simulated device: transfers, lifetimes, failures.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+
+#include "kernels/cuda/sim/sim_backend.h"
+
+namespace pkv {
+namespace {
+
+using sim::SimBackend;
+using testing::HasSubstr;
+
+SimBackend make() { return *sim::make_sim_backend({}); }
+
+std::vector<float> numbers(int64_t count) {
+  std::vector<float> values(static_cast<size_t>(count));
+  std::iota(values.begin(), values.end(), 1.0f);
+  return values;
+}
+
+std::vector<float> read(Backend& backend, const TensorView& view) {
+  std::vector<float> values(static_cast<size_t>(view.rows * view.cols), -1.0f);
+  backend.fetch({values.data(), view});
+  return values;
+}
+
+TEST(DeviceBackendTest, WhatIsUploadedMayChangeAtOnce) {
+  const SimBackend made = make();
+  const Tensor tensor = *made.backend->allocate(2, 3, DType::kF32);
+  std::vector<float> host = numbers(6);
+  made.backend->upload(tensor.view(), host.data());
+  host.assign(6, 0.0f);
+  EXPECT_EQ(read(*made.backend, tensor.view()), numbers(6));
+}
+
+// More than the pinned memory holds in one piece, so that the ring goes round several times.
+TEST(DeviceBackendTest, LargeTransfersComeInPieces) {
+  const SimBackend made = make();
+  constexpr int64_t kRows = 40, kCols = 300'000;  // 48 MB
+  const Tensor tensor = *made.backend->allocate(kRows, kCols, DType::kF32);
+  std::vector<float> host = numbers(kRows * kCols);
+  made.backend->upload(tensor.view(), host.data());
+  const std::vector<float> expected = host;
+  host.assign(host.size(), 0.0f);
+  EXPECT_EQ(read(*made.backend, tensor.view()), expected);
+  // Columns of it, whose rows lie apart.
+  const TensorView part = tensor.view().slice_cols(7, kCols - 9);
+  made.backend->upload(part, expected.data());
+  const std::vector<float> back = read(*made.backend, part);
+  EXPECT_TRUE(std::equal(back.begin(), back.end(), expected.begin()));
+}
+
+TEST(DeviceBackendTest, ReadsOfOneFetchShareOneWait) {
+  const SimBackend made = make();
+  const Tensor a = *made.backend->allocate(2, 5, DType::kF32), b = *made.backend->allocate(1, 3, DType::kF32);
+  made.backend->upload(a.view(), numbers(10).data());
+  made.backend->upload(b.view(), numbers(3).data());
+  std::vector<float> of_a(4), of_b(3);
+  const int64_t before = made.stream->waits();
+  made.backend->fetch({{{of_a.data(), a.view().slice_cols(1, 2)}, {of_b.data(), b.view()}}});
+  EXPECT_EQ(made.stream->waits(), before + 1);
+  EXPECT_EQ(of_a, (std::vector<float>{2, 3, 7, 8}));
+  EXPECT_EQ(of_b, numbers(3));
+}
+
+TEST(DeviceBackendTest, CopiesRowsThatLieApart) {
+  const SimBackend made = make();
+  const Tensor a = *made.backend->allocate(3, 4, DType::kF32), b = *made.backend->allocate(3, 2, DType::kF32);
+  made.backend->upload(a.view(), numbers(12).data());
+  made.backend->copy(b.view(), a.view().slice_cols(1, 2));
+  EXPECT_EQ(read(*made.backend, b.view()), (std::vector<float>{2, 3, 6, 7, 10, 11}));
+}
+
+TEST(DeviceBackendTest, TheDeviceKnowsWhatWasCommitted) {
+  const SimBackend made = make();
+  const Staged staged = *made.backend->allocate_staged(3 * sizeof(float));
+  auto* host = reinterpret_cast<float*>(staged.host());
+  for (int32_t i = 0; i < 3; ++i) host[i] = static_cast<float>(i + 1);
+  made.backend->commit(staged, 4, 4);
+  host[1] = 9;  // later than the commit
+  EXPECT_EQ(read(*made.backend, {staged.device(), DType::kF32, 1, 3, 3}), (std::vector<float>{0, 2, 0}));
+}
+
+TEST(DeviceBackendTest, LazyMemoryIsZeros) {
+  const SimBackend made = make();
+  const auto memory = *made.backend->allocate_lazy(16);
+  EXPECT_EQ(read(*made.backend, {memory.get(), DType::kF32, 1, 4, 4}), std::vector<float>(4));
+}
+
+TEST(DeviceBackendTest, MemoryIsGivenBack) {
+  SimBackend made = make();
+  {
+    const Tensor tensor = *made.backend->allocate(10, 10, DType::kF32);
+    const Staged staged = *made.backend->allocate_staged(100);
+    EXPECT_EQ(made.stream->allocated(), 500u);
+  }
+  EXPECT_EQ(made.stream->allocated(), 0u);
+  const Tensor outlives = *made.backend->allocate(1, 1, DType::kF32);
+  made.backend.reset();
+  EXPECT_EQ(made.stream->pinned(), 0);
+}
+
+TEST(DeviceBackendTest, WeightsAreDecoded) {
+  const SimBackend made = make();
+  const float values[] = {1, 2, 3, 4, 5, 6};
+  const auto weight = *made.backend->prepare_weight({.data = values, .type = WeightType::kF32, .rows = 2, .cols = 3});
+  const Tensor x = *made.backend->allocate(1, 3, DType::kF32), out = *made.backend->allocate(1, 2, DType::kF32);
+  made.backend->upload(x.view(), values);
+  made.backend->linear(x.view(), *weight, false, Phase::kDecode, out.view());
+  made.backend->linear(x.view(), *weight, true, Phase::kPrefill, out.view());
+  EXPECT_EQ(read(*made.backend, out.view()), (std::vector<float>{2 * 14, 2 * 32}));
+  EXPECT_EQ(weight->bytes(), sizeof(values));
+}
+
+TEST(DeviceBackendTest, NoMemoryIsAnErrorOfTheCallAlone) {
+  const SimBackend made = make();
+  made.stream->fail_at(1);
+  EXPECT_EQ(made.backend->allocate(1, 1, DType::kF32).status().code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_TRUE(made.backend->status().ok());
+  EXPECT_TRUE(made.backend->allocate(1, 1, DType::kF32).ok());
+}
+
+// Whichever call fails, the status says so once it was waited for, stays, and what is read is zeros.
+TEST(DeviceBackendTest, TheFirstFailureStays) {
+  for (int64_t n = 1;; ++n) {
+    const SimBackend made = make();
+    const Tensor a = *made.backend->allocate(1, 4, DType::kF32), b = *made.backend->allocate(1, 4, DType::kF32);
+    const int64_t before = made.stream->calls();
+    made.stream->fail_at(n);
+    made.backend->upload(a.view(), numbers(4).data());
+    made.backend->upload(b.view(), numbers(4).data());
+    made.backend->silu_mul(a.view(), b.view());
+    made.backend->copy(b.view(), a.view());
+    EXPECT_TRUE(made.backend->status().ok());
+    const std::vector<float> result = read(*made.backend, b.view());
+    if (made.stream->calls() - before < n) {
+      EXPECT_TRUE(made.backend->status().ok());
+      EXPECT_GT(n, 5);  // two uploads, a kernel, a copy and a download
+      return;
+    }
+    EXPECT_EQ(result, std::vector<float>(4)) << n;
+    EXPECT_EQ(made.backend->status().code(), absl::StatusCode::kInternal) << n;
+    EXPECT_THAT(std::string(made.backend->status().message()), HasSubstr("told to fail"));
+    EXPECT_EQ(made.backend->allocate(1, 1, DType::kF32).status(), made.backend->status());
+    EXPECT_EQ(read(*made.backend, a.view()), std::vector<float>(4)) << n;
+  }
+}
+
+TEST(DeviceBackendTest, SupportsHeadsOfAtMost256) {
+  const SimBackend made = make();
+  EXPECT_TRUE(made.backend->supports({.q_heads = 9, .kv_heads = 3, .head_dim = 64}).ok());
+  EXPECT_TRUE(made.backend->supports({.q_heads = 80, .kv_heads = 1, .head_dim = 12}).ok());
+  for (const AttentionShape& shape : {AttentionShape{7, 2, 64}, AttentionShape{4, 2, 257}, AttentionShape{4, 2, 0}}) {
+    EXPECT_EQ(made.backend->supports(shape).code(), absl::StatusCode::kUnimplemented);
+  }
+}
+
+TEST(DeviceBackendDeathTest, TheHostCannotTouchItsMemory) {
+  const SimBackend made = make();
+  const Tensor tensor = *made.backend->allocate(1, 4, DType::kF32);
+  made.backend->upload(tensor.view(), numbers(4).data());
+  made.backend->sync();
+  EXPECT_DEATH(tensor.view().f32()[0] = 2, "");
+}
+
+}  // namespace
+}  // namespace pkv
