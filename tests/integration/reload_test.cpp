@@ -13,7 +13,8 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-constexpr char kHashOfAbc[] = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+constexpr char kKey[] = "a-key-that-is-in-no-log";
+constexpr char kHash[] = "ae68aba7ccea3e1694d6b2756e7fad2fe3d62ce004a03aeb3fd79e2e4a31d7b4";
 
 std::string preset(const std::string& name) {
   return "policies:\n  presets:\n    " + name + ":\n      policy: streaming_llm\n      tokens: 64\n";
@@ -99,19 +100,19 @@ TEST_F(ReloadTest, ARefusedOneNamesTheLineAndChangesNothing) {
 }
 
 TEST_F(ReloadTest, KeysAreReplacedAndNamedInTheLogWithoutThem) {
-  std::ofstream(keys_.path()) << kHashOfAbc << " first-user\n";
+  std::ofstream(keys_.path()) << kHash << " first-user\n";
   const std::string with_keys = preset("p") + "server: {api_keys: " + keys_.path() + "}\n";
   start(with_keys);
   EXPECT_EQ(ask("p"), grpc::StatusCode::UNAUTHENTICATED);
-  EXPECT_EQ(ask("p", "abc"), grpc::StatusCode::OK);
+  EXPECT_EQ(ask("p", kKey), grpc::StatusCode::OK);
   EXPECT_THAT(program_->read_to("key="), HasSubstr("key=first-user"));
   std::ofstream(keys_.path()) << std::string(64, 'a') << " other\n";
   EXPECT_THAT(reload(), HasSubstr("in force"));
-  EXPECT_EQ(ask("p", "abc"), grpc::StatusCode::UNAUTHENTICATED);
+  EXPECT_EQ(ask("p", kKey), grpc::StatusCode::UNAUTHENTICATED);
   write_config(preset("p"));  // no keys any more
   EXPECT_THAT(reload(), HasSubstr("in force"));
   EXPECT_EQ(ask("p"), grpc::StatusCode::OK);
-  EXPECT_THAT(end(), Not(HasSubstr("abc")));
+  EXPECT_THAT(end(), Not(HasSubstr(kKey)));
 }
 
 TEST_F(ReloadTest, TheLevelOfTheLog) {
