@@ -39,12 +39,18 @@ constexpr EnumTable<GroupReduce, 3> kAggregations = {{{pb::AGGREGATION_SUM, Grou
 constexpr EnumTable<PyramidAllocation, 2> kAllocations = {
     {{pb::PYRAMID_ALLOCATION_EXACT, PyramidAllocation::kExact},
      {pb::PYRAMID_ALLOCATION_FACTORY, PyramidAllocation::kFactory}}};
+constexpr EnumTable<FunnelAllocation, 2> kFunnelAllocations = {
+    {{pb::FUNNEL_ALLOCATION_TABLE, FunnelAllocation::kTable},
+     {pb::FUNNEL_ALLOCATION_GLOBAL, FunnelAllocation::kGlobal}}};
 constexpr EnumTable<H2oScore, 2> kH2oScores = {
     {{pb::AGGREGATION_SUM, H2oScore::kSum}, {pb::AGGREGATION_MEAN, H2oScore::kMean}}};
 constexpr EnumTable<PositionMode, 2> kPositionModes = {
     {{pb::POSITION_MODE_ORIGINAL, PositionMode::kOriginal},
      {pb::POSITION_MODE_CACHE_RELATIVE, PositionMode::kCacheRelative}}};
-constexpr EnumTable<KvDtype, 2> kDtypes = {{{pb::KV_DTYPE_F16, KvDtype::kF16}, {pb::KV_DTYPE_F32, KvDtype::kF32}}};
+constexpr EnumTable<KvDtype, 4> kDtypes = {{{pb::KV_DTYPE_F16, KvDtype::kF16},
+                                            {pb::KV_DTYPE_BF16, KvDtype::kBF16},
+                                            {pb::KV_DTYPE_F32, KvDtype::kF32},
+                                            {pb::KV_DTYPE_K8V4, KvDtype::kK8V4}}};
 
 template <typename Ours, size_t kSize>
 bool find_ours(const EnumTable<Ours, kSize>& table, int proto, Ours& out) {
@@ -68,6 +74,7 @@ int find_proto(const EnumTable<Ours, kSize>& table, Ours value) {
 using Count = int32_t PolicyParams::*;
 using OptionalCount = std::optional<int32_t> PolicyParams::*;
 using Seed = uint64_t PolicyParams::*;
+using Flag = bool PolicyParams::*;
 struct Real {
   int64_t PolicyParams::*millionths;
 };
@@ -83,8 +90,8 @@ constexpr Choice choice() {
 }
 
 struct Parameter {
-  std::string_view name;  // of the proto field
-  std::variant<Count, OptionalCount, Seed, Real, Choice> value;
+  std::string_view name;  // of the proto field; of an enum's, where fields of one name have several, with its message
+  std::variant<Count, OptionalCount, Seed, Flag, Real, Choice> value;
 };
 
 constexpr Parameter kParameters[] = {
@@ -94,8 +101,12 @@ constexpr Parameter kParameters[] = {
     {"kernel_size", &PolicyParams::kernel_size},
     {"pooling", choice<&PolicyParams::pooling, kPoolings>()},
     {"group_aggregation", choice<&PolicyParams::group_aggregation, kAggregations>()},
+    {"floor", Real{&PolicyParams::floor_millionths}},
     {"beta", Real{&PolicyParams::beta_millionths}},
-    {"allocation", choice<&PolicyParams::allocation, kAllocations>()},
+    {"PyramidKvPolicy.allocation", choice<&PolicyParams::allocation, kAllocations>()},
+    {"FunnelPolicy.allocation", choice<&PolicyParams::funnel_allocation, kFunnelAllocations>()},
+    {"observed_rows", &PolicyParams::observed_rows},
+    {"refit_values", &PolicyParams::refit_values},
     {"score", choice<&PolicyParams::h2o_score, kH2oScores>()},
     {"position_mode", choice<&PolicyParams::position_mode, kPositionModes>()},
     {"seed", &PolicyParams::seed},
@@ -103,7 +114,7 @@ constexpr Parameter kParameters[] = {
 
 const Parameter& parameter(const FieldDescriptor& field) {
   for (const Parameter& row : kParameters) {
-    if (row.name == field.name()) return row;
+    if (row.name == field.name() || row.name == field.containing_type()->name() + "." + field.name()) return row;
   }
   PKV_CHECK(false, "a policy's field without a row");
 }
@@ -123,6 +134,10 @@ struct FieldReader {
   }
   absl::Status operator()(Seed member) const {
     params.*member = message.GetReflection()->GetUInt64(message, field);
+    return absl::OkStatus();
+  }
+  absl::Status operator()(Flag member) const {
+    params.*member = message.GetReflection()->GetBool(message, field);
     return absl::OkStatus();
   }
   absl::Status operator()(const Real& real) const {
@@ -149,6 +164,7 @@ struct FieldWriter {
     message.GetReflection()->SetUInt32(&message, field, static_cast<uint32_t>(*(params.*member)));
   }
   void operator()(Seed member) const { message.GetReflection()->SetUInt64(&message, field, params.*member); }
+  void operator()(Flag member) const { message.GetReflection()->SetBool(&message, field, params.*member); }
   void operator()(const Real& real) const {
     message.GetReflection()->SetDouble(&message, field,
                                        static_cast<double>(params.*real.millionths) / static_cast<double>(kMillion));
@@ -202,12 +218,8 @@ void write_parameters(const PolicySpec& spec, pb::CachePolicy& out) {
 }
 
 absl::Status read_kv_dtype(pb::KvDtype wished, KvDtype& out) {
-  const std::string field = "cache_policy.kv_dtype";
-  if (wished == pb::KV_DTYPE_BF16 || wished == pb::KV_DTYPE_K8V4) {
-    return not_built(field, absl::StrCat(pb::KvDtype_Name(wished), " is not built yet"));
-  }
   if (wished == pb::KV_DTYPE_UNSPECIFIED || find_ours(kDtypes, wished, out)) return absl::OkStatus();
-  return bad_cache_policy(field, "has no such value for this field");
+  return bad_cache_policy("cache_policy.kv_dtype", "has no such value for this field");
 }
 
 pb::KvDtype to_proto(KvDtype dtype) { return static_cast<pb::KvDtype>(find_proto(kDtypes, dtype)); }

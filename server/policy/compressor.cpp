@@ -59,15 +59,21 @@ absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend,
   return compressor;
 }
 
-// Rows that follow each other, as long as each sees one entry more than the one before, or all of them.
+// Rows that follow each other, all turned or none, as long as each sees one entry more than the one before, or all of
+// them.
 void Compressor::list_observed_rows() {
   const auto unseen_by = [&](size_t row) { return std::max(0, options_.prompt_tokens - 1 - rows_[row].position); };
   for (size_t first = 0; first < rows_.size();) {
     size_t end = first + 1;
-    while (end < rows_.size() && unseen_by(end) == std::max(0, unseen_by(end - 1) - 1)) ++end;
+    const bool turned = turn_of(rows_[first]) != 0;
+    while (end < rows_.size() && unseen_by(end) == std::max(0, unseen_by(end - 1) - 1) &&
+           (turn_of(rows_[end]) != 0) == turned) {
+      ++end;
+    }
     observed_.push_back(
         {.q = observed_q_.view().slice_rows(static_cast<int64_t>(first), static_cast<int64_t>(end - first)),
-         .unseen = unseen_by(first)});
+         .unseen = unseen_by(first),
+         .turned = turned});
     first = end;
   }
 }
@@ -153,17 +159,21 @@ absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t la
 
 absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int32_t layer,
                                       std::span<const int32_t> counts) {
-  const bool in_place = target.sequence == cut.from;
-  if (in_place && !cuts_layer(layer)) return absl::OkStatus();
   const int32_t heads = options_.geometry.kv_heads;
-  for (int32_t head = 0; head < heads && !in_place; ++head) {
+  const TensorView kept = cut.scratch.kept.view(), kept_counts = cut.scratch.counts.view();
+  if (target.sequence == cut.from) {
+    if (cut.cache.converts(cut.from)) {
+      backend_.gather(LayerLanes::before_and_after_cut(cut.cache, cut.from, layer).kv(), 0, kept, kept_counts, heads);
+    } else if (cuts_layer(layer)) {
+      backend_.gather(LayerLanes(cut.cache, {cut.from}, layer).kv(), 0, kept, kept_counts, 0);
+    }
+    cut.cache.cut(cut.from, layer, counts);
+    return absl::OkStatus();
+  }
+  for (int32_t head = 0; head < heads; ++head) {
     PKV_RETURN_IF_ERROR(cut.cache.append_slots(target.sequence, layer, head, counts[static_cast<size_t>(head)]));
   }
-  const LayerLanes lanes(cut.cache, {cut.from, target.sequence}, layer);
-  backend_.gather(lanes.kv(), 0, cut.scratch.kept.view(), cut.scratch.counts.view(), in_place ? 0 : heads);
-  for (int32_t head = 0; head < heads && in_place; ++head) {
-    cut.cache.shrink(cut.from, layer, head, counts[static_cast<size_t>(head)]);
-  }
+  backend_.gather(LayerLanes(cut.cache, {cut.from, target.sequence}, layer).kv(), 0, kept, kept_counts, heads);
   return absl::OkStatus();
 }
 
@@ -200,11 +210,18 @@ void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorSc
   const bool every_row = policy_.observation() == Observation::kEveryRow;
   LayerView view = layer_view(kv, observed_);
   view.layer = layer;
+  if (policy_.weighs_values()) {
+    const int64_t rows = int64_t{options_.q_heads} * options_.geometry.head_dim;
+    view.value_factors = options_.value_factors.slice_rows(layer * rows, rows);
+  }
   const int32_t state = policy_.lane_state_floats(options_.geometry.head_dim);
   policy_.score(view, {.lse = lse_.view(),
                        .sums = every_row ? sums_.view() : scratch.sums.view().slice_cols(0, tokens),
                        .mass = scratch.mass.view().slice_cols(0, tokens),
                        .scores = scratch.scores.view().slice_cols(0, tokens),
+                       .squares = scratch.squares.view().slice_cols(0, tokens),
+                       .value_norms = scratch.value_norms.view().slice_cols(0, tokens),
+                       .other_scores = scratch.other_scores.view().slice_cols(0, tokens),
                        .lane_state = scratch.state.view().slice_cols(0, state)});
 }
 
@@ -220,7 +237,7 @@ absl::StatusOr<std::vector<int32_t>> Compressor::select(const Cut& cut, int32_t 
                              .recalls = recalls_ ? recalls_.view().slice_rows(layer, 1) : TensorView{}};
   if (cuts_layer(layer)) return select_entries(input);
   const bool stays = std::all_of(cut.targets.begin(), cut.targets.end(), [&](const Target& target) {
-    return target.sequence == cut.from && target.evictor == nullptr;
+    return target.sequence == cut.from && target.evictor == nullptr && !cut.cache.converts(cut.from);
   });
   if (!stays) select_everything(input);
   return std::vector<int32_t>(budgets.size(), options_.prompt_tokens);
@@ -244,6 +261,7 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, s
   if (scoring != DecodeRule::Scoring::kAtIntervals) return;
   const TensorView ring = evictor.ring(layer);
   for (size_t i = 0; i < rows_.size(); ++i) {
+    if (turn_of(rows_[i]) != 0) continue;
     backend_.copy(ring.slice_rows(rows_[i].position % ring.rows, 1),
                   observed_q_.view().slice_rows(static_cast<int64_t>(i), 1));
   }

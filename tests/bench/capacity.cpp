@@ -18,6 +18,7 @@
 #include "kernels/check.h"
 #include "server/policy/registry.h"
 #include "tests/bench/step_watch.h"
+#include "tests/support/lane_table.h"
 #include "tests/support/null_backend.h"
 #include "tests/support/report_check.h"
 #include "tests/support/submit.h"
@@ -45,7 +46,9 @@ struct Load {
 };
 
 PolicySpec total(PolicyKind kind) {
-  return {.kind = kind, .budget = {.kind = BudgetKind::kTokens, .tokens = kBudget, .scope = BudgetScope::kTotal}};
+  return {.kind = kind,
+          .budget = {.kind = BudgetKind::kTokens, .tokens = kBudget, .scope = BudgetScope::kTotal},
+          .lane_table = test::lane_table()};
 }
 
 std::vector<PolicySpec> every_policy() {
@@ -285,12 +288,14 @@ void run_null(const CapacityOptions& options, Table& table) {
   ModelShape short_answers = smollm2_shape();
   short_answers.max_positions = options.prompt + 400;
   const test::NullModel brief(backend, short_answers);
-  table.add(LoadRun(brief, {.name = "full",
-                            .specs = {PolicySpec{}},
-                            .requests = 16,
-                            .prompt = options.prompt,
-                            .pool_bytes = options.pool_mib << 20})
-                .run());
+  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kK8V4}) {
+    table.add(LoadRun(brief, {.name = absl::StrCat("full, ", entry_format(dtype).name),
+                              .specs = {PolicySpec{.kv_dtype = dtype}},
+                              .requests = 24,
+                              .prompt = options.prompt,
+                              .pool_bytes = options.pool_mib << 20})
+                  .run());
+  }
   load("pyramidkv, 128 entries, TOTAL", {total(PolicyKind::kPyramidKv)}, options.requests);
   std::vector<PolicySpec> mixed = every_policy();
   // A budget that has to hold at every instant, the whole layer of a prefill (6 MiB) included.

@@ -1,8 +1,9 @@
-// Cases of key_norms, key_similarity and turn_keys: both entry formats, pages of several sizes, lanes longer than what
-// is asked for, keys without length, both pairings, rotations of some dimensions and from the middle of a page.
+// Cases of key_norms, value_norms, key_similarity and turn_keys: every entry format, pages of several sizes, lanes
+// longer than what is asked for, keys without length, both pairings, rotations of some dimensions and from the middle
+// of a page.
 #include <algorithm>
-#include <bit>
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "tests/kernels/case_data.h"
@@ -82,6 +83,38 @@ class KeyNormsCase : public KeyCase {
   }
 };
 
+class ValueNormsCase : public KeyCase {
+ public:
+  explicit ValueNormsCase(KeySpec spec) : KeyCase("value_norms", std::move(spec)) {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    constexpr int32_t kGroup = 3;
+    struct State {
+      std::unique_ptr<CaseCache> cache;
+      CaseTensor factors, norms;
+    };
+    auto state = std::make_shared<State>();
+    state->cache = make_cache(backend);
+    auto random = rng();
+    Matrix factors = random_matrix(random, int64_t{kGroup} * lanes() * spec().head_dim, spec().head_dim);
+    for (int64_t row = 0; row < factors.rows; ++row) {  // nothing above the diagonal is read
+      for (int64_t column = row % spec().head_dim + 1; column < factors.cols; ++column) {
+        factors.row(row)[column] = std::numeric_limits<float>::quiet_NaN();
+      }
+    }
+    state->factors = CaseTensor(backend, factors, Placement::kStrided);
+    state->norms = CaseTensor(backend, Matrix(int64_t{kGroup} * lanes(), spec().columns, -1.0f), Placement::kStrided);
+    const auto run = [this, state, &backend] {
+      backend.value_norms(state->cache->view(), kFirstLane, lanes(), state->factors.view(), state->norms.view());
+    };
+    return make_prepared(run, [state, &backend] { return Outputs{state->norms.floats(backend, "norms")}; });
+  }
+
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
+    return relative_tolerance(expected[output].floats, 4e-6, 1e-6);
+  }
+};
+
 class KeySimilarityCase : public KeyCase {
  public:
   explicit KeySimilarityCase(KeySpec spec) : KeyCase("key_similarity", std::move(spec)) {}
@@ -153,29 +186,14 @@ class TurnKeysCase : public KeyCase {
     });
   }
 
-  // The arithmetic is float32; of f16 results the last bit may differ.
   std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    const bool half = spec().dtypes[output - 2] == KvDtype::kF16;
-    return relative_tolerance(expected[output].floats, half ? 0x1p-10 : 1e-6, 4e-6);
+    return turned_tolerance(expected[output], spec().dtypes[output - 2]);
   }
 
  private:
-  // Turned elements as floats; the rest of the lane as bits.
   Output turned_lane(const CaseCache& cache, int32_t lane) const {
-    const Output bits = cache.entries(kFirstLane + lane, spec().length);
-    const bool half = spec().dtypes[static_cast<size_t>(lane)] == KvDtype::kF16;
-    Output output{.name = bits.name};
-    const auto entry_words = static_cast<size_t>(1 + 2 * spec().head_dim);  // position, then key and value by dimension
-    for (size_t i = 0; i < bits.exact.size(); ++i) {
-      const auto slot = static_cast<int32_t>(i / entry_words), word = static_cast<int32_t>(i % entry_words);
-      if (slot < turn_.first_slot || word % 2 == 0 || word / 2 >= turn_.rotary_dims) {
-        output.exact.push_back(bits.exact[i]);
-      } else {
-        const int32_t value = bits.exact[i];
-        output.floats.push_back(half ? half_to_float(static_cast<uint16_t>(value)) : std::bit_cast<float>(value));
-      }
-    }
-    return output;
+    return cache.entries(kFirstLane + lane, spec().length,
+                         {.first_slot = turn_.first_slot, .end_slot = spec().length, .dims = turn_.rotary_dims});
   }
 
   Turn turn_;
@@ -190,10 +208,12 @@ void add_key_cases(OperationCases& cases) {
     for (const Turn& turn : turns) cases.push_back(std::make_unique<TurnKeysCase>(spec, turn));
     if (spec.columns == 0) spec.columns = spec.length;
     cases.push_back(std::make_unique<KeyNormsCase>(spec));
+    cases.push_back(std::make_unique<ValueNormsCase>(spec));
     cases.push_back(std::make_unique<KeySimilarityCase>(std::move(spec)));
   };
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
-    const std::string name = dtype == KvDtype::kF16 ? "f16" : "f32";
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const KvDtype dtype = format.id;
+    const std::string name = format.name;
     const std::vector<KvDtype> three(3, dtype);
     for (RopePairing pairing : kPairings) {
       add({.name = absl::StrCat(name, "_d64_", pairing == kPairings[0] ? 100 : 101),
@@ -222,7 +242,8 @@ void add_key_cases(OperationCases& cases) {
         {{.delta = -7}});
     add({.name = name + "_8000", .dtypes = three, .length = 8000}, {{.first_slot = 4, .delta = -512}});
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF16, KvDtype::kF32}, .length = 700}, {{.first_slot = 20, .delta = -9}});
+  add({.name = "mixed", .dtypes = {KvDtype::kF16, KvDtype::kF32, KvDtype::kK8V4}, .length = 700},
+      {{.first_slot = 20, .delta = -9}});
 }
 
 }  // namespace pkv

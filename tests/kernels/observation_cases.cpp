@@ -266,8 +266,9 @@ void add_observation_cases(OperationCases& cases) {
     spec.name += "_squares";
     cases.push_back(std::make_unique<ColumnMassCase>(std::move(spec)));
   };
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
-    const std::string name = dtype == KvDtype::kF16 ? "f16_" : "f32_";
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const KvDtype dtype = format.id;
+    const std::string name = absl::StrCat(format.name, "_");
     const std::vector<KvDtype> three(3, dtype);
     add({.name = name + "window_8", .dtypes = three, .rows = 8, .unseen = 7, .length = 333});
     add({.name = name + "window_1", .dtypes = three, .rows = 1, .unseen = 0, .length = 17, .extra_columns = 9});
@@ -312,7 +313,11 @@ void add_observation_cases(OperationCases& cases) {
                                                                     .query_deviation = 2.0f},
                                                         120));
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16}, .rows = 8, .unseen = 7, .length = 90});
+  add({.name = "mixed",
+       .dtypes = {KvDtype::kF32, KvDtype::kF16, KvDtype::kK8V4},
+       .rows = 8,
+       .unseen = 7,
+       .length = 90});
 }
 
 }  // namespace pkv

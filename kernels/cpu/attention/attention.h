@@ -19,6 +19,8 @@
 
 namespace pkv {
 
+struct GatherJob;  // lanes/gather.h
+
 // What the kernels can compute.
 constexpr int32_t kHeadDimMultiple = 8;
 constexpr int32_t kMaxQueryGroup = 64;  // query heads of a KV head
@@ -35,6 +37,8 @@ class CpuAttention {
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
+  void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                   const TensorView& norms);
   void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to);
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms);
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums, const TensorView& cosines);
@@ -81,6 +85,9 @@ class CpuAttention {
   template <typename Body>
   int32_t for_each_key_tile(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t slots, Body body);
   float* float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const;
+  // The two ways of gather(): to a lane of the same format, or of another.
+  void move_entries(std::span<GatherJob> jobs);
+  void convert_entries(std::span<GatherJob> jobs);
 
   const AttentionKernels& kernels_;
   const PanelKernels& panels_;  // for prompts; float32 when exact
@@ -98,5 +105,8 @@ class CpuAttention {
 
 // Lane `lane` of `kv` as the kernels see it.
 LanePages lane_pages(const KvView& kv, int32_t lane);
+
+// The query [head_dim] by which a lane's keys are to be multiplied: itself, or, mixed as they are, in `room`.
+const float* query_for(const LanePages& pages, const float* query, float* room);
 
 }  // namespace pkv

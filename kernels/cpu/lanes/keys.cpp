@@ -1,12 +1,14 @@
-// Keys by themselves: their lengths, how alike they are, and turning them to other positions. Pages are worked on one
-// after another as float32 [head_dim][slots], so all inner loops run along slots.
+// Keys and values by themselves: the lengths of keys, how alike they are, turning them to other positions, and what
+// values weigh. Pages are worked on one after another, keys as float32 [head_dim][slots], so all inner loops run along
+// slots, and values as [slots][head_dim].
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
-#include "kernels/cpu/lanes/entry_elements.h"
+#include "kernels/cpu/lanes/page_keys.h"
+#include "kernels/cpu/lanes/page_values.h"
 #include "kernels/cpu/parallel.h"
 
 namespace pkv {
@@ -74,17 +76,6 @@ void turn_pairs(float* __restrict a, float* __restrict b, int32_t count, float c
   }
 }
 
-// `count` elements as floats: float32 where they lie, others in `room`; and from there back to where they lie.
-float* as_floats(const AttentionKernels&, float* keys, int64_t, float*) { return keys; }
-float* as_floats(const AttentionKernels& kernels, uint16_t* keys, int64_t count, float* room) {
-  kernels.to_float(keys, room, count);
-  return room;
-}
-void put_back(const AttentionKernels&, const float*, float*, int64_t) {}
-void put_back(const AttentionKernels& kernels, const float* room, uint16_t* keys, int64_t count) {
-  kernels.to_half(room, keys, count);
-}
-
 float inverse(float x) { return x > 0 ? 1.0f / x : 0.0f; }
 
 }  // namespace
@@ -133,10 +124,34 @@ int32_t CpuAttention::for_each_key_tile(const KvView& kv, int32_t first_lane, in
 
 // The keys of one page, in place or converted into the tile's room.
 float* CpuAttention::float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const {
-  const int64_t count = static_cast<int64_t>(tile.layout.slots()) * kv.head_dim;
-  return with_elements(tile.lane.dtype, [&](auto elements) {
-    auto* keys = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, page));
-    return as_floats(kernels_, keys, count, tile.keys);
+  return load_page_keys(kernels_, tile.layout, kv.page(tile.lane, page), tile.keys);
+}
+
+// Tasks are a query head's tiles of kTileSlots slots: the factor is packed once for each.
+void CpuAttention::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                               const TensorView& norms) {
+  const auto n = static_cast<int32_t>(norms.cols), d = kv.head_dim;
+  const int64_t group = norms.rows / kv_heads;
+  PKV_CHECK(group * kv_heads == norms.rows && factors.rows == norms.rows * d && factors.cols == d,
+            "shapes of value_norms");
+  const int64_t packed_floats = packed_factor_floats(d);
+  for (Scratch& scratch : per_thread_) {
+    scratch.reserve(packed_floats + int64_t{d} * densest_slots(d, kv.page_bytes));
+  }
+  const int32_t tiles = (n + kTileSlots - 1) / kTileSlots;
+  const int64_t work = elements_of_multiply_adds(int64_t{std::min(n, kTileSlots)} * d * d / 2);
+  parallel_for(pool_, norms.rows * tiles, work, [&](int64_t task, int32_t thread) {
+    const int64_t head = task / tiles;
+    const auto begin = static_cast<int32_t>(task % tiles) * kTileSlots;
+    const Lane& lane = kv.lanes[first_lane + head / group];
+    const PageLayout layout = page_layout(kv, lane);
+    float* packed = per_thread_[thread].reserve(0);
+    kernels_.pack_factor(factors.f32_row(head * d), factors.row_stride, d, packed);
+    for_each_page(layout.slots(), begin, std::min(n, begin + kTileSlots), [&](const PagePart& part) {
+      const float* values = load_page_values(kernels_, layout, kv.page(lane, part.page), part.begin,
+                                             part.end - part.begin, packed + packed_floats);
+      kernels_.factor_norms(values, part.end - part.begin, packed, d, norms.f32_row(head) + part.first + part.begin);
+    });
   });
 }
 
@@ -214,10 +229,8 @@ void CpuAttention::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes
         float* first = keys + i * step * slots + part.begin;
         turn_pairs(first, first + distance * slots, part.end - part.begin, cosines[i], sines[i]);
       }
-      with_elements(tile.lane.dtype, [&](auto elements) {
-        auto* stored = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, part.page));
-        put_back(kernels_, keys, stored, 2 * pairs * slots);
-      });
+      store_page_keys(kernels_, tile.layout, kv.page(tile.lane, part.page), keys,
+                      {.dims = 2 * pairs, .begin = part.begin, .end = part.end});
     });
   });
 }
