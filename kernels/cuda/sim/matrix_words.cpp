@@ -7,47 +7,101 @@
 namespace pkv::sim {
 namespace {
 
-uint64_t both(uint32_t low, uint32_t high) { return low | static_cast<uint64_t>(high) << 32; }
-
 // 16-bit element `index` of four.
 uint16_t element(uint64_t bits, int32_t index) { return static_cast<uint16_t>(bits >> 16 * index); }
 
-}  // namespace
+// What a lane brings to a product. It lies on the lane's own stack, where the lane waits for the others.
+struct Fragments {
+  const uint32_t* a;
+  uint32_t b[2];
+  float* c;
+  bool done = false;
+};
 
-void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  const WarpValues upper = warp_exchange(~0u, both(a[0], a[2]), Place::here());  // rows 0 .. 7: k 2t, 2t + 1 and + 8
-  const WarpValues lower = warp_exchange(~0u, both(a[1], a[3]), Place::here());
-  const WarpValues right = warp_exchange(~0u, both(b0, b1), Place::here());
-  const int32_t g = this_lane() / 4, t = this_lane() % 4;
-  for (int32_t i = 0; i < 4; ++i) {
-    const WarpValues& left = i < 2 ? upper : lower;
-    const int32_t column = 2 * t + i % 2;
-    double sum = 0;  // of exact products
-    for (int32_t k = 0; k < 16; ++k) {
-      const int32_t from = k % 8 / 2, which = k % 2 + k / 8 * 2;
-      sum += static_cast<double>(half_to_float(element(left.bits[4 * g + from], which))) *
-             static_cast<double>(half_to_float(element(right.bits[4 * column + from], which)));
+// The product for all lanes of a warp.
+template <typename ToFloat>
+void multiply_all(const WarpValues& lanes, const ToFloat& to_float) {
+  const auto fragments = [&lanes](int32_t lane) -> Fragments& {
+    return *reinterpret_cast<Fragments*>(static_cast<uintptr_t>(lanes.bits[lane]));
+  };
+  float a[16][16], b[8][16];
+  for (int32_t lane = 0; lane < 32; ++lane) {
+    const Fragments& own = fragments(lane);
+    const int32_t g = lane / 4, t = lane % 4;
+    for (int32_t half = 0; half < 2; ++half) {  // of a register, and of the columns
+      for (int32_t part = 0; part < 2; ++part) {
+        const int32_t k = 2 * t + half + 8 * part;
+        a[g][k] = to_float(element(own.a[2 * part], half));
+        a[g + 8][k] = to_float(element(own.a[2 * part + 1], half));
+        b[g][k] = to_float(element(own.b[part], half));
+      }
     }
-    c[i] = static_cast<float>(c[i] + sum);
+  }
+  for (int32_t lane = 0; lane < 32; ++lane) {
+    Fragments& own = fragments(lane);
+    for (int32_t i = 0; i < 4; ++i) {
+      const float *row = a[lane / 4 + i / 2 * 8], *column = b[lane % 4 * 2 + i % 2];
+      double sum = 0;  // of exact products
+      for (int32_t k = 0; k < 16; ++k) sum += static_cast<double>(row[k]) * static_cast<double>(column[k]);
+      own.c[i] = static_cast<float>(own.c[i] + sum);
+    }
+    own.done = true;
   }
 }
 
-void load_transposed(uint32_t (&registers)[4], const void* row) {
+// Whoever comes out of the exchange first computes for all.
+template <typename ToFloat>
+void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const ToFloat& to_float) {
+  Fragments own{.a = a, .b = {b0, b1}, .c = c};
+  const WarpValues& lanes = warp_exchange(~0u, reinterpret_cast<uintptr_t>(&own), Place::here());
+  if (!own.done) multiply_all(lanes, to_float);
+}
+
+// Of four matrices whose rows the lanes bring: register m gets elements pick(0) and pick(1) of matrix m.
+struct MatrixElement {
+  int32_t row, column;
+};
+template <typename Pick>
+void load(uint32_t (&registers)[4], const void* row, const Pick& pick) {
   require(reinterpret_cast<uintptr_t>(row) % 16 == 0, "a matrix row that is not 16-aligned", Place::here());
-  uint64_t address = reinterpret_cast<uintptr_t>(row);
-  const WarpValues rows = warp_exchange(~0u, address, Place::here());
-  const int32_t g = this_lane() / 4, t = this_lane() % 4;
+  const WarpValues rows = warp_exchange(~0u, reinterpret_cast<uintptr_t>(row), Place::here());
   for (int32_t m = 0; m < 4; ++m) {
     uint32_t banks = 0;  // of 16 bytes
     for (int32_t i = 0; i < 8; ++i) banks |= 1u << rows.bits[8 * m + i] / 16 % 8;
     require(banks == 0xff, "rows of a matrix share banks", Place::here());
     uint16_t pair[2];
     for (int32_t i = 0; i < 2; ++i) {
-      const auto* from = reinterpret_cast<const std::byte*>(static_cast<uintptr_t>(rows.bits[8 * m + 2 * t + i]));
-      std::memcpy(&pair[i], from + 2 * g, sizeof(uint16_t));
+      const MatrixElement at = pick(i);
+      const auto* from = reinterpret_cast<const std::byte*>(static_cast<uintptr_t>(rows.bits[8 * m + at.row]));
+      std::memcpy(&pair[i], from + 2 * at.column, sizeof(uint16_t));
     }
     registers[m] = pair[0] | static_cast<uint32_t>(pair[1]) << 16;
   }
+}
+
+}  // namespace
+
+void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) { multiply(c, a, b0, b1, half_to_float); }
+
+void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  multiply(c, a, b0, b1, bfloat16_to_float);
+}
+
+uint16_t float_to_bf16(float value) {
+  uint32_t bits;
+  std::memcpy(&bits, &value, sizeof(bits));
+  if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40u);  // quiet NaN
+  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
+}
+
+void load_matrices(uint32_t (&registers)[4], const void* row) {
+  const int32_t g = this_lane() / 4, t = this_lane() % 4;
+  load(registers, row, [=](int32_t i) { return MatrixElement{g, 2 * t + i}; });
+}
+
+void load_transposed(uint32_t (&registers)[4], const void* row) {
+  const int32_t g = this_lane() / 4, t = this_lane() % 4;
+  load(registers, row, [=](int32_t i) { return MatrixElement{2 * t + i, g}; });
 }
 
 uint32_t transposed(uint32_t elements) {
