@@ -1,85 +1,13 @@
-// Weights of GGUF formats to float32, a thread a weight, with the roundings of the host's decoders (kernels/quant.cpp):
-// the same weights to the bit.
+// Weights of GGUF formats to float32, a thread a weight.
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/quant.h"
-#include "kernels/quant_blocks.h"
+#include "kernels/cuda/weight_blocks.cuh"
 
 namespace pkv::gpu {
 namespace {
 
 constexpr int32_t kThreads = 256;
-
-__device__ float read_half(HalfBytes half) { return half_to_float(half.bits()); }
-
-// scale * q + minimum, rounded twice.
-__device__ float scaled(float scale, int32_t q, float minimum) {
-  return __fadd_rn(__fmul_rn(scale, static_cast<float>(q)), minimum);
-}
-
-// Weight i of a block.
-__device__ int32_t nibble(const uint8_t (&nibbles)[16], int32_t i) {
-  return i < 16 ? nibbles[i] & 15 : nibbles[i - 16] >> 4;
-}
-__device__ int32_t fifth_bit(const uint8_t (&bits)[4], int32_t i) { return bits[i / 8] >> i % 8 & 1; }
-
-__device__ float weight_of(float weight, int32_t) { return weight; }
-__device__ float weight_of(const BlockQ4_0& block, int32_t i) {
-  return read_half(block.scale) * static_cast<float>(nibble(block.nibbles, i) - 8);
-}
-__device__ float weight_of(const BlockQ4_1& block, int32_t i) {
-  return scaled(read_half(block.scale), nibble(block.nibbles, i), read_half(block.minimum));
-}
-__device__ float weight_of(const BlockQ5_0& block, int32_t i) {
-  const int32_t q = nibble(block.nibbles, i) | fifth_bit(block.fifth_bits, i) << 4;
-  return read_half(block.scale) * static_cast<float>(q - 16);
-}
-__device__ float weight_of(const BlockQ5_1& block, int32_t i) {
-  const int32_t q = nibble(block.nibbles, i) | fifth_bit(block.fifth_bits, i) << 4;
-  return scaled(read_half(block.scale), q, read_half(block.minimum));
-}
-__device__ float weight_of(const BlockQ8_0& block, int32_t i) {
-  return read_half(block.scale) * static_cast<float>(block.weights[i]);
-}
-
-// Of a block with eight sub-blocks of 32 weights.
-template <typename Block>
-__device__ float in_sub_block(const Block& block, int32_t sub, int32_t q) {
-  const SubScaleBits bits = sub_scale_bits(block.sub_scales, sub);
-  return scaled(__fmul_rn(read_half(block.scale), static_cast<float>(bits.scale)), q,
-                -__fmul_rn(read_half(block.minimum), static_cast<float>(bits.minimum)));
-}
-__device__ int32_t sub_block_nibble(const uint8_t (&nibbles)[128], int32_t i) {
-  const int32_t sub = i / 32;
-  return nibbles[sub / 2 * 32 + i % 32] >> sub % 2 * 4 & 15;
-}
-__device__ float weight_of(const BlockQ4_K& block, int32_t i) {
-  return in_sub_block(block, i / 32, sub_block_nibble(block.nibbles, i));
-}
-__device__ float weight_of(const BlockQ5_K& block, int32_t i) {
-  const int32_t fifth = block.fifth_bits[i % 32] >> i / 32 & 1;
-  return in_sub_block(block, i / 32, sub_block_nibble(block.nibbles, i) | fifth << 4);
-}
-__device__ float weight_of(const BlockQ6_K& block, int32_t i) {
-  const int32_t half = i / 128, run = i / 32 % 4, j = i % 32;
-  const int32_t low = block.low_bits[half * 64 + run % 2 * 32 + j] >> run / 2 * 4 & 15;
-  const int32_t high = block.high_bits[half * 32 + j] >> 2 * run & 3;
-  return read_half(block.scale) * static_cast<float>(block.sub_scales[i / 16]) *
-         static_cast<float>((low | high << 4) - 32);
-}
-
-// 16-bit weights, a block each.
-struct HalfWeight {
-  HalfBytes half;
-};
-struct BFloat16Weight {
-  HalfBytes half;
-};
-__device__ float weight_of(const HalfWeight& block, int32_t) { return read_half(block.half); }
-__device__ float weight_of(const BFloat16Weight& block, int32_t) {
-  return __uint_as_float(static_cast<uint32_t>(block.half.bits()) << 16);
-}
 
 template <typename Block, int32_t kWeights>
 __global__ void decode_kernel(const Block* blocks, int64_t count, float* out) {
@@ -87,39 +15,37 @@ __global__ void decode_kernel(const Block* blocks, int64_t count, float* out) {
   if (i < count) out[i] = weight_of(blocks[i / kWeights], static_cast<int32_t>(i % kWeights));
 }
 
+// Blocks (x, y): columns x * kThreads and following of row y of the result, and of those a whole grid further.
 template <typename Block, int32_t kWeights>
-void decode(Stream& stream, const void* blocks, int64_t count, float* out) {
-  launch(stream, "decode_weights", {.blocks = blocks_for(count, kThreads), .threads = kThreads},
-         decode_kernel<Block, kWeights>, static_cast<const Block*>(blocks), count, out);
+__global__ void embed_packed_kernel(const Block* table, const int32_t* ids, TensorView out) {
+  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (column >= out.cols) return;
+  for (int64_t row = blockIdx.y; row < out.rows; row += gridDim.y) {
+    const Block* blocks = table + ids[row] * (out.cols / kWeights);
+    out.f32_row(row)[column] = weight_of(blocks[column / kWeights], static_cast<int32_t>(column % kWeights));
+  }
 }
 
 }  // namespace
 
 void decode_weights(Stream& stream, WeightType type, const void* blocks, int64_t count, float* out) {
-  switch (type) {
-    case WeightType::kF32:
-      return decode<float, 1>(stream, blocks, count, out);
-    case WeightType::kF16:
-      return decode<HalfWeight, 1>(stream, blocks, count, out);
-    case WeightType::kBF16:
-      return decode<BFloat16Weight, 1>(stream, blocks, count, out);
-    case WeightType::kQ4_0:
-      return decode<BlockQ4_0, kBlockWeights>(stream, blocks, count, out);
-    case WeightType::kQ4_1:
-      return decode<BlockQ4_1, kBlockWeights>(stream, blocks, count, out);
-    case WeightType::kQ5_0:
-      return decode<BlockQ5_0, kBlockWeights>(stream, blocks, count, out);
-    case WeightType::kQ5_1:
-      return decode<BlockQ5_1, kBlockWeights>(stream, blocks, count, out);
-    case WeightType::kQ8_0:
-      return decode<BlockQ8_0, kBlockWeights>(stream, blocks, count, out);
-    case WeightType::kQ4_K:
-      return decode<BlockQ4_K, kSuperBlockWeights>(stream, blocks, count, out);
-    case WeightType::kQ5_K:
-      return decode<BlockQ5_K, kSuperBlockWeights>(stream, blocks, count, out);
-    case WeightType::kQ6_K:
-      return decode<BlockQ6_K, kSuperBlockWeights>(stream, blocks, count, out);
-  }
+  with_weight_blocks(type, [&](auto block, auto weights) {
+    using Block = typename decltype(block)::type;
+    launch(stream, "decode_weights", {.blocks = blocks_for(count, kThreads), .threads = kThreads},
+           decode_kernel<Block, decltype(weights)::value>, static_cast<const Block*>(blocks), count, out);
+  });
+}
+
+void embed_packed(Stream& stream, WeightType type, const void* table, const int32_t* ids, const TensorView& out) {
+  constexpr int64_t kMostRows = 65535;
+  const LaunchShape shape{.blocks = blocks_for(out.cols, kThreads),
+                          .threads = kThreads,
+                          .blocks_y = out.rows < kMostRows ? out.rows : kMostRows};
+  with_weight_blocks(type, [&](auto block, auto weights) {
+    using Block = typename decltype(block)::type;
+    launch(stream, "embed", shape, embed_packed_kernel<Block, decltype(weights)::value>,
+           static_cast<const Block*>(table), ids, out);
+  });
 }
 
 }  // namespace pkv::gpu

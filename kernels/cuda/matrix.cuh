@@ -29,6 +29,19 @@ __device__ inline void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b
 #endif
 }
 
+// The same of bfloat16.
+__device__ inline void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+#ifdef __CUDACC__
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+  pkv::sim::mma_bf16(c, a, b0, b1);
+#endif
+}
+
 #ifdef __CUDACC__
 __device__ inline uint32_t shared_address(const void* at) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(at));
@@ -49,6 +62,18 @@ __device__ inline void load_transposed(uint32_t (&registers)[4], const void* row
 #endif
 }
 
+// As they are: register m becomes elements (row g, columns 2t and 2t + 1) of matrix m.
+__device__ inline void load_matrices(uint32_t (&registers)[4], const void* row) {
+#ifdef __CUDACC__
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(registers[0]), "=r"(registers[1]), "=r"(registers[2]), "=r"(registers[3])
+               : "r"(shared_address(row))
+               : "memory");
+#else
+  pkv::sim::load_matrices(registers, row);
+#endif
+}
+
 // The transpose of an 8 x 8 matrix of which a lane has row g, columns 2t and 2t + 1.
 __device__ inline uint32_t transposed(uint32_t elements) {
 #ifdef __CUDACC__
@@ -63,6 +88,17 @@ __device__ inline uint32_t transposed(uint32_t elements) {
 // Two floats as 16-bit ones, rounded to nearest.
 __device__ inline uint32_t pack_halves(float low, float high) {
   return float_to_half(low) | static_cast<uint32_t>(float_to_half(high)) << 16;
+}
+
+// Two floats as bfloat16, rounded to nearest even.
+__device__ inline uint32_t pack_bf16(float low, float high) {
+#ifdef __CUDACC__
+  uint32_t packed;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
+  return packed;
+#else
+  return pkv::sim::float_to_bf16(low) | static_cast<uint32_t>(pkv::sim::float_to_bf16(high)) << 16;
+#endif
 }
 
 // ---- copies of 16 bytes to shared memory that go on while the thread does other things. Copies belong to the thread's
