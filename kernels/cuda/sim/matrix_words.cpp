@@ -7,34 +7,54 @@
 namespace pkv::sim {
 namespace {
 
-uint64_t both(uint32_t low, uint32_t high) { return low | static_cast<uint64_t>(high) << 32; }
-
 // 16-bit element `index` of four.
 uint16_t element(uint64_t bits, int32_t index) { return static_cast<uint16_t>(bits >> 16 * index); }
 
+// What a lane brings to a product. It lies on the lane's own stack, where the lane waits for the others.
+struct Fragments {
+  const uint32_t* a;
+  uint32_t b[2];
+  float* c;
+  bool done = false;
+};
+
+// The product for all lanes of a warp.
+template <typename ToFloat>
+void multiply_all(const WarpValues& lanes, const ToFloat& to_float) {
+  const auto fragments = [&lanes](int32_t lane) -> Fragments& {
+    return *reinterpret_cast<Fragments*>(static_cast<uintptr_t>(lanes.bits[lane]));
+  };
+  float a[16][16], b[8][16];
+  for (int32_t lane = 0; lane < 32; ++lane) {
+    const Fragments& own = fragments(lane);
+    const int32_t g = lane / 4, t = lane % 4;
+    for (int32_t half = 0; half < 2; ++half) {  // of a register, and of the columns
+      for (int32_t part = 0; part < 2; ++part) {
+        const int32_t k = 2 * t + half + 8 * part;
+        a[g][k] = to_float(element(own.a[2 * part], half));
+        a[g + 8][k] = to_float(element(own.a[2 * part + 1], half));
+        b[g][k] = to_float(element(own.b[part], half));
+      }
+    }
+  }
+  for (int32_t lane = 0; lane < 32; ++lane) {
+    Fragments& own = fragments(lane);
+    for (int32_t i = 0; i < 4; ++i) {
+      const float *row = a[lane / 4 + i / 2 * 8], *column = b[lane % 4 * 2 + i % 2];
+      double sum = 0;  // of exact products
+      for (int32_t k = 0; k < 16; ++k) sum += static_cast<double>(row[k]) * static_cast<double>(column[k]);
+      own.c[i] = static_cast<float>(own.c[i] + sum);
+    }
+    own.done = true;
+  }
+}
+
+// Whoever comes out of the exchange first computes for all.
 template <typename ToFloat>
 void multiply(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1, const ToFloat& to_float) {
-  const WarpValues upper = warp_exchange(~0u, both(a[0], a[2]), Place::here());  // rows 0 .. 7: k 2t, 2t + 1 and + 8
-  const WarpValues lower = warp_exchange(~0u, both(a[1], a[3]), Place::here());
-  const WarpValues right = warp_exchange(~0u, both(b0, b1), Place::here());
-  const int32_t g = this_lane() / 4, t = this_lane() % 4;
-  // What four lanes hold of a row or column, k ascending.
-  const auto numbers = [&](const WarpValues& values, int32_t row, float(&to)[16]) {
-    for (int32_t k = 0; k < 16; ++k) {
-      to[k] = to_float(element(values.bits[4 * row + k % 8 / 2], k % 2 + k / 8 * 2));
-    }
-  };
-  float rows[2][16], columns[2][16];
-  numbers(upper, g, rows[0]);
-  numbers(lower, g, rows[1]);
-  numbers(right, 2 * t, columns[0]);
-  numbers(right, 2 * t + 1, columns[1]);
-  for (int32_t i = 0; i < 4; ++i) {
-    double sum = 0;  // of exact products
-    for (int32_t k = 0; k < 16; ++k)
-      sum += static_cast<double>(rows[i / 2][k]) * static_cast<double>(columns[i % 2][k]);
-    c[i] = static_cast<float>(c[i] + sum);
-  }
+  Fragments own{.a = a, .b = {b0, b1}, .c = c};
+  const WarpValues& lanes = warp_exchange(~0u, reinterpret_cast<uintptr_t>(&own), Place::here());
+  if (!own.done) multiply_all(lanes, to_float);
 }
 
 // Of four matrices whose rows the lanes bring: register m gets elements pick(0) and pick(1) of matrix m.
