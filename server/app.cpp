@@ -8,7 +8,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/plugin_loader.h"
 #include "kernels/status_macros.h"
+#include "server/lane_tables.h"
 #include "server/rpc/library_logs.h"
 #include "server/startup_warnings.h"
 
@@ -30,6 +32,13 @@ std::string with_port(const std::string& listen, int port) {
 
 absl::Status lost_port() { return absl::UnavailableError("the gRPC port takes no more connections"); }
 
+FrontLimits limits_of(const Config& config) {
+  return {.preparation_threads = config.server.preparation_threads,
+          .max_waiting = static_cast<size_t>(config.scheduler.max_waiting),
+          .max_waiting_bytes = config.server.max_waiting_bytes,
+          .max_unread_bytes = config.server.max_unread_bytes};
+}
+
 // Of the calling thread alone, as Linux has it: whatever else wants to run goes first.
 void lower_priority() {
   constexpr int kLeast = 19;
@@ -39,14 +48,19 @@ void lower_priority() {
 }  // namespace
 
 App::App(const Config& config, const Log& log, const AppOptions& options, PolicyCatalog policies)
-    : config_(config), log_(log), options_(options), state_(std::move(policies), log, random_seed()) {}
+    : config_(config),
+      log_(log),
+      options_(options),
+      state_(std::move(policies), log, random_seed(), limits_of(config)) {}
 
 App::~App() {
   if (rpc_ != nullptr) stop(absl::Now()).IgnoreError();
 }
 
 absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log& log, const AppOptions& options) {
-  PKV_ASSIGN_OR_RETURN(PolicyCatalog policies, PolicyCatalog::create(config.policies, config.cache.dtype));
+  PKV_ASSIGN_OR_RETURN(std::shared_ptr<const LaneTable> lane_table, configured_lane_table(config));
+  PKV_ASSIGN_OR_RETURN(PolicyCatalog policies,
+                       PolicyCatalog::create(config.policies, config.cache.dtype, std::move(lane_table)));
   std::unique_ptr<App> app(new App(config, log, options, std::move(policies)));
   PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.listen = config.server.listen,
                                                     .reflection = config.server.reflection,
@@ -54,12 +68,16 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
                                                                .live = [self = app.get()] { return self->live(); }},
                                                     .hearing_time = options.hearing_time},
                                                    app->state_));
+  const Probes probes{.live = [self = app.get()] { return self->live(); },
+                      .ready = [self = app.get()] { return self->ready(); }};
+  if (!config.http.listen.empty()) {
+    PKV_ASSIGN_OR_RETURN(app->http_, OpenAiServer::start(config.http, app->state_, probes));
+  }
   if (!config.metrics.listen.empty()) {
     PKV_ASSIGN_OR_RETURN(
         app->metrics_,
-        MetricsExporter::start(config.metrics.listen, {.snapshot = [self = app.get()] { return self->snapshot(); },
-                                                       .live = [self = app.get()] { return self->live(); },
-                                                       .ready = [self = app.get()] { return self->ready(); }}));
+        MetricsExporter::start(config.metrics.listen,
+                               {.snapshot = [self = app.get()] { return self->snapshot(); }, .probes = probes}));
   }
   for (const std::string& warning : startup_warnings(config, memory_limit())) log.warn(warning);
   log.info("listening, loading the model",
@@ -69,6 +87,10 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
 
 absl::Status App::load() {
   const absl::Time begin = absl::Now();
+  if (config_.runtime.device == "auto") {
+    const DeviceChoice choice = choose_device();
+    log_.info("runtime.device is auto", {{"device", choice.device}, {"why", choice.why}});
+  }
   PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config_, options_.make_backend, abandon_.get_token()));
   const ServedModel& served = model_->served();
   if (!served.chat_template->status().ok()) log_.warn(std::string(served.chat_template->status().message()));
@@ -78,6 +100,7 @@ absl::Status App::load() {
                       {"model", served.id},
                       {"device", served.device},
                       {"load_seconds", absl::ToDoubleSeconds(absl::Now() - begin)},
+                      {"http", http_ == nullptr ? "off" : with_port(config_.http.listen, http_port())},
                       {"metrics",
                        metrics_ == nullptr ? "off" : with_port(config_.metrics.listen, metrics_port()) + "/metrics"}});
   // Only now: reading the whole file would compete with loading it.
@@ -103,6 +126,9 @@ absl::Status App::stop(absl::Time deadline) {
   }
   rpc_->shutdown(kFlushTime);
   rpc_.reset();
+  if (http_ != nullptr) http_->await_answers(kFlushTime);
+  http_.reset();
+  state_.end_work();
   metrics_.reset();
   return absl::OkStatus();
 }

@@ -13,6 +13,7 @@
 #include "server/api/server_state.h"
 #include "server/config/config.h"
 #include "server/http/metrics_exporter.h"
+#include "server/http/openai_server.h"
 #include "server/loaded_model.h"
 #include "server/rpc/server.h"
 #include "server/telemetry/log.h"
@@ -53,6 +54,7 @@ class App {
   // Running and waiting, as the engine last said; thread-safe, and it does not block.
   uint32_t open_requests() const;
   int port() const { return rpc_->port(); }
+  int http_port() const { return http_ == nullptr ? 0 : http_->port(); }
   int metrics_port() const { return metrics_ == nullptr ? 0 : metrics_->port(); }
 
  private:
@@ -70,6 +72,7 @@ class App {
   std::unique_ptr<LoadedModel> model_;
   std::jthread digest_;
   std::unique_ptr<RpcServer> rpc_;
+  std::unique_ptr<OpenAiServer> http_;
   std::unique_ptr<MetricsExporter> metrics_;
 };
 

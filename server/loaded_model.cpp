@@ -1,11 +1,14 @@
 #include "server/loaded_model.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/plugin_loader.h"
 #include "kernels/status_macros.h"
+#include "server/lane_tables.h"
 
 namespace pkv {
 namespace {
@@ -29,12 +32,18 @@ absl::Status about_file(const absl::Status& status, const std::string& path) {
                                                  : absl::Status(status.code(), absl::StrCat(path, ": ", message));
 }
 
+size_t longest_token_bytes(const Tokenizer& tokenizer) {
+  size_t longest = 0;
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) longest = std::max(longest, tokenizer.token_bytes(id).size());
+  return longest;
+}
+
 absl::Status given_up() { return absl::CancelledError("loading was given up"); }
 
 }  // namespace
 
 BackendOptions backend_options(const RuntimeConfig& config) {
-  return {.device = config.device == "auto" ? "cpu" : config.device,
+  return {.device = config.device == "auto" ? choose_device().device : config.device,
           .exact = config.compute == "float32",
           .threads = config.threads,
           .isa = config.isa == "auto" ? "" : config.isa};
@@ -66,6 +75,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, stop);
   if (!model.ok()) return about_file(model.status(), path);
   loaded->model_ = *std::move(model);
+  PKV_ASSIGN_OR_RETURN(const std::shared_ptr<const LaneTable> table, configured_lane_table(config));
+  if (table) PKV_RETURN_IF_ERROR(check_lane_table(config, *table, *loaded->file_, loaded->model_->shape()));
   PKV_RETURN_IF_ERROR(check_pool(config, cache_page_bytes(config.cache, *loaded->backend_)));
   PKV_ASSIGN_OR_RETURN(loaded->engine_, Engine::create(*loaded->model_, engine_options(config)));
   if (stop.stop_requested()) return given_up();
@@ -73,10 +84,11 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
                      .device = loaded->backend_->description(),
                      .kv_dtype = config.cache.dtype,
                      .shape = loaded->model_->shape(),
-                     .weight_bytes = loaded->model_->weight_bytes(),
+                     .weight_bytes = loaded->model_->resident_bytes(),
                      .tokenizer = loaded->tokenizer_.get(),
                      .chat_template = loaded->chat_template_.get(),
-                     .engine = loaded->engine_.get()};
+                     .engine = loaded->engine_.get(),
+                     .longest_token_bytes = longest_token_bytes(*loaded->tokenizer_)};
   return loaded;
 }
 

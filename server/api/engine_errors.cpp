@@ -9,12 +9,6 @@
 #include "server/status/field_error.h"
 
 namespace pkv {
-namespace {
-
-constexpr absl::Duration kQueueRetryDelay = absl::Seconds(1);
-
-}  // namespace
-
 absl::Status submit_error(const absl::Status& status, Engine::State state) {
   ErrorDetail detail{.code = status.code(), .description = std::string(status.message())};
   switch (status.code()) {
@@ -24,6 +18,7 @@ absl::Status submit_error(const absl::Status& status, Engine::State state) {
       return make_error(detail);
     case absl::StatusCode::kUnavailable:
       detail.reason = state == Engine::State::kFailed ? kEngineFailed : kServerDraining;
+      if (state != Engine::State::kFailed) detail.retry_delay = kQueueRetryDelay;
       return make_error(detail);
     default:
       return status;

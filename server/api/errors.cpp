@@ -5,11 +5,13 @@
 #include <optional>
 
 #include "absl/strings/cord.h"
+#include "absl/strings/str_cat.h"
 #include "absl/types/optional.h"
 #include "kernels/check.h"
 #include "pyramidkv/v1/error_details.pb.h"
 #include "server/api/times.h"
 #include "server/status/field_error.h"
+#include "server/telemetry/escape.h"
 
 namespace pkv {
 namespace {
@@ -39,6 +41,7 @@ constexpr std::array kKinds = {
     ErrorKind{kNoChatTemplate, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kChatTemplateFailed, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kQueueFull, absl::StatusCode::kResourceExhausted, 429},
+    ErrorKind{kSlowReader, absl::StatusCode::kResourceExhausted, 429},
     ErrorKind{kModelLoading, absl::StatusCode::kUnavailable, 503},
     ErrorKind{kServerDraining, absl::StatusCode::kUnavailable, 503},
     ErrorKind{kEngineFailed, absl::StatusCode::kInternal, 500},
@@ -122,6 +125,12 @@ absl::Status not_found(const std::string& field, const std::string& description)
   return make_error({.reason = kNotFound, .field = field, .description = description});
 }
 
+std::string shown(std::string_view text) {
+  constexpr size_t kMaxBytes = 128;
+  const std::string begin = escape_controls(text.substr(0, kMaxBytes));
+  return absl::StrCat("\"", begin, text.size() > kMaxBytes ? "...\"" : "\"");
+}
+
 absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix) {
   const std::optional<FieldError> named = field_error_of(status);
   return make_error({.code = status.code(),
@@ -139,6 +148,12 @@ absl::Status with_field_moved(const absl::Status& status, std::string_view from,
 std::string error_reason(const absl::Status& status) {
   pb::ErrorInfo info;
   return read_payload(status, kErrorInfoUrl, info) ? info.reason() : std::string();
+}
+
+std::map<std::string, std::string> error_metadata(const absl::Status& status) {
+  pb::ErrorInfo info;
+  if (!read_payload(status, kErrorInfoUrl, info)) return {};
+  return {info.metadata().begin(), info.metadata().end()};
 }
 
 absl::Duration error_retry_delay(const absl::Status& status) {

@@ -27,6 +27,7 @@ inline constexpr std::string_view kNotFound = "NOT_FOUND";
 inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";  // or none that can be used
 inline constexpr std::string_view kChatTemplateFailed = "CHAT_TEMPLATE_FAILED";
 inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
+inline constexpr std::string_view kSlowReader = "SLOW_READER";  // of calls that were running
 inline constexpr std::string_view kModelLoading = "LOADING";
 inline constexpr std::string_view kServerDraining = "DRAINING";
 inline constexpr std::string_view kEngineFailed = "ENGINE_FAILED";  // of calls that were running, too
@@ -54,6 +55,9 @@ absl::Status bad_cache_policy(const std::string& field, const std::string& descr
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
 absl::Status not_found(const std::string& field, const std::string& description);
 
+// What a caller wrote, in quotes and short enough to be part of an error: metadata beyond 8 KB reaches nobody.
+std::string shown(std::string_view text);
+
 // The same error with a reason, and its field, where it names one (field_error_of()), below `field_prefix`.
 absl::Status with_reason(const absl::Status& status, std::string_view reason, const std::string& field_prefix = "");
 // The same error about the same field of a message that is itself the field `to` of another: where the field's path
@@ -61,6 +65,7 @@ absl::Status with_reason(const absl::Status& status, std::string_view reason, co
 absl::Status with_field_moved(const absl::Status& status, std::string_view from, std::string_view to);
 
 std::string error_reason(const absl::Status& status);  // empty: none
+std::map<std::string, std::string> error_metadata(const absl::Status& status);
 // The delay its RetryInfo names, else zero.
 absl::Duration error_retry_delay(const absl::Status& status);
 // 400 and above: what HTTP has for the error.

@@ -58,6 +58,14 @@ bool OutputAssembler::push_text(const std::string& text) {
 
 bool OutputAssembler::add_token(const TokenLogprob& token) {
   echo_prompt();
+  const size_t before = pending_.text.size();
+  const bool goes_on = push_token(token);
+  unread_bytes_ += sizeof(TokenId) + pending_.text.size() - before;
+  if (options_.logprobs) unread_bytes_ += sizeof(TokenLogprob) + token.top.size() * sizeof(token.top.front());
+  return goes_on;
+}
+
+bool OutputAssembler::push_token(const TokenLogprob& token) {
   ++tokens_;
   ++untaken_tokens_;
   if (options_.return_token_ids) pending_.token_ids.push_back(token.id);
@@ -96,8 +104,17 @@ OutputAssembler::Piece OutputAssembler::take(size_t max_tokens) {
   piece.token_ids = take_front(pending_.token_ids, max_tokens);
   piece.logprobs = take_front(pending_.logprobs, max_tokens);
   taken_ = true;
-  if (pending_.empty()) untaken_tokens_ = 0;  // otherwise the rest is still due
+  if (pending_.empty()) {  // otherwise the rest is still due
+    untaken_tokens_ = 0;
+    unread_bytes_ = 0;
+  }
   return piece;
+}
+
+void OutputAssembler::drop() {
+  pending_ = {};
+  prompt_logprobs_ = {};
+  unread_bytes_ = 0;
 }
 
 std::string answer_text(const Tokenizer& tokenizer, const Request& request, std::span<const TokenId> tokens) {

@@ -41,6 +41,10 @@ class OutputAssembler {
 
   // Whether there is something to send now: the first token, an interval's worth, or the rest.
   bool ready() const;
+  // Of the answer's tokens that were not taken yet; the prompt's are bounded by the request.
+  size_t unread_bytes() const { return unread_bytes_; }
+  // What was not taken never will be.
+  void drop();
   bool has_tokens() const { return tokens_ > 0; }
   // What has not been taken yet, at most `max_tokens` ids and log-probabilities of it; all text with the first of them.
   Piece take(size_t max_tokens);
@@ -50,6 +54,7 @@ class OutputAssembler {
  private:
   void echo_prompt();
   bool push_text(const std::string& text);
+  bool push_token(const TokenLogprob& token);
 
   const Tokenizer& tokenizer_;
   const Request& request_;
@@ -63,6 +68,7 @@ class OutputAssembler {
   std::optional<TokenId> withheld_;  // a possible end token, whose text is only shown if the answer goes on
   int32_t tokens_ = 0;
   int32_t untaken_tokens_ = 0;
+  size_t unread_bytes_ = 0;
   bool taken_ = false;
   bool finished_ = false;
   bool echoed_ = false;

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
+#include "server/api/admission_check.h"
 #include "server/api/errors.h"
 
 namespace pkv {
@@ -41,9 +42,24 @@ absl::StatusOr<PromptInput> read_input(const pb::GenerateRequest& message, const
   return input;
 }
 
+// Tokenising is work by the byte, so a text that is too long by its bytes alone is not begun with.
+absl::Status check_bytes(const pb::GenerateRequest& message, const ServedModel& served, int64_t max_tokens) {
+  if (message.has_truncate_prompt_tokens() || served.longest_token_bytes == 0) return absl::OkStatus();
+  size_t bytes = message.prompt().size();
+  for (const pb::ChatMessage& chat_message : message.chat().messages()) bytes += chat_message.content().size();
+  const auto least = static_cast<int64_t>(bytes / served.longest_token_bytes);
+  if (least <= max_tokens) return absl::OkStatus();
+  return context_too_long(
+      input_field(message), max_tokens, least,
+      absl::StrCat("has ", bytes, " bytes, which are ", least, " tokens at least, and ", max_tokens,
+                   " is all there can be; shorten it, or set truncate_prompt_tokens to use its end"));
+}
+
 }  // namespace
 
-absl::StatusOr<PromptInput> read_prompt(const pb::GenerateRequest& message, const ServedModel& served) {
+absl::StatusOr<PromptInput> read_prompt(const pb::GenerateRequest& message, const ServedModel& served,
+                                        int64_t max_tokens) {
+  PKV_RETURN_IF_ERROR(check_bytes(message, served, max_tokens));
   absl::StatusOr<PromptInput> input = read_input(message, served);
   if (!input.ok() || !message.has_truncate_prompt_tokens()) return input;
   const size_t keep = message.truncate_prompt_tokens();

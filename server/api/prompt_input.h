@@ -19,8 +19,10 @@ struct PromptInput {
   TokenSpan system_message;  // of a chat, what truncation left of it; empty: there is none
 };
 
-// The prompt with truncate_prompt_tokens applied.
-absl::StatusOr<PromptInput> read_prompt(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served);
+// The prompt with truncate_prompt_tokens applied. CONTEXT_TOO_LONG, before anything is tokenised, where its text cannot
+// be `max_tokens` tokens or fewer.
+absl::StatusOr<PromptInput> read_prompt(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served,
+                                        int64_t max_tokens);
 // The field that a prompt came in.
 const char* input_field(const pyramidkv::v1::GenerateRequest& message);
 // Adds the system message to the pins where the policy asks for it; BAD_CACHE_POLICY where the input is no chat.

@@ -90,6 +90,10 @@ absl::Status read_sampling(const pb::SamplingParams& message, int32_t vocab_size
   status.Update(read_count(message.has_min_tokens(), message.min_tokens(), "min_tokens", out.min_tokens));
   if (status.ok()) status = read_bias(message, vocab_size, out);
   if (!status.ok()) return status;
+  if (message.stop_token_ids_size() > kMaxStopTokens) {
+    return bad_sampling("sampling.stop_token_ids", absl::StrCat("must be at most ", kMaxStopTokens, " tokens, not ",
+                                                                message.stop_token_ids_size()));
+  }
   for (int i = 0; i < message.stop_token_ids_size(); ++i) {
     const uint32_t id = message.stop_token_ids(i);
     if (id >= static_cast<uint32_t>(vocab_size)) {

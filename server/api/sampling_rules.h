@@ -15,6 +15,7 @@ namespace pkv {
 inline constexpr float kDefaultTemperature = 1.0F;
 inline constexpr float kMaxLogitBias = 100.0F;
 inline constexpr int kMaxStops = 16;
+inline constexpr int kMaxStopTokens = 256;
 inline constexpr size_t kMaxStopBytes = 1024;
 
 // Ids against a vocabulary of `vocab_size`.

@@ -1,6 +1,7 @@
 #include "server/api/server_state.h"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -11,6 +12,8 @@
 
 namespace pkv {
 namespace {
+
+constexpr int kDeliveryThreads = 1;
 
 // How a generation call can end: refused by validation, whatever its policy, or submitted to the engine.
 bool can_occur(std::string_view policy, std::string_view code) {
@@ -36,8 +39,16 @@ RequestMetrics::Labels request_labels() {
   return labels;
 }
 
-ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed)
-    : policies_(std::move(policies)), metrics_(request_labels()), log_(log), random_(random_seed) {}
+ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed, const FrontLimits& limits)
+    : policies_(std::move(policies)),
+      metrics_(request_labels()),
+      log_(log),
+      random_(random_seed),
+      limits_(limits),
+      waiting_(limits.max_waiting, limits.max_waiting_bytes),
+      delivery_(kDeliveryThreads,
+                /*max_queued=*/std::numeric_limits<size_t>::max()),  // one a call, and calls are bounded
+      preparation_(limits.preparation_threads, limits.max_waiting) {}
 
 absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id) const {
   const ServedModel* served = model();
@@ -45,7 +56,7 @@ absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id
     return make_error({.reason = kModelLoading, .description = "the model is being loaded"});
   }
   if (!id.empty() && id != served->id) {
-    return not_found("model", absl::StrCat("\"", id, "\" is not served here, only \"", served->id, "\""));
+    return not_found("model", absl::StrCat(shown(id), " is not served here, only \"", served->id, "\""));
   }
   return served;
 }

@@ -12,7 +12,10 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/api/front_limits.h"
 #include "server/api/policy_catalog.h"
+#include "server/api/waiting_room.h"
+#include "server/api/worker_pool.h"
 #include "server/model/model.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/request_metrics.h"
@@ -52,6 +55,7 @@ struct ServedModel {
   const Tokenizer* tokenizer = nullptr;
   const ChatTemplate* chat_template = nullptr;
   Engine* engine = nullptr;
+  size_t longest_token_bytes = 0;  // of its vocabulary; 0: not known
 };
 
 // Random numbers for whoever needs one: seeds and request ids. Thread-safe.
@@ -73,7 +77,7 @@ RequestMetrics::Labels request_labels();
 
 class ServerState {
  public:
-  ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed);
+  ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed, const FrontLimits& limits = {});
 
   // The model is loaded, from now on until the server ends.
   void publish(const ServedModel* model) { model_.store(model, std::memory_order_release); }
@@ -88,6 +92,18 @@ class ServerState {
   RandomSource& random() { return random_; }
   absl::Time started() const { return started_; }
 
+  const FrontLimits& limits() const { return limits_; }
+  WaitingRoom& waiting() { return waiting_; }
+  // Where requests are parsed, tokenised and planned: what may take milliseconds.
+  WorkerPool& preparation() { return preparation_; }
+  // Where what the engine says is made into messages and given to the callers' transports.
+  WorkerPool& delivery() { return delivery_; }
+  // Once no more calls come: ends the work on those that did, so that what they point to can be taken down.
+  void end_work() {
+    preparation_.stop();
+    delivery_.stop();
+  }
+
  private:
   std::atomic<const ServedModel*> model_ = nullptr;
   PolicyCatalog policies_;
@@ -95,6 +111,10 @@ class ServerState {
   const Log& log_;
   RandomSource random_;
   absl::Time started_ = absl::Now();
+  const FrontLimits limits_;
+  WaitingRoom waiting_;
+  WorkerPool delivery_;
+  WorkerPool preparation_;  // ends first: it makes work for the other
 };
 
 }  // namespace pkv

@@ -82,14 +82,20 @@ absl::StatusOr<ReportDetail> read_detail(pb::CacheReportDetail detail) {
 }
 
 absl::Status read_request_id(const pb::GenerateRequest& message, RandomSource& random, std::string& id) {
-  if (message.request_id().size() > kMaxRequestIdBytes) {
-    return bad_input("request_id", absl::StrCat("must be at most ", kMaxRequestIdBytes, " bytes long"));
+  if (!is_request_id(message.request_id())) {
+    return bad_input("request_id",
+                     absl::StrCat("must be at most ", kMaxRequestIdBytes, " bytes long, without control characters"));
   }
   id = message.request_id().empty() ? absl::StrFormat("req-%016x", random.next()) : message.request_id();
   return absl::OkStatus();
 }
 
 }  // namespace
+
+bool is_request_id(std::string_view id) {
+  return id.size() <= kMaxRequestIdBytes &&
+         std::ranges::none_of(id, [](unsigned char c) { return c < 0x20 || c == 0x7f; });
+}
 
 int64_t longest_text(const PolicySpec& policy, int32_t max_positions) {
   return policy_row(policy.kind).make(policy)->cache_relative() ? kMaxTextTokens : max_positions;
@@ -109,7 +115,8 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));
   PKV_ASSIGN_OR_RETURN(request.policy, state.policies().resolve(message.cache_policy()));
 
-  PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served));
+  PKV_ASSIGN_OR_RETURN(draft.prompt,
+                       read_prompt(message, served, longest_text(request.policy, served.shape.max_positions)));
   PKV_RETURN_IF_ERROR(pin_system_message(message, draft.prompt, request.policy));
   request.prompt = draft.prompt.tokens;
   PKV_RETURN_IF_ERROR(read_max_tokens(message, served.shape.max_positions, request));

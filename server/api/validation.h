@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -19,6 +20,8 @@ namespace pkv {
 
 inline constexpr int32_t kDefaultMaxTokens = 256;
 inline constexpr size_t kMaxRequestIdBytes = 256;
+// Not too long, and nothing in it that a log or a terminal would take for more than text.
+bool is_request_id(std::string_view id);
 
 // A request that may be submitted, and how its caller wants to be answered.
 struct ValidRequest {

@@ -18,11 +18,24 @@ struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   bool reflection = true;
   double drain_seconds = 30;
+  int32_t preparation_threads = 2;
+  uint64_t max_waiting_bytes = uint64_t{256} << 20;
+  uint64_t max_unread_bytes = uint64_t{4} << 20;
+};
+
+// OpenAI's API.
+struct HttpConfig {
+  std::string listen;  // empty: it is not served
+  int32_t max_connections = 1024;
+  uint64_t max_header_bytes = uint64_t{16} << 10;
+  uint64_t max_body_bytes = uint64_t{16} << 20;
+  double idle_seconds = 60;
 };
 
 struct ModelConfig {
   std::string path;
-  std::string id;  // empty: the file's name without its ending
+  std::string id;          // empty: the file's name without its ending
+  std::string lane_table;  // empty: none
 };
 
 struct CacheConfig {
@@ -75,6 +88,7 @@ struct PoliciesConfig {
 
 struct Config {
   ServerConfig server;
+  HttpConfig http;
   ModelConfig model;
   CacheConfig cache;
   RuntimeConfig runtime;

@@ -1,130 +1,41 @@
-// Boost.Beast with the limits that a port on a network needs. The one file that includes it: it compiles slowly.
 #include "server/http/http_server.h"
 
 #include <sys/resource.h>
 
-#include <array>
-#include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
-#include <boost/asio/steady_timer.hpp>
-#include <boost/beast/core.hpp>
-#include <boost/beast/http.hpp>
-#include <chrono>
+#include <boost/asio/post.hpp>
 #include <exception>
 #include <list>
 #include <thread>
 #include <utility>
 
+#include "absl/time/clock.h"
+#include "server/http/http_connection.h"
+
 namespace pkv {
 namespace {
 
 namespace asio = boost::asio;
-namespace beast = boost::beast;
-namespace http = boost::beast::http;
 using asio::ip::tcp;
 using boost::system::error_code;
 
-// One more takes the place of the oldest: who asks and reads is served at once, so the oldest are those who do not.
-constexpr size_t kMaxConnections = 64;
-constexpr uint32_t kMaxHeadBytes = 8 << 10;
-constexpr std::chrono::seconds kMaxLife{10};
-constexpr std::chrono::seconds kMaxFarewell{1};  // once the answer is written
+// Beside the others: those that are told that there are too many.
+constexpr size_t kMaxTurnedAway = 64;
 // When the system has no more descriptors for us.
 constexpr std::chrono::milliseconds kAcceptPause{100};
-// Whoever computes goes first: a scrape may take a few milliseconds longer, a token may not.
-constexpr int kNice = 10;
-
-// Reads a request's head, then writes the answer, then waits for the client to close: closing first would make the
-// system take back what the client has not read yet.
-class Connection : public std::enable_shared_from_this<Connection> {
- public:
-  Connection(tcp::socket socket, const HttpHandler& handler) : stream_(std::move(socket)), handler_(handler) {
-    parser_.header_limit(kMaxHeadBytes);
-  }
-
-  void start() {
-    stream_.expires_after(kMaxLife);
-    http::async_read_header(stream_, buffer_, parser_,
-                            [self = shared_from_this()](error_code error, size_t) { self->answer(error); });
-  }
-  void close() { stream_.close(); }
-
- private:
-  void answer(error_code error) {
-    if (!error) {
-      respond(parser_.get());
-    } else if (error == http::error::header_limit || error == http::error::buffer_overflow) {
-      refuse(http::status::request_header_fields_too_large);
-    } else if (error.category() == make_error_code(http::error::bad_method).category() &&
-               error != http::error::end_of_stream && error != http::error::partial_message) {
-      refuse(http::status::bad_request);
-    } else {
-      return;  // the client is gone, or took too long
-    }
-    http::async_write(stream_, response_, [self = shared_from_this()](error_code failed, size_t) {
-      if (!failed) self->say_farewell();
-    });
-  }
-
-  void respond(const http::request<http::empty_body>& request) {
-    if (request.method() != http::verb::get) {
-      response_.set(http::field::allow, "GET");
-      return refuse(http::status::method_not_allowed);
-    }
-    const std::string target(request.target());
-    HttpResponse response = handler_(target.substr(0, target.find('?')));
-    finish(static_cast<http::status>(response.status), response.content_type, std::move(response.body));
-  }
-
-  void refuse(http::status status) {
-    finish(status, HttpResponse().content_type, std::string(http::obsolete_reason(status)) + "\n");
-  }
-
-  void finish(http::status status, const std::string& content_type, std::string body) {
-    response_.result(status);
-    response_.set(http::field::content_type, content_type);
-    response_.body() = std::move(body);
-    response_.prepare_payload();
-    response_.keep_alive(false);
-  }
-
-  void say_farewell() {
-    error_code ignored;
-    stream_.socket().shutdown(tcp::socket::shutdown_send, ignored);
-    stream_.expires_after(kMaxFarewell);
-    discard();
-  }
-
-  void discard() {
-    stream_.async_read_some(asio::buffer(discarded_), [self = shared_from_this()](error_code error, size_t) {
-      if (!error) self->discard();
-    });
-  }
-
-  beast::tcp_stream stream_;
-  const HttpHandler& handler_;
-  beast::flat_buffer buffer_{kMaxHeadBytes};
-  http::request_parser<http::empty_body> parser_;
-  http::response<http::string_body> response_;
-  std::array<char, 4096> discarded_;
-};
 
 }  // namespace
 
-class HttpServer::Listener {
+class HttpServer::Listener final : public HttpConnections, public std::enable_shared_from_this<Listener> {
  public:
-  explicit Listener(HttpHandler handler) : handler_(std::move(handler)) {}
-  ~Listener() {
-    context_.stop();
-    if (thread_.joinable()) thread_.join();
-  }
+  using HttpConnections::HttpConnections;
 
-  error_code open(const std::string& listen) {
+  error_code open() {
+    const std::string& listen = options.listen;
     const size_t colon = listen.rfind(':');
     std::string host = listen.substr(0, colon);
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
     error_code error;
-    const auto found = tcp::resolver(context_).resolve(host, listen.substr(colon + 1), tcp::resolver::passive, error);
+    const auto found = tcp::resolver(context).resolve(host, listen.substr(colon + 1), tcp::resolver::passive, error);
     if (error) return error;
     for (const auto& entry : found) {
       error = open(entry.endpoint());
@@ -136,12 +47,30 @@ class HttpServer::Listener {
   void run() {
     accept();
     thread_ = std::thread([this] {
-      setpriority(PRIO_PROCESS, 0, kNice);  // of this thread alone, as Linux has it
-      context_.run();
+      if (options.nice > 0) setpriority(PRIO_PROCESS, 0, options.nice);  // of this thread alone, as Linux has it
+      context.run();
     });
   }
 
+  // Breaks off everything. What is left of it runs here, and lets go of the connections.
+  void stop() {
+    asio::post(context, [this] {
+      error_code ignored;
+      acceptor_.close(ignored);
+      pause_.cancel();
+      while (!connections_.empty()) connections_.front()->close();
+    });
+    if (thread_.joinable()) thread_.join();
+    stopped = true;
+    context.restart();
+    context.poll();
+  }
+
   int port() const { return acceptor_.local_endpoint().port(); }
+
+  void forget(const HttpConnection* connection) override {
+    connections_.remove_if([connection](const auto& other) { return other.get() == connection; });
+  }
 
  private:
   error_code open(const tcp::endpoint& endpoint) {
@@ -156,6 +85,7 @@ class HttpServer::Listener {
 
   void accept() {
     acceptor_.async_accept([this](error_code error, tcp::socket socket) {
+      if (!acceptor_.is_open()) return;
       if (error) return pause();
       take(std::move(socket));
       accept();
@@ -165,36 +95,48 @@ class HttpServer::Listener {
   // Otherwise the listener stays readable and the loop would spin.
   void pause() {
     pause_.expires_after(kAcceptPause);
-    pause_.async_wait([this](error_code) { accept(); });
+    pause_.async_wait([this](error_code) {
+      if (acceptor_.is_open()) accept();
+    });
   }
 
   void take(tcp::socket socket) {
-    std::erase_if(connections_, [](const std::weak_ptr<Connection>& connection) { return connection.expired(); });
-    if (connections_.size() >= kMaxConnections) {
-      if (const auto oldest = connections_.front().lock()) oldest->close();
-      connections_.pop_front();
-    }
-    const auto connection = std::make_shared<Connection>(std::move(socket), handler_);
+    const auto connection = std::make_shared<HttpConnection>(std::move(socket), shared_from_this());
+    const bool room = connections_.size() < options.max_connections || close_oldest();
+    if (!room && connections_.size() >= options.max_connections + kMaxTurnedAway) return;
     connections_.push_back(connection);
-    connection->start();
+    room ? connection->start() : connection->turn_away();
   }
 
-  const HttpHandler handler_;
-  asio::io_context context_{1};
-  tcp::acceptor acceptor_{context_};
-  asio::steady_timer pause_{context_};
-  std::list<std::weak_ptr<Connection>> connections_;  // the oldest first
+  // Of those whose client waits for no answer. False: there is none.
+  bool close_oldest() {
+    for (const std::shared_ptr<HttpConnection>& connection : connections_) {
+      if (connection->answering()) continue;
+      connection->close();
+      return true;
+    }
+    return false;
+  }
+
+  tcp::acceptor acceptor_{context};
+  asio::steady_timer pause_{context};
+  std::list<std::shared_ptr<HttpConnection>> connections_;  // the oldest first
   std::thread thread_;
 };
 
-HttpServer::HttpServer(std::unique_ptr<Listener> listener) : listener_(std::move(listener)) {}
-HttpServer::~HttpServer() = default;
+HttpServer::HttpServer(std::shared_ptr<Listener> listener) : listener_(std::move(listener)) {}
+HttpServer::~HttpServer() { listener_->stop(); }
 int HttpServer::port() const { return listener_->port(); }
 
-absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::start(const std::string& listen, HttpHandler handler) {
+void HttpServer::await_answers(double seconds) {
+  const absl::Time end = absl::Now() + absl::Seconds(seconds);
+  while (listener_->under_way > 0 && absl::Now() < end) absl::SleepFor(absl::Milliseconds(5));
+}
+
+absl::StatusOr<std::unique_ptr<HttpServer>> HttpServer::start(const HttpServerOptions& options, HttpHandler handler) {
   try {
-    auto listener = std::make_unique<Listener>(std::move(handler));
-    if (const error_code error = listener->open(listen)) return absl::UnavailableError(error.message());
+    auto listener = std::make_shared<Listener>(options, std::move(handler));
+    if (const error_code error = listener->open()) return absl::UnavailableError(error.message());
     listener->run();
     return std::unique_ptr<HttpServer>(new HttpServer(std::move(listener)));
   } catch (const std::exception& error) {  // no descriptors for the loop, or no thread

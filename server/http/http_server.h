@@ -1,37 +1,50 @@
-// A small HTTP server for probes and scrapes: GET, short requests, one answer per connection. One thread serves all
-// connections without waiting for any of them, so that slow or silent clients cost nobody else anything; what a
-// connection may hold and how long it may last is bounded.
+// An HTTP/1.1 server with the limits that a port on a network needs. One thread serves all connections without waiting
+// for any of them, so that slow or silent clients cost nobody else anything; what a connection may hold and how long
+// each of its steps may take is bounded.
 #pragma once
 
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
+#include "server/http/http_message.h"
 
 namespace pkv {
 
-struct HttpResponse {
-  int status = 200;
-  std::string content_type = "text/plain; charset=utf-8";
-  std::string body;
+struct HttpServerOptions {
+  std::string listen;  // HOST:PORT, port 0: a free one
+  // Further ones take the place of the oldest whose client is not waiting for an answer; where all are, they get a 503.
+  size_t max_connections = 64;
+  uint32_t max_header_bytes = 8 << 10;
+  uint64_t max_body_bytes = 0;
+  uint64_t max_arriving_bytes = 0;  // of all bodies that are being read; more is a 503
+  // A request has to be there this long after the connection or the answer before, and each part of an answer has to be
+  // taken in this time.
+  double idle_seconds = 10;
+  bool keep_alive = false;  // more than one request a connection
+  int nice = 0;             // of the server's thread
+  // The answer to what is no request, or too large or too many, by its status. `remedy`: a sentence.
+  std::function<HttpResponse(int status, const std::string& remedy)> refusal;
 };
 
-// The path of a GET request, its query cut off, to its answer.
-using HttpHandler = std::function<HttpResponse(const std::string& path)>;
+// Called on the server's thread, which it must not hold up. The answer may come later, from any thread.
+using HttpHandler = std::function<void(HttpRequest request, std::shared_ptr<HttpExchange> exchange)>;
 
 class HttpServer {
  public:
-  // `handler` is called on the server's thread; no other method gets there. UNAVAILABLE, with the system's reason,
-  // where `listen` (HOST:PORT, port 0: a free one) cannot be had.
-  static absl::StatusOr<std::unique_ptr<HttpServer>> start(const std::string& listen, HttpHandler handler);
+  // UNAVAILABLE, with the system's reason, where the address cannot be had.
+  static absl::StatusOr<std::unique_ptr<HttpServer>> start(const HttpServerOptions& options, HttpHandler handler);
   ~HttpServer();  // at once, whatever the clients do
   int port() const;
+  // Until no answer is under way any more, for `seconds` at most. New requests are served meanwhile.
+  void await_answers(double seconds);
 
  private:
   class Listener;
-  explicit HttpServer(std::unique_ptr<Listener> listener);
-  std::unique_ptr<Listener> listener_;
+  explicit HttpServer(std::shared_ptr<Listener> listener);
+  std::shared_ptr<Listener> listener_;
 };
 
 }  // namespace pkv

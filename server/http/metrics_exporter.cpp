@@ -9,17 +9,28 @@
 namespace pkv {
 namespace {
 
-HttpResponse probe_answer(const absl::Status& status) {
-  if (status.ok()) return {.body = "ok\n"};
-  return {.status = 503, .body = absl::StrCat(std::string(status.message()), "\n")};
+// Whoever computes goes first: a scrape may take a few milliseconds longer, a token may not.
+constexpr int kNice = 10;
+// Of a body, which nobody needs to send: enough to be told that only GET is served.
+constexpr uint64_t kMaxBodyBytes = 16 << 10;
+
+HttpResponse refusal(int status, const std::string& remedy) {
+  return {.status = status, .body = absl::StrCat(remedy, "\n")};
 }
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<MetricsExporter>> MetricsExporter::start(const std::string& listen, Sources sources) {
   std::unique_ptr<MetricsExporter> exporter(new MetricsExporter(std::move(sources)));
-  absl::StatusOr<std::unique_ptr<HttpServer>> http =
-      HttpServer::start(listen, [self = exporter.get()](const std::string& path) { return self->respond(path); });
+  absl::StatusOr<std::unique_ptr<HttpServer>> http = HttpServer::start(
+      {.listen = listen,
+       .max_body_bytes = kMaxBodyBytes,
+       .max_arriving_bytes = 64 * kMaxBodyBytes,
+       .nice = kNice,
+       .refusal = refusal},
+      [self = exporter.get()](const HttpRequest& request, const std::shared_ptr<HttpExchange>& exchange) {
+        exchange->respond(self->respond(request), [](bool) {});
+      });
   if (!http.ok()) {
     return absl::UnavailableError(absl::StrCat(
         "metrics.listen: cannot listen on ", listen, ": ", std::string(http.status().message()),
@@ -29,10 +40,10 @@ absl::StatusOr<std::unique_ptr<MetricsExporter>> MetricsExporter::start(const st
   return exporter;
 }
 
-HttpResponse MetricsExporter::respond(const std::string& path) const {
-  if (path == "/healthz") return probe_answer(sources_.live());
-  if (path == "/readyz") return probe_answer(sources_.ready());
-  if (path != "/metrics") return {.status = 404, .body = "there are /metrics, /healthz and /readyz\n"};
+HttpResponse MetricsExporter::respond(const HttpRequest& request) const {
+  if (request.method != "GET") return {.status = 405, .body = "there is only GET\n", .headers = "Allow: GET\r\n"};
+  if (std::optional<HttpResponse> probe = sources_.probes.answer(request.path)) return *std::move(probe);
+  if (request.path != "/metrics") return {.status = 404, .body = "there are /metrics, /healthz and /readyz\n"};
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
           .body = prometheus::TextSerializer().Serialize(metric_families(sources_.snapshot()))};
 }

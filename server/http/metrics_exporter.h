@@ -10,11 +10,11 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "server/engine/engine.h"
 #include "server/engine/stats.h"
 #include "server/http/http_server.h"
+#include "server/http/probes.h"
 #include "server/telemetry/request_metrics.h"
 
 namespace pkv {
@@ -39,9 +39,7 @@ class MetricsExporter {
   // All are called from the exporter's thread until it is destroyed.
   struct Sources {
     std::function<MetricsSnapshot()> snapshot;
-    // OK, or the reason why not in a line: whether the process is alive, and whether it may be sent requests.
-    std::function<absl::Status()> live;
-    std::function<absl::Status()> ready;
+    Probes probes;
   };
   // UNAVAILABLE, naming the setting and the system's reason, where the address cannot be had.
   static absl::StatusOr<std::unique_ptr<MetricsExporter>> start(const std::string& listen, Sources sources);
@@ -49,7 +47,7 @@ class MetricsExporter {
 
  private:
   explicit MetricsExporter(Sources sources) : sources_(std::move(sources)) {}
-  HttpResponse respond(const std::string& path) const;
+  HttpResponse respond(const HttpRequest& request) const;
 
   Sources sources_;
   std::unique_ptr<HttpServer> http_;  // ends first: it calls respond()

@@ -1,18 +1,21 @@
 #include "server/rpc/generation_service.h"
 
+#include <functional>
+#include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "kernels/status_macros.h"
+#include "server/api/accept.h"
 #include "server/api/access_log.h"
-#include "server/api/comparison_rules.h"
 #include "server/api/errors.h"
 #include "server/api/estimate_cache.h"
-#include "server/api/validation.h"
+#include "server/api/gate.h"
+#include "server/api/prompt_input.h"
 #include "server/rpc/call_info.h"
 #include "server/rpc/grpc_status.h"
-#include "server/rpc/refused_stream.h"
 #include "server/rpc/stream_call.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/wire.h"
@@ -22,64 +25,45 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
-struct AcceptedRequest {
-  const ServedModel* served = nullptr;
-  ValidRequest valid;
-};
-
-// Ids that are too long are refused, and not repeated in the log.
-void note_id(const pb::GenerateRequest& message, CallInfo& info) {
-  if (message.request_id().size() <= kMaxRequestIdBytes) info.request_id = message.request_id();
+// Makes the request of a generation, on a preparation thread.
+GenerationCall::Reader reader(const grpc::ByteBuffer& buffer, ServerState& state, std::optional<absl::Time> deadline) {
+  return [buffer, &state, deadline](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
+    pb::GenerateRequest message;
+    PKV_RETURN_IF_ERROR(parse_message(buffer, message));
+    return accept_request(message, state, deadline, info);
+  };
 }
 
-absl::StatusOr<AcceptedRequest> accept(const grpc::ByteBuffer& buffer, ServerState& state,
-                                       const grpc::CallbackServerContext& context, CallInfo& info) {
-  pb::GenerateRequest message;
-  PKV_RETURN_IF_ERROR(parse_message(buffer, message));
-  note_id(message, info);
-  PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
-  PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_request(message, *served, state, deadline_of(context)));
-  info.request_id = valid.request().id;  // made up where the caller names none
-  return AcceptedRequest{.served = served, .valid = std::move(valid)};
+GenerationCall::Reader comparison_reader(const grpc::ByteBuffer& buffer, ServerState& state,
+                                         std::optional<absl::Time> deadline) {
+  return [buffer, &state, deadline](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
+    pb::CompareRequest message;
+    PKV_RETURN_IF_ERROR(parse_message(buffer, message));
+    return accept_comparison(message, state, deadline, info);
+  };
 }
 
-absl::StatusOr<AcceptedRequest> accept_comparison(const grpc::ByteBuffer& buffer, ServerState& state,
-                                                  const grpc::CallbackServerContext& context, CallInfo& info) {
-  pb::CompareRequest message;
-  PKV_RETURN_IF_ERROR(parse_message(buffer, message));
-  note_id(message.request(), info);
-  absl::StatusOr<const ServedModel*> served = state.find_model(message.request().model());
-  if (!served.ok()) return with_field_moved(served.status(), "model", "request.model");
-  PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_comparison(message, **served, state, deadline_of(context)));
-  info.request_id = valid.request().id;
-  return AcceptedRequest{.served = *served, .valid = std::move(valid)};
-}
-
-// A generation that was refused before its policy was known to be one, or that nobody waits for any more.
-grpc::Status refuse(const absl::Status& status, ServerState& state, const CallInfo& info) {
-  const std::string_view code = status_code_name(status.code());
-  if (!absl::IsCancelled(status)) state.metrics().count_rejection(error_reason(status));
-  state.metrics().count_end(kNoPolicy, code);
-  log_access(state.log(), info, {.status = status, .code = code, .policy = kNoPolicy});
-  return to_grpc_status(status);
-}
-
-// The call of a request that may be submitted, or the end of one that may not.
-grpc::ServerUnaryReactor* answer(absl::StatusOr<AcceptedRequest> accepted, ServerState& state, CallInfo info,
-                                 grpc::CallbackServerContext& context, grpc::ByteBuffer& response) {
-  if (accepted.ok()) {
-    return start_unary_call(*accepted->served, state, std::move(accepted->valid), std::move(info), context, response);
-  }
+// What is answered without the engine, yet may take its time: the reply is made on a preparation thread.
+template <typename Response>
+grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::ByteBuffer& request,
+                                          grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
+                                          ServerState& state,
+                                          absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&,
+                                                               Response&)) {
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  reactor->Finish(refuse(accepted.status(), state, info));
-  return reactor;
-}
-
-grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status,
-                                 const ServerState& state, const CallInfo& info) {
-  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  reactor->Finish(to_grpc_status(status));
-  log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
+  const CallInfo info = describe_call(context, method);
+  const auto finish = [reactor, info, &context, &state](const absl::Status& status) {
+    add_retry_trailer(status, context);
+    reactor->Finish(to_grpc_status(status));  // gRPC's objects are gone from here on
+    log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
+  };
+  const bool posted = state.preparation().post([request, make, finish, &response, &state] {
+    Response message;
+    const absl::Status status = make(request, state, message);
+    if (status.ok()) response = serialize_message(message);
+    finish(status);
+  });
+  if (!posted) finish(queue_full(state));
   return reactor;
 }
 
@@ -127,52 +111,36 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
 
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  CallInfo info = describe_call(*context, "Generate");
-  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context, info);
-  return answer(std::move(accepted), state_, std::move(info), *context, *response);
+  return start_unary_call(state_, describe_call(*context, "Generate"), *context, *response, request->Length(),
+                          reader(*request, state_, deadline_of(*context)));
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(grpc::CallbackServerContext* context,
                                                                               const grpc::ByteBuffer* request) {
-  CallInfo info = describe_call(*context, "GenerateStream");
-  absl::StatusOr<AcceptedRequest> accepted = accept(*request, state_, *context, info);
-  if (!accepted.ok()) return refuse_stream(refuse(accepted.status(), state_, info));
-  return start_stream_call(*accepted->served, state_, std::move(accepted->valid), std::move(info), *context);
+  return start_stream_call(state_, describe_call(*context, "GenerateStream"), *context, request->Length(),
+                           reader(*request, state_, deadline_of(*context)));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  const CallInfo info = describe_call(*context, "Tokenize");
-  pb::TokenizeResponse message;
-  const absl::Status status = tokenize(*request, state_, message);
-  if (status.ok()) *response = serialize_message(message);
-  return finish(*context, status, state_, info);
+  return answer_prepared("Tokenize", *request, *context, *response, state_, tokenize);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  const CallInfo info = describe_call(*context, "Detokenize");
-  pb::DetokenizeResponse message;
-  const absl::Status status = detokenize(*request, state_, message);
-  if (status.ok()) *response = serialize_message(message);
-  return finish(*context, status, state_, info);
+  return answer_prepared("Detokenize", *request, *context, *response, state_, detokenize);
 }
 
 grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerContext* context,
                                                            const grpc::ByteBuffer* request,
                                                            grpc::ByteBuffer* response) {
-  const CallInfo info = describe_call(*context, "EstimateCache");
-  pb::EstimateCacheResponse message;
-  const absl::Status status = estimate(*request, state_, message);
-  if (status.ok()) *response = serialize_message(message);
-  return finish(*context, status, state_, info);
+  return answer_prepared("EstimateCache", *request, *context, *response, state_, estimate);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context,
                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  CallInfo info = describe_call(*context, "Compare");
-  absl::StatusOr<AcceptedRequest> accepted = accept_comparison(*request, state_, *context, info);
-  return answer(std::move(accepted), state_, std::move(info), *context, *response);
+  return start_unary_call(state_, describe_call(*context, "Compare"), *context, *response, request->Length(),
+                          comparison_reader(*request, state_, deadline_of(*context)));
 }
 
 }  // namespace pkv

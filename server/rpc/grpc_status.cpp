@@ -6,6 +6,7 @@
 
 #include "absl/strings/cord.h"
 #include "pyramidkv/v1/error_details.pb.h"
+#include "server/api/errors.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -17,6 +18,13 @@ constexpr std::string_view kTypeUrl = "type.googleapis.com/";  // of payloads th
 constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 
 }  // namespace
+
+void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& context) {
+  const absl::Duration delay = error_retry_delay(status);
+  if (delay > absl::ZeroDuration()) {
+    context.AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(absl::ToInt64Milliseconds(delay)));
+  }
+}
 
 grpc::Status to_grpc_status(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "server/api/conversion.h"
+#include "server/rpc/grpc_status.h"
 #include "server/rpc/wire.h"
 
 namespace pkv {
@@ -10,83 +12,55 @@ namespace {
 namespace pb = ::pyramidkv::v1;
 using WriteReactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
-// Log-probabilities of a long prompt are split, so that a message stays far below what clients accept (4 MiB by
-// default).
-constexpr size_t kMaxTokensOfDelta = 1024;
-// Progress is told in steps of at least this share.
-constexpr double kProgressStep = 0.01;
-
+// Nothing of its reactor may be touched after Finish: gRPC deletes it.
 class StreamCall final : public GenerationCall {
  public:
-  using GenerationCall::GenerationCall;
-
-  // Before submit: the engine may start at once.
+  StreamCall(ServerState& state, CallInfo info, grpc::CallbackServerContext& context)
+      : GenerationCall(state, std::move(info)), context_(context) {}
   void attach(WriteReactor* reactor) { reactor_ = reactor; }
-
-  void write_done(bool ok) {
-    bool lost = false;
-    {
-      const std::lock_guard lock(mutex_);
-      writing_ = false;
-      broken_ = broken_ || !ok;
-      lost = broken_ && !result_ && error_.ok();
-      advance();
-    }
-    if (lost) cancel();
-  }
+  void write_done(bool ok) { sent(ok); }
 
  private:
-  // Nothing of this object's reactor may be touched after Finish: gRPC deletes it.
-  void advance() override {
-    if (writing_ || finished_) return;
-    if (!error_.ok()) {
-      finished_ = true;
-      reactor_->Finish(close(error_));
-    } else if (broken_) {
-      if (result_) {
-        finished_ = true;
-        reactor_->Finish(close(absl::CancelledError("the client stopped reading")));
-      }
-    } else if (started_ && !start_sent_) {
-      start_sent_ = true;
-      write(start_message());
-    } else if (!output_.has_tokens() && progress_ >= progress_sent_ + kProgressStep) {
-      progress_sent_ = progress_;
-      pb::GenerateStreamResponse message;
-      message.mutable_progress()->set_prefill_done(progress_);
-      write(message);
-    } else if (output_.ready()) {
-      pb::GenerateStreamResponse message;
-      set_piece(output_.take(kMaxTokensOfDelta), *served_.tokenizer, *message.mutable_delta());
-      write(message);
-    } else if (result_) {
-      finished_ = true;
-      buffer_ = serialize_message(end_message());
-      reactor_->StartWriteAndFinish(&buffer_, grpc::WriteOptions(), close(absl::OkStatus()));
-    }
+  void send_start() override {
+    pb::GenerateStreamResponse message;
+    pb::StreamStart& start = *message.mutable_start();
+    start.set_request_id(request().id);
+    start.set_model(served().id);
+    start.set_prompt_tokens(static_cast<uint32_t>(request().prompt.size()));
+    *start.mutable_effective_policy() = to_proto(request().policy);
+    start.set_seed(request().sampling.seed);
+    write(message);
+  }
+  void send_progress(double prefill_done) override {
+    pb::GenerateStreamResponse message;
+    message.mutable_progress()->set_prefill_done(prefill_done);
+    write(message);
+  }
+  void send_piece(OutputAssembler::Piece piece) override {
+    pb::GenerateStreamResponse message;
+    set_piece(std::move(piece), *served().tokenizer, *message.mutable_delta());
+    write(message);
+  }
+  void send_end(OutputAssembler::Piece) override {
+    pb::GenerateStreamResponse message;
+    pb::StreamEnd& end = *message.mutable_end();
+    set_ending(ending(), end, *end.add_choices());
+    buffer_ = serialize_message(message);
+    reactor_->StartWriteAndFinish(&buffer_, grpc::WriteOptions(), grpc::Status::OK);
+  }
+  void send_error() override {
+    add_retry_trailer(error(), context_);
+    reactor_->Finish(to_grpc_status(error()));
   }
 
   void write(const pb::GenerateStreamResponse& message) {
-    writing_ = true;
     buffer_ = serialize_message(message);
     reactor_->StartWrite(&buffer_);
   }
 
-  pb::GenerateStreamResponse end_message() const {
-    pb::GenerateStreamResponse message;
-    pb::StreamEnd& end = *message.mutable_end();
-    set_ending(end, *end.add_choices());
-    return message;
-  }
-
+  grpc::CallbackServerContext& context_;
   WriteReactor* reactor_ = nullptr;
-  // Guarded by mutex_, as the base's.
-  grpc::ByteBuffer buffer_;  // of the write in flight
-  bool writing_ = false;
-  bool start_sent_ = false;
-  bool broken_ = false;  // a write failed
-  bool finished_ = false;
-  double progress_sent_ = 0;
+  grpc::ByteBuffer buffer_;  // of the write under way
 };
 
 class StreamReactor final : public WriteReactor {
@@ -105,12 +79,12 @@ class StreamReactor final : public WriteReactor {
 
 }  // namespace
 
-WriteReactor* start_stream_call(const ServedModel& served, ServerState& state, ValidRequest valid, CallInfo info,
-                                grpc::CallbackServerContext& context) {
-  auto call = std::make_shared<StreamCall>(served, state, std::move(valid), std::move(info));
+WriteReactor* start_stream_call(ServerState& state, CallInfo info, grpc::CallbackServerContext& context, uint64_t bytes,
+                                GenerationCall::Reader read) {
+  auto call = std::make_shared<StreamCall>(state, std::move(info), context);
   auto* reactor = new StreamReactor(call);
   call->attach(reactor);
-  GenerationCall::submit(call, context);
+  call->start(bytes, std::move(read));
   return reactor;
 }
 

@@ -1,16 +1,15 @@
-// GenerateStream: one start, progress, deltas, exactly one end. One write is in flight at a time; what comes meanwhile
-// is merged into the next message, so the engine never waits for a slow client.
+// GenerateStream: one start, progress, deltas, exactly one end.
 #pragma once
 
 #include <grpcpp/grpcpp.h>
 
-#include "server/rpc/generation_call.h"
+#include "server/api/generation_call.h"
 
 namespace pkv {
 
-// Submits `valid` and streams its answer. The returned reactor deletes itself.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* start_stream_call(const ServedModel& served, ServerState& state,
-                                                              ValidRequest valid, CallInfo info,
-                                                              grpc::CallbackServerContext& context);
+// Has the request made by `read` out of `bytes` and streams its answer. The returned reactor deletes itself.
+grpc::ServerWriteReactor<grpc::ByteBuffer>* start_stream_call(ServerState& state, CallInfo info,
+                                                              grpc::CallbackServerContext& context, uint64_t bytes,
+                                                              GenerationCall::Reader read);
 
 }  // namespace pkv

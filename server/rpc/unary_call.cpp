@@ -1,8 +1,9 @@
 #include "server/rpc/unary_call.h"
 
-#include <limits>
 #include <utility>
 
+#include "server/api/conversion.h"
+#include "server/rpc/grpc_status.h"
 #include "server/rpc/wire.h"
 
 namespace pkv {
@@ -12,53 +13,55 @@ namespace pb = ::pyramidkv::v1;
 
 class UnaryCall final : public GenerationCall {
  public:
-  UnaryCall(const ServedModel& served, ServerState& state, ValidRequest valid, CallInfo info,
-            grpc::ByteBuffer& response)
-      : GenerationCall(served, state, std::move(valid), std::move(info)), response_(response) {}
-
-  // Before submit: the engine may finish at once.
+  UnaryCall(ServerState& state, CallInfo info, grpc::CallbackServerContext& context, grpc::ByteBuffer& response)
+      : GenerationCall(state, std::move(info)), context_(context), response_(response) {
+    answer_whole();
+  }
   void attach(grpc::ServerUnaryReactor* reactor) { reactor_ = reactor; }
 
  private:
-  void advance() override {
-    if (!error_.ok()) {
-      reactor_->Finish(close(error_));
-    } else if (result_) {
-      response_ = request_->compare_with.empty() ? serialize_message(reply()) : serialize_message(comparison());
-      reactor_->Finish(close(absl::OkStatus()));
-    }
+  void send_end(OutputAssembler::Piece rest) override {
+    pb::GenerateResponse message = reply(std::move(rest));
+    response_ =
+        request().compare_with.empty() ? serialize_message(message) : serialize_message(comparison(std::move(message)));
+    reactor_->Finish(grpc::Status::OK);
+  }
+  void send_error() override {
+    add_retry_trailer(error(), context_);
+    reactor_->Finish(to_grpc_status(error()));
   }
 
-  pb::GenerateResponse reply() {
+  pb::GenerateResponse reply(OutputAssembler::Piece whole) const {
     pb::GenerateResponse message;
-    message.set_request_id(request_->id);
-    message.set_model(served_.id);
-    message.set_seed(request_->sampling.seed);
+    message.set_request_id(request().id);
+    message.set_model(served().id);
+    message.set_seed(request().sampling.seed);
     pb::Choice& choice = *message.add_choices();
-    set_piece(output_.take(std::numeric_limits<size_t>::max()), *served_.tokenizer, choice);
-    set_ending(message, choice);
+    set_piece(std::move(whole), *served().tokenizer, choice);
+    set_ending(ending(), message, choice);
     return message;
   }
 
-  pb::CompareResponse comparison() {
+  pb::CompareResponse comparison(pb::GenerateResponse baseline) const {
     pb::CompareResponse message;
-    *message.mutable_baseline() = reply();
-    for (size_t i = 0; i < result_->comparisons.size(); ++i) {
-      const PolicyComparison& result = result_->comparisons[i];
+    *message.mutable_baseline() = std::move(baseline);
+    for (size_t i = 0; i < result().comparisons.size(); ++i) {
+      const PolicyComparison& rival = result().comparisons[i];
       pb::Comparison& out = *message.add_comparisons();
-      out.mutable_kl()->Add(result.kl.begin(), result.kl.end());
-      out.set_kl_mean(result.kl_mean);
-      out.set_top1_agreement(result.top1_agreement);
-      out.set_first_divergence(result.first_divergence);
-      out.set_text(answer_text(*served_.tokenizer, *request_, result.tokens));
-      if (return_token_ids_) out.mutable_token_ids()->Add(result.tokens.begin(), result.tokens.end());
-      if (report_ == ReportDetail::kNone) continue;
-      set_report(result.cache, request_->compare_with[i], report_, *out.mutable_cache());
+      out.mutable_kl()->Add(rival.kl.begin(), rival.kl.end());
+      out.set_kl_mean(rival.kl_mean);
+      out.set_top1_agreement(rival.top1_agreement);
+      out.set_first_divergence(rival.first_divergence);
+      out.set_text(answer_text(*served().tokenizer, request(), rival.tokens));
+      if (output().return_token_ids) out.mutable_token_ids()->Add(rival.tokens.begin(), rival.tokens.end());
+      if (report() == ReportDetail::kNone) continue;
+      set_report(rival.cache, request().compare_with[i], report(), *out.mutable_cache());
     }
     return message;
   }
 
-  grpc::ByteBuffer& response_;  // gRPC's, valid until the reactor is finished
+  grpc::CallbackServerContext& context_;  // gRPC's, as the next two, valid until the reactor is finished
+  grpc::ByteBuffer& response_;
   grpc::ServerUnaryReactor* reactor_ = nullptr;
 };
 
@@ -77,13 +80,12 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
 
 }  // namespace
 
-grpc::ServerUnaryReactor* start_unary_call(const ServedModel& served, ServerState& state, ValidRequest valid,
-                                           CallInfo info, grpc::CallbackServerContext& context,
-                                           grpc::ByteBuffer& response) {
-  auto call = std::make_shared<UnaryCall>(served, state, std::move(valid), std::move(info), response);
+grpc::ServerUnaryReactor* start_unary_call(ServerState& state, CallInfo info, grpc::CallbackServerContext& context,
+                                           grpc::ByteBuffer& response, uint64_t bytes, GenerationCall::Reader read) {
+  auto call = std::make_shared<UnaryCall>(state, std::move(info), context, response);
   auto* reactor = new UnaryReactor(call);
   call->attach(reactor);
-  GenerationCall::submit(call, context);
+  call->start(bytes, std::move(read));
   return reactor;
 }
 

@@ -3,14 +3,13 @@
 
 #include <grpcpp/grpcpp.h>
 
-#include "server/rpc/generation_call.h"
+#include "server/api/generation_call.h"
 
 namespace pkv {
 
-// Submits `valid` and answers into `response` when it is done: with a GenerateResponse, or a CompareResponse where it
-// is a comparison. The returned reactor deletes itself.
-grpc::ServerUnaryReactor* start_unary_call(const ServedModel& served, ServerState& state, ValidRequest valid,
-                                           CallInfo info, grpc::CallbackServerContext& context,
-                                           grpc::ByteBuffer& response);
+// Has the request made by `read` out of `bytes` and answers into `response`: with a GenerateResponse, or a
+// CompareResponse where it is a comparison. The returned reactor deletes itself.
+grpc::ServerUnaryReactor* start_unary_call(ServerState& state, CallInfo info, grpc::CallbackServerContext& context,
+                                           grpc::ByteBuffer& response, uint64_t bytes, GenerationCall::Reader read);
 
 }  // namespace pkv

@@ -13,6 +13,7 @@
 #include "absl/time/clock.h"
 #include "kernels/status_macros.h"
 #include "server/engine/engine.h"
+#include "server/policy/lane_table.h"
 #include "server/policy/registry.h"
 #include "tests/support/collecting_sink.h"
 #include "tests/support/submit.h"
@@ -21,18 +22,20 @@ namespace pkv {
 namespace {
 
 struct SpeedOptions {
-  std::string model, policy = "full", scope = "prompt", isa;
+  std::string model, lane_table, policy = "full", scope = "prompt", isa;
   int32_t threads = 0, decode = 48, sequences = 1;
   int64_t budget = 0;
   std::vector<int32_t> prompts{512, 2048, 8000};
 };
 
-std::shared_ptr<Request> make_request(int32_t tokens, const SpeedOptions& options) {
+std::shared_ptr<Request> make_request(int32_t tokens, const SpeedOptions& options,
+                                      const std::shared_ptr<const LaneTable>& lane_table) {
   auto request = std::make_shared<Request>();
   std::mt19937 rng(7);
   std::uniform_int_distribution<TokenId> id(100, 40000);
   for (int32_t i = 0; i < tokens; ++i) request->prompt.push_back(id(rng));
-  request->policy.kind = find_policy(options.policy)->kind;
+  const PolicyRow& row = *find_policy(options.policy);
+  request->policy = {.kind = row.kind, .params = row.defaults, .lane_table = lane_table};
   if (options.budget > 0) {
     request->policy.budget = {.kind = BudgetKind::kTokens,
                               .tokens = options.budget,
@@ -75,6 +78,11 @@ absl::Status run(const SpeedOptions& options) {
   if (find_policy(options.policy) == nullptr) return absl::InvalidArgumentError("no policy " + options.policy);
   auto file = GgufFile::open(options.model);
   if (!file.ok()) return file.status();
+  std::shared_ptr<const LaneTable> lane_table;
+  if (!options.lane_table.empty()) {
+    PKV_ASSIGN_OR_RETURN(LaneTable table, read_lane_table(options.lane_table));
+    lane_table = std::make_shared<const LaneTable>(std::move(table));
+  }
   auto backend = make_backend({.device = "cpu", .threads = options.threads, .isa = options.isa});
   if (!backend.ok()) return backend.status();
   auto model = load_model(**file, **backend);
@@ -86,7 +94,7 @@ absl::Status run(const SpeedOptions& options) {
     std::vector<std::shared_ptr<TimedSink>> sinks;
     for (int32_t i = 0; i < options.sequences; ++i) {
       sinks.push_back(std::make_shared<TimedSink>());
-      PKV_RETURN_IF_ERROR(test::prepare_and_submit(**engine, make_request(tokens, options), sinks.back()));
+      PKV_RETURN_IF_ERROR(test::prepare_and_submit(**engine, make_request(tokens, options, lane_table), sinks.back()));
     }
     for (const std::shared_ptr<TimedSink>& sink : sinks) PKV_RETURN_IF_ERROR(sink->wait());
     const RequestResult& result = sinks.front()->result();
@@ -110,6 +118,7 @@ int main(int argc, char** argv) {
   pkv::SpeedOptions options;
   CLI::App app("Prefill and decode rates of one request, as JSON");
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
+  app.add_option("--lane-table", options.lane_table, "The model's lane table, for funnel")->check(CLI::ExistingFile);
   app.add_option("--policy", options.policy, "Cache policy")->capture_default_str();
   app.add_option("--budget", options.budget, "Entries per layer and KV head");
   app.add_option("--scope", options.scope, "What the budget covers")

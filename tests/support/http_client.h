@@ -24,13 +24,17 @@ class HttpConnection {
   void send(const std::string& text) {
     EXPECT_EQ(::send(socket_, text.data(), text.size(), MSG_NOSIGNAL), static_cast<ssize_t>(text.size()));
   }
+  // What has come, at least one byte of it; empty where the server has closed.
+  std::string read() {
+    char buffer[4096];
+    const ssize_t got = ::recv(socket_, buffer, sizeof(buffer), 0);
+    return std::string(buffer, got > 0 ? static_cast<size_t>(got) : 0);
+  }
   // Sends `text` and reads until the server closes.
   std::string ask(const std::string& text) {
     send(text);
     std::string reply;
-    char buffer[4096];
-    for (ssize_t got; (got = ::recv(socket_, buffer, sizeof(buffer), 0)) > 0;)
-      reply.append(buffer, static_cast<size_t>(got));
+    for (std::string part; !(part = read()).empty();) reply += part;
     return reply;
   }
 

@@ -271,6 +271,37 @@ TEST_F(ValidationTest, FindModel) {
   EXPECT_EQ(decode_error(loading.find_model("").status()).code, absl::StatusCode::kUnavailable);
 }
 
+TEST_F(ValidationTest, TextThatIsTooLongByItsBytesIsNotTokenised) {
+  served_.longest_token_bytes = 10;
+  const std::string text(2000, 'a');  // 200 tokens at least, of 100 that may be
+  for (const std::string& input :
+       {"prompt: '" + text + "'", "chat { messages { role: 'user' content: '" + text + "' } }"}) {
+    const DecodedError error = refusal(input);
+    EXPECT_EQ(error.reason, "CONTEXT_TOO_LONG");
+    EXPECT_EQ(error.metadata.at("got"), "200");
+    EXPECT_THAT(error.message, ::testing::HasSubstr("truncate_prompt_tokens"));
+  }
+  EXPECT_TRUE(validate("prompt: '" + text + "' truncate_prompt_tokens: 5").ok());
+}
+
+TEST_F(ValidationTest, WhatACallerWroteIsRepeatedInPart) {
+  const std::string name(100'000, 'x');
+  EXPECT_LT(state_->find_model(name).status().message().size(), 300u);
+  EXPECT_LT(refusal("prompt: 'a' cache_policy { preset: '" + name + "' }").message.size(), 300u);
+  EXPECT_THAT(std::string(state_->find_model("a\x1b[2J").status().message()), ::testing::HasSubstr("a\\u001b[2J"));
+}
+
+TEST_F(ValidationTest, RequestIdsHaveNoControlCharacters) {
+  EXPECT_EQ(refusal("request_id: 'a\\nb' prompt: 'a'").field, "request_id");
+  EXPECT_EQ(refusal("request_id: 'a\\033[2J' prompt: 'a'").field, "request_id");
+}
+
+TEST_F(ValidationTest, StopTokensAreFew) {
+  std::string ids;
+  for (int i = 0; i < 257; ++i) ids += " stop_token_ids: 5";
+  EXPECT_EQ(refusal("prompt: 'a' sampling {" + ids + " }").field, "sampling.stop_token_ids");
+}
+
 TEST_F(ValidationTest, PriorityIsNotBuilt) {
   const DecodedError error = refusal("prompt: 'a' priority: 1");
   EXPECT_EQ(error.code, absl::StatusCode::kUnimplemented);

@@ -1,9 +1,16 @@
-// The small HTTP server: what it answers, and that no client costs another one anything.
+// The HTTP server: what it takes and answers, and that no client costs another one anything.
 #include "server/http/http_server.h"
 
 #include <gmock/gmock.h>
 
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <functional>
+#include <future>
 #include <memory>
+#include <mutex>
+#include <thread>
 #include <vector>
 
 #include "tests/support/http_client.h"
@@ -16,14 +23,25 @@ using ::testing::StartsWith;
 
 class HttpServerTest : public ::testing::Test {
  protected:
-  HttpServerTest() {
-    auto server = HttpServer::start("127.0.0.1:0", [](const std::string& path) -> HttpResponse {
-      if (path == "/big") return {.body = std::string(kBig, 'x')};
-      if (path == "/bad") return {.status = 503, .body = "not now\n"};
-      return {.body = "path " + path + "\n"};
-    });
-    EXPECT_TRUE(server.ok()) << server.status();
+  HttpServerTest() { start({.max_body_bytes = 4096, .max_arriving_bytes = 1 << 20}); }
+  void start(HttpServerOptions options) {
+    options.listen = "127.0.0.1:0";
+    options.refusal = [](int status, const std::string& remedy) {
+      return HttpResponse{.status = status, .body = remedy + "\n"};
+    };
+    auto server =
+        HttpServer::start(options, [this](const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {
+          answer(request, std::move(exchange));
+        });
+    ASSERT_TRUE(server.ok()) << server.status();
     server_ = *std::move(server);
+  }
+  virtual void answer(const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {
+    HttpResponse response{.body = "path " + request.path + "\n"};
+    if (request.method == "POST") response.body = request.body;
+    if (request.path == "/big") response.body = std::string(kBig, 'x');
+    if (request.path == "/bad") response = {.status = 503, .body = "not now\n"};
+    exchange->respond(std::move(response), [](bool) {});
   }
   std::string ask(const std::string& text) { return test::HttpConnection(server_->port()).ask(text); }
 
@@ -46,9 +64,6 @@ TEST_F(HttpServerTest, ARequestMayComeInPieces) {
 }
 
 TEST_F(HttpServerTest, RefusesWhatItDoesNotSpeak) {
-  const std::string post = ask("POST /a HTTP/1.1\r\nContent-Length: 2000\r\n\r\n" + std::string(2000, 'x'));
-  EXPECT_THAT(post, StartsWith("HTTP/1.1 405 Method Not Allowed\r\n"));
-  EXPECT_THAT(post, HasSubstr("\r\nAllow: GET\r\n"));
   for (const char* text :
        {"\r\n\r\n", "GET\r\n\r\n", "GET /a\r\n\r\n", "GET /a SPDY/3\r\n\r\n", "\x16\x03\x01 x\r\n\r\n"}) {
     EXPECT_THAT(ask(text), StartsWith("HTTP/1.1 400 Bad Request\r\n")) << text;
@@ -75,12 +90,127 @@ TEST_F(HttpServerTest, SilentAndSlowClientsAreInNobodysWay) {
   server_.reset();  // does not wait for them
 }
 
+TEST_F(HttpServerTest, BodiesAreTakenUpToTheirLimit) {
+  const auto post = [this](const std::string& rest) { return ask("POST /a HTTP/1.1\r\n" + rest); };
+  EXPECT_THAT(post("Content-Length: 3\r\n\r\nabc"), ::testing::EndsWith("\r\n\r\nabc"));
+  EXPECT_THAT(post("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"), ::testing::EndsWith("\r\n\r\nabc"));
+  EXPECT_THAT(post("Content-Length: 4097\r\n\r\n"), StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(post("Transfer-Encoding: chunked\r\n\r\n2000\r\n" + std::string(0x2000, 'x')),
+              StartsWith("HTTP/1.1 413 "));
+  EXPECT_THAT(post("Transfer-Encoding: chunked\r\n\r\nzz\r\n"), StartsWith("HTTP/1.1 400 "));
+  EXPECT_THAT(
+      post("Content-Length: 3\r\nExpect: 100-continue\r\n\r\nabc"),
+      AllOf(StartsWith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), ::testing::EndsWith("\r\n\r\nabc")));
+}
+
+TEST_F(HttpServerTest, AllThatArriveAtOnceAreBounded) {
+  start({.max_body_bytes = 4096, .max_arriving_bytes = 5000});
+  const std::string head = "POST /a HTTP/1.1\r\nContent-Length: 4000\r\n\r\n";
+  test::HttpConnection first(server_->port());
+  first.send(head + std::string(3000, 'x'));
+  EXPECT_THAT(ask(head + std::string(4000, 'x')), StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(first.ask(std::string(1000, 'x')), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, ConnectionsAreKeptWhereBothSidesWant) {
+  start({.keep_alive = true});
+  const std::string reply =
+      ask("GET /a HTTP/1.1\r\n\r\nGET /b HTTP/1.1\r\n\r\nGET /c HTTP/1.1\r\nConnection: close\r\n\r\nGET /d "
+          "HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(reply, AllOf(HasSubstr("path /a\n"), HasSubstr("path /b\n"), ::testing::EndsWith("path /c\n")));
+  EXPECT_THAT(ask("GET /a HTTP/1.0\r\n\r\n"), HasSubstr("\r\nConnection: close\r\n"));
+}
+
+TEST_F(HttpServerTest, IdleConnectionsEnd) {
+  start({.idle_seconds = 0.05, .keep_alive = true});
+  EXPECT_EQ(ask(""), "");
+  EXPECT_EQ(ask("GET /a HTTP/1.1\r\n"), "");
+  EXPECT_THAT(ask("GET /a HTTP/1.1\r\n\r\n"), ::testing::EndsWith("path /a\n"));
+}
+
+// Keeps its exchanges, to be answered by the test.
+class SlowAnswersTest : public HttpServerTest {
+ protected:
+  void answer(const HttpRequest&, std::shared_ptr<HttpExchange> exchange) override {
+    exchange->when_gone([this] { ++gone_; });
+    const std::lock_guard lock(mutex_);
+    exchanges_.push_back(std::move(exchange));
+    changed_.notify_all();
+  }
+  ~SlowAnswersTest() override { server_.reset(); }
+  std::shared_ptr<HttpExchange> exchange(size_t index) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return exchanges_.size() > index; });
+    return exchanges_[index];
+  }
+  static bool wait(const std::function<void(HttpExchange::Done)>& send) {
+    std::promise<bool> sent;
+    send([&](bool ok) { sent.set_value(ok); });
+    return sent.get_future().get();
+  }
+
+  std::atomic<int> gone_ = 0;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<std::shared_ptr<HttpExchange>> exchanges_;
+};
+
+TEST_F(SlowAnswersTest, AnAnswerMayComeInParts) {
+  start({.keep_alive = true});
+  std::string reply;
+  std::thread client([&] { reply = ask("GET /a HTTP/1.1\r\nConnection: close\r\n\r\n"); });
+  const auto open = exchange(0);
+  EXPECT_TRUE(wait([&](auto done) { open->begin({.body = "one,"}, done); }));
+  EXPECT_TRUE(wait([&](auto done) { open->write("two,", done); }));
+  EXPECT_TRUE(wait([&](auto done) { open->end("three", done); }));
+  EXPECT_FALSE(wait([&](auto done) { open->write("more", done); }));  // it is over
+  client.join();
+  EXPECT_THAT(reply, HasSubstr("\r\nTransfer-Encoding: chunked\r\n"));
+  EXPECT_THAT(reply, ::testing::EndsWith("\r\n\r\n4\r\none,\r\n4\r\ntwo,\r\n5\r\nthree\r\n0\r\n\r\n"));
+  EXPECT_EQ(gone_, 0);
+}
+
+TEST_F(SlowAnswersTest, OldClientsGetPartsToTheEndOfTheConnection) {
+  std::string reply;
+  std::thread client([&] { reply = ask("GET /a HTTP/1.0\r\n\r\n"); });
+  const auto open = exchange(0);
+  EXPECT_TRUE(wait([&](auto done) { open->begin({.body = "one,"}, done); }));
+  EXPECT_TRUE(wait([&](auto done) { open->end("two", done); }));
+  client.join();
+  EXPECT_THAT(reply, ::testing::EndsWith("\r\n\r\none,two"));
+}
+
+TEST_F(SlowAnswersTest, AClientThatLeavesIsNoticedAtOnce) {
+  {
+    test::HttpConnection client(server_->port());
+    client.send("GET /a HTTP/1.1\r\n\r\n");
+    exchange(0);
+    EXPECT_EQ(gone_, 0);
+  }
+  while (gone_ == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  EXPECT_FALSE(wait([&](auto done) { exchange(0)->respond({}, done); }));
+  server_->await_answers(60);  // there are none
+}
+
+TEST_F(SlowAnswersTest, WhoWaitsForAnAnswerIsNotPushedOut) {
+  start({.max_connections = 2});
+  test::HttpConnection first(server_->port()), second(server_->port());
+  first.send("GET /a HTTP/1.1\r\n\r\n");
+  exchange(0);
+  second.send("GET /b HTTP/1.1\r\n\r\n");
+  const auto open = exchange(1);
+  EXPECT_THAT(ask("GET /c HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 503 "));
+  EXPECT_TRUE(wait([&](auto done) { open->respond({.body = "b"}, done); }));
+  EXPECT_THAT(second.ask(""), ::testing::EndsWith("\r\n\r\nb"));
+  EXPECT_EQ(gone_, 0);
+}
+
 TEST_F(HttpServerTest, AnAddressThatIsTakenSaysSo) {
-  const auto second = HttpServer::start("127.0.0.1:" + std::to_string(server_->port()),
-                                        [](const std::string&) { return HttpResponse(); });
+  const HttpHandler ignore = [](const HttpRequest&, const std::shared_ptr<HttpExchange>&) {};
+  const auto second = HttpServer::start({.listen = "127.0.0.1:" + std::to_string(server_->port())}, ignore);
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(second.status().message(), "Address already in use");
-  EXPECT_FALSE(HttpServer::start("203.0.113.1:0", [](const std::string&) { return HttpResponse(); }).ok());
+  EXPECT_FALSE(HttpServer::start({.listen = "203.0.113.1:0"}, ignore).ok());
 }
 
 }  // namespace

@@ -74,20 +74,6 @@ TEST_F(ScoreTest, EqualsTheGoldenScoresAndSelections) {
 
 // ---- plain recomputation
 
-// The causal attention of a row to every slot.
-std::vector<double> attention(const LayerInput& layer, int32_t row, int32_t q_head) {
-  std::vector<double> weights(static_cast<size_t>(layer.tokens), 0.0);
-  const int32_t kv_head = q_head / (layer.q_heads / layer.kv_heads);
-  double sum = 0;
-  for (int32_t slot = 0; slot <= row; ++slot) {
-    const auto q = layer.query(row, q_head), k = layer.key(slot, kv_head);
-    const double product = std::inner_product(q.begin(), q.end(), k.begin(), 0.0);
-    sum += weights[static_cast<size_t>(slot)] = std::exp(product / std::sqrt(layer.head_dim));
-  }
-  for (double& weight : weights) weight /= sum;
-  return weights;
-}
-
 // Attention of the rows from `first_row` on, summed over rows, averaged over the query heads [first, first + count).
 std::vector<double> mean_mass(const LayerInput& layer, int32_t first_row, int32_t first_head, int32_t heads) {
   std::vector<double> mass(static_cast<size_t>(layer.tokens), 0.0);
@@ -217,15 +203,16 @@ float new_entry_score(Backend& backend, const CachePolicy& policy, const NewEntr
     EXPECT_TRUE(tensor.ok());
     return *std::move(tensor);
   };
-  const Tensor score = allocate(1, 1, DType::kF32), position = allocate(1, 1, DType::kI32);
+  const Tensor scores = allocate(1, heads, DType::kF32), positions = allocate(1, heads, DType::kI32);
   const Tensor states = allocate(lanes, d, DType::kF32), keys = allocate(1, heads * d, DType::kF32);
   const TensorView state = states.view().slice_rows(lanes - 1, 1);
   if (!entry.lane_state.empty()) backend.upload(state, entry.lane_state.data());
   backend.upload(keys.view().slice_cols(entry.kv_head * d, d), entry.key.data());
-  // Every lane has its only entry in the same place; that of the last lane comes last.
-  const test::BackendArray<Lane> step_lanes(backend, std::vector<Lane>(static_cast<size_t>(heads), Lane{.length = 1}));
-  const test::BackendArray<EvictingRow> rows(backend, {{.scores = score.view().f32(),
-                                                        .positions = position.view().i32(),
+  std::vector<Lane> lane_of_head(static_cast<size_t>(heads), Lane{.length = 1});
+  for (int32_t head = 0; head < heads; ++head) lane_of_head[static_cast<size_t>(head)].first_score = head;
+  const test::BackendArray<Lane> step_lanes(backend, lane_of_head);
+  const test::BackendArray<EvictingRow> rows(backend, {{.scores = scores.view().f32(),
+                                                        .positions = positions.view().i32(),
                                                         .key_sums = states.view().f32(),
                                                         .seed = rule.seed,
                                                         .position = entry.position,
@@ -241,7 +228,7 @@ float new_entry_score(Backend& backend, const CachePolicy& policy, const NewEntr
   backend.choose_slots(step);
   backend.score_new_entries(step, keys.view());
   float result = 0;
-  backend.fetch({&result, score.view()});
+  backend.fetch({&result, scores.view().slice_cols(entry.kv_head, 1)});
   if (!entry.lane_state.empty()) backend.fetch({entry.lane_state.data(), state});
   return result;
 }

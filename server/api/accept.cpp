@@ -1,0 +1,40 @@
+#include "server/api/accept.h"
+
+#include <utility>
+
+#include "kernels/status_macros.h"
+#include "server/api/comparison_rules.h"
+#include "server/api/errors.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+// Ids that are no good are refused, and not repeated in the log.
+void note_id(const pb::GenerateRequest& message, CallInfo& info) {
+  if (is_request_id(message.request_id())) info.request_id = message.request_id();
+}
+
+}  // namespace
+
+absl::StatusOr<AcceptedRequest> accept_request(const pb::GenerateRequest& message, ServerState& state,
+                                               std::optional<absl::Time> deadline, CallInfo& info) {
+  note_id(message, info);
+  PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
+  PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_request(message, *served, state, deadline));
+  info.request_id = valid.request().id;  // made up where the caller names none
+  return AcceptedRequest{.served = served, .valid = std::move(valid)};
+}
+
+absl::StatusOr<AcceptedRequest> accept_comparison(const pb::CompareRequest& message, ServerState& state,
+                                                  std::optional<absl::Time> deadline, CallInfo& info) {
+  note_id(message.request(), info);
+  absl::StatusOr<const ServedModel*> served = state.find_model(message.request().model());
+  if (!served.ok()) return with_field_moved(served.status(), "model", "request.model");
+  PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_comparison(message, **served, state, deadline));
+  info.request_id = valid.request().id;
+  return AcceptedRequest{.served = *served, .valid = std::move(valid)};
+}
+
+}  // namespace pkv

@@ -1,0 +1,16 @@
+// What callers may have of the server before the engine sees them, and after.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+namespace pkv {
+
+struct FrontLimits {
+  int preparation_threads = 2;
+  size_t max_waiting = 256;                          // requests that are prepared or in the engine's queue
+  uint64_t max_waiting_bytes = uint64_t{256} << 20;  // of them, as they came
+  size_t max_unread_bytes = size_t{4} << 20;         // of one streamed answer: tokens its client has not taken
+};
+
+}  // namespace pkv

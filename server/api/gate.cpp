@@ -1,0 +1,35 @@
+#include "server/api/gate.h"
+
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
+#include "server/api/engine_errors.h"
+#include "server/api/errors.h"
+#include "server/engine/engine.h"
+
+namespace pkv {
+
+absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes) {
+  PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(""));
+  if (const Engine::State engine = served->engine->state(); engine != Engine::State::kServing) {
+    return submit_error(absl::UnavailableError(engine == Engine::State::kFailed ? "the engine has failed"
+                                                                                : "the server is shutting down"),
+                        engine);
+  }
+  std::optional<WaitingRoom::Place> place = state.waiting().enter(bytes);
+  if (!place) return queue_full(state);
+  return *std::move(place);
+}
+
+absl::Status queue_full(const ServerState& state) {
+  return make_error({.reason = kQueueFull,
+                     .description = absl::StrCat("the queue is full: at most ", state.limits().max_waiting,
+                                                 " requests may wait (scheduler.max_waiting), of at most ",
+                                                 state.limits().max_waiting_bytes,
+                                                 " bytes together (server.max_waiting_bytes); try again later"),
+                     .retry_delay = kQueueRetryDelay});
+}
+
+}  // namespace pkv

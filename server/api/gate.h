@@ -1,0 +1,18 @@
+// What is refused before anything of a request is looked at: while the model is loaded, while the server drains or its
+// engine has failed, and where too many requests are waiting.
+#pragma once
+
+#include <cstdint>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "server/api/server_state.h"
+
+namespace pkv {
+
+// A place for a generation of `bytes`, or LOADING, DRAINING, ENGINE_FAILED or QUEUE_FULL. Takes microseconds.
+absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes);
+// QUEUE_FULL, naming the setting.
+absl::Status queue_full(const ServerState& state);
+
+}  // namespace pkv

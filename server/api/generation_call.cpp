@@ -1,0 +1,264 @@
+#include "server/api/generation_call.h"
+
+#include <limits>
+#include <new>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/api/engine_errors.h"
+#include "server/api/errors.h"
+#include "server/api/gate.h"
+#include "server/engine/cache_report.h"
+#include "server/engine/engine.h"
+#include "server/policy/registry.h"
+
+namespace pkv {
+namespace {
+
+// Progress is told in steps of at least this share.
+constexpr double kProgressStep = 0.01;
+// Log-probabilities of a long prompt are split, so that a message stays far below what clients accept (4 MiB by
+// default).
+constexpr size_t kMaxTokensOfPiece = 1024;
+
+absl::Status slow_reader(size_t bytes, size_t limit) {
+  return make_error({.reason = kSlowReader,
+                     .description = absl::StrCat("the answer is read too slowly: ", bytes,
+                                                 " bytes of it wait, and server.max_unread_bytes is ", limit),
+                     .metadata = {{"max", std::to_string(limit)}, {"got", std::to_string(bytes)}}});
+}
+
+}  // namespace
+
+void GenerationCall::start(uint64_t bytes, Reader read) {
+  absl::StatusOr<WaitingRoom::Place> place = enter(state_, bytes);
+  if (!place.ok()) return refuse(place.status());
+  {
+    const std::lock_guard lock(mutex_);
+    place_ = *std::move(place);
+  }
+  if (!state_.preparation().post([self = shared_from_this(), read = std::move(read)] { self->prepare(read); })) {
+    refuse(queue_full(state_));
+  }
+}
+
+void GenerationCall::prepare(const Reader& read) {
+  {
+    const std::lock_guard lock(mutex_);
+    if (cancelled_) return end(absl::CancelledError("cancelled by the caller"));
+  }
+  try {
+    absl::StatusOr<AcceptedRequest> accepted = read(info_);
+    if (!accepted.ok()) return refuse(accepted.status());
+    submit(*std::move(accepted));
+  } catch (const std::bad_alloc&) {
+    refuse(absl::ResourceExhaustedError("there is not enough memory for this request now"));
+  }
+}
+
+void GenerationCall::submit(AcceptedRequest accepted) {
+  Engine& engine = *accepted.served->engine;
+  {
+    const std::lock_guard lock(mutex_);
+    served_ = accepted.served;
+    request_ = accepted.valid.prepared.request();
+    report_ = accepted.valid.report;
+    options_ = std::move(accepted.valid.output);
+    output_.emplace(*served_->tokenizer, *request_, options_);
+    if (cancelled_) return end(absl::CancelledError("cancelled by the caller"));
+  }
+  const absl::Status submitted = engine.submit(std::move(accepted.valid.prepared), shared_from_this());
+  if (!submitted.ok()) return refuse(submit_error(submitted, engine.state()));
+  bool cancelled = false;
+  {
+    const std::lock_guard lock(mutex_);
+    submitted_ = true;
+    cancelled = cancelled_;
+  }
+  if (cancelled) engine.cancel(this);
+}
+
+void GenerationCall::cancel() {
+  {
+    const std::lock_guard lock(mutex_);
+    cancelled_ = true;
+    if (!submitted_) return;
+  }
+  served_->engine->cancel(this);
+}
+
+// An end that counts as a refusal, unless it is the caller's own doing.
+void GenerationCall::refuse(const absl::Status& error) {
+  if (!absl::IsCancelled(error)) state_.metrics().count_rejection(error_reason(error));
+  const std::lock_guard lock(mutex_);
+  end(error);
+}
+
+void GenerationCall::end(const absl::Status& error) {
+  if (error_.ok()) error_ = error;
+  place_.leave();
+  wake_locked();
+}
+
+void GenerationCall::on_start() {
+  const std::lock_guard lock(mutex_);
+  started_ = true;
+  place_.leave();
+  wake_locked();
+}
+
+void GenerationCall::on_progress(double prefill_done) {
+  const std::lock_guard lock(mutex_);
+  progress_ = prefill_done;
+  wake_locked();
+}
+
+void GenerationCall::on_prompt_logprobs(std::span<const TokenLogprob> tokens) {
+  const std::lock_guard lock(mutex_);
+  output_->add_prompt_logprobs(tokens);
+}
+
+bool GenerationCall::on_token(const TokenLogprob& token) {
+  const size_t limit = state_.limits().max_unread_bytes;
+  bool goes_on = true, too_slow = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (generated_++ == 0) first_token_ = absl::Now();
+    if (!error_.ok()) return true;  // it is being cancelled
+    goes_on = output_->add_token(token);
+    too_slow = !whole_ && output_->unread_bytes() > limit;
+    if (too_slow) {
+      error_ = slow_reader(output_->unread_bytes(), limit);
+      output_->drop();
+    }
+    wake_locked();
+  }
+  if (too_slow) {
+    state_.metrics().count_rejection(kSlowReader);
+    served_->engine->cancel(this);
+  }
+  return goes_on;
+}
+
+void GenerationCall::on_end(const RequestResult& result) {
+  const std::lock_guard lock(mutex_);
+  place_.leave();
+  output_->finish(result);
+  result_ = result;
+  wake_locked();
+}
+
+void GenerationCall::on_error(const absl::Status& status) {
+  const absl::Status error = running_error(status, served_->engine->state());
+  if (error_reason(error) == kRecallNotReached) return refuse(error);
+  const std::lock_guard lock(mutex_);
+  end(error);
+}
+
+void GenerationCall::sent(bool ok) {
+  {
+    const std::lock_guard lock(mutex_);
+    sending_ = false;
+    lost_ = lost_ || !ok;
+    wake_locked();
+  }
+  if (!ok) cancel();
+}
+
+void GenerationCall::wake_locked() {
+  if (delivery_ == Delivery::kIdle) {
+    post_delivery();
+  } else if (delivery_ == Delivery::kRunning) {
+    delivery_ = Delivery::kRunningAndDue;
+  }
+}
+
+void GenerationCall::post_delivery() {
+  delivery_ = Delivery::kPosted;
+  state_.delivery().post([self = shared_from_this()] { self->run_delivery(); });
+}
+
+void GenerationCall::run_delivery() {
+  {
+    const std::lock_guard lock(mutex_);
+    delivery_ = Delivery::kRunning;
+  }
+  deliver();
+  const std::lock_guard lock(mutex_);
+  if (std::exchange(delivery_, Delivery::kIdle) == Delivery::kRunningAndDue) post_delivery();
+}
+
+// Whether what ends the call is what comes next.
+bool GenerationCall::end_is_due() {
+  if (lost_ && result_ && error_.ok()) error_ = absl::CancelledError("the client stopped reading");
+  return !error_.ok() || (result_ && (whole_ || !output_->ready()));
+}
+
+GenerationCall::Event GenerationCall::next_event() {
+  const std::lock_guard lock(mutex_);
+  if (told_ || sending_) return {};
+  const bool start_is_due = started_ && !start_told_ && !whole_;
+  if (error_.ok() && start_is_due) {
+    start_told_ = sending_ = true;
+    return {.kind = Kind::kStart};
+  }
+  if (end_is_due()) {
+    told_ = true;
+    final_code_ = status_code_name(error_.code());
+    if (!error_.ok()) return {.kind = Kind::kError};
+    return {.kind = Kind::kEnd, .piece = output_->take(std::numeric_limits<size_t>::max())};
+  }
+  if (whole_ || !start_told_) return {};
+  if (!output_->has_tokens() && progress_ >= progress_told_ + kProgressStep) {
+    progress_told_ = progress_;
+    sending_ = true;
+    return {.kind = Kind::kProgress, .progress = progress_};
+  }
+  if (!output_->ready()) return {};
+  sending_ = true;
+  return {.kind = Kind::kPiece, .piece = output_->take(kMaxTokensOfPiece)};
+}
+
+void GenerationCall::deliver() {
+  Event event = next_event();
+  if (event.kind == Kind::kEnd || event.kind == Kind::kError) {
+    state_.metrics().count_end(request_ == nullptr ? kNoPolicy : policy_row(request_->policy.kind).name, final_code_);
+  }
+  switch (event.kind) {
+    case Kind::kNothing:
+      return;
+    case Kind::kStart:
+      return send_start();
+    case Kind::kProgress:
+      return send_progress(event.progress);
+    case Kind::kPiece:
+      return send_piece(std::move(event.piece));
+    case Kind::kEnd:
+      return send_end(std::move(event.piece));
+    case Kind::kError:
+      return send_error();
+  }
+}
+
+void GenerationCall::log_end() {
+  CallOutcome outcome{.policy = kNoPolicy};
+  {
+    const std::lock_guard lock(mutex_);  // the engine thread may still be in the call that ended it
+    outcome.status = error_;
+    outcome.code = final_code_;
+    if (request_ != nullptr) {
+      outcome.policy = policy_row(request_->policy.kind).name;
+      outcome.prompt_tokens = request_->prompt.size();
+      outcome.generated_tokens = generated_;
+    }
+    outcome.first_token = first_token_;
+    if (result_) {
+      outcome.kept_share = kept_share(result_->cache);
+      outcome.recall = mean_recall(result_->cache);
+    }
+  }
+  log_access(state_.log(), info_, outcome);
+}
+
+}  // namespace pkv

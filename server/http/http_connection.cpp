@@ -1,0 +1,301 @@
+// Boost.Beast parses; what is written is little and written by hand.
+#include "server/http/http_connection.h"
+
+#include <array>
+#include <atomic>
+#include <boost/asio/buffer.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/write.hpp>
+#include <boost/beast/http/error.hpp>
+#include <boost/beast/http/read.hpp>
+#include <boost/beast/http/status.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace pkv {
+namespace {
+
+namespace asio = boost::asio;
+namespace http = boost::beast::http;
+using asio::ip::tcp;
+
+constexpr size_t kReadBytes = 16 << 10;
+constexpr size_t kHeadBytes = 4 << 10;  // room for a head and a short body; Beast reads as much as there is room for
+constexpr std::chrono::seconds kMaxFarewell{1};  // once the answer is written
+
+// The header's value; empty: it is missing, or there is more than one.
+std::string header(const http::request<http::string_body>& request, boost::beast::string_view name) {
+  const auto [first, last] = request.equal_range(name);
+  if (first == last || std::next(first) != last) return {};
+  return std::string(first->value());
+}
+
+std::string chunk(const std::string& bytes) {
+  return bytes.empty() ? std::string() : absl::StrCat(absl::Hex(bytes.size()), "\r\n", bytes, "\r\n");
+}
+
+}  // namespace
+
+// Hands calls of other threads to the server's, as long as they are about the request that is being answered.
+class HttpConnection::Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
+ public:
+  explicit Exchange(std::shared_ptr<HttpConnection> connection) : connection_(std::move(connection)) {
+    ++connection_->server_->under_way;
+  }
+
+  void respond(HttpResponse response, Done done) override {
+    run([this, response = std::move(response), done = std::move(done)] {
+      HttpConnection& connection = *connection_;
+      if (!open_) return done(false);
+      const std::string head = connection.head_of(response, absl::StrCat("Content-Length: ", response.body.size()));
+      finish(head + response.body, done);
+    });
+  }
+  void begin(HttpResponse head, Done done) override {
+    run([this, head = std::move(head), done = std::move(done)] {
+      if (!open_) return done(false);
+      HttpConnection& connection = *connection_;
+      if (!connection.chunked_) connection.keep_alive_ = false;
+      const std::string text = connection.head_of(head, connection.chunked_ ? "Transfer-Encoding: chunked" : "");
+      connection.send(text + part(head.body), done);
+    });
+  }
+  void write(std::string bytes, Done done) override {
+    run([this, bytes = std::move(bytes), done = std::move(done)] {
+      if (!open_) return done(false);
+      connection_->send(part(bytes), done);
+    });
+  }
+  void end(std::string last, Done done) override {
+    run([this, last = std::move(last), done = std::move(done)] {
+      if (!open_) return done(false);
+      finish(part(last) + (connection_->chunked_ ? "0\r\n\r\n" : ""), done);
+    });
+  }
+  void when_gone(std::function<void()> gone) override {
+    run([this, gone = std::move(gone)] {
+      if (!open_ && !complete_) return gone();
+      gone_ = gone;
+    });
+  }
+
+  // On the server's thread: the client has left.
+  void lose() {
+    open_ = false;
+    --connection_->server_->under_way;
+    if (const auto gone = std::exchange(gone_, nullptr)) gone();
+  }
+
+ private:
+  // The connection lives as long as this does, and this as long as the function waits.
+  void run(std::function<void()> function) {
+    HttpConnections& server = *connection_->server_;
+    if (server.stopped) return;  // nobody is left to run it
+    asio::post(server.context, [self = shared_from_this(), function = std::move(function)] { function(); });
+  }
+  std::string part(const std::string& bytes) const { return connection_->chunked_ ? chunk(bytes) : bytes; }
+  void finish(const std::string& bytes, const Done& done) {
+    open_ = false;
+    complete_ = true;
+    gone_ = nullptr;
+    HttpConnection& connection = *connection_;
+    connection.exchange_ = nullptr;
+    connection.send(bytes, [&connection, done](bool sent) {
+      --connection.server_->under_way;
+      connection.answered(done, sent);
+    });
+  }
+
+  const std::shared_ptr<HttpConnection> connection_;
+  // Of the server's thread.
+  bool open_ = true;       // the client waits for more
+  bool complete_ = false;  // it was given all of it
+  std::function<void()> gone_;
+};
+
+HttpConnection::HttpConnection(tcp::socket socket, std::shared_ptr<HttpConnections> server)
+    : server_(std::move(server)),
+      socket_(std::move(socket)),
+      deadline_(server_->context),
+      buffer_(server_->options.max_header_bytes + kReadBytes) {
+  Error ignored;
+  socket_.set_option(tcp::no_delay(true), ignored);
+  const tcp::endpoint peer = socket_.remote_endpoint(ignored);
+  peer_ = absl::StrCat(peer.address().to_string(ignored), ":", peer.port());
+}
+
+HttpConnection::~HttpConnection() = default;
+
+void HttpConnection::start() {
+  arm(std::chrono::duration<double>(server_->options.idle_seconds));
+  read_head();
+}
+
+void HttpConnection::turn_away() { refuse(503, "there are too many connections; try again later"); }
+
+void HttpConnection::close() {
+  if (!socket_.is_open()) return;
+  const auto self = shared_from_this();
+  Error ignored;
+  socket_.close(ignored);
+  disarm();
+  count_arriving(0);
+  server_->forget(this);
+  if (const auto exchange = std::exchange(exchange_, nullptr)) exchange->lose();
+}
+
+// The time for the step that begins now; a step that takes longer is the connection's last.
+void HttpConnection::arm(std::chrono::duration<double> time) {
+  deadline_.expires_after(std::chrono::duration_cast<std::chrono::nanoseconds>(time));
+  deadline_.async_wait([self = shared_from_this(), step = ++step_](Error) {
+    if (self->step_ == step) self->close();
+  });
+}
+
+void HttpConnection::disarm() {
+  ++step_;
+  deadline_.cancel();
+}
+
+void HttpConnection::count_arriving(uint64_t bytes) {
+  server_->arriving_bytes += bytes - arriving_bytes_;
+  arriving_bytes_ = bytes;
+}
+
+void HttpConnection::read_head() {
+  parser_.emplace();
+  buffer_.reserve(kHeadBytes);
+  parser_->header_limit(server_->options.max_header_bytes);
+  parser_->body_limit(server_->options.max_body_bytes);
+  http::async_read_header(socket_, buffer_, *parser_,
+                          [self = shared_from_this()](Error error, size_t) { self->head_is_there(error); });
+}
+
+void HttpConnection::head_is_there(Error error) {
+  if (error == http::error::header_limit || error == http::error::buffer_overflow) {
+    return refuse(
+        431, absl::StrCat("the head of the request has to be at most ", server_->options.max_header_bytes, " bytes"));
+  }
+  if (error == http::error::body_limit) return body_has_grown(error);
+  if (error.category() == make_error_code(http::error::bad_method).category() && error != http::error::end_of_stream &&
+      error != http::error::partial_message) {
+    return refuse(400, "this is no HTTP request");
+  }
+  if (error) return close();  // the client is gone
+  const auto& request = parser_->get();
+  chunked_ = request.version() >= 11;
+  keep_alive_ = server_->options.keep_alive && chunked_ && request.keep_alive();
+  if (request[http::field::expect] != "100-continue") return read_body();
+  send("HTTP/1.1 100 Continue\r\n\r\n", [self = shared_from_this()](bool sent) {
+    if (sent) self->read_body();
+  });
+}
+
+void HttpConnection::read_body() {
+  if (parser_->is_done()) return dispatch();
+  buffer_.reserve(kReadBytes);
+  http::async_read_some(socket_, buffer_, *parser_,
+                        [self = shared_from_this()](Error error, size_t) { self->body_has_grown(error); });
+}
+
+void HttpConnection::body_has_grown(Error error) {
+  if (error == http::error::body_limit) {
+    return refuse(413, absl::StrCat("the body has to be at most ", server_->options.max_body_bytes, " bytes"));
+  }
+  if (error.category() == make_error_code(http::error::bad_method).category() &&
+      error != http::error::partial_message && error != http::error::end_of_stream) {
+    return refuse(400, "the body is not as its head says");
+  }
+  if (error) return close();
+  count_arriving(parser_->get().body().size());
+  if (server_->arriving_bytes > server_->options.max_arriving_bytes && arriving_bytes_ > 0) {
+    return refuse(503, "too many requests are arriving at once; try again later");
+  }
+  read_body();
+}
+
+void HttpConnection::dispatch() {
+  count_arriving(0);
+  disarm();
+  auto message = parser_->release();
+  const std::string target(message.target());
+  HttpRequest request{.method = std::string(message.method_string()),
+                      .path = target.substr(0, target.find('?')),
+                      .body = std::move(message.body()),
+                      .peer = peer_,
+                      .authorization = header(message, "Authorization"),
+                      .request_id = header(message, "X-Request-Id"),
+                      .traceparent = header(message, "traceparent")};
+  exchange_ = std::make_shared<Exchange>(shared_from_this());
+  watch();
+  server_->handler(std::move(request), exchange_);
+}
+
+// No request of the handler's: the answer, and the end.
+void HttpConnection::refuse(int status, const std::string& remedy) {
+  const HttpResponse response = server_->options.refusal(status, remedy);
+  keep_alive_ = false;
+  count_arriving(0);
+  send(head_of(response, absl::StrCat("Content-Length: ", response.body.size())) + response.body,
+       [self = shared_from_this()](bool sent) { self->answered([](bool) {}, sent); });
+}
+
+// Reads while an answer is made: the only way to hear at once that the client is gone. One that sends its next request
+// ahead is not watched any more; then a write has to fail.
+void HttpConnection::watch() {
+  if (watching_ || buffer_.size() > 0) return;
+  watching_ = true;
+  socket_.async_read_some(buffer_.prepare(kReadBytes),
+                          [self = shared_from_this()](Error error, size_t bytes) { self->watched(error, bytes); });
+}
+
+void HttpConnection::watched(Error error, size_t bytes) {
+  watching_ = false;
+  if (error) return close();
+  if (leaving_) return watch();
+  buffer_.commit(bytes);
+  if (!sending_ && exchange_ == nullptr) read_head();
+}
+
+std::string HttpConnection::head_of(const HttpResponse& response, const std::string& length) {
+  const auto reason = http::obsolete_reason(static_cast<http::status>(response.status));
+  return absl::StrCat("HTTP/1.1 ", response.status, " ", std::string(reason),
+                      "\r\nContent-Type: ", response.content_type, "\r\n", length, length.empty() ? "" : "\r\n",
+                      response.headers, keep_alive_ ? "" : "Connection: close\r\n", "\r\n");
+}
+
+void HttpConnection::send(std::string bytes, HttpExchange::Done done) {
+  outgoing_ = std::move(bytes);
+  sending_ = true;
+  arm(std::chrono::duration<double>(server_->options.idle_seconds));
+  asio::async_write(socket_, asio::buffer(outgoing_),
+                    [self = shared_from_this(), done = std::move(done)](Error error, size_t) {
+                      self->outgoing_ = {};
+                      self->sending_ = false;
+                      if (self->exchange_ != nullptr) self->disarm();
+                      if (error) self->close();
+                      done(!error);
+                    });
+}
+
+// The answer is complete: the next request, or the end.
+void HttpConnection::answered(const HttpExchange::Done& done, bool sent) {
+  done(sent);
+  if (!sent) return;
+  if (!keep_alive_) return say_farewell();
+  arm(std::chrono::duration<double>(server_->options.idle_seconds));
+  if (!watching_) read_head();
+}
+
+// Closing first would make the system take back what the client has not read yet.
+void HttpConnection::say_farewell() {
+  Error ignored;
+  socket_.shutdown(tcp::socket::shutdown_send, ignored);
+  leaving_ = true;
+  arm(kMaxFarewell);
+  buffer_.clear();
+  watch();
+}
+
+}  // namespace pkv

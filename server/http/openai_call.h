@@ -1,0 +1,16 @@
+// Generations that came over HTTP: answered in one piece, or as a stream of server-sent events.
+#pragma once
+
+#include <memory>
+
+#include "server/api/generation_call.h"
+#include "server/http/http_message.h"
+#include "server/http/openai_request.h"
+
+namespace pkv {
+
+// Reads the request's body, has it generated and answers. Returns at once.
+void start_openai_call(ServerState& state, OpenAiEndpoint endpoint, HttpRequest request,
+                       std::shared_ptr<HttpExchange> exchange);
+
+}  // namespace pkv

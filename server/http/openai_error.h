@@ -1,0 +1,19 @@
+// Errors in the form of OpenAI's API: {"error": {"message", "type", "param", "code"}}. `code` is the contract's reason,
+// `param` the field, and `metadata` holds the figures.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "server/http/http_message.h"
+
+namespace pkv {
+
+// With the status that goes with the reason, and Retry-After where the error says when.
+HttpResponse openai_error(const absl::Status& status);
+// The same of what is refused by HTTP alone.
+HttpResponse openai_error(int status, const std::string& message);
+// The error of a stream that has begun.
+std::string openai_error_event(const absl::Status& status);
+
+}  // namespace pkv

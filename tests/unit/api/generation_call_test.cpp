@@ -1,0 +1,258 @@
+// A call from the gate to its end, with an engine that does what the test says and a transport that is the test itself.
+#include "server/api/generation_call.h"
+
+#include <gmock/gmock.h>
+
+#include <atomic>
+#include <condition_variable>
+#include <mutex>
+#include <vector>
+
+#include "absl/time/clock.h"
+#include "server/policy/recall_shortfall.h"
+#include "tests/unit/api/api_fixture.h"
+
+namespace pkv {
+namespace {
+
+// Takes every request and computes none of it.
+class HoldingEngine : public StillEngine {
+ public:
+  absl::Status submit(Prepared, std::shared_ptr<TokenSink> sink) override {
+    const std::lock_guard lock(mutex);
+    sinks.push_back(std::move(sink));
+    changed.notify_all();
+    return absl::OkStatus();
+  }
+  void cancel(const TokenSink* sink) override {
+    const std::lock_guard lock(mutex);
+    cancelled.push_back(sink);
+    changed.notify_all();
+  }
+  Engine::State state() const override { return state_now; }
+  std::shared_ptr<TokenSink> wait_for_sink(size_t index) {
+    std::unique_lock lock(mutex);
+    changed.wait(lock, [&] { return sinks.size() > index; });
+    return sinks[index];
+  }
+
+  std::mutex mutex;
+  std::condition_variable changed;
+  std::vector<std::shared_ptr<TokenSink>> sinks;
+  std::vector<const TokenSink*> cancelled;
+  std::atomic<Engine::State> state_now = Engine::State::kServing;
+};
+
+class WatchedCall final : public GenerationCall {
+ public:
+  WatchedCall(ServerState& state, bool whole) : GenerationCall(state, {}) {
+    if (whole) answer_whole();
+  }
+  // Lets the message go that is under way, and all after it.
+  void read_on() {
+    {
+      const std::lock_guard lock(mutex_);
+      reads_ = true;
+    }
+    sent(true);
+  }
+  absl::Status wait_for_error() {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [this] { return ended_; });
+    return error_;
+  }
+
+ private:
+  void send_start() override { hold(); }
+  void send_piece(OutputAssembler::Piece) override { hold(); }
+  void send_end(OutputAssembler::Piece) override { end(absl::OkStatus()); }
+  void send_error() override { end(error()); }
+  void hold() {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!reads_) return;
+    }
+    sent(true);
+  }
+  void end(const absl::Status& status) {
+    const std::lock_guard lock(mutex_);
+    error_ = status;
+    ended_ = true;
+    changed_.notify_all();
+  }
+
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  bool reads_ = false;
+  bool ended_ = false;
+  absl::Status error_;
+};
+
+class GenerationCallTest : public ApiTest {
+ protected:
+  GenerationCallTest() {
+    served_.engine = &holding_;
+    limits({.preparation_threads = 1, .max_waiting = 2, .max_waiting_bytes = 1000, .max_unread_bytes = 1000});
+  }
+  void limits(const FrontLimits& limits) {
+    state_ = std::make_unique<ServerState>(*PolicyCatalog::create(policies(), KvDtype::kF16), log_, 7, limits);
+    state_->publish(&served_);
+  }
+  std::shared_ptr<WatchedCall> make_call(bool whole = true) { return std::make_shared<WatchedCall>(*state_, whole); }
+  // A request for nothing in particular.
+  absl::StatusOr<AcceptedRequest> read() {
+    ++reads_;
+    auto request = std::make_shared<Request>(Request{.prompt = {5}, .end_tokens = {test::kTinyEndToken}});
+    return AcceptedRequest{.served = &served_, .valid = {.prepared = *holding_.prepare(std::move(request))}};
+  }
+  std::shared_ptr<WatchedCall> start(uint64_t bytes = 1, bool whole = true) {
+    std::shared_ptr<WatchedCall> call = make_call(whole);
+    call->start(bytes, [this](CallInfo&) { return read(); });
+    return call;
+  }
+  absl::Status error_after(const absl::Status& status) {
+    const std::shared_ptr<WatchedCall> call = start();
+    holding_.wait_for_sink(0)->on_error(status);
+    return call->wait_for_error();
+  }
+  uint64_t rejections(const std::string& reason) const { return state_->metrics().snapshot().rejected.at(reason); }
+
+  HoldingEngine holding_;
+  std::atomic<int> reads_ = 0;
+};
+
+TEST_F(GenerationCallTest, AShortfallOfRecallNamesItsFigures) {
+  const DecodedError error =
+      decode_error(error_after(recall_not_reached({.reached = 0.25, .layer = 3}, /*min_recall_millionths=*/900'000)));
+  EXPECT_EQ(error.code, absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(error.reason, "RECALL_NOT_REACHED");
+  EXPECT_EQ(error.field, "cache_policy.budget.min_recall");
+  EXPECT_EQ(std::stod(error.metadata.at("reached")), 0.25);
+  EXPECT_EQ(error.metadata.at("layer"), "3");
+  EXPECT_EQ(rejections("RECALL_NOT_REACHED"), 1u);
+}
+
+TEST_F(GenerationCallTest, OtherErrorsStayAsTheyAre) {
+  EXPECT_EQ(error_after(absl::CancelledError("gone")), absl::CancelledError("gone"));
+  EXPECT_EQ(rejections("RECALL_NOT_REACHED"), 0u);
+}
+
+TEST_F(GenerationCallTest, AFullQueueIsToldBeforeAnythingIsRead) {
+  const auto first = start(), second = start();
+  holding_.wait_for_sink(1);
+  const DecodedError error = decode_error(start()->wait_for_error());
+  EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error.reason, "QUEUE_FULL");
+  EXPECT_GT(error.retry_seconds, 0);
+  EXPECT_THAT(error.message, ::testing::HasSubstr("scheduler.max_waiting"));
+  EXPECT_EQ(reads_, 2);
+  EXPECT_EQ(rejections("QUEUE_FULL"), 1u);
+  // One that runs waits no more, and one that has ended neither.
+  holding_.wait_for_sink(0)->on_start();
+  const auto third = start();
+  holding_.wait_for_sink(2);
+  holding_.wait_for_sink(1)->on_error(absl::CancelledError("gone"));
+  EXPECT_FALSE(second->wait_for_error().ok());
+  const auto fourth = start();
+  holding_.wait_for_sink(3);
+  for (const auto& sink : std::vector(holding_.sinks)) sink->on_error(absl::CancelledError("the end"));
+}
+
+TEST_F(GenerationCallTest, TheQueueIsBoundedInBytes) {
+  const auto first = start(600);
+  EXPECT_EQ(decode_error(start(600)->wait_for_error()).reason, "QUEUE_FULL");
+  holding_.wait_for_sink(0)->on_error(absl::CancelledError("gone"));
+  EXPECT_FALSE(first->wait_for_error().ok());
+  const auto large = start(5000);  // alone, however large
+  holding_.wait_for_sink(1)->on_error(absl::CancelledError("gone"));
+}
+
+TEST_F(GenerationCallTest, DrainingAndFailureAreToldBeforeAnythingIsRead) {
+  holding_.state_now = Engine::State::kDraining;
+  const DecodedError draining = decode_error(start()->wait_for_error());
+  EXPECT_EQ(draining.code, absl::StatusCode::kUnavailable);
+  EXPECT_EQ(draining.reason, "DRAINING");
+  EXPECT_GT(draining.retry_seconds, 0);
+  holding_.state_now = Engine::State::kFailed;
+  EXPECT_EQ(decode_error(start()->wait_for_error()).reason, "ENGINE_FAILED");
+  EXPECT_EQ(reads_, 0);
+}
+
+TEST_F(GenerationCallTest, OneThatIsCancelledWhileItWaitsIsNotRead) {
+  std::mutex held;
+  held.lock();
+  const auto first = make_call();
+  first->start(1, [&](CallInfo&) -> absl::StatusOr<AcceptedRequest> {
+    const std::lock_guard wait(held);
+    return read();
+  });
+  const auto second = start();
+  second->cancel();
+  held.unlock();
+  EXPECT_TRUE(absl::IsCancelled(second->wait_for_error()));
+  EXPECT_EQ(reads_, 1);
+  first->cancel();
+  holding_.wait_for_sink(0)->on_error(absl::CancelledError("gone"));
+}
+
+TEST_F(GenerationCallTest, OneThatIsCancelledWhileItIsReadEnds) {
+  const auto call = make_call();
+  call->start(1, [&](CallInfo&) {
+    call->cancel();
+    return read();
+  });
+  EXPECT_TRUE(absl::IsCancelled(call->wait_for_error()));
+  EXPECT_TRUE(holding_.sinks.empty());
+}
+
+TEST_F(GenerationCallTest, WhoReadsTooSlowlyIsCutOffAlone) {
+  const auto slow = start(1, /*whole=*/false);
+  const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(0);
+  sink->on_start();  // which is never taken
+  const TokenId letter = *tokenizer_->find_token("a");
+  for (int i = 0; i < 100; ++i) sink->on_token({.id = letter});
+  EXPECT_TRUE(holding_.cancelled.empty());
+  for (int i = 0; i < 1000; ++i) sink->on_token({.id = letter});
+  EXPECT_THAT(holding_.cancelled, ::testing::ElementsAre(sink.get()));
+  sink->on_error(absl::CancelledError("by the engine"));
+  slow->read_on();
+  const DecodedError error = decode_error(slow->wait_for_error());
+  EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error.reason, "SLOW_READER");
+  EXPECT_EQ(error.metadata.at("max"), "1000");
+}
+
+TEST_F(GenerationCallTest, AnAnswerInOnePieceIsNotReadTooSlowly) {
+  const auto whole = start();
+  const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(0);
+  sink->on_start();
+  const TokenId letter = *tokenizer_->find_token("a");
+  for (int i = 0; i < 2000; ++i) sink->on_token({.id = letter});
+  sink->on_end({.finish_reason = FinishReason::kLength});
+  EXPECT_TRUE(whole->wait_for_error().ok());
+  EXPECT_TRUE(holding_.cancelled.empty());
+}
+
+TEST(WorkerPool, IsBoundedAndDoesWhatItTook) {
+  std::mutex held;
+  held.lock();
+  int done = 0;
+  WorkerPool pool(1, 2);
+  std::atomic<bool> begun = false;
+  ASSERT_TRUE(pool.post([&] {
+    begun = true;
+    const std::lock_guard wait(held);
+    ++done;
+  }));
+  while (!begun) absl::SleepFor(absl::Milliseconds(1));
+  EXPECT_TRUE(pool.post([&] { ++done; }));
+  EXPECT_TRUE(pool.post([&] { ++done; }));
+  EXPECT_FALSE(pool.post([&] { ++done; }));
+  held.unlock();
+  pool.stop();
+  EXPECT_EQ(done, 3);
+  EXPECT_FALSE(pool.post([] {}));
+}
+
+}  // namespace
+}  // namespace pkv

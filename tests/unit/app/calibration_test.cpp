@@ -1,0 +1,67 @@
+// Calibration of a lane table on a tiny model: what is counted, and what is refused.
+#include "server/calibration.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <random>
+
+#include "tests/support/gguf_writer.h"
+
+namespace pkv {
+namespace {
+
+class CalibrationTest : public testing::Test {
+ protected:
+  std::vector<std::vector<TokenId>> prompts(size_t count, size_t tokens) {
+    std::vector<std::vector<TokenId>> made(count, std::vector<TokenId>(tokens));
+    for (std::vector<TokenId>& prompt : made) {
+      for (TokenId& id : prompt) id = static_cast<TokenId>(3 + random_() % 256);
+    }
+    return made;
+  }
+
+  std::mt19937 random_{9};
+  const std::unique_ptr<GgufFile> file_ = *GgufFile::open(test::make_tiny_llama({.layers = 3}).path());
+  const std::unique_ptr<Backend> backend_ = *make_backend({.device = "cpu", .threads = 2});
+  const std::unique_ptr<Model> model_ = *load_model(*file_, *backend_);
+};
+
+TEST_F(CalibrationTest, SharesOfAllLanesAverageOne) {
+  size_t done = 0;
+  CalibrationOptions options{.keeps = {0.2, 0.3, 0.5}};
+  options.progress = [&](size_t prompts) { done = prompts; };
+  const auto table = calibrate(*model_, prompts(3, 300), options);
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_EQ(done, 3u);
+  EXPECT_EQ(table->layers, 3);
+  EXPECT_EQ(table->kv_heads, 2);
+  ASSERT_EQ(table->anchors.size(), 3u);
+  for (const LaneTable::Anchor& anchor : table->anchors) {
+    ASSERT_EQ(anchor.shares.size(), 6u);
+    EXPECT_NEAR(std::accumulate(anchor.shares.begin(), anchor.shares.end(), 0.0), 6.0, 1e-9);
+    for (const double share : anchor.shares) EXPECT_GE(share, 0.0);
+  }
+  // The same prompts give the same table, and it can be read back.
+  std::mt19937 again(9);
+  std::swap(random_, again);
+  const auto repeated = calibrate(*model_, prompts(3, 300), {.keeps = {0.2, 0.3, 0.5}});
+  ASSERT_TRUE(repeated.ok());
+  EXPECT_EQ(format_lane_table(*repeated), format_lane_table(*table));
+}
+
+TEST_F(CalibrationTest, WhereEverythingIsKeptAllSharesAreAlike) {
+  const auto table = calibrate(*model_, prompts(1, 200), {.keeps = {1}});
+  ASSERT_TRUE(table.ok()) << table.status();
+  EXPECT_THAT(table->anchors[0].shares, testing::Each(testing::DoubleNear(1.0, 1e-9)));
+}
+
+TEST_F(CalibrationTest, PromptsThatAreTooShortAreRefused) {
+  const auto table = calibrate(*model_, prompts(1, 300), {.keeps = {0.03}});
+  EXPECT_EQ(table.status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(table.status().message()), testing::HasSubstr("300 tokens"));
+}
+
+}  // namespace
+}  // namespace pkv

@@ -1,0 +1,101 @@
+// Bodies of OpenAI's API as messages, and bodies that are none.
+#include "server/http/openai_request.h"
+
+#include <gmock/gmock.h>
+
+#include "server/http/json_text.h"
+#include "server/status/field_error.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+pb::GenerateRequest completion(const std::string& fields) {
+  const auto request = read_openai_request(R"({"prompt": "x")" + fields + "}", OpenAiEndpoint::kCompletions);
+  EXPECT_TRUE(request.ok()) << request.status();
+  return request.ok() ? request->message : pb::GenerateRequest();
+}
+
+std::string refused_field(const std::string& body, OpenAiEndpoint endpoint = OpenAiEndpoint::kCompletions) {
+  const auto request = read_openai_request(body, endpoint);
+  EXPECT_FALSE(request.ok()) << body;
+  const auto named = field_error_of(request.status());
+  return named ? named->field : "";
+}
+
+TEST(OpenAiRequest, FieldsGoWhereTheContractHasThem) {
+  const pb::GenerateRequest message = completion(
+      R"(, "model": "m", "temperature": 1, "top_p": 0.5, "seed": -1, "stop": ["a", "b"], "logit_bias": {"7": -1.5}, "max_tokens": 9,
+         "logprobs": 0, "cache_policy": {"h2o": {"recentTokens": 4}, "budget": {"keep_ratio": 0.5}}, "cache_report": "per_layer")");
+  EXPECT_EQ(message.model(), "m");
+  EXPECT_EQ(message.sampling().temperature(), 1.0F);
+  EXPECT_EQ(message.sampling().seed(), ~uint64_t{0});
+  EXPECT_EQ(message.sampling().stop_size(), 2);
+  EXPECT_EQ(message.sampling().logit_bias().at(7), -1.5F);
+  EXPECT_EQ(message.sampling().max_tokens(), 9u);
+  EXPECT_TRUE(message.output().logprobs());
+  EXPECT_EQ(message.output().top_logprobs(), 0u);
+  EXPECT_EQ(message.cache_policy().h2o().recent_tokens(), 4u);
+  EXPECT_EQ(message.cache_policy().budget().keep_ratio(), 0.5);
+  EXPECT_EQ(message.cache_report(), pb::CACHE_REPORT_DETAIL_PER_LAYER);
+}
+
+TEST(OpenAiRequest, NullIsNotGiven) {
+  const pb::GenerateRequest message =
+      completion(R"(, "temperature": null, "stop": null, "tools": null, "unknown": null)");
+  EXPECT_FALSE(message.sampling().has_temperature());
+}
+
+TEST(OpenAiRequest, ValuesOfTheWrongKindNameTheirField) {
+  for (const auto& [fields, field] : std::vector<std::pair<std::string, std::string>>{
+           {R"("max_tokens": -1)", "max_tokens"},
+           {R"("max_tokens": 1.5)", "max_tokens"},
+           {R"("max_tokens": 4294967296)", "max_tokens"},
+           {R"("max_tokens": 1, "max_completion_tokens": 2)", "max_tokens"},
+           {R"("seed": 1e3)", "seed"},
+           {R"("stream": 1)", "stream"},
+           {R"("stream_options": {"include": true})", "stream_options.include"},
+           {R"("stop": [1])", "stop"},
+           {R"("logit_bias": {"a": 1})", "logit_bias"},
+           {R"("logit_bias": {"1": "a"})", "logit_bias[1]"},
+           {R"("cache_policy": "full")", "cache_policy"},
+           {R"("cache_report": "some")", "cache_report"},
+           {R"("prompt": 5)", "prompt"},
+           {R"("prompt": [1, "a"])", "prompt"}}) {
+    EXPECT_EQ(refused_field("{" + fields + "}"), field) << fields;
+  }
+}
+
+TEST(OpenAiRequest, BodiesAreBounded) {
+  EXPECT_FALSE(parse_json(std::string(65, '[') + std::string(65, ']')).ok());
+  EXPECT_TRUE(parse_json(std::string(64, '[') + std::string(64, ']')).ok());
+  EXPECT_TRUE(parse_json("\"" + std::string(100, '[') + "\"").ok());  // a text
+  std::string many = "[0";
+  for (int i = 0; i < 1 << 20; ++i) many += ",0";
+  EXPECT_FALSE(parse_json(many + "]").ok());
+  for (const char* text : {"", "{", "{} x", "\"\xff\"", "nul", "[1,]", "\"\\"})
+    EXPECT_FALSE(parse_json(text).ok()) << text;
+}
+
+TEST(OpenAiRequest, ReadsMessages) {
+  const auto request = read_openai_request(
+      R"({"messages": [{"role": "developer", "content": "be kind"}, {"role": "user", "content": [{"type": "text", "text": "a"},
+          {"type": "text", "text": "b"}]}], "stream": true, "stream_options": {"include_usage": true}})",
+      OpenAiEndpoint::kChat);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_TRUE(request->answer.stream && request->answer.include_usage);
+  EXPECT_EQ(request->message.chat().messages(0).role(), "system");
+  EXPECT_EQ(request->message.chat().messages(1).content(), "ab");
+  const auto refused = [](const std::string& message) {
+    return refused_field(R"({"messages": [)" + message + "]}", OpenAiEndpoint::kChat);
+  };
+  EXPECT_EQ(refused(R"({"role": "user"})"), "messages[0].content");
+  EXPECT_EQ(refused(R"({"role": "user", "content": "a", "name": "b"})"), "messages[0].name");
+  EXPECT_EQ(refused(R"({"role": "user", "content": [{"type": "image_url"}]})"), "messages[0].content[0].type");
+  EXPECT_EQ(refused(R"({"role": "user", "content": [{"type": "text"}]})"), "messages[0].content[0].text");
+  EXPECT_EQ(refused("5"), "messages[0]");
+}
+
+}  // namespace
+}  // namespace pkv
