@@ -81,7 +81,7 @@ void add_budget_options(CLI::App& app, PolicyOptions& cache) {
   add_repeated(app, "--pin", cache.pins, "Prompt positions that are never evicted; may be repeated")
       ->type_name("BEGIN:END")
       ->group(kCache);
-  add("--kv-dtype", cache.kv_dtype, "TYPE", "Cache entries: f16 or f32 [the server's]");
+  add("--kv-dtype", cache.kv_dtype, "TYPE", "Cache entries: f16, bf16, f32 or k8v4 [the server's]");
 }
 
 void add_policy_options(CLI::App& app, PolicyOptions& cache) {

@@ -78,7 +78,7 @@ const std::array kKeys = std::to_array<ConfigKey>({
      TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.lane_table; }}},
     {"cache.pool_bytes", "Key/value-cache memory of all requests together. Costs nothing until it is used.",
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.cache.pool_bytes; }}},
-    {"cache.dtype", "Format of cache entries where a request names none.",
+    {"cache.dtype", "Format of cache entries where neither request nor policy (funnel: k8v4) has one.",
      KvDtypeKey{[](Config& c) -> KvDtype& { return c.cache.dtype; }}},
     {"cache.page_bytes",
      "Bytes of one cache page, which holds entries of one KV head of one layer of one request. 0: the device's choice.",

@@ -64,7 +64,7 @@ TEST(Config, WrongFormsAreRefused) {
   EXPECT_EQ(refusal("- 1\n- 2\n"), "file.yaml:1: no key takes a list");
   EXPECT_THAT(refusal("server: 5\n"), HasSubstr("file.yaml:1: server: must be a mapping of keys"));
   EXPECT_THAT(refusal("cache:\n  dtype:\n    a: 1\n"),
-              HasSubstr("file.yaml:2: cache.dtype: must be f16, f32, not a mapping"));
+              HasSubstr("file.yaml:2: cache.dtype: must be f16, f32, bf16, k8v4, not a mapping"));
   EXPECT_THAT(refusal("cache: {\n"), HasSubstr("file.yaml:"));
   EXPECT_THAT(refusal("a: &x [*x]\n"), HasSubstr("file.yaml:"));
 }

@@ -59,7 +59,7 @@ class RandomRequests {
 
   PolicySpec spec(PolicyKind kind, int32_t prompt) {
     PolicySpec spec{.kind = kind, .lane_table = test::lane_table()};
-    spec.kv_dtype = number(0, 1) == 0 ? KvDtype::kF16 : KvDtype::kF32;
+    spec.kv_dtype = kEntryFormats.rows[number(0, 3)].id;
     for (int32_t pins = number(-1, 2); pins > 0; --pins) {
       const int32_t begin = number(0, prompt - 1);
       spec.pins.push_back({begin, std::min(prompt, begin + number(1, 6))});
