@@ -22,7 +22,7 @@ class StepTrafficTest : public testing::Test {
     engine_ = make_engine(*tiny_.model, small_options());
   }
 
-  // Runs the request by itself. What its prompt fetched, what every decode step did, and what that sent.
+  // Runs the request by itself. What its prompt fetched at most, what every decode step did, and what that sent.
   void expect_one_fetch_a_step(const std::shared_ptr<Request>& request, int64_t fetches_of_prompt = 1) {
     const int64_t fetches_before = backend_->count("fetch");
     std::vector<CountingBackend::Counts> at_token;  // the first comes from the prompt, each other from a step
@@ -34,7 +34,8 @@ class StepTrafficTest : public testing::Test {
     submit(*engine_, request, sink)->wait();
     ASSERT_EQ(sink->status, absl::OkStatus());
     ASSERT_GT(at_token.size(), 10u);
-    ASSERT_EQ(at_token[0]["fetch"] - fetches_before, fetches_of_prompt);
+    ASSERT_GE(at_token[0]["fetch"] - fetches_before, 1);
+    ASSERT_LE(at_token[0]["fetch"] - fetches_before, fetches_of_prompt);
     for (size_t step = 1; step < at_token.size(); ++step) {
       const auto during = [&](const char* operation) {
         return at_token[step][operation] - at_token[step - 1][operation];
@@ -57,13 +58,18 @@ PolicySpec spec_of(const PolicyRow& row, BudgetScope scope, int64_t tokens) {
   return spec;
 }
 
+// But for lanes that share a layer's budget: what each gets is known when the layer has been scored.
 TEST_F(StepTrafficTest, IsOneFetchWhateverThePolicy) {
   for (const PolicyRow& row : policy_table()) {
     for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
       for (const int64_t tokens : {40, 70}) {  // below the prompt, and reached by the answer
         SCOPED_TRACE(testing::Message() << row.name << (scope == BudgetScope::kTotal ? " TOTAL " : " PROMPT ")
                                         << tokens);
-        expect_one_fetch_a_step(make_request(random_prompt(60, 3), 30, spec_of(row, scope, tokens)));
+        const PolicySpec spec = spec_of(row, scope, tokens);
+        const ModelShape& shape = tiny_.model->shape();
+        const std::unique_ptr<CachePolicy> made = *make_policy(spec);
+        const bool shares = !made->layer_totals(40, 60, {shape.layers, shape.kv_heads}).empty();
+        expect_one_fetch_a_step(make_request(random_prompt(60, 3), 30, spec), shares ? 1 + shape.layers : 1);
       }
     }
   }
