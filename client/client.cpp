@@ -38,10 +38,10 @@ std::string after(uint64_t tokens) {
 
 std::string Error::describe() const { return error_text(*this, {}); }
 
-Client::Client(const std::string& target) : target_(target) {
+Client::Client(const std::string& target, const Access& access) : target_(target), access_(access) {
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  channel_ = grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
+  channel_ = open_channel(target, access, arguments);
   generation_ = v1::GenerationService::NewStub(channel_);
   models_ = v1::ModelService::NewStub(channel_);
   stats_ = v1::StatsService::NewStub(channel_);
@@ -65,9 +65,23 @@ Error Client::unreachable() const {
   Error error{.code = grpc::StatusCode::UNAVAILABLE, .reachable = false};
   const std::string wrong = target_problem(target_);
   error.bad_target = !wrong.empty();
-  error.message = error.bad_target ? absl::StrCat("--server: ", wrong)
-                                   : absl::StrCat("no server at ", target_, ": ", connection_problem(target_));
+  if (error.bad_target) {
+    error.message = absl::StrCat("--server: ", wrong);
+  } else if (access_.tls) {
+    error.message = absl::StrCat("no server at ", target_, " over TLS: ", handshake_problem());
+  } else {
+    error.message = absl::StrCat("no server at ", target_, ": ", connection_problem(target_));
+  }
   return error;
+}
+
+// gRPC's own words, which say what is wrong with a certificate.
+std::string Client::handshake_problem() const {
+  grpc::ClientContext context;
+  apply_deadline(absl::ToDoubleSeconds(kConnectTimeout), context);
+  v1::ListModelsResponse reply;
+  const grpc::Status status = models_->ListModels(&context, {}, &reply);
+  return status.ok() ? "it did not take the connection in time" : status.error_message();
 }
 
 Error Client::error_of(const grpc::Status& status) {

@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "client/access.h"
 #include "pyramidkv/v1/generation.grpc.pb.h"
 #include "pyramidkv/v1/model.grpc.pb.h"
 #include "pyramidkv/v1/stats.grpc.pb.h"
@@ -49,8 +50,8 @@ enum class Health : uint8_t { kUnknown = 0, kServing = 1, kNotServing = 2, kServ
 
 class Client {
  public:
-  // `target`: HOST:PORT, without TLS.
-  explicit Client(const std::string& target);
+  // `target`: HOST:PORT.
+  explicit Client(const std::string& target, const Access& access = {});
 
   // Deadline of every later call; unset: none.
   void set_deadline(std::optional<double> seconds) { deadline_seconds_ = seconds; }
@@ -79,14 +80,17 @@ class Client {
   static Error error_of(const grpc::Status& status);
 
   const std::string& target() const { return target_; }
+  const Access& access() const { return access_; }
 
  private:
   bool connect();
   Error unreachable() const;
+  std::string handshake_problem() const;
   template <typename Reply, typename Call>
   Result<Reply> call(Call&& invoke);
 
   std::string target_;
+  Access access_;
   std::optional<double> deadline_seconds_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;

@@ -81,7 +81,7 @@ std::string listener_problem(const Socket& socket) {
     return "something listens there and does not answer: no gRPC server, or one that hangs";
   std::array<char, 64> buffer{};
   const ssize_t size = recv(socket.descriptor(), buffer.data(), buffer.size(), 0);
-  if (size <= 0) return "what listens there hangs up: no gRPC server, or one that expects TLS";
+  if (size <= 0) return "what listens there hangs up: no gRPC server, or one that expects TLS (--tls)";
   return foreign_speech(std::string(buffer.data(), static_cast<size_t>(size)));
 }
 
@@ -89,7 +89,7 @@ std::string listener_problem(const Socket& socket) {
 
 std::string foreign_speech(const std::string& answer) {
   if (answer.size() >= 2 && answer[0] == '\x15' && answer[1] == '\x03')
-    return "it expects TLS, and this connection is plain";
+    return "it expects TLS, and this connection is plain; try --tls";
   if (absl::StartsWith(answer, "HTTP/1"))
     return "a web server answers there, no gRPC server (the port of the metrics?)";
   if (absl::StartsWith(answer, "SSH-")) return "an SSH server answers there, no gRPC server";

@@ -122,6 +122,9 @@ std::string way_out(const Error& error, const ErrorContext& context) {
   if (error.reason == "NO_CHAT_TEMPLATE" || error.reason == "CHAT_TEMPLATE_FAILED")
     fix = "--raw, which sends the prompt as it is";
   if (error.reason == "NOT_FOUND" && field_of(error) == "model") fix = "'pyramidkv models', which lists what is served";
+  if (error.reason == "UNAUTHENTICATED") fix = "--api-key-file FILE, or the variable PYRAMIDKV_API_KEY";
+  if (error.reason == "PERMISSION_DENIED") fix = "a key with that scope; the server's operator gives scopes";
+  if (error.reason == "KEY_LIMIT") fix = "again when one of the key's requests has ended";
   if (error.reason == "QUEUE_FULL") fix = "again in a moment; 'pyramidkv stats' shows the queue";
   if (error.reason == "LOADING") fix = "again in a moment, when the model is loaded";
   if (error.reason == "DRAINING" || error.reason == "ENGINE_FAILED")

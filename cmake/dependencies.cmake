@@ -1,6 +1,7 @@
 # Everything comes from the distribution (Debian 12 and Ubuntu 24.04 names in scripts/install_packages).
 find_package(Threads REQUIRED)
 find_package(PkgConfig REQUIRED)
+find_package(OpenSSL REQUIRED)
 find_package(Protobuf REQUIRED)
 find_package(absl CONFIG REQUIRED)
 find_package(gRPC CONFIG REQUIRED)

@@ -9,7 +9,7 @@ install(DIRECTORY config DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv COMPONEN
 install(DIRECTORY proto/pyramidkv DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv/proto COMPONENT proto
         FILES_MATCHING PATTERN "*.proto")
 install(FILES README.md docs/benchmarking.md docs/first_five_minutes.md docs/http.md docs/life_of_a_request.md docs/metrics.md docs/policies.md
-              docs/runbook.md docs/scaling.md
+              docs/runbook.md docs/scaling.md docs/security.md
         DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT docs)
 install(FILES deploy/completion/pyramidkv.bash RENAME pyramidkv COMPONENT completion
         DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)

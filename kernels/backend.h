@@ -75,6 +75,7 @@ struct Fetch {
 struct BackendTraits {
   int32_t page_bytes = 4096;   // of a cache page
   int32_t prefill_rows = 256;  // of a prompt, computed together
+  bool reads_codes = true;     // it can work on cache entries whose numbers are codes (entry_codes.h)
 };
 
 // What a model wants of attention.
@@ -198,8 +199,10 @@ class Backend {
                       const TensorView& recalls) = 0;
   // For every lane g of `kept`: slot i of lane to + g becomes the entry at slot kept[g, i] of lane from + g, i <
   // counts[g], positions with them. kept [lanes, >= counts] i32, distinct in a row, in any order; counts [1, lanes]
-  // i32. `to` may be `from` (in place); otherwise a pair of lanes shares no page and has one entry format, and lane to
-  // + g has room for counts[g] entries.
+  // i32. `to` may be `from` (in place); otherwise lane to + g has room for counts[g] entries. Where the two lanes'
+  // formats differ, entries are converted: read as float32, from a format without scales, and rounded as write_kv()
+  // does. A pair of lanes shares no page, or begins at the same place of the page table: lane to + g then is lane from
+  // + g once it is converted, its entries are not larger, and kept[g] ascends.
   virtual void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) = 0;
 
   // ---- keys by themselves

@@ -14,7 +14,7 @@
 namespace pkv {
 
 // A format of cache entries: the number of its row in entry_format.h.
-enum class KvDtype : uint8_t { kF16, kF32 };
+enum class KvDtype : uint8_t { kF16, kF32, kBF16, kK8V4 };
 
 // In place of a write slot: an entry goes, and Backend::choose_slots() says which.
 constexpr int32_t kChosenByEviction = -1;

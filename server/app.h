@@ -16,6 +16,7 @@
 #include "server/http/openai_server.h"
 #include "server/loaded_model.h"
 #include "server/rpc/server.h"
+#include "server/stall_watch.h"
 #include "server/telemetry/log.h"
 
 namespace pkv {
@@ -44,6 +45,12 @@ class App {
   // the engine hangs and requests are still there; the process should end without destroying this.
   absl::Status stop(absl::Time deadline);
 
+  // Puts in force what a reload may change of the configuration: all of `next` or, with an error that names place and
+  // key, nothing of it. Calls under way go on as they were accepted. One thread at a time.
+  absl::Status reload(const Config& next);
+  // Tells the log of an engine that has work and does not move. To be called again and again, by one thread.
+  void watch_for_stalls();
+
   // Both say in a sentence what is wrong; thread-safe, and they do not block.
   // May receive traffic: the model is loaded, the server is not draining, the engine has not failed.
   absl::Status ready() const;
@@ -55,6 +62,7 @@ class App {
   uint32_t open_requests() const;
   int port() const { return rpc_->port(); }
   int http_port() const { return http_ == nullptr ? 0 : http_->port(); }
+  int health_port() const { return rpc_->health_port(); }
   int metrics_port() const { return metrics_ == nullptr ? 0 : metrics_->port(); }
 
  private:
@@ -68,6 +76,7 @@ class App {
   const AppOptions options_;
   std::stop_source abandon_;
   std::atomic<bool> draining_ = false;
+  StallWatch stalls_;
   ServerState state_;
   std::unique_ptr<LoadedModel> model_;
   std::jthread digest_;

@@ -38,6 +38,9 @@ std::optional<CommandLine> parse_command_line(int argc, char** argv, int& exit_c
       ->allow_extra_args(false);
   app.add_flag("--check-config", line.check_config,
                "Checks whether this machine could run the configuration, and ends");
+  app.add_flag(
+      "--hash-key", line.hash_key,
+      "Reads an API key from standard input, prints its hash for the file that server.api_keys names, and ends");
   app.set_version_flag("--version", "pyramidkv-server " + std::string(version()));
   app.footer(describe_keys());
   try {

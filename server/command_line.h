@@ -11,6 +11,7 @@ struct CommandLine {
   std::string config_path;               // empty: defaults only
   std::vector<std::string> assignments;  // key=value, in order
   bool check_config = false;
+  bool hash_key = false;
 };
 
 // Nothing where the process is to end now with `exit_code`: --help and --version (0), or wrong usage (2), having

@@ -75,9 +75,10 @@ class EndAtNextSignal {
 // The server's life after its start: the model loads on a thread of its own, this one takes the signals.
 class Life {
  public:
-  Life(App& app, const Config& config, const Log& log)
+  Life(App& app, const Config& config, const ConfigSources& sources, const Log& log)
       : app_(app),
-        config_(config),
+        sources_(sources),
+        drain_seconds_(config.server.drain_seconds),
         log_(log),
         loading_(std::async(std::launch::async, [&app] { return app.load(); })) {}
 
@@ -96,8 +97,8 @@ class Life {
           "the gRPC port takes no more connections, probably for want of file descriptors; raise the limit (ulimit -n, "
           "LimitNOFILE). Ending, to be started again");
     }
-    log_.info(failed ? "the engine failed, ending" : "draining", {{"drain_seconds", config_.server.drain_seconds}});
-    stop(failed ? absl::Now() : absl::Now() + absl::Seconds(config_.server.drain_seconds));
+    log_.info(failed ? "the engine failed, ending" : "draining", {{"drain_seconds", drain_seconds_}});
+    stop(failed ? absl::Now() : absl::Now() + absl::Seconds(drain_seconds_));
     const absl::Status failure = app_.engine_failure();  // while draining, too
     if (!failure.ok()) log_.error(std::string(failure.message()));
     return end == End::kAsked && failure.ok() ? 0 : kFailure;
@@ -117,13 +118,25 @@ class Life {
     while (true) {
       const int signal = sigtimedwait(&signals, nullptr, &interval);
       if (signal == SIGTERM || signal == SIGINT) return End::kAsked;
-      if (signal == SIGHUP) {
-        log_.warn("SIGHUP is ignored: the configuration is read at the start only; restart the server to change it");
-      }
+      if (signal == SIGHUP) reload();
       if (loaded() && !load_status_.ok()) return End::kLoadFailed;
+      app_.watch_for_stalls();
       if (!app_.engine_failure().ok()) return End::kEngineFailed;
       if (grpc_has_lost_a_port()) return End::kPortLost;
     }
+  }
+
+  void reload() {
+    const absl::StatusOr<Config> config = load_config(sources_);
+    const absl::Status status = config.ok() ? app_.reload(*config) : config.status();
+    if (!status.ok()) {
+      log_.error(absl::StrCat("SIGHUP: nothing is changed: ", std::string(status.message())));
+      return;
+    }
+    drain_seconds_ = config->server.drain_seconds;
+    log_.info("SIGHUP: the configuration is in force", {{"presets", config->policies.presets.size()},
+                                                        {"api_keys", config->server.api_keys},
+                                                        {"log_level", config->log.level}});
   }
 
   // Ends the process, unless the load turns out to be done. One that notices in time gives back what it holds, of a
@@ -145,7 +158,8 @@ class Life {
   }
 
   App& app_;
-  const Config& config_;
+  const ConfigSources& sources_;
+  double drain_seconds_;
   const Log& log_;
   std::future<absl::Status> loading_;
   absl::Status load_status_;  // once `loading_` was read
@@ -160,6 +174,8 @@ sigset_t set_of(std::initializer_list<int> signals) {
   return set;
 }
 
-int live(App& app, const Config& config, const Log& log) { return Life(app, config, log).run(); }
+int live(App& app, const Config& config, const ConfigSources& sources, const Log& log) {
+  return Life(app, config, sources, log).run();
+}
 
 }  // namespace pkv

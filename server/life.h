@@ -19,9 +19,9 @@ inline constexpr int kWrongUsage = 2;
 sigset_t set_of(std::initializer_list<int> signals);
 
 // Loads the model on a thread of its own and serves until SIGTERM or SIGINT, or until the load, the engine or the port
-// has failed; then drains and stops. The exit code: 0 where that was asked for and nothing failed. Ends the process
-// itself where the rest cannot be taken down. SIGTERM, SIGINT and SIGHUP are blocked in every thread: this one takes
-// them.
-int live(App& app, const Config& config, const Log& log);
+// has failed; then drains and stops. SIGHUP reads `sources` again and puts in force what may change (App::reload()).
+// The exit code: 0 where that was asked for and nothing failed. Ends the process itself where the rest cannot be taken
+// down. SIGTERM, SIGINT and SIGHUP are blocked in every thread: this one takes them.
+int live(App& app, const Config& config, const ConfigSources& sources, const Log& log);
 
 }  // namespace pkv

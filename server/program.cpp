@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <cstdio>
+#include <iostream>
 #include <memory>
 #include <optional>
 #include <string>
@@ -12,9 +13,12 @@
 
 #include "server/command_line.h"
 #include "server/config_check.h"
+#include "server/lane_tables.h"
 #include "server/life.h"
+#include "server/live_settings.h"
 #include "server/rpc/library_logs.h"
 #include "server/startup_warnings.h"
+#include "server/tls_check.h"
 
 namespace pkv {
 namespace {
@@ -38,7 +42,17 @@ void raise_descriptor_limit() {
   setrlimit(RLIMIT_NOFILE, &limit);
 }
 
-int serve(const Config& config, const AppOptions& options) {
+// One line of standard input: on a command line every process could read the key.
+int print_key_hash() {
+  std::string key;
+  std::getline(std::cin, key);
+  const absl::StatusOr<std::string> hash = hash_new_key(key);
+  if (!hash.ok()) return refuse(hash.status());
+  std::printf("%s\n", hash->c_str());
+  return 0;
+}
+
+int serve(const Config& config, const ConfigSources& sources, const AppOptions& options) {
   const Log log(config.log.level, config.log.format);
   route_library_logs(log);
   raise_descriptor_limit();
@@ -52,7 +66,7 @@ int serve(const Config& config, const AppOptions& options) {
     log.error(std::string(app.status().message()));
     return kFailure;
   }
-  return live(**app, config, log);
+  return live(**app, config, sources, log);
 }
 
 }  // namespace
@@ -61,11 +75,16 @@ int run_program(int argc, char** argv, const AppOptions& options) {
   int exit_code = 0;
   const std::optional<CommandLine> line = parse_command_line(argc, argv, exit_code);
   if (!line) return exit_code;
-  const absl::StatusOr<Config> config = load_config(
-      {.path = line->config_path, .environment = environment_variables(), .assignments = line->assignments});
+  if (line->hash_key) return print_key_hash();
+  const ConfigSources sources{
+      .path = line->config_path, .environment = environment_variables(), .assignments = line->assignments};
+  const absl::StatusOr<Config> config = load_config(sources);
   if (!config.ok()) return refuse(config.status());
-  const absl::StatusOr<PolicyCatalog> policies = PolicyCatalog::create(config->policies, config->cache.dtype);
-  if (!policies.ok()) return refuse(policies.status());
+  if (const absl::Status good = check_tls(*config); !good.ok()) return refuse(good);
+  absl::StatusOr<std::shared_ptr<const LaneTable>> lane_table = configured_lane_table(*config);
+  if (!lane_table.ok()) return refuse(lane_table.status());
+  const absl::Status good = make_live_settings(*config, *std::move(lane_table)).status();
+  if (!good.ok()) return refuse(good);
   if (line->check_config) {
     if (const absl::Status status = check_on_this_machine(*config); !status.ok()) return refuse(status);
     for (const std::string& warning : startup_warnings(*config, memory_limit())) {
@@ -79,7 +98,7 @@ int run_program(int argc, char** argv, const AppOptions& options) {
         "model.path: has to be set, in the file, by the variable PYRAMIDKV_MODEL__PATH or with "
         "--set model.path=FILE.gguf"));
   }
-  return serve(*config, options);
+  return serve(*config, sources, options);
 }
 
 }  // namespace pkv

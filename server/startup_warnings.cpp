@@ -5,6 +5,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "server/config/config_values.h"
 
 namespace pkv {
 namespace {
@@ -54,17 +55,17 @@ std::optional<uint64_t> memory_limit(const std::string& root) {
   return least;
 }
 
-bool is_local_address(const std::string& listen) {
-  const std::string host = listen.substr(0, listen.rfind(':'));
-  return host.starts_with("127.") || host == "localhost" || host == "[::1]";
-}
-
 std::vector<std::string> startup_warnings(const Config& config, std::optional<uint64_t> memory) {
   std::vector<std::string> warnings;
-  if (!is_local_address(config.server.listen)) {
+  const bool plain = config.server.tls.cert.empty() && !is_local_address(config.server.listen);
+  if (plain && config.server.api_keys.empty()) {
     warnings.push_back(absl::StrCat(
         "server.listen: ", config.server.listen,
         " can be reached from other machines, without encryption and without keys: whoever reaches it may use it"));
+  } else if (plain) {
+    warnings.push_back(absl::StrCat("server.listen: ", config.server.listen,
+                                    " can be reached from other machines without encryption: keys, prompts and "
+                                    "answers can be read on the way; set server.tls.cert and server.tls.key"));
   }
   if (!config.metrics.listen.empty() && !is_local_address(config.metrics.listen)) {
     warnings.push_back(absl::StrCat("metrics.listen: ", config.metrics.listen,

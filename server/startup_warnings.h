@@ -14,9 +14,6 @@ namespace pkv {
 // tests. None: it cannot be told.
 std::optional<uint64_t> memory_limit(const std::string& root = "/");
 
-// Whether only this machine can reach an address ("HOST:PORT").
-bool is_local_address(const std::string& listen);
-
 // Sentences that begin with the key they are about.
 std::vector<std::string> startup_warnings(const Config& config, std::optional<uint64_t> memory);
 

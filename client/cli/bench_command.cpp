@@ -87,7 +87,7 @@ int run_bench(Client& client, const BenchOptions& options) {
   if (const int code = check_policies(client, plan, asked_for(trace, mix, plan.policies.size()), server); code != kGood)
     return code;
   if (const int code = load_prompts(client, plan, server, pool); code != kGood) return code;
-  if (const int code = open_channels(client.target(), plan, stubs); code != kGood) return code;
+  if (const int code = open_channels(client, plan, stubs); code != kGood) return code;
 
   stop_at_signal();
   const std::string started_at = absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone());

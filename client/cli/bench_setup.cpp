@@ -147,7 +147,7 @@ int load_prompts(Client& client, const BenchPlan& plan, const BenchServer& serve
   return kGood;
 }
 
-int open_channels(const std::string& target, const BenchPlan& plan, BenchRunner::Stubs& stubs) {
+int open_channels(const Client& client, const BenchPlan& plan, BenchRunner::Stubs& stubs) {
   std::string service_config;
   if (!plan.service_config_file.empty()) {
     google::protobuf::Struct object;
@@ -161,8 +161,8 @@ int open_channels(const std::string& target, const BenchPlan& plan, BenchRunner:
     arguments.SetMaxReceiveMessageSize(kMaxMessageBytes);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);  // else all channels share one connection
     if (!service_config.empty()) arguments.SetServiceConfigJSON(service_config);
-    const auto channel = grpc::CreateCustomChannel(target, grpc::InsecureChannelCredentials(), arguments);
-    if (const int code = connect(*channel, target); code != kGood) return code;
+    const auto channel = open_channel(client.target(), client.access(), arguments);
+    if (const int code = connect(*channel, client.target()); code != kGood) return code;
     stubs.push_back(v1::GenerationService::NewStub(channel));
   }
   return kGood;

@@ -28,7 +28,7 @@ int check_policies(Client& client, const BenchPlan& plan, const std::vector<Benc
 // Tokenizes the text that prompts are cut from.
 int load_prompts(Client& client, const BenchPlan& plan, const BenchServer& server, PromptPool& pool);
 
-// Connects `plan.channels` separate connections.
-int open_channels(const std::string& target, const BenchPlan& plan, BenchRunner::Stubs& stubs);
+// Connects `plan.channels` separate connections to the client's server.
+int open_channels(const Client& client, const BenchPlan& plan, BenchRunner::Stubs& stubs);
 
 }  // namespace pkv::client

@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "client/cli/access_options.h"
+#include "client/cli/command_support.h"
 #include "client/cli/commands.h"
 #include "client/cli/library_log.h"
 #include "client/cli/options.h"
@@ -292,6 +294,8 @@ int run(int argc, char** argv) {
              "\n'pyramidkv COMMAND --help' tells about a command.");
   std::string server = "127.0.0.1:50051";
   app.add_option("--server", server, "HOST:PORT")->envname("PYRAMIDKV_SERVER")->capture_default_str();
+  AccessOptions access_options;
+  add_access_options(app, access_options);
   app.set_version_flag("--version", program_version());
   Options options;
   const std::vector<Command> commands = add_commands(app, options);
@@ -302,7 +306,9 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& error) {
     return end_parse(app, error, words);
   }
-  Client client(server);
+  Access access;
+  if (const std::string error = read_access(access_options, access); !error.empty()) return usage_error(error);
+  Client client(server, access);
   for (const Command& command : commands) {
     if (*command.app) return command.run(client);
   }

@@ -81,7 +81,7 @@ void add_budget_options(CLI::App& app, PolicyOptions& cache) {
   add_repeated(app, "--pin", cache.pins, "Prompt positions that are never evicted; may be repeated")
       ->type_name("BEGIN:END")
       ->group(kCache);
-  add("--kv-dtype", cache.kv_dtype, "TYPE", "Cache entries: f16 or f32 [the server's]");
+  add("--kv-dtype", cache.kv_dtype, "TYPE", "Cache entries: f16, bf16, f32 or k8v4 [the server's]");
 }
 
 void add_policy_options(CLI::App& app, PolicyOptions& cache) {
@@ -199,7 +199,8 @@ std::string help_footer(const std::vector<std::string>& examples) {
   for (const std::string& example : examples) absl::StrAppend(&text, "  pyramidkv ", example, "\n");
   absl::StrAppend(
       &text,
-      "\nEvery command takes --server HOST:PORT ($PYRAMIDKV_SERVER) [127.0.0.1:50051].\n"
+      "\nEvery command takes --server HOST:PORT ($PYRAMIDKV_SERVER) [127.0.0.1:50051], --api-key-file FILE\n"
+      "($PYRAMIDKV_API_KEY), --tls, --ca FILE, --cert FILE and --key FILE ('pyramidkv --help').\n"
       "Exit codes: 0 good; 1 the server refused or failed the call; 2 wrong usage; 3 server not reachable, or\n"
       "the connection lost. In brackets: what holds where an option is not given.");
   return text;

@@ -5,8 +5,10 @@
 // Vec<float> holds, each set in its own header:
 //   Type, kWidth               a vector and its elements; Types add, subtract and multiply with + - *
 //   broadcast(x)               all elements x
-//   load(p)                    kWidth elements at p: floats, or halves made float (exactly)
-//   load_first(p, n)           the first n of them; the rest is undefined, and up to 8 elements may be read
+//   load(p)                    kWidth elements at p: floats; halves, bfloat16, int8 and nibbles are made float
+//   (exactly) load_first(p, n)           the first n of them; the rest is undefined, and up to 8 elements may be read
+//   load_split(p, even, odd)   2 * kWidth nibbles at p: those at even places, and those at odd ones
+//   zip(even, odd, a, b)       puts them into order again: a the first kWidth, b the others
 //   store(p, v)                all elements
 //   store_first(p, v, n)       the first n; those behind may be written, too
 //   store_range(p, v, from, to)  elements [from, to) to the same places of p, nothing else
@@ -16,8 +18,8 @@
 //   round(x)                   to the nearest integer, ties to even
 //   ldexp(p, n, x)             p * 2^n for whole n in [-126, 127]; 0 where x < -126
 //   to_half(p, v)              kWidth halves at p, rounded to nearest even
-//   load_bfloat16(p)           kWidth bfloat16 made float
 //   to_int(v)                  to Vec<int32_t>, rounded to nearest even
+// and half_of(x), float_of(half) of single numbers
 //
 // Vec<int32_t> is as wide:
 //   Type, broadcast(x), load(p)  p: 4 * kWidth bytes; Types have &

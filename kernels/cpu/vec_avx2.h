@@ -5,6 +5,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/isa_path.h"
 
 namespace pkv {
@@ -23,8 +24,32 @@ struct Vec<float> {
   static Type broadcast(float x) { return _mm256_set1_ps(x); }
   static Type load(const float* p) { return _mm256_loadu_ps(p); }
   static Type load(const uint16_t* p) { return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))); }
-  static Type load_first(const float* p, int32_t) { return load(p); }
-  static Type load_first(const uint16_t* p, int32_t) { return load(p); }
+  static Type load(const Bfloat16* p) {
+    const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
+  }
+  static Type load(const int8_t* p) { return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(load_eight(p))); }
+  static Type load(const NibblePair* p) {
+    int32_t four;
+    __builtin_memcpy(&four, p, sizeof(four));
+    const __m256i wide = _mm256_cvtepu8_epi64(_mm_cvtsi32_si128(four));
+    // The high half of a pair comes to the element behind.
+    return low_nibbles(_mm256_or_si256(wide, _mm256_slli_epi64(wide, 28)));
+  }
+  template <typename T>
+  static Type load_first(const T* p, int32_t) {
+    return load(p);
+  }
+  static void load_split(const NibblePair* p, Type& even, Type& odd) {
+    const __m256i pairs = _mm256_cvtepi8_epi32(load_eight(p));
+    even = low_nibbles(pairs);
+    odd = _mm256_cvtepi32_ps(_mm256_srai_epi32(pairs, 4));
+  }
+  static void zip(Type even, Type odd, Type& a, Type& b) {
+    const Type low = _mm256_unpacklo_ps(even, odd), high = _mm256_unpackhi_ps(even, odd);
+    a = _mm256_permute2f128_ps(low, high, 0x20);
+    b = _mm256_permute2f128_ps(low, high, 0x31);
+  }
   static void store(float* p, Type v) { _mm256_storeu_ps(p, v); }
   static void store_first(float* p, Type v, int32_t) { store(p, v); }
   static void store_range(float* p, Type v, int32_t from, int32_t to) {
@@ -57,11 +82,14 @@ struct Vec<float> {
   static void to_half(uint16_t* p, Type v) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
   }
-  static Type load_bfloat16(const uint16_t* p) {
-    const __m256i bits = _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(bits, 16));
-  }
   static __m256i to_int(Type v) { return _mm256_cvtps_epi32(v); }
+
+ private:
+  static __m128i load_eight(const void* p) { return _mm_loadl_epi64(static_cast<const __m128i*>(p)); }
+  // The number in the lowest four bits of each element, whatever lies above.
+  static Type low_nibbles(__m256i codes) {
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(codes, 28), 28));
+  }
 };
 
 template <>
@@ -93,6 +121,7 @@ struct Vec<int32_t> {
 };
 
 inline uint16_t half_of(float x) { return _cvtss_sh(x, _MM_FROUND_TO_NEAREST_INT); }
+inline float float_of(uint16_t half) { return _cvtsh_ss(half); }
 
 }  // namespace
 }  // namespace pkv

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/elements.h"
 #include "kernels/cpu/isa_path.h"
 #include "kernels/quant.h"
 
@@ -37,8 +38,27 @@ struct Vec<float> {
     __builtin_memcpy(&bits, &value, sizeof(bits));
     return as_floats(bits | special | (half & 0x8000) << 16);
   }
-  static Type load_first(const float* p, int32_t) { return load(p); }
-  static Type load_first(const uint16_t* p, int32_t) { return load(p); }
+  static Type load(const Bfloat16* p) {
+    const IntType bits = {p[0].bits, p[1].bits, p[2].bits, p[3].bits};
+    return as_floats(bits << 16);
+  }
+  static Type load(const int8_t* p) { return to_float(IntType{p[0], p[1], p[2], p[3]}); }
+  static Type load(const NibblePair* p) {
+    return low_nibbles(IntType{p[0].bits, p[0].bits >> 4, p[1].bits, p[1].bits >> 4});
+  }
+  template <typename T>
+  static Type load_first(const T* p, int32_t) {
+    return load(p);
+  }
+  static void load_split(const NibblePair* p, Type& even, Type& odd) {
+    const IntType pairs = {p[0].bits, p[1].bits, p[2].bits, p[3].bits};
+    even = low_nibbles(pairs);
+    odd = low_nibbles(pairs >> 4);
+  }
+  static void zip(Type even, Type odd, Type& a, Type& b) {
+    a = Type{even[0], odd[0], even[1], odd[1]};
+    b = Type{even[2], odd[2], even[3], odd[3]};
+  }
   static void store(float* p, Type v) { __builtin_memcpy(p, &v, sizeof(v)); }
   static void store_first(float* p, Type v, int32_t) { store(p, v); }
   static void store_range(float* p, Type v, int32_t from, int32_t to) {
@@ -68,10 +88,6 @@ struct Vec<float> {
   static void to_half(uint16_t* p, Type v) {
     for (int32_t i = 0; i < kWidth; ++i) p[i] = float_to_half(v[i]);
   }
-  static Type load_bfloat16(const uint16_t* p) {
-    const IntType bits = {p[0], p[1], p[2], p[3]};
-    return as_floats(bits << 16);
-  }
   static IntType to_int(Type v) {
     IntType to;
     for (int32_t i = 0; i < kWidth; ++i) to[i] = static_cast<int32_t>(__builtin_lrintf(v[i]));
@@ -84,6 +100,9 @@ struct Vec<float> {
     __builtin_memcpy(&v, &bits, sizeof(v));
     return v;
   }
+  static Type to_float(IntType v) { return __builtin_convertvector(v, Type); }
+  // The number in the lowest four bits of each element, whatever lies above.
+  static Type low_nibbles(IntType codes) { return to_float(((codes & 15) ^ 8) - 8); }
 };
 
 template <>
@@ -114,6 +133,7 @@ struct Vec<int32_t> {
 };
 
 inline uint16_t half_of(float x) { return float_to_half(x); }
+inline float float_of(uint16_t half) { return half_to_float(half); }
 
 }  // namespace
 }  // namespace pkv

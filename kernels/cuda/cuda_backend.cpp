@@ -6,7 +6,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
-#include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/quant.h"
 #include "kernels/status_macros.h"
@@ -44,15 +43,27 @@ absl::Status CudaBackend::supports(const AttentionShape& shape) const {
   return absl::OkStatus();
 }
 
-// Blocks go up as the file has them and are decoded there, piece after piece.
+// Blocks go up as the file has them. Exact mode has them decoded there, piece after piece.
 absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::prepare_weight(const WeightSource& source) {
   const QuantTraits& traits = quant_traits(source.type);
   PKV_CHECK(source.rows > 0 && source.cols > 0 && source.cols % traits.block_size == 0,
             "weight rows are not whole blocks");
   const int64_t blocks = source.rows * source.cols / traits.block_size;
-  const size_t bytes = static_cast<size_t>(source.rows * source.cols) * sizeof(float);
+  const WeightType type = blas_ == nullptr ? WeightType::kF32 : source.type;
+  const QuantTraits& kept = quant_traits(type);
+  const auto bytes = static_cast<size_t>(source.rows * source.cols / kept.block_size * kept.block_bytes);
   PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, device_memory(bytes));
-  auto weight = std::make_unique<CudaWeight>(source.rows, source.cols, std::move(memory));
+  auto weight = std::make_unique<CudaWeight>(source.rows, source.cols, type, std::move(memory));
+  if (type == source.type) {
+    upload_flat(weight->row(0), static_cast<const std::byte*>(source.data), bytes);
+  } else {
+    decode_uploaded(source, traits, blocks, reinterpret_cast<float*>(weight->row(0)));
+  }
+  PKV_RETURN_IF_ERROR(status());
+  return std::unique_ptr<Weight>(std::move(weight));
+}
+
+void CudaBackend::decode_uploaded(const WeightSource& source, const QuantTraits& traits, int64_t blocks, float* to) {
   const auto fit = static_cast<int64_t>(staging().most_up()) / traits.block_bytes;
   for (int64_t done = 0; done < blocks && !stream().failed(); done += fit) {
     const int64_t piece = std::min(fit, blocks - done);
@@ -62,22 +73,41 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::prepare_weight(const Weight
     upload_flat(packed.as<std::byte>(), static_cast<const std::byte*>(source.data) + done * traits.block_bytes,
                 piece_bytes);
     gpu::decode_weights(stream(), source.type, packed.as<std::byte>(), piece * traits.block_size,
-                        weight->values() + done * traits.block_size);
+                        to + done * traits.block_size);
   }
-  PKV_RETURN_IF_ERROR(status());
-  return std::unique_ptr<Weight>(std::move(weight));
 }
 
 void CudaBackend::embed(const Weight& table, const int32_t* ids, const TensorView& out) {
-  gpu::embed(stream(), device_weight(table).values(), ids, out);
+  const CudaWeight& weight = device_weight(table);
+  gpu::embed(stream(), weight.type(), weight.row(0), ids, out);
 }
 
 void CudaBackend::linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase,
                          const TensorView& out) {
   PKV_CHECK(x.cols == weight.cols() && out.cols == weight.rows() && out.rows == x.rows, "shapes of a linear layer");
   if (stream().failed() || x.rows == 0) return;
-  if (blas_ == nullptr) return gpu::linear_exact(stream(), x, device_weight(weight).values(), accumulate, out);
-  blas_->multiply(x, device_weight(weight).values(), accumulate, phase, out);
+  const CudaWeight& blocks = device_weight(weight);
+  if (blas_ == nullptr) {
+    gpu::linear_exact(stream(), x, reinterpret_cast<const float*>(blocks.row(0)), accumulate, out);
+  } else if (phase == Phase::kDecode) {
+    gpu::packed_gemm(stream(), x, blocks.type(), blocks.row(0), accumulate, out);
+  } else {
+    multiply_decoded(x, blocks, accumulate, out);
+  }
+}
+
+// A prompt has rows enough to decode the weight for: some outputs at a time, into memory that does not grow with it.
+void CudaBackend::multiply_decoded(const TensorView& x, const CudaWeight& weight, bool accumulate,
+                                   const TensorView& out) {
+  constexpr int64_t kDecodedBytes = 64 << 20;
+  const int64_t fit = std::max<int64_t>(1, kDecodedBytes / static_cast<int64_t>(sizeof(float)) / weight.cols());
+  for (int64_t first = 0; first < weight.rows() && !stream().failed(); first += fit) {
+    const int64_t outputs = std::min(fit, weight.rows() - first), count = outputs * weight.cols();
+    const gpu::Scratch decoded(stream(), static_cast<size_t>(count) * sizeof(float));
+    if (stream().failed()) return;
+    gpu::decode_weights(stream(), weight.type(), weight.row(first), count, decoded.as<float>());
+    blas_->multiply(x, decoded.as<float>(), accumulate, Phase::kPrefill, out.slice_cols(first, outputs));
+  }
 }
 
 // ---- kernels

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "kernels/cuda/blas.h"
+#include "kernels/cuda/cuda_weight.h"
 #include "kernels/cuda/device_backend.h"
 
 namespace pkv {
@@ -21,6 +22,7 @@ class CudaBackend final : public DeviceBackend {
 
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
+  BackendTraits traits() const override { return {.reads_codes = false}; }
   absl::Status supports(const AttentionShape& shape) const override;
 
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
@@ -77,6 +79,9 @@ class CudaBackend final : public DeviceBackend {
   CudaBackend(std::shared_ptr<gpu::Stream> stream, std::unique_ptr<PinnedStaging> staging,
               std::unique_ptr<gpu::Blas> blas)
       : DeviceBackend(std::move(stream), std::move(staging)), blas_(std::move(blas)) {}
+
+  void decode_uploaded(const WeightSource& source, const QuantTraits& traits, int64_t blocks, float* to);
+  void multiply_decoded(const TensorView& x, const CudaWeight& weight, bool accumulate, const TensorView& out);
 
   std::unique_ptr<gpu::Blas> blas_;
 };

@@ -6,18 +6,26 @@
 #include <utility>
 
 #include "kernels/backend.h"
+#include "kernels/quant.h"
 
 namespace pkv {
 
-// Dense float32 rows, whatever the file has.
+// Rows of blocks: as the file has them, or decoded to float32.
 class CudaWeight final : public Weight {
  public:
-  CudaWeight(int64_t rows, int64_t cols, std::shared_ptr<std::byte> memory)
-      : Weight(rows, cols), memory_(std::move(memory)) {}
-  size_t bytes() const override { return static_cast<size_t>(rows() * cols()) * sizeof(float); }
-  float* values() const { return reinterpret_cast<float*>(memory_.get()); }
+  CudaWeight(int64_t rows, int64_t cols, WeightType type, std::shared_ptr<std::byte> memory)
+      : Weight(rows, cols), type_(type), memory_(std::move(memory)) {}
+  size_t bytes() const override { return static_cast<size_t>(rows()) * row_bytes(); }
+  WeightType type() const { return type_; }
+  std::byte* row(int64_t index) const { return memory_.get() + static_cast<size_t>(index) * row_bytes(); }
 
  private:
+  size_t row_bytes() const {
+    const QuantTraits& traits = quant_traits(type_);
+    return static_cast<size_t>(cols() / traits.block_size * traits.block_bytes);
+  }
+
+  WeightType type_;
   std::shared_ptr<std::byte> memory_;
 };
 

@@ -1,4 +1,4 @@
-// Operations on rows, element by element: embedding, norms, biases, rotary embedding, activations. All in float32.
+// Operations on rows, element by element: norms, biases, rotary embedding, activations. All in float32.
 #include <algorithm>
 
 #include "kernels/cuda/gpu.h"
@@ -16,14 +16,6 @@ __global__ void fill_kernel(TensorView to, float value) {
   const int64_t column = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (column >= to.cols) return;
   for (int64_t row = blockIdx.y; row < to.rows; row += gridDim.y) to.f32_row(row)[column] = value;
-}
-
-__global__ void embed_kernel(const float* table, const int32_t* ids, TensorView out) {
-  const int64_t column = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (column >= out.cols) return;
-  for (int64_t row = blockIdx.y; row < out.rows; row += gridDim.y) {
-    out.f32_row(row)[column] = table[ids[row] * out.cols + column];
-  }
 }
 
 __global__ void add_bias_kernel(TensorView x, const float* bias) {
@@ -91,10 +83,6 @@ void launch_rope(Stream& stream, const TensorView& x, const int32_t* positions, 
 
 void fill(Stream& stream, const TensorView& to, float value) {
   launch(stream, "fill", over_elements(to), fill_kernel, to, value);
-}
-
-void embed(Stream& stream, const float* table, const int32_t* ids, const TensorView& out) {
-  launch(stream, "embed", over_elements(out), embed_kernel, table, ids, out);
 }
 
 void add_bias(Stream& stream, const TensorView& x, const TensorView& bias) {

@@ -5,7 +5,7 @@
 //   PKV_SHARED(float, part, 32)         float part[32] of the block's shared memory
 //   PKV_DYNAMIC_SHARED(float, scores)   a pointer to what the launch asked for, 16-aligned
 //   PKV_DEVICE_CHECK(slot >= 0, "why")  our own bugs: the stream fails
-//   half_to_float(), float_to_half()    16-bit floats as the cache has them
+//   half_to_float(), float_to_half()    16-bit floats as the cache has them, and likewise of bfloat16
 //   warp_sum(), warp_max(), block_sum(), block_max()   in one fixed order
 //
 // Inline PTX belongs here, each piece with a C++ body beside it.
@@ -19,6 +19,7 @@
 
 #ifdef __CUDACC__
 
+#include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
@@ -74,6 +75,23 @@ __device__ inline uint16_t float_to_half(float value) {
   return __half_as_ushort(__float2half_rn(value));
 #else
   return pkv::float_to_half(value);
+#endif
+}
+
+__device__ inline float bfloat16_to_float(uint16_t bits) {
+#ifdef __CUDACC__
+  return __uint_as_float(static_cast<uint32_t>(bits) << 16);
+#else
+  return pkv::bfloat16_to_float(bits);
+#endif
+}
+
+// Round to nearest even.
+__device__ inline uint16_t float_to_bfloat16(float value) {
+#ifdef __CUDACC__
+  return __bfloat16_as_ushort(__float2bfloat16_rn(value));
+#else
+  return pkv::float_to_bfloat16(value);
 #endif
 }
 

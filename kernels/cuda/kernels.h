@@ -19,16 +19,14 @@ namespace pkv::gpu {
 
 // ---- dense operations
 void fill(Stream& stream, const TensorView& to, float value);
-// table [V, D] float32, dense.
-void embed(Stream& stream, const float* table, const int32_t* ids, const TensorView& out);
+// table [V, D] of GGUF blocks.
+void embed(Stream& stream, WeightType type, const void* table, const int32_t* ids, const TensorView& out);
 // out = x weight^T (+ out when `accumulate`) in float32. x [R, K], weight [N, K] dense, out [R, N].
 void linear_exact(Stream& stream, const TensorView& x, const float* weight, bool accumulate, const TensorView& out);
-// The same with 16-bit factors and float32 sums, straight from GGUF blocks [N, K]. What a row comes to depends on the
-// phase, but not on the other rows.
-void packed_gemm(Stream& stream, const TensorView& x, WeightType type, const void* weight, bool accumulate, Phase phase,
+// The same with 16-bit factors and float32 sums, straight from GGUF blocks [N, K], for few rows. What a row comes to
+// does not depend on the others.
+void packed_gemm(Stream& stream, const TensorView& x, WeightType type, const void* weight, bool accumulate,
                  const TensorView& out);
-// out[r] = row ids[r] of a table [V, D] of GGUF blocks, decoded.
-void embed_packed(Stream& stream, WeightType type, const void* table, const int32_t* ids, const TensorView& out);
 // The float32 weights of `count` packed ones, whole blocks: the host's (kernels/quant.h) to the bit.
 void decode_weights(Stream& stream, WeightType type, const void* blocks, int64_t count, float* out);
 void rms_norm(Stream& stream, const TensorView& x, const TensorView& gain, float eps, const TensorView& out);

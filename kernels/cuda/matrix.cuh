@@ -97,7 +97,7 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(packed) : "f"(high), "f"(low));
   return packed;
 #else
-  return pkv::sim::float_to_bf16(low) | static_cast<uint32_t>(pkv::sim::float_to_bf16(high)) << 16;
+  return float_to_bfloat16(low) | static_cast<uint32_t>(float_to_bfloat16(high)) << 16;
 #endif
 }
 

@@ -143,12 +143,11 @@ __global__ void add_parts_kernel(Results results, int32_t parts) {
   to = sum;
 }
 
-// Single rows keep a device busy only where several blocks share the inputs of an output. How they do follows from the
+// A few rows keep a device busy only where several blocks share the inputs of an output. How they do follows from the
 // weight's shape alone.
-Inputs parts_of(int64_t inputs, int64_t outputs, Phase phase) {
+Inputs parts_of(int64_t inputs, int64_t outputs) {
   constexpr int64_t kEnoughBlocks = 512, kLeastSteps = 4;
   const int64_t steps = blocks_for(inputs, kStep);
-  if (phase == Phase::kPrefill) return {steps * kStep, 1};
   const int64_t wanted = blocks_for(kEnoughBlocks, blocks_for(outputs, kOutputs));
   const int64_t steps_of_part = blocks_for(steps, wanted) < kLeastSteps ? kLeastSteps : blocks_for(steps, wanted);
   return {steps_of_part * kStep, static_cast<int32_t>(blocks_for(steps, steps_of_part))};
@@ -160,16 +159,15 @@ void with_columns(int64_t rows, const Visit& visit) {
   if (rows <= 8) return visit(std::integral_constant<int32_t, 1>());
   if (rows <= 16) return visit(std::integral_constant<int32_t, 2>());
   if (rows <= 32) return visit(std::integral_constant<int32_t, 4>());
-  if (rows <= 64) return visit(std::integral_constant<int32_t, 8>());
-  visit(std::integral_constant<int32_t, 16>());
+  visit(std::integral_constant<int32_t, 8>());
 }
 
 }  // namespace
 
-void packed_gemm(Stream& stream, const TensorView& x, WeightType type, const void* weight, bool accumulate, Phase phase,
+void packed_gemm(Stream& stream, const TensorView& x, WeightType type, const void* weight, bool accumulate,
                  const TensorView& out) {
   if (x.rows == 0) return;
-  const Inputs parts = parts_of(x.cols, out.cols, phase);
+  const Inputs parts = parts_of(x.cols, out.cols);
   const size_t partial_bytes = sizeof(float) * static_cast<size_t>(parts.parts * out.rows * out.cols);
   const Scratch scratch(stream, parts.parts > 1 ? partial_bytes : 1);
   const Results results{out, parts.parts > 1 ? scratch.as<float>() : nullptr, accumulate};

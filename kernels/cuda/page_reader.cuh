@@ -44,6 +44,13 @@ struct Element<ElementType::kF32> {
   __device__ static Stored store(float value) { return value; }
 };
 
+template <>
+struct Element<ElementType::kBF16> {
+  using Stored = uint16_t;
+  __device__ static float load(Stored stored) { return bfloat16_to_float(stored); }
+  __device__ static Stored store(float value) { return float_to_bfloat16(value); }
+};
+
 // The numbers of a key or of a value, as they are stored: number i lies `stride` elements after number i - 1.
 template <typename Stored>
 struct StoredNumbers {
@@ -103,6 +110,10 @@ __device__ void with_entries(const KvView& kv, const Lane& lane, const Visit& vi
       return visit(LaneEntries<KvDtype::kF16>(kv, lane));
     case KvDtype::kF32:
       return visit(LaneEntries<KvDtype::kF32>(kv, lane));
+    case KvDtype::kBF16:
+      return visit(LaneEntries<KvDtype::kBF16>(kv, lane));
+    case KvDtype::kK8V4:
+      PKV_DEVICE_CHECK(false, "entries of codes have no kernels here yet");
   }
 }
 

@@ -17,10 +17,8 @@ void write_slot(const KvView& kv, const Lane& lane, int32_t slot, const float* k
   const PageLayout layout = page_layout(kv, lane);
   const int32_t page_index = slot / layout.slots(), place = slot % layout.slots();
   std::byte* page = kv.page(lane, page_index);
-  for (int32_t i = 0; i < kv.head_dim; ++i) {
-    store_element(page + layout.key_at(place, i), layout.format().key.element, key[i]);
-    store_element(page + layout.value_at(place, i), layout.format().value.element, value[i]);
-  }
+  store_key(layout, page, place, key);
+  store_value(layout, page, place, value);
   kv.page_positions(lane, page_index)[place] = position;
 }
 

@@ -2,6 +2,7 @@
 // norms, similarity and rotation of keys.
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "kernels/check.h"
@@ -13,7 +14,13 @@ namespace {
 
 // One entry's bits.
 struct Entry {
-  std::vector<std::byte> key, value;
+  std::vector<std::byte> key, value, key_scales, value_scales;
+  int32_t position = 0;
+};
+
+// One entry's numbers.
+struct Numbers {
+  std::vector<float> key, value;
   int32_t position = 0;
 };
 
@@ -32,6 +39,16 @@ void for_each_piece(const KvView& kv, const Lane& lane, int32_t slot, Entry& ent
     copy(page + layout.key_at(place, i), entry.key.data() + static_cast<size_t>(i) * element, element);
   }
   copy(page + layout.value_at(place, 0), entry.value.data(), entry.value.size());
+  const auto copy_scales = [&](const EntryPart& part, std::vector<std::byte>& scales, auto scale_at) {
+    scales.resize(static_cast<size_t>(part.scales_bytes(kv.head_dim)));
+    const auto bytes = static_cast<size_t>(part.scale_bytes);
+    for (size_t first = 0; first < scales.size(); first += bytes) {
+      const auto dimension = static_cast<int32_t>(first / bytes) * part.scale_group;
+      copy(page + scale_at(dimension), scales.data() + first, bytes);
+    }
+  };
+  copy_scales(format.key, entry.key_scales, [&](int32_t i) { return layout.key_scale_at(place, i); });
+  copy_scales(format.value, entry.value_scales, [&](int32_t i) { return layout.value_scale_at(place, i); });
 }
 
 Entry read_entry(const KvView& kv, const Lane& lane, int32_t slot) {
@@ -51,6 +68,34 @@ void write_entry(const KvView& kv, const Lane& lane, int32_t slot, Entry& entry)
   kv.page_positions(lane, slot / slots)[slot % slots] = entry.position;
 }
 
+Numbers read_numbers(const KvView& kv, const Lane& lane, int32_t slot) {
+  PKV_CHECK(slot >= 0 && slot < lane.length, "an entry outside the lane");
+  const PageLayout layout = page_layout(kv, lane);
+  const int32_t page = slot / layout.slots(), place = slot % layout.slots();
+  Numbers numbers{.key = std::vector<float>(static_cast<size_t>(kv.head_dim)),
+                  .value = std::vector<float>(static_cast<size_t>(kv.head_dim)),
+                  .position = kv.page_positions(lane, page)[place]};
+  load_key(layout, kv.page(lane, page), place, numbers.key.data());
+  load_value(layout, kv.page(lane, page), place, numbers.value.data());
+  return numbers;
+}
+
+void write_numbers(const KvView& kv, const Lane& lane, int32_t slot, const Numbers& numbers) {
+  const PageLayout layout = page_layout(kv, lane);
+  const int32_t page = slot / layout.slots(), place = slot % layout.slots();
+  store_key(layout, kv.page(lane, page), place, numbers.key.data());
+  store_value(layout, kv.page(lane, page), place, numbers.value.data());
+  kv.page_positions(lane, page)[place] = numbers.position;
+}
+
+// Reads what is kept of a lane before anything is written, since both lanes may lie in the same pages.
+template <typename Read, typename Write>
+void move_kept(std::span<const int32_t> kept, const Read& read, const Write& write) {
+  std::vector<decltype(read(0))> entries;
+  for (const int32_t slot : kept) entries.push_back(read(slot));
+  for (size_t i = 0; i < entries.size(); ++i) write(static_cast<int32_t>(i), entries[i]);
+}
+
 double length_of(const float* vector, int64_t count) { return std::sqrt(reference_dot(vector, vector, count)); }
 
 }  // namespace
@@ -63,10 +108,16 @@ void ReferenceBackend::gather(const KvView& kv, int32_t from, const TensorView& 
     const Lane& source = kv.lanes[from + g];
     const Lane& target = kv.lanes[to + g];
     PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
-    PKV_CHECK(source.dtype == target.dtype, "entries move between lanes of one format");
-    std::vector<Entry> entries;
-    for (int32_t i = 0; i < count; ++i) entries.push_back(read_entry(kv, source, kept.i32_row(g)[i]));
-    for (int32_t i = 0; i < count; ++i) write_entry(kv, target, i, entries[static_cast<size_t>(i)]);
+    const std::span<const int32_t> slots(kept.i32_row(g), static_cast<size_t>(count));
+    if (source.dtype == target.dtype) {
+      move_kept(
+          slots, [&](int32_t slot) { return read_entry(kv, source, slot); },
+          [&](int32_t slot, Entry& entry) { write_entry(kv, target, slot, entry); });
+    } else {
+      move_kept(
+          slots, [&](int32_t slot) { return read_numbers(kv, source, slot); },
+          [&](int32_t slot, const Numbers& numbers) { write_numbers(kv, target, slot, numbers); });
+    }
   }
 }
 
@@ -138,10 +189,7 @@ void ReferenceBackend::turn_keys(const KvView& kv, int32_t first_lane, int32_t l
     for (int32_t slot = first_slot; slot < lane.length; ++slot) {
       float* key = unpacked.keys.data() + static_cast<int64_t>(slot) * kv.head_dim;
       rope({key, DType::kF32, 1, kv.head_dim, kv.head_dim}, &delta, turn);
-      std::byte* page = kv.page(lane, slot / layout.slots());
-      for (int32_t i = 0; i < kv.head_dim; ++i) {
-        store_element(page + layout.key_at(slot % layout.slots(), i), layout.format().key.element, key[i]);
-      }
+      store_key(layout, kv.page(lane, slot / layout.slots()), slot % layout.slots(), key);
     }
   }
 }

@@ -1,4 +1,5 @@
-// Plain access to a lane's entries for the reference backend: single elements, and all of a lane as dense float32 rows.
+// Plain access to a lane's entries for the reference backend: single keys and values, and all of a lane as dense
+// float32 rows.
 #pragma once
 
 #include <cstddef>
@@ -9,8 +10,11 @@
 
 namespace pkv {
 
-float load_element(const std::byte* at, ElementType type);
-void store_element(std::byte* at, ElementType type, float value);
+// The key or the value [head_dim] of the entry at a page's place, as numbers and back: rounded to the format.
+void load_key(const PageLayout& layout, const std::byte* page, int32_t place, float* key);
+void load_value(const PageLayout& layout, const std::byte* page, int32_t place, float* value);
+void store_key(const PageLayout& layout, std::byte* page, int32_t place, const float* key);
+void store_value(const PageLayout& layout, std::byte* page, int32_t place, const float* value);
 
 // The first slots of a lane: keys and values [count, head_dim].
 struct UnpackedLane {

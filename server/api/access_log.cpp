@@ -20,6 +20,7 @@ void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome
   };
   if (!call.request_id.empty()) fields.push_back({"request_id", call.request_id});
   fields.push_back({"peer", call.peer});
+  if (call.key != nullptr) fields.push_back({"key", call.key->name()});
   fields.push_back({"method", call.method});
   if (!outcome.policy.empty()) fields.push_back({"policy", outcome.policy});
   add("prompt_tokens", outcome.prompt_tokens);

@@ -2,12 +2,14 @@
 // No text of prompts or answers.
 #pragma once
 
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/api/authenticator.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/trace_context.h"
 
@@ -19,7 +21,9 @@ struct CallInfo {
   std::string peer;
   absl::Time arrived;
   std::optional<TraceContext> trace;
+  Credentials credentials;
   std::string request_id;
+  std::shared_ptr<KeyUse> key;  // null: the server has no keys, or the caller's is none of them
 };
 
 // What became of it. What is not known stays empty and is not logged.

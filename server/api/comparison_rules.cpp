@@ -55,10 +55,13 @@ pb::GenerateRequest baseline_of(const pb::CompareRequest& message) {
 
 absl::StatusOr<PolicySpec> read_policy(const pb::CachePolicy& wished, const PolicyCatalog& policies, KvDtype baseline) {
   PKV_ASSIGN_OR_RETURN(PolicySpec spec, policies.resolve(wished));
-  // A preset may name a format of its own, so only what has none takes the baseline's.
-  if (!wished.has_kv_dtype() && wished.policy_case() != pb::CachePolicy::kPreset) spec.kv_dtype = baseline;
-  if (spec.kv_dtype != baseline) {
-    return bad_cache_policy("cache_policy.kv_dtype", "must be the baseline's, with which it shares the prompt");
+  // A preset and some policies have a format of their own; only what has none takes the baseline's.
+  const bool has_own = wished.policy_case() == pb::CachePolicy::kPreset || policy_row(spec.kind).kv_dtype.has_value();
+  if (!wished.has_kv_dtype() && !has_own) spec.kv_dtype = baseline;
+  if (prompt_format(spec.kv_dtype) != prompt_format(baseline)) {
+    return bad_cache_policy("cache_policy.kv_dtype",
+                            absl::StrCat("must be the baseline's, or another format whose prompt is read with ",
+                                         entry_format(prompt_format(baseline)).name, " entries, for they share it"));
   }
   return spec;
 }
@@ -105,7 +108,7 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
     return with_field_moved(status, "", "request.");
   absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
-  PKV_RETURN_IF_ERROR(read_policies(message, served, state.policies(), *draft));
+  PKV_RETURN_IF_ERROR(read_policies(message, served, *state.policies(), *draft));
   absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served);
   if (!valid.ok()) return with_field_moved(valid.status(), "", "request.");
   return valid;

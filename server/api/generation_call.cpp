@@ -32,6 +32,8 @@ absl::Status slow_reader(size_t bytes, size_t limit) {
 }  // namespace
 
 void GenerationCall::start(uint64_t bytes, Reader read) {
+  const absl::Status admitted = state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key);
+  if (!admitted.ok()) return refuse(admitted);
   absl::StatusOr<WaitingRoom::Place> place = enter(state_, bytes);
   if (!place.ok()) return refuse(place.status());
   {
@@ -223,6 +225,7 @@ GenerationCall::Event GenerationCall::next_event() {
 void GenerationCall::deliver() {
   Event event = next_event();
   if (event.kind == Kind::kEnd || event.kind == Kind::kError) {
+    if (info_.key != nullptr) info_.key->release();  // before the caller hears of the end, and may call again
     state_.metrics().count_end(request_ == nullptr ? kNoPolicy : policy_row(request_->policy.kind).name, final_code_);
   }
   switch (event.kind) {

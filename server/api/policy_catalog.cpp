@@ -50,7 +50,7 @@ PolicySpec PolicyCatalog::defaults_of(PolicyKind kind) const {
   PolicySpec spec;
   spec.kind = kind;
   spec.params = policy_row(kind).defaults;
-  spec.kv_dtype = default_dtype_;
+  spec.kv_dtype = policy_row(kind).kv_dtype.value_or(default_dtype_);
   spec.lane_table = lane_table_;
   if (policy_row(kind).takes_budget) spec.budget = default_budget_;
   return spec;

@@ -32,6 +32,7 @@ class PolicyCatalog {
   // The spec of a policy with all its defaults.
   PolicySpec defaults_of(PolicyKind kind) const;
   const std::vector<std::pair<std::string, PolicySpec>>& presets() const { return presets_; }
+  const std::shared_ptr<const LaneTable>& lane_table() const { return lane_table_; }
 
  private:
   PolicyCatalog() = default;

@@ -47,7 +47,10 @@ constexpr EnumTable<H2oScore, 2> kH2oScores = {
 constexpr EnumTable<PositionMode, 2> kPositionModes = {
     {{pb::POSITION_MODE_ORIGINAL, PositionMode::kOriginal},
      {pb::POSITION_MODE_CACHE_RELATIVE, PositionMode::kCacheRelative}}};
-constexpr EnumTable<KvDtype, 2> kDtypes = {{{pb::KV_DTYPE_F16, KvDtype::kF16}, {pb::KV_DTYPE_F32, KvDtype::kF32}}};
+constexpr EnumTable<KvDtype, 4> kDtypes = {{{pb::KV_DTYPE_F16, KvDtype::kF16},
+                                            {pb::KV_DTYPE_BF16, KvDtype::kBF16},
+                                            {pb::KV_DTYPE_F32, KvDtype::kF32},
+                                            {pb::KV_DTYPE_K8V4, KvDtype::kK8V4}}};
 
 template <typename Ours, size_t kSize>
 bool find_ours(const EnumTable<Ours, kSize>& table, int proto, Ours& out) {
@@ -215,12 +218,8 @@ void write_parameters(const PolicySpec& spec, pb::CachePolicy& out) {
 }
 
 absl::Status read_kv_dtype(pb::KvDtype wished, KvDtype& out) {
-  const std::string field = "cache_policy.kv_dtype";
-  if (wished == pb::KV_DTYPE_BF16 || wished == pb::KV_DTYPE_K8V4) {
-    return not_built(field, absl::StrCat(pb::KvDtype_Name(wished), " is not built yet"));
-  }
   if (wished == pb::KV_DTYPE_UNSPECIFIED || find_ours(kDtypes, wished, out)) return absl::OkStatus();
-  return bad_cache_policy(field, "has no such value for this field");
+  return bad_cache_policy("cache_policy.kv_dtype", "has no such value for this field");
 }
 
 pb::KvDtype to_proto(KvDtype dtype) { return static_cast<pb::KvDtype>(find_proto(kDtypes, dtype)); }

@@ -17,10 +17,11 @@ constexpr int kDeliveryThreads = 1;
 
 // How a generation call can end: refused by validation, whatever its policy, or submitted to the engine.
 bool can_occur(std::string_view policy, std::string_view code) {
-  // RESOURCE_EXHAUSTED: the tokeniser ran out of memory over a chat; CANCELLED: the call ended before its request came.
-  constexpr std::string_view kRefusals[] = {
-      "INVALID_ARGUMENT", "NOT_FOUND",   "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
-      "UNIMPLEMENTED",    "UNAVAILABLE", "CANCELLED"};
+  // RESOURCE_EXHAUSTED: a key's limit, or the tokeniser ran out of memory over a chat; CANCELLED: the call ended before
+  // its request came.
+  constexpr std::string_view kRefusals[] = {"INVALID_ARGUMENT",    "NOT_FOUND",       "RESOURCE_EXHAUSTED",
+                                            "FAILED_PRECONDITION", "UNIMPLEMENTED",   "UNAVAILABLE",
+                                            "CANCELLED",           "UNAUTHENTICATED", "PERMISSION_DENIED"};
   constexpr std::string_view kEnds[] = {"OK",       "CANCELLED",  "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
                                         "INTERNAL", "UNAVAILABLE"};
   if (policy == kNoPolicy) return std::ranges::find(kRefusals, code) != std::end(kRefusals);
@@ -40,15 +41,16 @@ RequestMetrics::Labels request_labels() {
 }
 
 ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random_seed, const FrontLimits& limits)
-    : policies_(std::move(policies)),
-      metrics_(request_labels()),
+    : metrics_(request_labels()),
       log_(log),
       random_(random_seed),
       limits_(limits),
       waiting_(limits.max_waiting, limits.max_waiting_bytes),
       delivery_(kDeliveryThreads,
                 /*max_queued=*/std::numeric_limits<size_t>::max()),  // one a call, and calls are bounded
-      preparation_(limits.preparation_threads, limits.max_waiting) {}
+      preparation_(limits.preparation_threads, limits.max_waiting) {
+  set_policies(std::move(policies));
+}
 
 absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id) const {
   const ServedModel* served = model();

@@ -12,11 +12,13 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/api/authenticator.h"
 #include "server/api/front_limits.h"
 #include "server/api/policy_catalog.h"
 #include "server/api/waiting_room.h"
 #include "server/api/worker_pool.h"
 #include "server/model/model.h"
+#include "server/telemetry/latest.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/request_metrics.h"
 #include "server/text/chat_template.h"
@@ -86,7 +88,13 @@ class ServerState {
   // UNAVAILABLE while loading; NOT_FOUND where `id` (a request's field `model`) is neither empty nor the model's.
   absl::StatusOr<const ServedModel*> find_model(const std::string& id) const;
 
-  const PolicyCatalog& policies() const { return policies_; }
+  // As they are now; a reload sets others.
+  std::shared_ptr<const PolicyCatalog> policies() const { return policies_.get(); }
+  void set_policies(PolicyCatalog policies) {
+    policies_.set(std::make_shared<const PolicyCatalog>(std::move(policies)));
+  }
+  Authenticator& authenticator() { return authenticator_; }
+  const Authenticator& authenticator() const { return authenticator_; }
   RequestMetrics& metrics() { return metrics_; }
   const Log& log() const { return log_; }
   RandomSource& random() { return random_; }
@@ -106,7 +114,8 @@ class ServerState {
 
  private:
   std::atomic<const ServedModel*> model_ = nullptr;
-  PolicyCatalog policies_;
+  Latest<PolicyCatalog> policies_;
+  Authenticator authenticator_;
   RequestMetrics metrics_;
   const Log& log_;
   RandomSource random_;

@@ -113,7 +113,7 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
 
   PKV_ASSIGN_OR_RETURN(draft.output.stop, read_stops(message.sampling()));
   PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));
-  PKV_ASSIGN_OR_RETURN(request.policy, state.policies().resolve(message.cache_policy()));
+  PKV_ASSIGN_OR_RETURN(request.policy, state.policies()->resolve(message.cache_policy()));
 
   PKV_ASSIGN_OR_RETURN(draft.prompt,
                        read_prompt(message, served, longest_text(request.policy, served.shape.max_positions)));

@@ -10,6 +10,7 @@
 namespace pkv {
 
 struct CachedLane {
+  bool whole = false;  // still of a layer that is being read: in the prompt's format
   int32_t length = 0;  // entries
   int32_t pages = 0;
   int32_t first = 0;  // place of its first page id
@@ -18,10 +19,10 @@ struct CachedLane {
 };
 
 struct CachedSequence {
-  explicit CachedSequence(const PageLayout& page_layout) : layout(page_layout) {}
+  CachedSequence(const PageLayout& kept, const PageLayout& prompt) : layout(kept), prompt_layout(prompt) {}
 
-  KvDtype dtype = KvDtype::kF16;
-  PageLayout layout;
+  PageLayout layout;              // of lanes from the cut on
+  PageLayout prompt_layout;       // until then
   std::vector<CachedLane> lanes;  // [layers * kv_heads]
   int32_t first = 0;              // its range of the page table
   int32_t places = 0;
@@ -32,6 +33,7 @@ struct CachedSequence {
   CacheBytes bytes;
   uint64_t added_auxiliary = 0;  // by add_auxiliary()
 
+  const PageLayout& layout_of(const CachedLane& lane) const { return lane.whole ? prompt_layout : layout; }
   int32_t layer_first(size_t kv_head, size_t kv_heads) const {
     return first + places - static_cast<int32_t>(kv_heads - kv_head) * layer_pages;
   }

@@ -82,13 +82,14 @@ KvCache::~KvCache() = default;
 absl::StatusOr<SequenceId> KvCache::open(const SequenceLimits& limits) {
   const auto heads = static_cast<size_t>(geometry_.kv_heads);
   PKV_CHECK(limits.lane_entries.size() == static_cast<size_t>(geometry_.layers) * heads, "a limit for each lane");
-  auto opened = std::make_unique<CachedSequence>(geometry_.layout(limits.dtype));
-  opened->dtype = limits.dtype;
+  auto opened =
+      std::make_unique<CachedSequence>(geometry_.layout(limits.dtype), geometry_.layout(prompt_format(limits.dtype)));
+  const int32_t layer_pages = opened->prompt_layout.pages_for(limits.layer_entries);
   int64_t places = 0;
   for (const int32_t limit : limits.lane_entries) {
-    opened->lanes.push_back({.limit = limit});
+    opened->lanes.push_back({.whole = limits.layer_entries > 0, .limit = limit});
     places += opened->layout.pages_for(limit);
-    if (limit < limits.layer_entries) opened->layer_pages = opened->layout.pages_for(limits.layer_entries);
+    if (opened->layout.pages_for(limit) < layer_pages) opened->layer_pages = layer_pages;
   }
   places += static_cast<int64_t>(heads) * opened->layer_pages;
   const std::optional<int32_t> first =
@@ -123,13 +124,12 @@ std::optional<int32_t> KvCache::take_places(int32_t count) {
 }
 
 void KvCache::close(SequenceId sequence) {
-  int64_t entries = 0, pages = 0;
+  Change change;
   for (const CachedLane& lane : sequence->lanes) {
     pool_.give_back(page_table_->range(lane.first, lane.pages));
-    entries += lane.length;
-    pages += lane.pages;
+    count(sequence->layout_of(lane), -lane.length, -lane.pages, change);
   }
-  account(*sequence, -entries, -pages);
+  account(*sequence, change);
   total_.auxiliary -= sequence->added_auxiliary;
   const auto closed =
       std::find_if(sequences_.begin(), sequences_.end(), [&](const auto& open) { return open.get() == sequence; });
@@ -137,34 +137,40 @@ void KvCache::close(SequenceId sequence) {
   sequences_.erase(closed);
 }
 
-absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t count) {
-  PKV_CHECK(count >= 0, "a negative number of slots");
+int32_t KvCache::pages_needed(const CachedSequence& sequence, size_t lane, int32_t entries) {
+  const CachedLane& grown = sequence.lanes[lane];
+  return sequence.layout_of(grown).pages_for(grown.length + entries) - grown.pages;
+}
+
+absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t entries) {
+  PKV_CHECK(entries >= 0, "a negative number of slots");
   const size_t begin = lane_index(layer, 0), end = begin + static_cast<size_t>(geometry_.kv_heads);
-  const auto pages_needed = [&](size_t lane) {
-    return sequence->layout.pages_for(sequence->lanes[lane].length + count) - sequence->lanes[lane].pages;
-  };
   int32_t pages = 0;
-  for (size_t lane = begin; lane < end; ++lane) pages += pages_needed(lane);
+  for (size_t lane = begin; lane < end; ++lane) pages += pages_needed(*sequence, lane, entries);
   taken_.clear();
-  if (!pool_.take(pages, taken_)) return no_pages(pages, count);
+  if (!pool_.take(pages, taken_)) return no_pages(pages, entries);
   std::span<const int32_t> rest = taken_;
+  Change change;
   for (size_t lane = begin; lane < end; ++lane) {
-    const auto needed = static_cast<size_t>(pages_needed(lane));
-    grow(*sequence, lane, rest.first(needed), count);
-    rest = rest.subspan(needed);
+    const int32_t needed = pages_needed(*sequence, lane, entries);
+    grow(*sequence, lane, rest.first(static_cast<size_t>(needed)), entries);
+    rest = rest.subspan(static_cast<size_t>(needed));
+    count(sequence->layout_of(sequence->lanes[lane]), entries, needed, change);
   }
-  account(*sequence, static_cast<int64_t>(count) * geometry_.kv_heads, pages);
+  account(*sequence, change);
   return absl::OkStatus();
 }
 
-absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t count) {
-  PKV_CHECK(count >= 0, "a negative number of slots");
+absl::Status KvCache::append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries) {
+  PKV_CHECK(entries >= 0, "a negative number of slots");
   const size_t lane = lane_index(layer, kv_head);
-  const int32_t pages = sequence->layout.pages_for(sequence->lanes[lane].length + count) - sequence->lanes[lane].pages;
+  const int32_t pages = pages_needed(*sequence, lane, entries);
   taken_.clear();
-  if (!pool_.take(pages, taken_)) return no_pages(pages, count);
-  grow(*sequence, lane, taken_, count);
-  account(*sequence, count, pages);
+  if (!pool_.take(pages, taken_)) return no_pages(pages, entries);
+  grow(*sequence, lane, taken_, entries);
+  Change change;
+  count(sequence->layout_of(sequence->lanes[lane]), entries, pages, change);
+  account(*sequence, change);
   return absl::OkStatus();
 }
 
@@ -185,21 +191,24 @@ absl::StatusOr<int64_t> KvCache::place_token(SequenceId sequence) {
     if (lane.length == lane.pages * slots) page_table_->set(lane.first + lane.pages++, *next++);
     ++lane.length;
   }
-  account(*sequence, static_cast<int64_t>(sequence->lanes.size()) - full, pages);
+  Change change;
+  count(sequence->layout, static_cast<int64_t>(sequence->lanes.size()) - full, pages, change);
+  account(*sequence, change);
   return full;
 }
 
 void KvCache::grow(CachedSequence& sequence, size_t lane, std::span<const int32_t> pages, int32_t entries) {
   CachedLane& grown = sequence.lanes[lane];
   grown.length += entries;
-  if (grown.length > grown.limit && grown.first == grown.own) leave_own_range(sequence, lane);
+  const auto all_pages = grown.pages + static_cast<int32_t>(pages.size());
+  if (grown.first == grown.own && all_pages > sequence.layout.pages_for(grown.limit)) leave_own_range(sequence, lane);
   for (const int32_t page : pages) page_table_->set(grown.first + grown.pages++, page);
 }
 
 void KvCache::leave_own_range(CachedSequence& sequence, size_t lane) {
   CachedLane& leaving = sequence.lanes[lane];
   const auto heads = static_cast<size_t>(geometry_.kv_heads);
-  PKV_CHECK(leaving.length <= sequence.layer_pages * sequence.layout.slots(), "a lane beyond its limit");
+  PKV_CHECK(leaving.length <= sequence.layer_pages * sequence.layout_of(leaving).slots(), "a lane beyond its limit");
   PKV_CHECK(sequence.whole_lanes == 0 || sequence.whole_layer == lane / heads, "two layers beyond their limits");
   sequence.whole_layer = lane / heads;
   ++sequence.whole_lanes;
@@ -215,16 +224,29 @@ void KvCache::return_to_own_range(CachedSequence& sequence, size_t lane) {
   --sequence.whole_lanes;
 }
 
-void KvCache::shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t length) {
-  const size_t lane = lane_index(layer, kv_head);
-  CachedLane& target = sequence->lanes[lane];
-  PKV_CHECK(length >= 0 && length <= target.length, "a lane is cut to more entries than it has");
-  const int32_t pages = sequence->layout.pages_for(length), surplus = target.pages - pages;
-  pool_.give_back(page_table_->range(target.first + pages, surplus));
-  account(*sequence, length - target.length, -surplus);
-  target.pages = pages;
-  target.length = length;
-  if (length <= target.limit && target.first != target.own) return_to_own_range(*sequence, lane);
+void KvCache::cut(SequenceId sequence, int32_t layer, std::span<const int32_t> lengths) {
+  PKV_CHECK(lengths.size() == static_cast<size_t>(geometry_.kv_heads), "a length for each lane");
+  const size_t begin = lane_index(layer, 0);
+  Change change;  // of all lanes at once: none is converted alone
+  for (size_t head = 0; head < lengths.size(); ++head) {
+    CachedLane& target = sequence->lanes[begin + head];
+    PKV_CHECK(lengths[head] >= 0 && lengths[head] <= target.length, "a lane is cut to more entries than it has");
+    count(sequence->layout_of(target), -target.length, -target.pages, change);
+    target.whole = false;
+    const int32_t pages = sequence->layout.pages_for(lengths[head]);
+    pool_.give_back(page_table_->range(target.first + pages, target.pages - pages));
+    target.pages = pages;
+    target.length = lengths[head];
+    count(sequence->layout, target.length, target.pages, change);
+    if (target.first != target.own && pages <= sequence->layout.pages_for(target.limit)) {
+      return_to_own_range(*sequence, begin + head);
+    }
+  }
+  account(*sequence, change);
+}
+
+bool KvCache::converts(SequenceId sequence) const {
+  return sequence->layout.format().id != sequence->prompt_layout.format().id;
 }
 
 // The places of a whole layer are a gap from now on; with them a pool of short sequences would run out of places.
@@ -257,12 +279,15 @@ size_t KvCache::lane_index(int32_t layer, int32_t kv_head) const {
   return static_cast<size_t>(layer) * static_cast<size_t>(geometry_.kv_heads) + static_cast<size_t>(kv_head);
 }
 
-void KvCache::account(CachedSequence& changed, int64_t entries, int64_t pages) {
-  const int64_t held = entries * changed.layout.entry_bytes();
-  const int64_t allocated = pages * geometry_.page_bytes;
-  const int64_t auxiliary = pages * static_cast<int64_t>(geometry_.page_auxiliary_bytes(changed.dtype));
-  add(changed.bytes, held, allocated, auxiliary);
-  add(total_, held, allocated, auxiliary);
+void KvCache::count(const PageLayout& layout, int64_t entries, int64_t pages, Change& change) const {
+  change.held += entries * layout.entry_bytes();
+  change.allocated += pages * geometry_.page_bytes;
+  change.auxiliary += pages * static_cast<int64_t>(geometry_.page_auxiliary_bytes(layout.format().id));
+}
+
+void KvCache::account(CachedSequence& changed, const Change& change) {
+  add(changed.bytes, change.held, change.allocated, change.auxiliary);
+  add(total_, change.held, change.allocated, change.auxiliary);
 }
 
 }  // namespace pkv

@@ -47,7 +47,9 @@ struct CacheBytes {
 struct SequenceLimits {
   KvDtype dtype = KvDtype::kF16;
   std::span<const int32_t> lane_entries;  // [layers * kv_heads] at most, at any time
-  int32_t layer_entries = 0;              // at most, of the lanes of one layer at a time, until end_prompt()
+  // At most, of the lanes of one layer at a time, until end_prompt(). Where it is not 0 every layer has entries of
+  // prompt_format(dtype) until it is cut.
+  int32_t layer_entries = 0;
 };
 
 // A sequence's part of the cache; the cache's own.
@@ -74,22 +76,27 @@ class KvCache {
   absl::StatusOr<SequenceId> open(const SequenceLimits& limits);
   void close(SequenceId sequence);  // gives back every page
 
-  // Makes every lane of `layer` `count` entries longer; the step that follows writes them. RESOURCE_EXHAUSTED, and
+  // Makes every lane of `layer` so many entries longer; the step that follows writes them. RESOURCE_EXHAUSTED, and
   // nothing changed, where the pool has too few pages (admission reserves them, so for an admitted request this is a
   // bug).
-  [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t count);
+  [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t entries);
   // One lane `count` entries longer, likewise.
-  [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t count);
+  [[nodiscard]] absl::Status append_slots(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries);
   // Room for one more token in every lane of every layer: it is one entry longer, or, where it has all it may have, the
   // step writes over one of its entries. Returns how many lanes are. Errors as append_slots().
   [[nodiscard]] absl::StatusOr<int64_t> place_token(SequenceId sequence);
   // Writes the layer's lanes [kv_heads] as a step sees them that writes their last `rows` entries.
   void view(SequenceId sequence, int32_t layer, int32_t rows, Lane* lanes) const;
+  // The same lanes as they will be once they are cut: what Backend::gather() converts a layer's entries to in place.
+  void view_cut(SequenceId sequence, int32_t layer, Lane* lanes) const;
   // Writes the lanes [kv_heads] of every layer as a step sees them that writes the token of place_token() to their last
   // slots; those of layer l to lanes + l * layer_stride.
   void view_token(SequenceId sequence, Lane* lanes, int64_t layer_stride) const;
-  // Cuts a lane to its first `length` entries and gives its further pages back.
-  void shrink(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t length);
+  // Cuts the lanes of `layer` to their first lengths[kv_head] entries and gives their further pages back. Those entries
+  // are in the sequence's own format then (view_cut()).
+  void cut(SequenceId sequence, int32_t layer, std::span<const int32_t> lengths);
+  // Whether a cut leaves entries of another format than a prompt is read with.
+  bool converts(SequenceId sequence) const;
 
   // Every layer has been cut: from now on no lane has more than its own limit.
   void end_prompt(SequenceId sequence);
@@ -100,7 +107,7 @@ class KvCache {
   // Auxiliary bytes that are kept for the sequence beside the entries (scores, queries); until it is closed.
   void add_auxiliary(SequenceId sequence, uint64_t bytes);
 
-  KvDtype dtype(SequenceId sequence) const;
+  KvDtype dtype(SequenceId sequence) const;  // of what is kept
   int32_t length(SequenceId sequence, int32_t layer, int32_t kv_head) const;
   std::span<const int32_t> page_ids(SequenceId sequence, int32_t layer, int32_t kv_head) const;  // until it changes
   std::vector<int32_t> positions(SequenceId sequence, int32_t layer, int32_t kv_head) const;     // in slot order
@@ -123,10 +130,18 @@ class KvCache {
   std::optional<int32_t> take_places(int32_t count);
   // A lane gets further pages, and entries in them.
   void grow(CachedSequence& sequence, size_t lane, std::span<const int32_t> pages, int32_t entries);
+  // How many more pages the lane needs for so many more entries.
+  static int32_t pages_needed(const CachedSequence& sequence, size_t lane, int32_t entries);
   void leave_own_range(CachedSequence& sequence, size_t lane);
   void return_to_own_range(CachedSequence& sequence, size_t lane);
-  // Changes by so many entries and pages, for one sequence and in total.
-  void account(CachedSequence& changed, int64_t entries, int64_t pages);
+  // Bytes by which something changes.
+  struct Change {
+    int64_t held = 0, allocated = 0, auxiliary = 0;
+  };
+  // Adds so many entries and pages of a format.
+  void count(const PageLayout& layout, int64_t entries, int64_t pages, Change& change) const;
+  // Changes one sequence and the total.
+  void account(CachedSequence& changed, const Change& change);
 
   CacheGeometry geometry_;
   Backend& backend_;

@@ -17,8 +17,13 @@ void KvCache::view(SequenceId sequence, int32_t layer, int32_t rows, Lane* lanes
                    .length = source.length,
                    .write_slot = write_slot,
                    .visible = write_slot + 1,
-                   .dtype = sequence->dtype};
+                   .dtype = sequence->layout_of(source).format().id};
   }
+}
+
+void KvCache::view_cut(SequenceId sequence, int32_t layer, Lane* lanes) const {
+  view(sequence, layer, 0, lanes);
+  for (Lane* lane = lanes; lane != lanes + geometry_.kv_heads; ++lane) lane->dtype = dtype(sequence);
 }
 
 void KvCache::view_token(SequenceId sequence, Lane* lanes, int64_t layer_stride) const {
@@ -29,12 +34,12 @@ void KvCache::view_token(SequenceId sequence, Lane* lanes, int64_t layer_stride)
                      .length = source->length,
                      .write_slot = source->length - 1,
                      .visible = source->length,
-                     .dtype = sequence->dtype};
+                     .dtype = sequence->layout.format().id};
     }
   }
 }
 
-KvDtype KvCache::dtype(SequenceId sequence) const { return sequence->dtype; }
+KvDtype KvCache::dtype(SequenceId sequence) const { return sequence->layout.format().id; }
 
 int32_t KvCache::length(SequenceId sequence, int32_t layer, int32_t kv_head) const {
   return sequence->lanes[lane_index(layer, kv_head)].length;
@@ -46,7 +51,8 @@ std::span<const int32_t> KvCache::page_ids(SequenceId sequence, int32_t layer, i
 }
 
 std::vector<int32_t> KvCache::positions(SequenceId sequence, int32_t layer, int32_t kv_head) const {
-  const int32_t length = this->length(sequence, layer, kv_head), slots = sequence->layout.slots();
+  const CachedLane& lane = sequence->lanes[lane_index(layer, kv_head)];
+  const int32_t length = lane.length, slots = sequence->layout_of(lane).slots();
   std::vector<int32_t> result(static_cast<size_t>(length));
   std::vector<Fetch> reads;
   int32_t first = 0;
@@ -64,10 +70,10 @@ CacheBytes KvCache::bytes(SequenceId sequence) const { return sequence->bytes; }
 
 void KvCache::add_layer_bytes(SequenceId sequence, std::span<uint64_t> layers) const {
   PKV_CHECK(layers.size() == static_cast<size_t>(geometry_.layers), "one sum for each layer");
-  const auto entry_bytes = static_cast<uint64_t>(sequence->layout.entry_bytes());
-  for (size_t lane = 0; lane < sequence->lanes.size(); ++lane) {
-    layers[lane / static_cast<size_t>(geometry_.kv_heads)] +=
-        static_cast<uint64_t>(sequence->lanes[lane].length) * entry_bytes;
+  for (size_t i = 0; i < sequence->lanes.size(); ++i) {
+    const CachedLane& lane = sequence->lanes[i];
+    layers[i / static_cast<size_t>(geometry_.kv_heads)] +=
+        static_cast<uint64_t>(lane.length) * static_cast<uint64_t>(sequence->layout_of(lane).entry_bytes());
   }
 }
 

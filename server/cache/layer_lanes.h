@@ -22,10 +22,20 @@ class LayerLanes {
     }
     kv_ = buffer.commit().cache;
   }
+  // The lanes of one sequence twice: as they are, and as they will be once they are cut.
+  static LayerLanes before_and_after_cut(KvCache& cache, SequenceId sequence, int32_t layer) {
+    StepBuffer& buffer = cache.between_steps();
+    buffer.begin(Phase::kPrefill, {.spans = 2}, layer);
+    cache.view(sequence, layer, 0, buffer.lanes());
+    cache.view_cut(sequence, layer, buffer.lanes() + cache.geometry().kv_heads);
+    return LayerLanes(buffer.commit().cache);
+  }
 
   const KvView& kv() const { return kv_; }
 
  private:
+  explicit LayerLanes(const KvView& kv) : kv_(kv) {}
+
   KvView kv_;
 };
 

@@ -90,13 +90,59 @@ bool same_address(const std::string& a, const std::string& b) {
   return port(a) == port(b) && port(a) != 0 && (host(a) == host(b) || is_every_host(host(a)) || is_every_host(host(b)));
 }
 
+// TLS needs both of its files, and whoever may be reached from outside one of TLS and keys.
+absl::Status check_access(const Config& config) {
+  const ServerConfig& server = config.server;
+  const auto refuse = [&](std::string_view key, std::string_view description) {
+    return absl::InvalidArgumentError(config.about(key, description));
+  };
+  if (!server.tls.cert.empty() && server.tls.key.empty()) {
+    return refuse("server.tls.cert", "needs server.tls.key, the private key of that certificate");
+  }
+  if (!server.tls.key.empty() && server.tls.cert.empty()) return refuse("server.tls.key", "needs server.tls.cert");
+  if (!server.tls.client_ca.empty() && server.tls.cert.empty()) {
+    return refuse("server.tls.client_ca", "needs server.tls.cert and server.tls.key");
+  }
+  const std::string& http = config.http.listen;
+  if (!http.empty() && server.api_keys.empty() && !server.insecure && !is_local_address(http)) {
+    return refuse("http.listen",
+                  absl::StrCat("is \"", http,
+                               "\", which other machines can reach, and there are no keys: set server.api_keys, or, "
+                               "where only those who may use the server can reach it, server.insecure to true"));
+  }
+  const bool guarded = !server.tls.cert.empty() || !server.api_keys.empty();
+  if (guarded || server.insecure || is_local_address(server.listen)) return absl::OkStatus();
+  return refuse("server.listen",
+                absl::StrCat("is \"", server.listen,
+                             "\", which other machines can reach, and there is neither TLS nor keys: set "
+                             "server.tls.cert and server.tls.key, or server.api_keys, or, where only those who may use "
+                             "the server can reach it, server.insecure to true"));
+}
+
+// No two listen at one place.
+absl::Status check_addresses(const Config& config) {
+  const std::pair<std::string_view, const std::string&> addresses[] = {
+      {"server.listen", config.server.listen},
+      {"server.health_listen", config.server.health_listen},
+      {"http.listen", config.http.listen},
+      {"metrics.listen", config.metrics.listen}};
+  for (size_t i = 0; i < std::size(addresses); ++i) {
+    for (size_t j = 0; j < i; ++j) {
+      const auto& [key, address] = addresses[i];
+      const auto& [other, taken] = addresses[j];
+      if (address.empty() || taken.empty() || !same_address(address, taken)) continue;
+      return absl::InvalidArgumentError(config.about(
+          key,
+          absl::StrCat("is \"", address, "\", which ", std::string(other), " (", taken, ") takes; set another port")));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // What no key can know by itself.
 absl::Status check_together(const Config& config) {
-  if (!config.metrics.listen.empty() && same_address(config.server.listen, config.metrics.listen)) {
-    return absl::InvalidArgumentError(
-        config.about("metrics.listen", absl::StrCat("is \"", config.metrics.listen, "\", which server.listen (",
-                                                    config.server.listen, ") takes; set another port")));
-  }
+  PKV_RETURN_IF_ERROR(check_access(config));
+  PKV_RETURN_IF_ERROR(check_addresses(config));
   return config.cache.page_bytes == 0 ? absl::OkStatus() : check_pool(config, config.cache.page_bytes);
 }
 

@@ -14,6 +14,13 @@
 
 namespace pkv {
 
+// Of the gRPC services, PEM files. Without `cert` they speak plain text.
+struct TlsConfig {
+  std::string cert;
+  std::string key;
+  std::string client_ca;  // empty: clients need no certificate
+};
+
 struct ServerConfig {
   std::string listen = "127.0.0.1:50051";
   bool reflection = true;
@@ -21,6 +28,14 @@ struct ServerConfig {
   int32_t preparation_threads = 2;
   uint64_t max_waiting_bytes = uint64_t{256} << 20;
   uint64_t max_unread_bytes = uint64_t{4} << 20;
+  std::string api_keys;  // a file; empty: everybody may call
+  TlsConfig tls;
+  bool insecure = false;
+  std::string health_listen;  // empty: no address of its own
+  uint64_t max_message_bytes = uint64_t{16} << 20;
+  uint64_t max_buffer_bytes = uint64_t{1} << 30;
+  int32_t max_streams = 1024;
+  int32_t max_watchers = 64;
 };
 
 // OpenAI's API.

@@ -49,6 +49,7 @@ struct ConfigKey {
   std::string_view name;           // server.listen
   std::string_view documentation;  // one sentence
   KeyType type;
+  bool live = false;  // a reload of the configuration (SIGHUP) puts it in force; else a start does
 
   std::string range() const;                     // "1 to 4096"
   std::string show(const Config& config) const;  // the value, as a file would have it

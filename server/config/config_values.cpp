@@ -1,5 +1,7 @@
 #include "server/config/config_values.h"
 
+#include <arpa/inet.h>
+
 #include <algorithm>
 #include <array>
 #include <charconv>
@@ -86,6 +88,13 @@ bool is_listen_address(std::string_view text) {
   if (host.find(':') != std::string_view::npos && !(host.starts_with('[') && host.ends_with(']'))) return false;
   const std::optional<int64_t> port = parse_integer(text.substr(colon + 1));
   return port && *port >= 0 && *port <= 65535;
+}
+
+bool is_local_address(std::string_view listen) {
+  const std::string host(listen.substr(0, listen.rfind(':')));
+  std::array<uint8_t, 4> numbers = {};  // a name may begin with "127.", too
+  if (inet_pton(AF_INET, host.c_str(), numbers.data()) == 1) return numbers[0] == 127;
+  return host == "localhost" || host == "[::1]";
 }
 
 size_t edit_distance(std::string_view a, std::string_view b) {

@@ -22,6 +22,8 @@ std::string show_real(double value);     // shortest text that reads back as the
 
 // "host:port" with a port from 0 to 65535 and a host that is not empty; IPv6 hosts in brackets.
 bool is_listen_address(std::string_view text);
+// Whether only this machine can reach a listen address.
+bool is_local_address(std::string_view listen);
 
 // Insertions, deletions and replacements of one character that make `a` of `b`.
 size_t edit_distance(std::string_view a, std::string_view b);

@@ -22,12 +22,12 @@ void add_positions(const SequenceLanes& lanes, LanePositions positions, std::vec
 // What a prefill that leaves `outcomes` behind holds at most.
 uint64_t prefill_peak_bytes(const std::vector<LayerOutcome>& outcomes, const SequenceLanes& lanes,
                             int32_t prompt_tokens) {
-  CachePlan left{.state_bytes = lanes.state_bytes()};
+  CachePlan left{.kv_dtype = lanes.dtype(), .state_bytes = lanes.state_bytes()};
   for (const LayerOutcome& layer : outcomes) {
     left.lane_budgets.insert(left.lane_budgets.end(), layer.kept.begin(), layer.kept.end());
   }
   left.lane_limits = left.lane_budgets;
-  return cache_footprint(lanes.geometry(), lanes.dtype(), prompt_tokens, left).peak_bytes;
+  return cache_footprint(lanes.geometry(), prompt_tokens, left).peak_bytes;
 }
 
 }  // namespace

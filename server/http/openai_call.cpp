@@ -86,7 +86,8 @@ void start_openai_call(ServerState& state, OpenAiEndpoint endpoint, HttpRequest 
   CallInfo info{.method = endpoint == OpenAiEndpoint::kChat ? "POST /v1/chat/completions" : "POST /v1/completions",
                 .peer = request.peer,
                 .arrived = absl::Now(),
-                .trace = parse_traceparent(request.traceparent)};
+                .trace = parse_traceparent(request.traceparent),
+                .credentials = read_authorization(request.authorization)};
   auto call = std::make_shared<OpenAiCall>(state, std::move(info), exchange);
   exchange->when_gone([weak = std::weak_ptr<OpenAiCall>(call)] {
     if (const auto gone = weak.lock()) gone->cancel();

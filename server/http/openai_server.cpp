@@ -86,6 +86,10 @@ void OpenAiServer::answer(HttpRequest request, std::shared_ptr<HttpExchange> exc
   if (!probe && !models) return respond(openai_error(404, kPaths));
   if (request.method != "GET") return respond(wrong_method(path, "GET"));
   if (probe) return respond(*std::move(probe));
+  std::shared_ptr<KeyUse> key;
+  const absl::Status admitted =
+      state_.authenticator().admit(read_authorization(request.authorization), KeyScope::kAny, key);
+  if (!admitted.ok()) return respond(openai_error(admitted));
   respond(path.size() <= kModels.size() + 1 ? list_models() : describe_model(path.substr(kModels.size() + 1)));
 }
 

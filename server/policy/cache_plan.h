@@ -39,6 +39,7 @@ struct CachePlan {
   // least smallest_lanes[layer] and at most its lane budget. In scope TOTAL what a lane got is its limit from then on.
   bool shares(int32_t layer) const { return !shared_budgets.empty() && shared_budgets[static_cast<size_t>(layer)] > 0; }
 
+  KvDtype kv_dtype = KvDtype::kF16;   // of what is kept; a prompt is read with its prompt_format()
   int32_t budget_tokens = 0;          // B as resolved, at most the tokens there are
   int32_t window_tokens = 0;          // newest entries of every lane that are never evicted
   std::vector<TokenSpan> kept_spans;  // sinks and pins: ascending, disjoint
@@ -69,9 +70,9 @@ absl::StatusOr<CachePlan> plan_cache(const PlanInput& input);
 std::optional<CachePlan> largest_plan(const PlanInput& input, const std::function<bool(const CachePlan&)>& fits);
 
 // What a request holds whose prompt of `prompt_tokens` goes through the lanes of `own`, `others` (a comparison's) being
-// filled from its layers besides. Looks at their lanes and their state only; the plans' own figures are those of each
-// alone.
-Footprint cache_footprint(const CacheGeometry& geometry, KvDtype dtype, int32_t prompt_tokens, const CachePlan& own,
+// filled from its layers besides. Looks at their formats, lanes and state only; the plans' own figures are those of
+// each alone.
+Footprint cache_footprint(const CacheGeometry& geometry, int32_t prompt_tokens, const CachePlan& own,
                           std::span<const CachePlan* const> others = {});
 
 }  // namespace pkv

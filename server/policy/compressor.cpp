@@ -159,17 +159,21 @@ absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t la
 
 absl::Status Compressor::move_entries(const Cut& cut, const Target& target, int32_t layer,
                                       std::span<const int32_t> counts) {
-  const bool in_place = target.sequence == cut.from;
-  if (in_place && !cuts_layer(layer)) return absl::OkStatus();
   const int32_t heads = options_.geometry.kv_heads;
-  for (int32_t head = 0; head < heads && !in_place; ++head) {
+  const TensorView kept = cut.scratch.kept.view(), kept_counts = cut.scratch.counts.view();
+  if (target.sequence == cut.from) {
+    if (cut.cache.converts(cut.from)) {
+      backend_.gather(LayerLanes::before_and_after_cut(cut.cache, cut.from, layer).kv(), 0, kept, kept_counts, heads);
+    } else if (cuts_layer(layer)) {
+      backend_.gather(LayerLanes(cut.cache, {cut.from}, layer).kv(), 0, kept, kept_counts, 0);
+    }
+    cut.cache.cut(cut.from, layer, counts);
+    return absl::OkStatus();
+  }
+  for (int32_t head = 0; head < heads; ++head) {
     PKV_RETURN_IF_ERROR(cut.cache.append_slots(target.sequence, layer, head, counts[static_cast<size_t>(head)]));
   }
-  const LayerLanes lanes(cut.cache, {cut.from, target.sequence}, layer);
-  backend_.gather(lanes.kv(), 0, cut.scratch.kept.view(), cut.scratch.counts.view(), in_place ? 0 : heads);
-  for (int32_t head = 0; head < heads && in_place; ++head) {
-    cut.cache.shrink(cut.from, layer, head, counts[static_cast<size_t>(head)]);
-  }
+  backend_.gather(LayerLanes(cut.cache, {cut.from, target.sequence}, layer).kv(), 0, kept, kept_counts, heads);
   return absl::OkStatus();
 }
 
@@ -233,7 +237,7 @@ absl::StatusOr<std::vector<int32_t>> Compressor::select(const Cut& cut, int32_t 
                              .recalls = recalls_ ? recalls_.view().slice_rows(layer, 1) : TensorView{}};
   if (cuts_layer(layer)) return select_entries(input);
   const bool stays = std::all_of(cut.targets.begin(), cut.targets.end(), [&](const Target& target) {
-    return target.sequence == cut.from && target.evictor == nullptr;
+    return target.sequence == cut.from && target.evictor == nullptr && !cut.cache.converts(cut.from);
   });
   if (!stays) select_everything(input);
   return std::vector<int32_t>(budgets.size(), options_.prompt_tokens);

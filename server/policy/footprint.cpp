@@ -1,53 +1,97 @@
 // Replays, in pages, what layer-major prefill and decode do to the cache.
 #include <algorithm>
+#include <vector>
 
 #include "kernels/check.h"
 #include "server/policy/cache_plan.h"
 
 namespace pkv {
+namespace {
 
-Footprint cache_footprint(const CacheGeometry& geometry, KvDtype dtype, int32_t prompt_tokens, const CachePlan& own,
-                          std::span<const CachePlan* const> others) {
-  const auto heads = static_cast<size_t>(geometry.kv_heads), layers = static_cast<size_t>(geometry.layers);
-  const PageLayout layout = geometry.layout(dtype);
-  // Of one layer of a plan. Where its lanes share, most pages are begun by lanes of one entry more than fills the last.
-  const auto pages = [&](std::span<const int32_t> lanes, std::span<const int64_t> shared, size_t layer) {
-    uint64_t sum = 0;
-    for (const int32_t entries : lanes.subspan(layer * heads, heads)) {
-      sum += static_cast<uint64_t>(layout.pages_for(entries));
-    }
-    if (shared.empty() || shared[layer] == 0) return sum;
-    const uint64_t beside_first = static_cast<uint64_t>(shared[layer]) - heads;
-    return std::min(sum, heads + beside_first / static_cast<uint64_t>(layout.slots()));
-  };
-  const auto kept_of = [&](const CachePlan& plan, size_t layer) {
-    return pages(plan.lane_budgets, plan.shared_budgets, layer);
-  };
-  Footprint footprint;
-  uint64_t state_bytes = 0;
-  const auto add = [&](const CachePlan& plan) {
-    PKV_CHECK(plan.lane_budgets.size() == layers * heads && plan.lane_limits.size() == layers * heads,
-              "one figure per lane");
-    for (size_t layer = 0; layer < layers; ++layer) {
-      footprint.steady_pages += pages(plan.lane_limits, plan.shared_limits, layer);
-    }
-    state_bytes += plan.state_bytes;
-  };
-  add(own);
-  for (const CachePlan* other : others) add(*other);
+// Pages of lanes of one or several formats, and their bytes.
+struct Held {
+  uint64_t pages = 0;
+  uint64_t bytes = 0;
 
-  // A layer is full until it is cut; by then the others have their part of it.
-  const uint64_t full_layer_pages = heads * static_cast<uint64_t>(layout.pages_for(prompt_tokens));
-  uint64_t kept_pages = 0;
-  for (size_t layer = 0; layer < layers; ++layer) {
-    for (const CachePlan* other : others) kept_pages += kept_of(*other, layer);
-    footprint.peak_pages = std::max(footprint.peak_pages, kept_pages + full_layer_pages);
-    kept_pages += kept_of(own, layer);
+  void add(const Held& other) {
+    pages += other.pages;
+    bytes += other.bytes;
   }
-  footprint.peak_pages = std::max(footprint.peak_pages, footprint.steady_pages);
-  footprint.steady_bytes = geometry.bytes_of_pages(footprint.steady_pages, dtype) + state_bytes;
-  footprint.peak_bytes = geometry.bytes_of_pages(footprint.peak_pages, dtype) + state_bytes;
-  return footprint;
+  void raise_to(const Held& other) {
+    pages = std::max(pages, other.pages);
+    bytes = std::max(bytes, other.bytes);
+  }
+};
+
+// A plan's lanes in a cache.
+class PlannedLanes {
+ public:
+  PlannedLanes(const CacheGeometry& geometry, const CachePlan& plan)
+      : geometry_(geometry), plan_(plan), layout_(geometry.layout(plan.kv_dtype)) {
+    const auto lanes = static_cast<size_t>(geometry.layers) * static_cast<size_t>(geometry.kv_heads);
+    PKV_CHECK(plan.lane_budgets.size() == lanes && plan.lane_limits.size() == lanes, "one figure per lane");
+  }
+
+  // What one layer's lanes hold after the cut, and at most later.
+  Held kept(size_t layer) const { return held(plan_.lane_budgets, plan_.shared_budgets, layer); }
+  Held limit(size_t layer) const { return held(plan_.lane_limits, plan_.shared_limits, layer); }
+
+ private:
+  // Where a layer's lanes share, most pages are begun by lanes of one entry more than fills the last.
+  Held held(std::span<const int32_t> lanes, std::span<const int64_t> shared, size_t layer) const {
+    const auto heads = static_cast<size_t>(geometry_.kv_heads);
+    uint64_t pages = 0;
+    for (const int32_t entries : lanes.subspan(layer * heads, heads)) {
+      pages += static_cast<uint64_t>(layout_.pages_for(entries));
+    }
+    if (!shared.empty() && shared[layer] > 0) {
+      const uint64_t beside_first = static_cast<uint64_t>(shared[layer]) - heads;
+      pages = std::min(pages, heads + beside_first / static_cast<uint64_t>(layout_.slots()));
+    }
+    return {pages, geometry_.bytes_of_pages(pages, plan_.kv_dtype)};
+  }
+
+  const CacheGeometry& geometry_;
+  const CachePlan& plan_;
+  PageLayout layout_;
+};
+
+// A whole layer of a prompt.
+Held whole_layer(const CacheGeometry& geometry, KvDtype dtype, int32_t prompt_tokens) {
+  const int64_t pages = int64_t{geometry.kv_heads} * geometry.layout(dtype).pages_for(prompt_tokens);
+  return {static_cast<uint64_t>(pages), geometry.bytes_of_pages(static_cast<uint64_t>(pages), dtype)};
+}
+
+}  // namespace
+
+Footprint cache_footprint(const CacheGeometry& geometry, int32_t prompt_tokens, const CachePlan& own,
+                          std::span<const CachePlan* const> others) {
+  const PlannedLanes own_lanes(geometry, own);
+  std::vector<PlannedLanes> other_lanes;
+  uint64_t state_bytes = own.state_bytes;
+  for (const CachePlan* other : others) {
+    other_lanes.emplace_back(geometry, *other);
+    state_bytes += other->state_bytes;
+  }
+  // A layer is whole until it is cut; by then the others have their part of it.
+  const Held whole = whole_layer(geometry, prompt_format(own.kv_dtype), prompt_tokens);
+  Held kept, steady, peak;
+  for (size_t layer = 0; layer < static_cast<size_t>(geometry.layers); ++layer) {
+    for (const PlannedLanes& other : other_lanes) {
+      kept.add(other.kept(layer));
+      steady.add(other.limit(layer));
+    }
+    Held with_whole = kept;
+    with_whole.add(whole);
+    peak.raise_to(with_whole);
+    kept.add(own_lanes.kept(layer));
+    steady.add(own_lanes.limit(layer));
+  }
+  peak.raise_to(steady);
+  return {.steady_pages = steady.pages,
+          .peak_pages = peak.pages,
+          .steady_bytes = steady.bytes + state_bytes,
+          .peak_bytes = peak.bytes + state_bytes};
 }
 
 }  // namespace pkv

@@ -21,7 +21,8 @@ absl::Status Planner::check_room(int32_t budget) const {
 CachePlan Planner::at(int32_t budget, bool even) const {
   const int32_t prompt = input_.prompt_tokens;
   const int32_t growth = std::max(0, input_.max_tokens - 1);  // the last generated token is never written
-  CachePlan plan{.budget_tokens = std::min(budget, span_),
+  CachePlan plan{.kv_dtype = input_.spec.kv_dtype,
+                 .budget_tokens = std::min(budget, span_),
                  .window_tokens = input_.policy.window_tokens(budget),
                  .kept_spans = spans_};
   const LaneBudgets budgets = lane_budgets(plan.budget_tokens, even);
@@ -56,7 +57,7 @@ CachePlan Planner::at(int32_t budget, bool even) const {
     const int32_t held = *std::max_element(plan.lane_limits.begin(), plan.lane_limits.end());
     plan.positions_used = std::min<int64_t>(plan.positions_used, std::max(prompt, held));
   }
-  plan.footprint = cache_footprint(input_.geometry, input_.spec.kv_dtype, prompt, plan);
+  plan.footprint = cache_footprint(input_.geometry, prompt, plan);
   return plan;
 }
 

@@ -166,6 +166,7 @@ constexpr std::array<PolicyRow, 12> kTable{{
      .observes_attention = true,
      .parameters = kFunnelParameters,
      .defaults = {.window_tokens = 32},
+     .kv_dtype = KvDtype::kK8V4,
      .validate = validate_funnel,
      .make = make_funnel},
 }};

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string_view>
 
@@ -29,6 +30,8 @@ struct PolicyRow {
   bool observes_attention;  // has a recall, and so may be asked for one
   std::span<const ParameterInfo> parameters;
   PolicyParams defaults = {};
+  std::optional<KvDtype> kv_dtype =
+      {};  // of its entries where nobody says; empty: as the server's configuration has it
   // INVALID_ARGUMENT about the offending field (FieldError: "cache_policy.snapkv.kernel_size", "must be odd").
   absl::Status (*validate)(const PolicySpec& spec);
   std::unique_ptr<CachePolicy> (*make)(const PolicySpec& spec);

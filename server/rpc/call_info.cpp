@@ -15,10 +15,21 @@ std::optional<TraceContext> trace_of(const grpc::CallbackServerContext& context)
   return parse_traceparent({first->second.data(), first->second.size()});
 }
 
+Credentials credentials_of(const grpc::CallbackServerContext& context) {
+  const auto [first, last] = context.client_metadata().equal_range("authorization");
+  if (first == last) return {};
+  if (std::next(first) != last) return {.kind = Credentials::Kind::kUnreadable};
+  return read_authorization({first->second.data(), first->second.size()});
+}
+
 }  // namespace
 
 CallInfo describe_call(const grpc::CallbackServerContext& context, std::string_view method) {
-  return {.method = method, .peer = context.peer(), .arrived = absl::Now(), .trace = trace_of(context)};
+  return {.method = method,
+          .peer = context.peer(),
+          .arrived = absl::Now(),
+          .trace = trace_of(context),
+          .credentials = credentials_of(context)};
 }
 
 std::optional<absl::Time> deadline_of(const grpc::CallbackServerContext& context) {

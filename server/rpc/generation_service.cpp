@@ -51,12 +51,18 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
                                           absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&,
                                                                Response&)) {
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  const CallInfo info = describe_call(context, method);
+  CallInfo info = describe_call(context, method);
+  const absl::Status admitted = state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key);
   const auto finish = [reactor, info, &context, &state](const absl::Status& status) {
+    if (info.key != nullptr) info.key->release();  // before the caller hears of the end, and may call again
     add_retry_trailer(status, context);
     reactor->Finish(to_grpc_status(status));  // gRPC's objects are gone from here on
     log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
   };
+  if (!admitted.ok()) {
+    finish(admitted);
+    return reactor;
+  }
   const bool posted = state.preparation().post([request, make, finish, &response, &state] {
     Response message;
     const absl::Status status = make(request, state, message);
@@ -104,7 +110,7 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
   pb::EstimateCacheRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
-  return estimate_cache(message, *served, state.policies(), response);
+  return estimate_cache(message, *served, *state.policies(), response);
 }
 
 }  // namespace

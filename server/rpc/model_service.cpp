@@ -1,18 +1,21 @@
 #include "server/rpc/model_service.h"
 
+#include <memory>
 #include <string>
 
 #include "server/api/policy_parameters.h"
 #include "server/policy/registry.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/guard.h"
 
 namespace pkv {
 namespace {
 
 namespace pb = ::pyramidkv::v1;
 
-grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context) {
+grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status) {
   grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
+  reactor->Finish(to_grpc_status(status));
   return reactor;
 }
 
@@ -54,14 +57,20 @@ void set_policy(const PolicyRow& row, const PolicyCatalog& catalog, pb::CachePol
 
 grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context, const pb::ListModelsRequest*,
                                                    pb::ListModelsResponse* response) {
-  if (const ServedModel* served = state_.model(); served != nullptr) set_model(*served, *response->add_models());
-  return finish(*context);
+  const absl::Status status = guard(state_, *context, "ListModels", KeyScope::kAny);
+  const ServedModel* served = state_.model();
+  if (status.ok() && served != nullptr) set_model(*served, *response->add_models());
+  return finish(*context, status);
 }
 
 grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerContext* context,
                                                           const pb::ListCachePoliciesRequest*,
                                                           pb::ListCachePoliciesResponse* response) {
-  const PolicyCatalog& catalog = state_.policies();
+  if (const absl::Status status = guard(state_, *context, "ListCachePolicies", KeyScope::kAny); !status.ok()) {
+    return finish(*context, status);
+  }
+  const std::shared_ptr<const PolicyCatalog> policies = state_.policies();
+  const PolicyCatalog& catalog = *policies;
   for (const PolicyRow& row : policy_table()) set_policy(row, catalog, *response->add_policies());
   *response->mutable_default_policy() = to_proto(catalog.default_spec());
   for (const auto& [name, spec] : catalog.presets()) {
@@ -69,7 +78,7 @@ grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerCo
     preset.set_name(name);
     *preset.mutable_policy() = to_proto(spec);
   }
-  return finish(*context);
+  return finish(*context, absl::OkStatus());
 }
 
 }  // namespace pkv

@@ -4,11 +4,14 @@
 #include <grpcpp/grpcpp.h>
 #include <grpcpp/impl/server_builder_option.h>
 
+#include <initializer_list>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/rpc/credentials.h"
 #include "server/rpc/generation_service.h"
 #include "server/rpc/listen_failure.h"
 #include "server/rpc/model_service.h"
@@ -17,8 +20,6 @@
 namespace pkv {
 namespace {
 
-constexpr int kMaxMessageBytes = 16 << 20;
-constexpr int kMaxConcurrentStreams = 1024;  // of one connection
 // Clients may ping this often, also without a call under way; ours go out to notice clients that vanished.
 constexpr int kMinClientPingMs = 10'000;
 constexpr int kServerPingMs = 60'000;
@@ -43,10 +44,11 @@ class ReflectionOption final : public grpc::ServerBuilderOption {
   bool enabled_;
 };
 
-void set_limits(grpc::ServerBuilder& builder) {
-  builder.SetMaxReceiveMessageSize(kMaxMessageBytes);
-  builder.SetMaxSendMessageSize(kMaxMessageBytes);
-  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, kMaxConcurrentStreams);
+void set_limits(const ServerConfig& config, grpc::ServerBuilder& builder) {
+  builder.SetMaxReceiveMessageSize(static_cast<int>(config.max_message_bytes));
+  builder.SetMaxSendMessageSize(static_cast<int>(config.max_message_bytes));
+  builder.SetResourceQuota(grpc::ResourceQuota("pyramidkv").Resize(config.max_buffer_bytes));
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_streams);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinClientPingMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kServerPingMs);
@@ -57,15 +59,25 @@ void set_limits(grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
 }
 
+absl::Status not_listening(const std::string& key, const std::string& listen) {
+  return absl::UnavailableError(absl::StrCat(key, ": ", listen, ": ", why_not_listening(listen, key)));
+}
+
 }  // namespace
 
 struct RpcServer::Services {
-  Services(ServerState& state, HealthChecks checks)
-      : generation(state), model(state), stats(state), health(std::move(checks)) {}
+  Services(ServerState& state, const RpcServerOptions& options)
+      : generation(state),
+        model(state),
+        stats(state, static_cast<size_t>(options.config.max_watchers)),
+        health(options.health) {
+    if (!options.config.health_listen.empty()) plain_health.emplace(options.health);
+  }
   GenerationService generation;
   ModelService model;
   StatsService stats;
   HealthService health;
+  std::optional<HealthService> plain_health;  // at an address of its own
 };
 
 RpcServer::RpcServer() = default;
@@ -77,34 +89,51 @@ RpcServer::~RpcServer() {
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptions& options, ServerState& state) {
   std::unique_ptr<RpcServer> result(new RpcServer());
   result->hearing_time_ = options.hearing_time;
-  result->services_ = std::make_unique<Services>(state, options.health);
+  Services& services = *(result->services_ = std::make_unique<Services>(state, options));
+  const ServerConfig& config = options.config;
   grpc::ServerBuilder builder;
-  set_limits(builder);
-  builder.SetOption(std::make_unique<ReflectionOption>(options.reflection));
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &result->port_);
-  builder.RegisterService(&result->services_->generation);
-  builder.RegisterService(&result->services_->model);
-  builder.RegisterService(&result->services_->stats);
-  builder.RegisterService(&result->services_->health);
+  set_limits(config, builder);
+  builder.SetOption(std::make_unique<ReflectionOption>(config.reflection));
+  builder.AddListeningPort(config.listen, server_credentials(config.tls), &result->port_);
+  for (grpc::Service* service : std::initializer_list<grpc::Service*>{&services.generation, &services.model,
+                                                                      &services.stats, &services.health}) {
+    builder.RegisterService(service);
+  }
   result->server_ = builder.BuildAndStart();
-  if (result->server_ == nullptr || result->port_ == 0) {
-    return absl::UnavailableError(
-        absl::StrCat("server.listen: ", options.listen, ": ", why_not_listening(options.listen, "server.listen")));
+  if (result->server_ == nullptr || result->port_ == 0) return not_listening("server.listen", config.listen);
+  if (config.health_listen.empty()) return result;
+  grpc::ServerBuilder health;
+  set_limits(config, health);
+  health.SetOption(std::make_unique<ReflectionOption>(false));
+  health.AddListeningPort(config.health_listen, grpc::InsecureServerCredentials(), &result->health_port_);
+  health.RegisterService(&*services.plain_health);
+  result->health_server_ = health.BuildAndStart();
+  if (result->health_server_ == nullptr || result->health_port_ == 0) {
+    return not_listening("server.health_listen", config.health_listen);
   }
   return result;
 }
 
-void RpcServer::refresh_health() { services_->health.refresh(); }
+void RpcServer::refresh_health() {
+  services_->health.refresh();
+  if (services_->plain_health) services_->plain_health->refresh();
+}
 
 void RpcServer::shutdown(absl::Duration flush_time) {
   // The library cuts off calls that arrive from now on with CANCELLED, which clients do not retry. Those who watch the
   // health were told to go elsewhere; until they have heard it, they are still answered with UNAVAILABLE.
-  services_->health.await_unwatched(absl::Now() + hearing_time_);
+  const absl::Time heard = absl::Now() + hearing_time_;
+  services_->health.await_unwatched(heard);
+  if (services_->plain_health) services_->plain_health->await_unwatched(heard);
   services_->health.close();
+  if (services_->plain_health) services_->plain_health->close();
   services_->stats.close_watches();  // they would go on for ever
-  server_->Shutdown(absl::ToChronoTime(absl::Now() + flush_time));
-  server_->Wait();
-  server_.reset();
+  for (std::unique_ptr<grpc::Server>* server : {&server_, &health_server_}) {
+    if (*server == nullptr) continue;
+    (*server)->Shutdown(absl::ToChronoTime(absl::Now() + flush_time));
+    (*server)->Wait();
+    server->reset();
+  }
 }
 
 }  // namespace pkv

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/api/server_state.h"
+#include "server/config/config.h"
 #include "server/rpc/health_service.h"
 
 namespace grpc {
@@ -17,8 +18,7 @@ class Server;
 namespace pkv {
 
 struct RpcServerOptions {
-  std::string listen;
-  bool reflection = true;
+  ServerConfig config;
   HealthChecks health;
   // How long those who watch the health are given to hear that it is over, and to leave.
   absl::Duration hearing_time = absl::Seconds(1);
@@ -26,11 +26,12 @@ struct RpcServerOptions {
 
 class RpcServer {
  public:
-  // Listens at once. UNAVAILABLE where the address cannot be had, with the reason. `state` must outlive it.
+  // Listens at once. UNAVAILABLE where an address cannot be had, with the reason. `state` must outlive it.
   static absl::StatusOr<std::unique_ptr<RpcServer>> start(const RpcServerOptions& options, ServerState& state);
   ~RpcServer();
 
   int port() const { return port_; }
+  int health_port() const { return health_port_; }  // 0: health has none of its own
   // Whoever watches the health is told now what has become of it.
   void refresh_health();
   // Gives those who watch the health `hearing_time` to leave. Then no new calls; waits `flush_time` for
@@ -42,7 +43,9 @@ class RpcServer {
   struct Services;
   std::unique_ptr<Services> services_;
   std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<grpc::Server> health_server_;  // null: no address of its own
   int port_ = 0;
+  int health_port_ = 0;
   absl::Duration hearing_time_;
 };
 

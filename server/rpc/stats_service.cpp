@@ -6,6 +6,9 @@
 #include "absl/time/clock.h"
 #include "server/api/times.h"
 #include "server/engine/engine.h"
+#include "server/rpc/grpc_status.h"
+#include "server/rpc/guard.h"
+#include "server/rpc/refused_stream.h"
 #include "server/telemetry/version.h"
 
 namespace pkv {
@@ -125,6 +128,11 @@ void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
 
 grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* context,
                                                  const pb::GetStatsRequest* request, pb::GetStatsResponse* response) {
+  if (const absl::Status status = guard(state_, *context, "GetStats", KeyScope::kStats); !status.ok()) {
+    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+    reactor->Finish(to_grpc_status(status));
+    return reactor;
+  }
   set_stats(state_, request->include_requests(), *response->mutable_stats());
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(grpc::Status::OK);
@@ -133,6 +141,9 @@ grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* co
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StatsService::WatchStats(grpc::CallbackServerContext* context,
                                                                      const grpc::ByteBuffer* request) {
+  if (const absl::Status status = guard(state_, *context, "WatchStats", KeyScope::kStats); !status.ok()) {
+    return refuse_stream(to_grpc_status(status));
+  }
   return watch_.start(*request, *context);
 }
 

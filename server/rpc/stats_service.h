@@ -16,7 +16,7 @@ using RawStatsService = pyramidkv::v1::StatsService::WithCallbackMethod_GetStats
 
 class StatsService final : public RawStatsService {
  public:
-  explicit StatsService(ServerState& state) : state_(state), watch_(state) {}
+  StatsService(ServerState& state, size_t max_watchers) : state_(state), watch_(state, max_watchers) {}
 
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
                                      const pyramidkv::v1::GetStatsRequest* request,

@@ -18,7 +18,6 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
-constexpr size_t kMaxWatchers = 64;
 constexpr absl::Duration kDefaultInterval = absl::Seconds(1);
 constexpr absl::Duration kMinInterval = absl::Milliseconds(50);
 constexpr absl::Duration kMaxInterval = absl::Hours(1);
@@ -114,7 +113,8 @@ class StatsWatch::Watcher final : public Reactor {
   bool finished_ = false;
 };
 
-StatsWatch::StatsWatch(ServerState& state) : state_(state), thread_([this] { run(); }) {}
+StatsWatch::StatsWatch(ServerState& state, size_t max_watchers)
+    : state_(state), max_watchers_(max_watchers), thread_([this] { run(); }) {}
 
 StatsWatch::~StatsWatch() {
   close();
@@ -147,10 +147,11 @@ void StatsWatch::close() {
 absl::Status StatsWatch::add(Watcher& watcher) {
   const std::lock_guard lock(mutex_);
   if (closed_) return stopping();
-  if (watchers_.size() >= kMaxWatchers) {
+  if (watchers_.size() >= max_watchers_) {
     return make_error({.reason = kTooManyWatchers,
-                       .description = absl::StrCat("there are ", kMaxWatchers, " watchers already; GetStats answers"),
-                       .metadata = {{"max", absl::StrCat(kMaxWatchers)}},
+                       .description = absl::StrCat("there are ", max_watchers_,
+                                                   " watchers already (server.max_watchers); GetStats answers"),
+                       .metadata = {{"max", absl::StrCat(max_watchers_)}},
                        .retry_delay = kRetryDelay});
   }
   watchers_.push_back(&watcher);

@@ -19,7 +19,7 @@ class StatsWatch {
  public:
   using Reactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
-  explicit StatsWatch(ServerState& state);
+  StatsWatch(ServerState& state, size_t max_watchers);
   // Every stream must have ended.
   ~StatsWatch();
 
@@ -39,6 +39,7 @@ class StatsWatch {
   void remove(Watcher& watcher);
 
   ServerState& state_;
+  const size_t max_watchers_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Watcher*> watchers_;  // until their OnDone

@@ -56,6 +56,8 @@ Log::Log(std::string_view level, std::string_view format)
   logger_->set_pattern(json_ ? R"({"time":"%Y-%m-%dT%H:%M:%S.%e%z","level":"%l",%v})" : "%Y-%m-%dT%H:%M:%S.%e%z %l %v");
 }
 
+void Log::set_level(std::string_view level) const { logger_->set_level(level_of(level)); }
+
 std::string LogValue::as_text() const {
   if (const auto* text = std::get_if<std::string>(&value_)) return text_of(*text);
   if (const auto* number = std::get_if<double>(&value_)) return number_text(*number);

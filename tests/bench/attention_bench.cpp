@@ -28,13 +28,14 @@ void report(benchmark::State& state, double flops, double bytes) {
   if (bytes > 0) state.counters["B/s"] = benchmark::Counter(bytes, rate);
 }
 
-// range: path, slots a lane, sequences in the step
+// range: path, slots a lane, sequences in the step, entry format
 void BM_Decode(benchmark::State& state) {
   const auto slots = static_cast<int32_t>(state.range(1));
   const auto sequences = static_cast<int32_t>(state.range(2));
   const int32_t layers = std::max(1, 30 / sequences);
-  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(layers * sequences * kKvHeads, {slots, KvDtype::kF16}),
-                   0, 1);
+  const EntryFormat format = kEntryFormats.rows[state.range(3)];
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(layers * sequences * kKvHeads, {slots, format.id}), 0,
+                   1);
   std::vector<float> q = random_floats(static_cast<size_t>(sequences) * kQueryHeads * kHeadDim, 2);
   std::vector<float> out(q.size());
   ThreadPool pool(available_cores());
@@ -55,8 +56,9 @@ void BM_Decode(benchmark::State& state) {
                         .phase = Phase::kDecode});
     }
   }
-  const double entries = static_cast<double>(layers) * sequences * slots * kHeadDim;
-  report(state, 4 * entries * kQueryHeads, 4 * entries * kKvHeads);
+  const double entries = static_cast<double>(layers) * sequences * slots;
+  report(state, 4 * entries * kHeadDim * kQueryHeads, entries * kKvHeads * format.entry_bytes(kHeadDim));
+  state.SetLabel(isa_paths()[state.range(0)].name + " " + format.name);
 }
 
 // range: path, slots before the chunk
@@ -197,7 +199,10 @@ void every_path(benchmark::internal::Benchmark* b, const std::vector<std::vector
 }
 
 BENCHMARK(BM_Decode)->Apply([](auto* b) {
-  every_path(b, {{128, 1}, {512, 1}, {1000, 1}, {2000, 1}, {8000, 1}, {1000, 10}, {1000, 30}});
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const auto row = static_cast<int64_t>(format.id);
+    every_path(b, {{128, 1, row}, {1000, 1, row}, {2000, 1, row}, {8000, 1, row}, {1000, 10, row}, {1000, 30, row}});
+  }
 });
 BENCHMARK(BM_Prefill)->Apply([](auto* b) { every_path(b, {{0}, {256}, {1024}, {4096}, {8000}}); });
 BENCHMARK(BM_Observe)->Apply([](auto* b) { every_path(b, {{128, 1}, {300, 1}, {8000, 8}, {8000, 64}}); });

@@ -288,12 +288,14 @@ void run_null(const CapacityOptions& options, Table& table) {
   ModelShape short_answers = smollm2_shape();
   short_answers.max_positions = options.prompt + 400;
   const test::NullModel brief(backend, short_answers);
-  table.add(LoadRun(brief, {.name = "full",
-                            .specs = {PolicySpec{}},
-                            .requests = 16,
-                            .prompt = options.prompt,
-                            .pool_bytes = options.pool_mib << 20})
-                .run());
+  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kK8V4}) {
+    table.add(LoadRun(brief, {.name = absl::StrCat("full, ", entry_format(dtype).name),
+                              .specs = {PolicySpec{.kv_dtype = dtype}},
+                              .requests = 24,
+                              .prompt = options.prompt,
+                              .pool_bytes = options.pool_mib << 20})
+                  .run());
+  }
   load("pyramidkv, 128 entries, TOTAL", {total(PolicyKind::kPyramidKv)}, options.requests);
   std::vector<PolicySpec> mixed = every_policy();
   // A budget that has to hold at every instant, the whole layer of a prefill (6 MiB) included.

@@ -25,7 +25,7 @@ namespace {
 constexpr uint64_t kPoolBytes = uint64_t{4} << 30;
 
 struct QualityOptions {
-  std::string model, lane_table, scope = "prompt";
+  std::string model, lane_table, scope = "prompt", kv_dtype;
   std::vector<std::string> paths, only, policies, budgets{"64", "128", "256", "512"};
   int32_t threads = 0, max_tokens = 48;
   bool exact = false, json = false, check = false;
@@ -119,6 +119,7 @@ class QualityRun {
   std::vector<const PolicyRow*> policies_;
   std::vector<Text> texts_;
   std::shared_ptr<const LaneTable> lane_table_;
+  KvDtype kv_dtype_ = KvDtype::kF16;
 };
 
 absl::Status QualityRun::load() {
@@ -148,6 +149,13 @@ absl::Status QualityRun::load() {
   auto texts = texts_of(options_, *file_);
   if (!texts.ok()) return texts.status();
   texts_ = *std::move(texts);
+  if (options_.exact) kv_dtype_ = KvDtype::kF32;
+  if (!options_.kv_dtype.empty()) {
+    const auto row = std::find_if(std::begin(kEntryFormats.rows), std::end(kEntryFormats.rows),
+                                  [&](const EntryFormat& format) { return format.name == options_.kv_dtype; });
+    if (row == std::end(kEntryFormats.rows)) return absl::NotFoundError("--kv-dtype: no format " + options_.kv_dtype);
+    kv_dtype_ = row->id;
+  }
   std::cerr << backend_->description() << "\n";
   return absl::OkStatus();
 }
@@ -156,7 +164,7 @@ absl::StatusOr<std::vector<QualityFigures>> QualityRun::compare(const Text& text
   auto request = std::make_shared<Request>();
   request->id = text.name;
   request->prompt = text.ids;
-  request->policy.kv_dtype = specs.front().kv_dtype;
+  request->policy.kv_dtype = prompt_format(specs.front().kv_dtype);
   request->sampling.max_tokens = options_.max_tokens;
   request->sampling.ignore_eos = true;
   request->compare_with = std::move(specs);
@@ -181,7 +189,7 @@ QualityRow QualityRun::row_of(size_t spec, const std::string& budget, const Qual
 absl::Status QualityRun::measure(const std::string& budget) {
   const auto parsed = budget_of(budget, options_.scope == "total" ? BudgetScope::kTotal : BudgetScope::kPrompt);
   if (!parsed.ok()) return parsed.status();
-  const auto specs = specs_of(policies_, *parsed, options_.exact ? KvDtype::kF32 : KvDtype::kF16, lane_table_);
+  const auto specs = specs_of(policies_, *parsed, kv_dtype_, lane_table_);
   std::vector<QualityFigures> means(specs.size());
   for (const Text& text : texts_) {
     std::cerr << text.name << ", " << text.ids.size() << " tokens, budget " << budget << std::endl;
@@ -237,6 +245,8 @@ int main(int argc, char** argv) {
       ->check(CLI::Range(2, 4096))
       ->capture_default_str();
   app.add_option("--threads", options.threads, "0: one per core");
+  app.add_option("--kv-dtype", options.kv_dtype,
+                 "Entries of the policies; the full cache has those their prompt is read with");
   app.add_flag("--exact", options.exact, "Every product in float32, float32 cache entries");
   app.add_flag("--json", options.json, "One JSON object a line, every text by itself too");
   app.add_flag("--check", options.check,

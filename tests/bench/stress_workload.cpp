@@ -50,7 +50,7 @@ class Maker {
     const std::span<const PolicyRow> rows = policy_table();
     const PolicyRow& row = rows[client::WeightedChoice(std::vector<uint32_t>(rows.size(), 1)).sample(random_)];
     PolicySpec spec{.kind = row.kind, .lane_table = test::lane_table()};
-    spec.kv_dtype = chance(75) ? KvDtype::kF16 : KvDtype::kF32;
+    spec.kv_dtype = chance(40) ? KvDtype::kF16 : kEntryFormats.rows[number(0, 3)].id;
     for (int32_t pins = chance(20) ? number(1, 2) : 0; pins > 0; --pins) {
       const int32_t begin = number(0, prompt_of(request) - 1);
       spec.pins.push_back({begin, std::min(prompt_of(request), begin + number(1, 8))});
@@ -116,7 +116,8 @@ class Maker {
     request.sampling.temperature = 0;
     for (int32_t rivals = number(1, 2); rivals > 0; --rivals) {
       request.compare_with.push_back(policy(request));
-      request.compare_with.back().kv_dtype = request.policy.kv_dtype;
+      KvDtype& format = request.compare_with.back().kv_dtype;
+      if (prompt_format(format) != prompt_format(request.policy.kv_dtype)) format = request.policy.kv_dtype;
     }
   }
 

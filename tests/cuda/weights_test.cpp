@@ -69,33 +69,31 @@ TEST(WeightsTest, PackedProductsAreThoseOfDecodedWeights) {
     SimStream stream(Options{.order = Order::kShuffled, .seed = 8});
     const SimArray<float> inputs(stream, x.values);
     const SimArray<uint8_t> weight(stream, blocks);
-    for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) {
-      const auto multiply = [&](int64_t first, int64_t rows) {
-        const SimArray<float> out(stream, std::vector<float>(static_cast<size_t>(rows * kOutputs), 0.5f));
-        gpu::packed_gemm(stream, {inputs.data() + first * kInputs, DType::kF32, rows, kInputs, kInputs}, traits.type,
-                         weight.data(), true, phase, {out.data(), DType::kF32, rows, kOutputs, kOutputs});
-        std::vector<float> result = out.read();
-        EXPECT_FALSE(stream.failed()) << stream.error();
-        return result;
-      };
-      const std::vector<float> together = multiply(0, kRows);
-      for (int64_t row = 0; row < kRows; ++row) {
-        for (int64_t n = 0; n < kOutputs; ++n) {
-          double expected = 0.5, squares = 0;
-          for (int64_t i = 0; i < kInputs; ++i) {
-            const double product = static_cast<double>(x.row(row)[i]) * w.row(n)[i];
-            expected += product;
-            squares += product * product;
-          }
-          // Two factors, each off by 2^-8 of itself at most; the errors of products are independent.
-          const double allowed = 6 * std::sqrt(squares * 2 / 3) * 0x1p-8;
-          EXPECT_NEAR(together[static_cast<size_t>(row * kOutputs + n)], expected, allowed) << traits.name;
+    const auto multiply = [&](int64_t first, int64_t rows) {
+      const SimArray<float> out(stream, std::vector<float>(static_cast<size_t>(rows * kOutputs), 0.5f));
+      gpu::packed_gemm(stream, {inputs.data() + first * kInputs, DType::kF32, rows, kInputs, kInputs}, traits.type,
+                       weight.data(), true, {out.data(), DType::kF32, rows, kOutputs, kOutputs});
+      std::vector<float> result = out.read();
+      EXPECT_FALSE(stream.failed()) << stream.error();
+      return result;
+    };
+    const std::vector<float> together = multiply(0, kRows);
+    for (int64_t row = 0; row < kRows; ++row) {
+      for (int64_t n = 0; n < kOutputs; ++n) {
+        double expected = 0.5, squares = 0;
+        for (int64_t i = 0; i < kInputs; ++i) {
+          const double product = static_cast<double>(x.row(row)[i]) * w.row(n)[i];
+          expected += product;
+          squares += product * product;
         }
+        // Two factors, each off by 2^-8 of itself at most; the errors of products are independent.
+        const double allowed = 6 * std::sqrt(squares * 2 / 3) * 0x1p-8;
+        EXPECT_NEAR(together[static_cast<size_t>(row * kOutputs + n)], expected, allowed) << traits.name;
       }
-      for (const int64_t row : {int64_t{0}, int64_t{7}, kRows - 1}) {
-        const std::vector<float> alone = multiply(row, 1);
-        EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + row * kOutputs)) << traits.name;
-      }
+    }
+    for (const int64_t row : {int64_t{0}, int64_t{7}, kRows - 1}) {
+      const std::vector<float> alone = multiply(row, 1);
+      EXPECT_TRUE(std::equal(alone.begin(), alone.end(), together.begin() + row * kOutputs)) << traits.name;
     }
   }
 }

@@ -195,11 +195,11 @@ TEST_F(GenerationTest, ABudgetBeyondThePromptChangesNothing) {
 
 TEST_F(GenerationTest, RefusalsAreDecodable) {
   pb::GenerateRequest wish = request("hello", 4);
-  wish.mutable_cache_policy()->set_kv_dtype(pb::KV_DTYPE_K8V4);
+  wish.set_priority(1);
   pb::GenerateResponse reply;
   grpc::Status status = generate(wish, reply);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("cache_policy.kv_dtype"));
+  EXPECT_THAT(status.error_message(), ::testing::HasSubstr("priority"));
   EXPECT_EQ(reason(status), "UNIMPLEMENTED");
 
   wish = request("hello", kContext);

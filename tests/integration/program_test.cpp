@@ -78,7 +78,8 @@ TEST(Program, CheckConfigRefusesWhatTheServerCouldNotRun) {
   const Outcome good = run({"--check-config", "--set", "model.path=" + model.path()});
   EXPECT_EQ(good.exit_code, 0) << good.output;
   EXPECT_THAT(good.output, ::testing::Not(HasSubstr("warning")));
-  const Outcome risky = run({"--check-config", "--set", "server.listen=0.0.0.0:1", "--set", "cache.pool_bytes=7TiB"});
+  const Outcome risky = run({"--check-config", "--set", "server.listen=0.0.0.0:1", "--set", "server.insecure=true",
+                             "--set", "cache.pool_bytes=7TiB"});
   EXPECT_EQ(risky.exit_code, 0) << risky.output;
   EXPECT_THAT(risky.output, AllOf(HasSubstr("warning: server.listen: 0.0.0.0:1 can be reached"),
                                   HasSubstr("warning: cache.pool_bytes: ")));
@@ -151,7 +152,7 @@ TEST_F(RunningProgram, SigtermEndsWithZero) {
 
 TEST_F(RunningProgram, SighupEndsNothing) {
   program_.send(SIGHUP);
-  EXPECT_THAT(program_.read_to("SIGHUP"), HasSubstr("ignored"));
+  EXPECT_THAT(program_.read_to("SIGHUP"), HasSubstr("in force"));
   {
     grpc::ClientContext context;
     pb::TokenizeRequest request;

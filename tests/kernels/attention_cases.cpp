@@ -1,4 +1,4 @@
-// Cases of attend: ragged lanes, groups of 1, 3, 4 and 8 query heads, head sizes 64, 80 and 128, both entry formats and
+// Cases of attend: ragged lanes, groups of 1, 3, 4 and 8 query heads, head sizes 64, 80 and 128, every entry format and
 // mixed ones, single rows and chunks of a prompt, peaked scores, rows of nobody.
 #include <algorithm>
 #include <cmath>
@@ -32,6 +32,7 @@ class AttendCase : public OperationCase {
  public:
   explicit AttendCase(AttendSpec spec) : OperationCase(absl::StrCat("attend/", spec.name)), spec_(std::move(spec)) {}
 
+  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor q, out, lse;
@@ -188,8 +189,9 @@ void add_attention_cases(OperationCases& cases) {
   constexpr KvDtype kHalf = KvDtype::kF16, kFull = KvDtype::kF32;
   const std::vector<AttendSequence> ragged = {
       {1, {1, 16, 17}}, {1, {100, 513, 3}}, {1, {64, 65, 63}}, {1, {8, 300, 40}}};
-  for (KvDtype dtype : {kHalf, kFull}) {
-    const std::string name = dtype == kHalf ? "f16_" : "f32_";
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const KvDtype dtype = format.id;
+    const std::string name = absl::StrCat(format.name, "_");
     const std::vector<KvDtype> three(3, dtype);
     for (Phase phase : {Phase::kDecode, Phase::kPrefill}) {
       const std::string phase_name = name + (phase == Phase::kDecode ? "decode_" : "prefill_");
@@ -297,9 +299,9 @@ void add_attention_cases(OperationCases& cases) {
          .sequences = {{64, {2000, 2000, 2000}}},
          .phase = Phase::kPrefill});
   }
-  add({.name = "mixed_decode", .dtypes = {kHalf, kFull, kHalf}, .sequences = ragged});
+  add({.name = "mixed_decode", .dtypes = {kHalf, kFull, KvDtype::kK8V4}, .sequences = ragged});
   add({.name = "mixed_prompt",
-       .dtypes = {kFull, kHalf, kFull},
+       .dtypes = {kFull, kHalf, KvDtype::kK8V4},
        .sequences = {{25, {30, 1, 90}}},
        .phase = Phase::kPrefill});
 }

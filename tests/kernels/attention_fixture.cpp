@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <numeric>
 
 namespace pkv {
@@ -43,16 +42,13 @@ PagedLanes::PagedLanes(int32_t head_dim, int32_t page_bytes, const std::vector<L
   page_ids_.resize(pages);
   std::iota(page_ids_.begin(), page_ids_.end(), 1);  // page 0 belongs to nobody
   std::shuffle(page_ids_.begin(), page_ids_.end(), rng);
-  // What was never written is NaN in both formats.
+  // What was never written is NaN in every format.
   pool_.assign(static_cast<size_t>(pages + 1) * page_bytes, std::byte{0xff});
   positions_.assign(static_cast<size_t>(pages + 1) * position_stride_, -1);
-  std::normal_distribution<float> normal;
   for (size_t lane = 0; lane < lanes.size(); ++lane) {
     for (int32_t slot = 0; slot < lanes[lane].length; ++slot) {
-      for (int32_t dim = 0; dim < head_dim; ++dim) {
-        set(static_cast<int32_t>(lane), slot, dim, false, normal(rng));
-        set(static_cast<int32_t>(lane), slot, dim, true, normal(rng));
-      }
+      const Place at = place(static_cast<int32_t>(lane), slot);
+      write_bits(at.layout, at.page, at.place, random_bits(at.layout, rng));
       position(static_cast<int32_t>(lane), slot) = slot;
     }
   }
@@ -77,24 +73,15 @@ void PagedLanes::show(int32_t rows) {
   }
 }
 
-std::byte* PagedLanes::address(int32_t lane, int32_t slot, int32_t dim, bool is_value) const {
+PagedLanes::Place PagedLanes::place(int32_t lane, int32_t slot) const {
   const KvView kv = view();
   const PageLayout layout = page_layout(kv, lanes[lane]);
-  const int32_t place = slot % layout.slots();
-  return kv.page(lanes[lane], slot / layout.slots()) +
-         (is_value ? layout.value_at(place, dim) : layout.key_at(place, dim));
+  return {layout, kv.page(lanes[lane], slot / layout.slots()), slot % layout.slots()};
 }
 
-double PagedLanes::element(int32_t lane, int32_t slot, int32_t dim, bool is_value) const {
-  const std::byte* from = address(lane, slot, dim, is_value);
-  if (lanes[lane].dtype == KvDtype::kF16) {
-    uint16_t half;
-    std::memcpy(&half, from, sizeof(half));
-    return half_to_float(half);
-  }
-  float x;
-  std::memcpy(&x, from, sizeof(x));
-  return x;
+PlainEntry PagedLanes::entry(int32_t lane, int32_t slot) const {
+  const Place at = place(lane, slot);
+  return read_plain(at.layout, at.page, at.place);
 }
 
 int32_t& PagedLanes::position(int32_t lane, int32_t slot) const {
@@ -103,33 +90,19 @@ int32_t& PagedLanes::position(int32_t lane, int32_t slot) const {
   return kv.page_positions(lanes[lane], slot / slots)[slot % slots];
 }
 
-void PagedLanes::set(int32_t lane, int32_t slot, int32_t dim, bool is_value, float x) {
-  std::byte* to = address(lane, slot, dim, is_value);
-  if (lanes[lane].dtype == KvDtype::kF16) {
-    const uint16_t half = float_to_half(x);
-    std::memcpy(to, &half, sizeof(half));
-  } else {
-    std::memcpy(to, &x, sizeof(x));
-  }
-}
-
 void PagedLanes::swap_slots(int32_t lane, int32_t a, int32_t b) {
-  for (int32_t dim = 0; dim < head_dim_; ++dim) {
-    for (const bool is_value : {false, true}) {
-      const auto x = static_cast<float>(element(lane, a, dim, is_value));
-      set(lane, a, dim, is_value, static_cast<float>(element(lane, b, dim, is_value)));
-      set(lane, b, dim, is_value, x);
-    }
-  }
+  const Place first = place(lane, a), second = place(lane, b);
+  const EntryBits bits = read_bits(first.layout, first.page, first.place);
+  write_bits(first.layout, first.page, first.place, read_bits(second.layout, second.page, second.place));
+  write_bits(second.layout, second.page, second.place, bits);
   std::swap(position(lane, a), position(lane, b));
 }
 
-DenseLane::DenseLane(const PagedLanes& cache, int32_t lane, int32_t head_dim) {
+DenseLane::DenseLane(const PagedLanes& cache, int32_t lane) {
   for (int32_t slot = 0; slot < cache.lanes[lane].length; ++slot) {
-    for (int32_t dim = 0; dim < head_dim; ++dim) {
-      keys.push_back(cache.key(lane, slot, dim));
-      values.push_back(cache.value(lane, slot, dim));
-    }
+    const PlainEntry entry = cache.entry(lane, slot);
+    keys.insert(keys.end(), entry.key.begin(), entry.key.end());
+    values.insert(values.end(), entry.value.begin(), entry.value.end());
   }
 }
 

@@ -10,6 +10,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
+#include "tests/kernels/plain_entries.h"
 
 namespace pkv {
 
@@ -38,17 +39,23 @@ class PagedLanes {
   // As before a step of `rows` rows whose entries are already written: the first sees all but rows - 1 slots.
   void show(int32_t rows);
 
-  double key(int32_t lane, int32_t slot, int32_t dim) const { return element(lane, slot, dim, false); }
-  double value(int32_t lane, int32_t slot, int32_t dim) const { return element(lane, slot, dim, true); }
+  PlainEntry entry(int32_t lane, int32_t slot) const;
+  float key(int32_t lane, int32_t slot, int32_t dim) const { return entry(lane, slot).key[static_cast<size_t>(dim)]; }
+  float value(int32_t lane, int32_t slot, int32_t dim) const {
+    return entry(lane, slot).value[static_cast<size_t>(dim)];
+  }
   int32_t& position(int32_t lane, int32_t slot) const;
-  void set(int32_t lane, int32_t slot, int32_t dim, bool is_value, float x);
   void swap_slots(int32_t lane, int32_t a, int32_t b);
 
   mutable std::vector<Lane> lanes;  // a view may be written through
 
  private:
-  std::byte* address(int32_t lane, int32_t slot, int32_t dim, bool is_value) const;
-  double element(int32_t lane, int32_t slot, int32_t dim, bool is_value) const;
+  struct Place {
+    PageLayout layout;
+    std::byte* page;
+    int32_t place;
+  };
+  Place place(int32_t lane, int32_t slot) const;
 
   int32_t head_dim_, page_bytes_, position_stride_;
   std::vector<int32_t> page_ids_;
@@ -58,7 +65,7 @@ class PagedLanes {
 
 // A lane's entries, slot by slot.
 struct DenseLane {
-  DenseLane(const PagedLanes& cache, int32_t lane, int32_t head_dim);
+  DenseLane(const PagedLanes& cache, int32_t lane);
   std::vector<double> keys;    // [length, head_dim]
   std::vector<double> values;  // [length, head_dim]
 };

@@ -92,7 +92,7 @@ std::vector<OracleRow> oracle(const Case& c) {
   for (const RowSpan& span : make_spans(c)) {
     for (int32_t head = 0; head < q_heads; ++head) {
       const int32_t lane = span.first_lane + head / c.group;
-      const DenseLane dense(cache, lane, c.head_dim);
+      const DenseLane dense(cache, lane);
       for (int32_t i = 0; i < span.rows; ++i) {
         const size_t at = static_cast<size_t>(span.first_row + i) * q_heads + head;
         rows[at] =
@@ -124,6 +124,7 @@ Difference compare(const Outcome& outcome, const std::vector<OracleRow>& want) {
 
 constexpr KvDtype kHalf = KvDtype::kF16;
 constexpr KvDtype kFloat = KvDtype::kF32;
+constexpr KvDtype kCodes = KvDtype::kK8V4;
 
 // Head sizes, group sizes and pages that make whole, paired and partial vectors of slots.
 struct Shape {
@@ -145,7 +146,7 @@ TEST(AttentionOracleTest, EveryDecodePathMatchesDoubles) {
     const Case c{.head_dim = shape.head_dim,
                  .group = shape.group,
                  .page_bytes = shape.page_bytes,
-                 .lanes = {{1, kHalf}, {1, kFloat}, {700, kHalf}, {33, kHalf}, {515, kFloat}, {256, kHalf}},
+                 .lanes = {{1, kHalf}, {1, kCodes}, {700, kCodes}, {33, kHalf}, {515, kFloat}, {256, kHalf}},
                  .rows = {1, 2, 1}};
     const std::vector<OracleRow> want = oracle(c);
     for (const IsaPath& path : isa_paths()) {
@@ -161,7 +162,7 @@ TEST(AttentionOracleTest, EveryPrefillPathMatchesDoubles) {
     Case c{.head_dim = shape.head_dim,
            .group = shape.group,
            .page_bytes = shape.page_bytes,
-           .lanes = {{37, kHalf}, {37, kFloat}, {532, kHalf}, {290, kFloat}, {1, kHalf}, {1, kFloat}},
+           .lanes = {{37, kHalf}, {37, kFloat}, {532, kCodes}, {290, kFloat}, {1, kCodes}, {1, kFloat}},
            .rows = {37, 22, 1},
            .phase = Phase::kPrefill};
     const std::vector<OracleRow> want = oracle(c);
@@ -188,7 +189,7 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
     const PagedLanes cache = make_cache(c);
     const Outcome outcome = attend(c, cache, q, make_spans(c), GetParam().features, 2);
     for (int32_t head = 0; head < 6; ++head) {
-      const OracleRow want = oracle_attend({cache, head / 3, 64}, 600, std::span(q).subspan(head * 64, 64));
+      const OracleRow want = oracle_attend(DenseLane(cache, head / 3), 600, std::span(q).subspan(head * 64, 64));
       EXPECT_NEAR(outcome.lse[head], want.lse, 1e-6 * std::abs(want.lse));
       for (int32_t k = 0; k < 64; ++k) EXPECT_NEAR(outcome.out[head * 64 + k], want.out[k], 2e-3);
     }
@@ -197,7 +198,7 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
 
 TEST_P(AttentionTest, ThreadsDoNotChangeTheResult) {
   for (const Phase phase : {Phase::kDecode, Phase::kPrefill}) {
-    const Case c{.lanes = {{90, kHalf}, {41, kFloat}, {3000, kHalf}, {801, kHalf}},
+    const Case c{.lanes = {{90, kHalf}, {41, kFloat}, {3000, kCodes}, {801, kHalf}},
                  .rows = {phase == Phase::kDecode ? 1 : 41, phase == Phase::kDecode ? 1 : 300},
                  .phase = phase};
     const Outcome one = attend(c, GetParam().features, 1);
@@ -213,7 +214,7 @@ TEST_P(AttentionTest, RowsAloneGiveTheSameBitsAsInABatch) {
   for (const Phase phase : {Phase::kDecode, Phase::kPrefill}) {
     const Case c{.group = 3,
                  .page_bytes = 3072,
-                 .lanes = {{300, kHalf}, {290, kFloat}, {1500, kHalf}, {700, kHalf}},
+                 .lanes = {{300, kHalf}, {290, kFloat}, {1500, kHalf}, {700, kCodes}},
                  .rows = {5, 29},
                  .phase = phase};
     const PagedLanes cache = make_cache(c);
@@ -252,7 +253,7 @@ TEST_P(AttentionTest, CuttingAPromptDoesNotChangeTheResult) {
 }
 
 TEST_P(AttentionTest, OrderOfSlotsHardlyMatters) {
-  const Case c{.lanes = {{900, kHalf}, {700, kFloat}}, .rows = {1}};
+  const Case c{.lanes = {{900, kCodes}, {700, kFloat}}, .rows = {1}};
   PagedLanes cache = make_cache(c);
   const Outcome before = attend(c, cache, make_queries(c), make_spans(c), GetParam().features, 2);
   std::mt19937 rng(3);
@@ -326,7 +327,7 @@ TEST_P(AttentionTest, AnEvictedSlotIsOverwrittenAndSeen) {
   const Outcome outcome = attend(c, cache, q, make_spans(c), GetParam().features, 2);
   for (int32_t head = 0; head < 6; ++head) {
     const OracleRow want =
-        oracle_attend({cache, head / 3, 64}, cache.lanes[head / 3].length, std::span(q).subspan(head * 64, 64));
+        oracle_attend(DenseLane(cache, head / 3), cache.lanes[head / 3].length, std::span(q).subspan(head * 64, 64));
     for (int32_t dim = 0; dim < 64; ++dim) EXPECT_NEAR(outcome.out[head * 64 + dim], want.out[dim], 2e-6);
   }
 }
@@ -356,7 +357,7 @@ TEST_P(AttentionTest, ObservationMatchesDoubles) {
     attention.row_lse(args, matrix(lse, rows));
     attention.column_mass(args, matrix(lse, rows), matrix(sums, q_heads), matrix(squares, q_heads));
     for (int32_t head = 0; head < q_heads; ++head) {
-      const DenseLane dense(cache, 2 + head / shape.group, d);
+      const DenseLane dense(cache, 2 + head / shape.group);
       std::vector<double> want_sums(531, 1.0);
       std::vector<double> want_squares(531, 2.0);
       for (int64_t r = 0; r < rows; ++r) {

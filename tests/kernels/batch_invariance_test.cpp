@@ -91,7 +91,7 @@ TEST_F(BatchInvarianceTest, AttendRowsOfSeveralSequences) {
   std::mt19937 rng(2);
   const std::vector<int32_t> lengths = {700, 33, 500, 1, 16, 17, 300, 2500, 40};
   const Matrix q = random_matrix(rng, 3, kQueryHeads * kHeadDim);
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32, KvDtype::kK8V4}) {
     const CacheContent cache = make_cache(rng, lengths, dtype);
     for (const BackendUnderTest& tested : *backends_) {
       const CaseTensor queries(*tested.backend, q, Placement::kDense);

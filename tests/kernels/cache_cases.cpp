@@ -1,6 +1,6 @@
-// Cases of write_kv and gather: every entry format, pages of 16, 12, 8 and fewer slots, ragged lanes, appends over
-// page borders, overwritten slots, entries moved in any order. What comes out are bits, and all of the pool is
-// compared.
+// Cases of write_kv and gather: every entry format, and from one to another, pages of 40, 16, 12, 8 and fewer slots,
+// ragged lanes, appends over page borders, overwritten slots, entries moved in any order. What comes out are bits, and
+// all of the pool is compared.
 #include <algorithm>
 #include <numeric>
 
@@ -34,6 +34,7 @@ class WriteCase : public OperationCase {
  public:
   explicit WriteCase(WriteSpec spec) : OperationCase(absl::StrCat("write_kv/", spec.name)), spec_(std::move(spec)) {}
 
+  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor k, v;
@@ -95,8 +96,9 @@ class WriteCase : public OperationCase {
 void add_write_cases(OperationCases& cases) {
   const auto add = [&](WriteSpec spec) { cases.push_back(std::make_unique<WriteCase>(std::move(spec))); };
   constexpr KvDtype kHalf = KvDtype::kF16, kFull = KvDtype::kF32;
-  for (KvDtype dtype : {kHalf, kFull}) {
-    const std::string name = dtype == kHalf ? "f16" : "f32";
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const KvDtype dtype = format.id;
+    const std::string name = format.name;
     const std::vector<KvDtype> three(3, dtype);
     add({.name = name + "/decode_ragged",
          .dtypes = three,
@@ -121,7 +123,9 @@ void add_write_cases(OperationCases& cases) {
     add({.name = name + "/nothing", .dtypes = three, .sequences = {}, .rows_between = 0});
     add({.name = name + "/large", .dtypes = three, .sequences = {{512, {1000, 500, 0}}}});
   }
-  add({.name = "mixed/ragged", .dtypes = {kHalf, kFull, kHalf}, .sequences = {{20, {3, 4, 50}}, {1, {7, 8, 15}}}});
+  add({.name = "mixed/ragged",
+       .dtypes = {kHalf, kFull, KvDtype::kK8V4},
+       .sequences = {{20, {3, 4, 50}}, {1, {7, 8, 15}}}});
 }
 
 // ---- gather
@@ -149,6 +153,7 @@ class GatherCase : public OperationCase {
  public:
   explicit GatherCase(GatherSpec spec) : OperationCase(gather_name(spec)), spec_(std::move(spec)) {}
 
+  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor kept, counts;
@@ -194,6 +199,90 @@ class GatherCase : public OperationCase {
   GatherSpec spec_;
 };
 
+// Entries of one format come to lanes of another: to the same pages, and to others.
+struct ConvertSpec {
+  std::string name;
+  int32_t head_dim = 64;
+  int32_t page_bytes = 4096;
+  KvDtype from = KvDtype::kF16, to = KvDtype::kK8V4;
+  int32_t length = 0;
+  std::vector<int32_t> counts;  // of every lane
+  bool in_place = true;
+};
+
+class ConvertCase : public OperationCase {
+ public:
+  explicit ConvertCase(ConvertSpec spec)
+      : OperationCase(absl::StrCat("gather/", entry_format(spec.from).name, "_to_", entry_format(spec.to).name, "_",
+                                   spec.name, spec.in_place ? "_in_place" : "_to_other_lanes")),
+        spec_(std::move(spec)) {}
+
+  std::vector<KvDtype> formats() const override { return {KvDtype::kK8V4}; }
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      CaseTensor kept, counts;
+      std::unique_ptr<CaseCache> cache;
+    };
+    auto state = std::make_shared<State>();
+    auto random = rng();
+    const auto lane = [&](int32_t filled, int32_t length, KvDtype dtype) {
+      return CaseLane{.filled = filled, .lane = {.length = length, .visible = length, .dtype = dtype}};
+    };
+    CacheSpec cache{.head_dim = spec_.head_dim, .page_bytes = spec_.page_bytes};
+    for (size_t g = 0; g < spec_.counts.size(); ++g)
+      cache.lanes.push_back(lane(spec_.length, spec_.length, spec_.from));
+    for (const int32_t count : spec_.counts) cache.lanes.push_back(lane(0, spec_.in_place ? 0 : count, spec_.to));
+    cache.lanes.push_back(lane(21, 21, KvDtype::kK8V4));  // a neighbour, which must not change
+    CacheContent content(random, std::move(cache));
+    for (size_t g = 0; g < spec_.counts.size() && spec_.in_place; ++g) {
+      Lane& target = content.lanes[spec_.counts.size() + g];
+      target.first_page = content.lanes[g].first_page;
+      target.length = spec_.length;
+    }
+    state->cache = std::make_unique<CaseCache>(backend, content);
+    std::vector<int32_t> kept;
+    for (const int32_t count : spec_.counts) {
+      std::vector<int32_t> slots(static_cast<size_t>(spec_.length));
+      std::iota(slots.begin(), slots.end(), 0);
+      std::shuffle(slots.begin(), slots.end(), random);
+      std::sort(slots.begin(), slots.begin() + count);
+      kept.insert(kept.end(), slots.begin(), slots.end());
+    }
+    state->kept = CaseTensor(backend, lanes(), spec_.length, kept);
+    state->counts = CaseTensor(backend, 1, lanes(), spec_.counts);
+    return make_prepared(
+        [state, this, &backend] {
+          backend.gather(state->cache->view(), 0, state->kept.view(), state->counts.view(), lanes());
+        },
+        [state, &backend] { return state->cache->everything(); });
+  }
+
+ private:
+  int32_t lanes() const { return static_cast<int32_t>(spec_.counts.size()); }
+  ConvertSpec spec_;
+};
+
+void add_convert_cases(OperationCases& cases) {
+  const auto add = [&](ConvertSpec spec) {
+    cases.push_back(std::make_unique<ConvertCase>(spec));
+    spec.in_place = false;
+    cases.push_back(std::make_unique<ConvertCase>(std::move(spec)));
+  };
+  for (const KvDtype from : {KvDtype::kF16, KvDtype::kF32, KvDtype::kBF16}) {
+    add({.name = "some", .from = from, .length = 100, .counts = {37, 100, 1}});
+    add({.name = "none", .from = from, .length = 5, .counts = {0, 3}});
+    add({.name = "d80_pages_of_3072_bytes",
+         .head_dim = 80,
+         .page_bytes = 3072,
+         .from = from,
+         .length = 90,
+         .counts = {90, 40}});
+    add({.name = "d8", .head_dim = 8, .page_bytes = 256, .from = from, .length = 50, .counts = {50}});
+  }
+  add({.name = "long", .length = 8000, .counts = {8000, 900, 3000}});
+  add({.name = "halves", .from = KvDtype::kF32, .to = KvDtype::kF16, .length = 70, .counts = {70, 9}});
+}
+
 class SetPageIdsCase : public OperationCase {
  public:
   SetPageIdsCase() : OperationCase("set_page_ids/some") {}
@@ -224,8 +313,9 @@ void add_cache_cases(OperationCases& cases) {
     spec.to_other_lanes = true;
     cases.push_back(std::make_unique<GatherCase>(std::move(spec)));
   };
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
-    const std::string name = dtype == KvDtype::kF16 ? "f16_" : "f32_";
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const KvDtype dtype = format.id;
+    const std::string name = absl::StrCat(format.name, "_");
     const std::vector<KvDtype> one = {dtype}, three(3, dtype);
     add({.name = name + "d64", .dtypes = three, .length = 100, .counts = {37, 100, 1}});
     add({.name = name + "all", .dtypes = three, .length = 50, .counts = {50, 50, 50}});
@@ -237,7 +327,8 @@ void add_cache_cases(OperationCases& cases) {
     add({.name = name + "d128", .head_dim = 128, .dtypes = one, .length = 64, .counts = {9}});
     add({.name = name + "long", .dtypes = one, .length = 8000, .counts = {900}});
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16}, .length = 90, .counts = {31, 60}});
+  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kK8V4}, .length = 90, .counts = {31, 60}});
+  add_convert_cases(cases);
 }
 
 }  // namespace pkv

@@ -1,71 +1,42 @@
 // The paged cache of the operation cases (declared in case_data.h).
 #include <algorithm>
-#include <cstring>
+#include <cmath>
 #include <numeric>
 
 #include "kernels/check.h"
 #include "tests/kernels/case_data.h"
+#include "tests/kernels/plain_entries.h"
 
 namespace pkv {
 namespace {
 
 constexpr int32_t kSparePages = 3;  // pages of nobody
 
-void put(std::byte* at, ElementType type, float value) {
-  if (type == ElementType::kF32) {
-    std::memcpy(at, &value, 4);
-  } else {
-    const uint16_t half = float_to_half(value);
-    std::memcpy(at, &half, 2);
-  }
-}
-
-float value_of_bits(int32_t bits, ElementType type) {
-  if (type == ElementType::kF16) return half_to_float(static_cast<uint16_t>(bits));
-  float value;
-  std::memcpy(&value, &bits, 4);
-  return value;
-}
-
-enum class Part : uint8_t { kKey, kValue };
-
-const EntryPart& part_of(const EntryFormat& format, Part part) {
-  return part == Part::kKey ? format.key : format.value;
-}
-
-// The element's bits, f16 zero-extended.
-int32_t entry_bits(const KvView& kv, const Lane& lane, int32_t slot, Part part, int32_t dimension) {
+EntryBits bits_at(const KvView& kv, const Lane& lane, int32_t slot) {
   const PageLayout layout = page_layout(kv, lane);
-  const int32_t place = slot % layout.slots();
-  const int32_t offset = part == Part::kKey ? layout.key_at(place, dimension) : layout.value_at(place, dimension);
-  uint32_t bits = 0;
-  std::memcpy(&bits, kv.page(lane, slot / layout.slots()) + offset,
-              static_cast<size_t>(part_of(layout.format(), part).bytes(1)));
-  return static_cast<int32_t>(bits);
+  return read_bits(layout, kv.page(lane, slot / layout.slots()), slot % layout.slots());
 }
 
-Matrix entries_of(const CacheContent& content, int32_t lane_index, int32_t count, Part part) {
+PlainEntry entry_at(const KvView& kv, const Lane& lane, int32_t slot) {
+  const PageLayout layout = page_layout(kv, lane);
+  return read_plain(layout, kv.page(lane, slot / layout.slots()), slot % layout.slots());
+}
+
+Matrix entries_of(const CacheContent& content, int32_t lane_index, int32_t count,
+                  std::vector<float> PlainEntry::*part) {
   const KvView kv = const_cast<CacheContent&>(content).view();
   const Lane& lane = content.lanes[static_cast<size_t>(lane_index)];
   Matrix matrix(count, kv.head_dim);
-  const EntryFormat format = entry_format(lane.dtype);
   for (int32_t slot = 0; slot < count; ++slot) {
-    for (int32_t i = 0; i < kv.head_dim; ++i) {
-      matrix.row(slot)[i] = value_of_bits(entry_bits(kv, lane, slot, part, i), part_of(format, part).element);
-    }
+    const PlainEntry entry = entry_at(kv, lane, slot);
+    std::copy((entry.*part).begin(), (entry.*part).end(), matrix.row(slot));
   }
   return matrix;
 }
 
 void fill_slot(const KvView& kv, const Lane& lane, int32_t slot, std::mt19937& rng) {
-  std::normal_distribution<float> normal;
   const PageLayout layout = page_layout(kv, lane);
-  std::byte* page = kv.page(lane, slot / layout.slots());
-  const int32_t place = slot % layout.slots();
-  for (int32_t i = 0; i < kv.head_dim; ++i) {
-    put(page + layout.key_at(place, i), layout.format().key.element, normal(rng));
-    put(page + layout.value_at(place, i), layout.format().value.element, normal(rng));
-  }
+  write_bits(layout, kv.page(lane, slot / layout.slots()), slot % layout.slots(), random_bits(layout, rng));
 }
 
 }  // namespace
@@ -82,7 +53,8 @@ CacheContent::CacheContent(std::mt19937& rng, CacheSpec cache_spec) : spec(std::
   page_ids.resize(static_cast<size_t>(used_pages + kSparePages));
   std::iota(page_ids.begin(), page_ids.end(), 0);
   std::shuffle(page_ids.begin(), page_ids.end(), rng);
-  pool.assign(page_ids.size() * static_cast<size_t>(spec.page_bytes), std::byte{0xff});  // NaN as f16 and as f32
+  pool.assign(page_ids.size() * static_cast<size_t>(spec.page_bytes),
+              std::byte{0xff});  // NaN, or codes with a scale of NaN
   positions.assign(page_ids.size() * static_cast<size_t>(position_stride), -1);
   const KvView kv = view();
   for (size_t i = 0; i < lanes.size(); ++i) {
@@ -107,8 +79,12 @@ KvView CacheContent::view() {
           .head_dim = spec.head_dim};
 }
 
-Matrix CacheContent::keys(int32_t lane, int32_t count) const { return entries_of(*this, lane, count, Part::kKey); }
-Matrix CacheContent::values(int32_t lane, int32_t count) const { return entries_of(*this, lane, count, Part::kValue); }
+Matrix CacheContent::keys(int32_t lane, int32_t count) const {
+  return entries_of(*this, lane, count, &PlainEntry::key);
+}
+Matrix CacheContent::values(int32_t lane, int32_t count) const {
+  return entries_of(*this, lane, count, &PlainEntry::value);
+}
 
 namespace {
 
@@ -151,7 +127,7 @@ Outputs CaseCache::everything() const {
   return {std::move(pool), std::move(positions)};
 }
 
-Output CaseCache::entries(int32_t lane_index, int32_t count) const {
+Output CaseCache::entries(int32_t lane_index, int32_t count, const TurnedKeys& turned) const {
   CacheContent now = host_;
   download_words(backend_, now.pool.data(), pool_.get(), now.pool.size());
   download_words(backend_, now.positions.data(), positions_.get(), now.positions.size() * 4);
@@ -159,14 +135,39 @@ Output CaseCache::entries(int32_t lane_index, int32_t count) const {
   const Lane& lane = now.lanes[static_cast<size_t>(lane_index)];
   const int32_t slots = page_layout(kv, lane).slots();
   Output output{.name = "lane " + std::to_string(lane_index)};
+  const auto add = [&](const std::vector<int32_t>& bits, size_t first) {
+    output.exact.insert(output.exact.end(), bits.begin() + static_cast<std::ptrdiff_t>(first), bits.end());
+  };
   for (int32_t slot = 0; slot < count; ++slot) {
     output.exact.push_back(kv.page_positions(lane, slot / slots)[slot % slots]);
-    for (int32_t i = 0; i < kv.head_dim; ++i) {
-      output.exact.push_back(entry_bits(kv, lane, slot, Part::kKey, i));
-      output.exact.push_back(entry_bits(kv, lane, slot, Part::kValue, i));
-    }
+    const EntryBits bits = bits_at(kv, lane, slot);
+    size_t numbers = slot >= turned.first_slot && slot < turned.end_slot ? static_cast<size_t>(turned.dims) : 0;
+    if (numbers > 0 && !bits.key_scales.empty()) numbers = bits.key.size();  // a scale is of all of a key
+    const std::vector<float> key = entry_at(kv, lane, slot).key;
+    output.floats.insert(output.floats.end(), key.begin(), key.begin() + static_cast<std::ptrdiff_t>(numbers));
+    add(bits.key, numbers);
+    add(bits.key_scales, numbers > 0 ? bits.key_scales.size() : 0);
+    add(bits.value, 0);
+    add(bits.value_scales, 0);
   }
   return output;
+}
+
+std::vector<double> turned_tolerance(const Output& expected, KvDtype dtype) {
+  constexpr double kArithmetic = 4e-6;
+  float largest = 0;
+  for (const float value : expected.floats) largest = std::max(largest, std::abs(value));
+  switch (dtype) {
+    case KvDtype::kF16:
+      return relative_tolerance(expected.floats, 0x1p-10, kArithmetic);
+    case KvDtype::kBF16:
+      return relative_tolerance(expected.floats, 0x1p-7, kArithmetic);
+    case KvDtype::kK8V4:
+      return relative_tolerance(expected.floats, 0x1p-10, kArithmetic + 1.001 * largest / 127);
+    case KvDtype::kF32:
+      return relative_tolerance(expected.floats, 1e-6, kArithmetic);
+  }
+  PKV_CHECK(false, "no such format");
 }
 
 }  // namespace pkv

@@ -75,7 +75,7 @@ struct CacheSpec {
   std::vector<CaseLane> lanes;
 };
 
-// The content of a cache on the host, and page tables in shuffled order. Unused slots are NaN in both formats.
+// The content of a cache on the host, and page tables in shuffled order. Unused slots are NaN in every format.
 struct CacheContent {
   CacheSpec spec;
   int32_t position_stride = 0;
@@ -92,6 +92,11 @@ struct CacheContent {
   Matrix values(int32_t lane, int32_t count) const;
 };
 
+// Slots [first_slot, end_slot) of a lane whose first `dims` dimensions of keys are compared as numbers.
+struct TurnedKeys {
+  int32_t first_slot = 0, end_slot = 0, dims = 0;
+};
+
 // The same in a backend's memory.
 class CaseCache {
  public:
@@ -99,8 +104,8 @@ class CaseCache {
   KvView view() const;
   // Bits and positions of all slots of all pages.
   Outputs everything() const;
-  // Bits and positions of slots [0, count) of one lane.
-  Output entries(int32_t lane, int32_t count) const;
+  // Bits and positions of slots [0, count) of one lane; of turned keys their numbers, as floats.
+  Output entries(int32_t lane, int32_t count, const TurnedKeys& turned = {}) const;
 
  private:
   Backend& backend_;
@@ -112,6 +117,9 @@ std::unique_ptr<PreparedCase> make_prepared(std::function<void()> run, std::func
 
 // A tolerance of `relative` of each value, and `absolute`.
 std::vector<double> relative_tolerance(const std::vector<float>& values, double relative, double absolute);
+
+// Of entries() with turned keys: the arithmetic is float32, and a number may be rounded to a neighbour.
+std::vector<double> turned_tolerance(const Output& expected, KvDtype dtype);
 
 // |a| . |b|, |a| and other sizes that tolerances are made of.
 double absolute_dot(const float* a, const float* b, int64_t count);

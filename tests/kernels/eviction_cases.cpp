@@ -2,7 +2,6 @@
 // grow or are full, layers and sequences between those that evict; every way to rank and to score. What comes out are
 // bits, but for turned keys.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <numeric>
 
@@ -280,6 +279,7 @@ class WriteTurnedCase : public OperationCase {
     for (int32_t i = 0; i < 24; ++i) inv_freq_.push_back(static_cast<float>(std::pow(1e4, -2.0 * i / 48)));
   }
 
+  std::vector<KvDtype> formats() const override { return {dtype_}; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       std::unique_ptr<CaseCache> cache;
@@ -323,30 +323,16 @@ class WriteTurnedCase : public OperationCase {
     });
   }
 
-  // The arithmetic is float32; of f16 results the last bit may differ.
   std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    return relative_tolerance(expected[output].floats, dtype_ == KvDtype::kF16 ? 0x1p-10 : 1e-6, 4e-6);
+    return turned_tolerance(expected[output], dtype_);
   }
 
  private:
   static constexpr int32_t kLayers = 2, kHeads = 2, kHeadDim = 64, kEntries = 30;
 
-  // Turned keys as floats; the rest of the lane as bits.
   Output lane_output(const CaseCache& cache, int32_t lane) const {
     const bool turned = lane / kHeads % 2 == 1;
-    const Output all = cache.entries(lane, kEntries);
-    Output output{.name = all.name};
-    const auto words = static_cast<size_t>(1 + 2 * kHeadDim);  // position, then key and value by dimension
-    for (size_t i = 0; i < all.exact.size(); ++i) {
-      const int32_t value = all.exact[i];
-      if (!turned || static_cast<int32_t>(i / words) >= rows_ || i % words % 2 == 0) {
-        output.exact.push_back(value);
-      } else {
-        output.floats.push_back(dtype_ == KvDtype::kF16 ? half_to_float(static_cast<uint16_t>(value))
-                                                        : std::bit_cast<float>(value));
-      }
-    }
-    return output;
+    return cache.entries(lane, kEntries, {.end_slot = turned ? rows_ : 0, .dims = kHeadDim});
   }
 
   KvDtype dtype_;
@@ -403,9 +389,11 @@ void add_eviction_cases(OperationCases& cases) {
   cases.push_back(std::make_unique<TakeColumnsCase>(3, 100, 17));
   cases.push_back(std::make_unique<TakeColumnsCase>(1, 1, 1));
   cases.push_back(std::make_unique<TakeColumnsCase>(2, 5, 0));
-  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+  for (const EntryFormat& format : kEntryFormats.rows) {
     for (const RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
-      for (const int32_t rows : {1, 4, 20}) cases.push_back(std::make_unique<WriteTurnedCase>(dtype, pairing, rows));
+      for (const int32_t rows : {1, 4, 20}) {
+        cases.push_back(std::make_unique<WriteTurnedCase>(format.id, pairing, rows));
+      }
     }
   }
 }

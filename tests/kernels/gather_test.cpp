@@ -17,7 +17,7 @@ constexpr int32_t kOther = 2;
 
 // Lane 0 is a neighbour, lane 1 holds 400 entries, lane 2 has room for as many.
 void gather_and_compare(const std::vector<int32_t>& kept, int32_t to) {
-  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+  for (const KvDtype dtype : {KvDtype::kF16, KvDtype::kF32, KvDtype::kBF16, KvDtype::kK8V4}) {
     for (const int32_t page_bytes : {4096, 3072}) {
       PagedLanes cache(kHeadDim, page_bytes, {{50, dtype}, {400, dtype}, {3, dtype}}, 400, 9);
       const PagedLanes before = cache;
@@ -31,10 +31,8 @@ void gather_and_compare(const std::vector<int32_t>& kept, int32_t to) {
                        {counts.data(), DType::kI32, 1, 1, 1}, to);
       const auto expect_entry = [&](int32_t lane, int32_t slot, int32_t from_lane, int32_t from_slot) {
         ASSERT_EQ(cache.position(lane, slot), before.position(from_lane, from_slot));
-        for (int32_t dim = 0; dim < kHeadDim; ++dim) {
-          ASSERT_EQ(cache.key(lane, slot, dim), before.key(from_lane, from_slot, dim));
-          ASSERT_EQ(cache.value(lane, slot, dim), before.value(from_lane, from_slot, dim));
-        }
+        ASSERT_EQ(cache.entry(lane, slot).key, before.entry(from_lane, from_slot).key);
+        ASSERT_EQ(cache.entry(lane, slot).value, before.entry(from_lane, from_slot).value);
       };
       for (int32_t i = 0; i < count; ++i) expect_entry(to, i, kFrom, kept[i]);
       for (int32_t slot = 0; slot < 50; ++slot) expect_entry(0, slot, 0, slot);

@@ -1,8 +1,7 @@
-// Cases of key_norms, value_norms, key_similarity and turn_keys: both entry formats, pages of several sizes, lanes
+// Cases of key_norms, value_norms, key_similarity and turn_keys: every entry format, pages of several sizes, lanes
 // longer than what is asked for, keys without length, both pairings, rotations of some dimensions and from the middle
 // of a page.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <limits>
 
@@ -28,6 +27,8 @@ class KeyCase : public OperationCase {
  public:
   KeyCase(const std::string& operation, KeySpec spec)
       : OperationCase(absl::StrCat(operation, "/", spec.name)), spec_(std::move(spec)) {}
+
+  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
 
  protected:
   const KeySpec& spec() const { return spec_; }
@@ -187,29 +188,14 @@ class TurnKeysCase : public KeyCase {
     });
   }
 
-  // The arithmetic is float32; of f16 results the last bit may differ.
   std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    const bool half = spec().dtypes[output - 2] == KvDtype::kF16;
-    return relative_tolerance(expected[output].floats, half ? 0x1p-10 : 1e-6, 4e-6);
+    return turned_tolerance(expected[output], spec().dtypes[output - 2]);
   }
 
  private:
-  // Turned elements as floats; the rest of the lane as bits.
   Output turned_lane(const CaseCache& cache, int32_t lane) const {
-    const Output bits = cache.entries(kFirstLane + lane, spec().length);
-    const bool half = spec().dtypes[static_cast<size_t>(lane)] == KvDtype::kF16;
-    Output output{.name = bits.name};
-    const auto entry_words = static_cast<size_t>(1 + 2 * spec().head_dim);  // position, then key and value by dimension
-    for (size_t i = 0; i < bits.exact.size(); ++i) {
-      const auto slot = static_cast<int32_t>(i / entry_words), word = static_cast<int32_t>(i % entry_words);
-      if (slot < turn_.first_slot || word % 2 == 0 || word / 2 >= turn_.rotary_dims) {
-        output.exact.push_back(bits.exact[i]);
-      } else {
-        const int32_t value = bits.exact[i];
-        output.floats.push_back(half ? half_to_float(static_cast<uint16_t>(value)) : std::bit_cast<float>(value));
-      }
-    }
-    return output;
+    return cache.entries(kFirstLane + lane, spec().length,
+                         {.first_slot = turn_.first_slot, .end_slot = spec().length, .dims = turn_.rotary_dims});
   }
 
   Turn turn_;
@@ -227,8 +213,9 @@ void add_key_cases(OperationCases& cases) {
     cases.push_back(std::make_unique<ValueNormsCase>(spec));
     cases.push_back(std::make_unique<KeySimilarityCase>(std::move(spec)));
   };
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
-    const std::string name = dtype == KvDtype::kF16 ? "f16" : "f32";
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const KvDtype dtype = format.id;
+    const std::string name = format.name;
     const std::vector<KvDtype> three(3, dtype);
     for (RopePairing pairing : kPairings) {
       add({.name = absl::StrCat(name, "_d64_", pairing == kPairings[0] ? 100 : 101),
@@ -257,7 +244,8 @@ void add_key_cases(OperationCases& cases) {
         {{.delta = -7}});
     add({.name = name + "_8000", .dtypes = three, .length = 8000}, {{.first_slot = 4, .delta = -512}});
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF16, KvDtype::kF32}, .length = 700}, {{.first_slot = 20, .delta = -9}});
+  add({.name = "mixed", .dtypes = {KvDtype::kF16, KvDtype::kF32, KvDtype::kK8V4}, .length = 700},
+      {{.first_slot = 20, .delta = -9}});
 }
 
 }  // namespace pkv

@@ -30,6 +30,8 @@ class ObserveCase : public OperationCase {
   ObserveCase(const std::string& operation, ObserveSpec spec)
       : OperationCase(absl::StrCat(operation, "/", spec.name)), spec_(std::move(spec)) {}
 
+  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
+
  protected:
   static constexpr int32_t kFirstLane = 2;  // lanes of another sequence come before
 
@@ -266,8 +268,9 @@ void add_observation_cases(OperationCases& cases) {
     spec.name += "_squares";
     cases.push_back(std::make_unique<ColumnMassCase>(std::move(spec)));
   };
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
-    const std::string name = dtype == KvDtype::kF16 ? "f16_" : "f32_";
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    const KvDtype dtype = format.id;
+    const std::string name = absl::StrCat(format.name, "_");
     const std::vector<KvDtype> three(3, dtype);
     add({.name = name + "window_8", .dtypes = three, .rows = 8, .unseen = 7, .length = 333});
     add({.name = name + "window_1", .dtypes = three, .rows = 1, .unseen = 0, .length = 17, .extra_columns = 9});
@@ -312,7 +315,11 @@ void add_observation_cases(OperationCases& cases) {
                                                                     .query_deviation = 2.0f},
                                                         120));
   }
-  add({.name = "mixed", .dtypes = {KvDtype::kF32, KvDtype::kF16}, .rows = 8, .unseen = 7, .length = 90});
+  add({.name = "mixed",
+       .dtypes = {KvDtype::kF32, KvDtype::kF16, KvDtype::kK8V4},
+       .rows = 8,
+       .unseen = 7,
+       .length = 90});
 }
 
 }  // namespace pkv

@@ -1,7 +1,7 @@
 // Rotations add up: keys rotated for position p, written to a lane and turned by delta there are the keys of p + delta.
 #include <gtest/gtest.h>
 
-#include <bit>
+#include <algorithm>
 #include <cmath>
 
 #include "kernels/reference/reference_backend.h"
@@ -46,26 +46,36 @@ double largest_difference(Backend& backend, const Setting& setting) {
   write(0, 0);
   write(1, setting.delta);
   backend.turn_keys(cache.view(), 0, 1, 0, setting.delta, spec);
-  const Output turned = cache.entries(0, kRows), wanted = cache.entries(1, kRows);
+  const TurnedKeys all{.end_slot = kRows, .dims = kHeadDim};
+  const Output turned = cache.entries(0, kRows, all), wanted = cache.entries(1, kRows, all);
   double largest = 0;
-  for (size_t i = 0; i < turned.exact.size(); ++i) {
-    if (i % (1 + 2 * kHeadDim) % 2 == 0) continue;  // a position or an element of a value
-    const auto value = [&](const Output& of) {
-      return setting.dtype == KvDtype::kF16 ? half_to_float(static_cast<uint16_t>(of.exact[i]))
-                                            : std::bit_cast<float>(of.exact[i]);
-    };
-    largest = std::max<double>(largest, std::abs(value(turned) - value(wanted)));
+  for (size_t i = 0; i < turned.floats.size(); ++i) {
+    largest = std::max<double>(largest, std::abs(turned.floats[i] - wanted.floats[i]));
   }
   return largest;
 }
 
+// Elements are below 8, and rounded twice on one of the two ways.
+double allowed_difference(KvDtype dtype) {
+  switch (dtype) {
+    case KvDtype::kF16:
+      return 0x1p-7;
+    case KvDtype::kBF16:
+      return 0x1p-4;
+    case KvDtype::kK8V4:
+      return 2 * 8.0 / 127;
+    case KvDtype::kF32:
+      return 5e-4;  // angles up to 700
+  }
+  return 0;
+}
+
 void expect_sums(Backend& backend, const std::string& name) {
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+  for (const EntryFormat& format : kEntryFormats.rows) {
     for (RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
       for (int32_t delta : {1, 300, -1, -200}) {
-        // Elements are below 8: half a unit in the last place of f16 twice there, or float32 angles up to 700.
-        const double allowed = dtype == KvDtype::kF16 ? 0x1p-7 : 5e-4;
-        EXPECT_LT(largest_difference(backend, {dtype, pairing, delta}), allowed) << name << " by " << delta;
+        EXPECT_LT(largest_difference(backend, {format.id, pairing, delta}), allowed_difference(format.id))
+            << name << ", " << format.name << " by " << delta;
       }
     }
   }

@@ -127,7 +127,6 @@ void NullBackend::gather(const KvView& kv, int32_t from, const TensorView& kept,
     PKV_CHECK(count >= 0 && count <= kept.cols, "as many slots as there are to gather");
     const Lane& source = kv.lanes[from + g];
     const Lane& target = kv.lanes[to + g];
-    PKV_CHECK(source.dtype == target.dtype, "entries move between lanes of one format");
     moved_.clear();
     for (int32_t i = 0; i < count; ++i) moved_.push_back(position_at(kv, source, kept.i32_row(g)[i]));
     for (int32_t i = 0; i < count; ++i) position_at(kv, target, i) = moved_[static_cast<size_t>(i)];

@@ -117,7 +117,7 @@ absl::Status PromptRun::remove_slot(int32_t slot) {
     for (int32_t head = 0; head < kv_heads; ++head) backend.upload(kept->view().slice_rows(head, 1), stay.data());
     backend.upload(counts->view(), std::vector<int32_t>(static_cast<size_t>(kv_heads), length - 1).data());
     backend.gather(lanes.kv(), 0, kept->view(), counts->view(), 0);
-    for (int32_t head = 0; head < kv_heads; ++head) cache_->shrink(sequence_, layer, head, length - 1);
+    cache_->cut(sequence_, layer, std::vector<int32_t>(static_cast<size_t>(kv_heads), length - 1));
   }
   return absl::OkStatus();
 }

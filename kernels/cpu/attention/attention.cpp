@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/entry_codes.h"
 
 namespace pkv {
 namespace {
@@ -40,9 +41,18 @@ LanePages lane_pages(const KvView& kv, int32_t lane) {
           .page_ids = kv.page_ids + view.first_page,
           .page_bytes = kv.page_bytes,
           .value_offset = layout.value_offset(),
+          .key_scale_offset = layout.key_scale_offset(),
+          .value_scale_offset = layout.value_scale_offset(),
           .slots = layout.slots(),
           .head_dim = kv.head_dim,
           .format = view.dtype};
+}
+
+const float* query_for(const LanePages& pages, const float* query, float* room) {
+  if (entry_format(pages.format).key.scale_bytes == 0) return query;
+  std::copy_n(query, pages.head_dim, room);
+  mix(room, pages.head_dim);
+  return room;
 }
 
 absl::Status CpuAttention::supports(const AttentionShape& shape) {

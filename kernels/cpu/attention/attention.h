@@ -19,6 +19,8 @@
 
 namespace pkv {
 
+struct GatherJob;  // lanes/gather.h
+
 // What the kernels can compute.
 constexpr int32_t kHeadDimMultiple = 8;
 constexpr int32_t kMaxQueryGroup = 64;  // query heads of a KV head
@@ -83,6 +85,9 @@ class CpuAttention {
   template <typename Body>
   int32_t for_each_key_tile(const KvView& kv, int32_t first_lane, int32_t lanes, int32_t slots, Body body);
   float* float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const;
+  // The two ways of gather(): to a lane of the same format, or of another.
+  void move_entries(std::span<GatherJob> jobs);
+  void convert_entries(std::span<GatherJob> jobs);
 
   const AttentionKernels& kernels_;
   const PanelKernels& panels_;  // for prompts; float32 when exact
@@ -100,5 +105,8 @@ class CpuAttention {
 
 // Lane `lane` of `kv` as the kernels see it.
 LanePages lane_pages(const KvView& kv, int32_t lane);
+
+// The query [head_dim] by which a lane's keys are to be multiplied: itself, or, mixed as they are, in `room`.
+const float* query_for(const LanePages& pages, const float* query, float* room);
 
 }  // namespace pkv

@@ -51,7 +51,7 @@ void CpuAttention::decode(const AttendArgs& args) {
   }
   for (size_t u = 0; u < units_.size(); ++u) tiles_left_[u].store(units_[u].tiles, std::memory_order_relaxed);
   partials_.reserve(tiles * group * (d + 2));
-  const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + kScorePadding + 2);
+  const int64_t per_thread = static_cast<int64_t>(group) * (d + widest_tile + kScorePadding + 2) + d;
   for (Scratch& scratch : per_thread_) scratch.reserve(per_thread);
 
   parallel_for(pool_, tiles, elements_of_multiply_adds(2 * slots * group * d) / std::max<int64_t>(tiles, 1),
@@ -63,7 +63,8 @@ void CpuAttention::run_decode_tiles(const AttendArgs& args, int64_t begin, int64
   const int32_t d = args.kv.head_dim;
   const int64_t partial_floats = static_cast<int64_t>(group) * (d + 2);
   float* q = per_thread_[thread].reserve(0);
-  float* scores = q + static_cast<int64_t>(group) * d;
+  float* mixed = q + static_cast<int64_t>(group) * d;
+  float* scores = mixed + d;
   float* partials = partials_.reserve(0);
   const float scale = args.scale * std::numbers::log2e_v<float>;
 
@@ -73,7 +74,8 @@ void CpuAttention::run_decode_tiles(const AttendArgs& args, int64_t begin, int64
     const DecodeUnit& unit = units_[u];
     const float* heads = args.q.f32_row(unit.row) + static_cast<int64_t>(unit.kv_head) * group * d;
     for (int32_t g = 0; g < group; ++g) {
-      for (int32_t k = 0; k < d; ++k) q[k * group + g] = heads[g * d + k] * scale;
+      const float* head = query_for(unit.pages, heads + g * d, mixed);
+      for (int32_t k = 0; k < d; ++k) q[k * group + g] = head[k] * scale;
     }
     const int32_t tile_pages = pages_per_tile(unit.pages);
     const int32_t tile_slots = tile_pages * unit.pages.slots;

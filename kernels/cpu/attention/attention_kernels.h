@@ -26,8 +26,10 @@ struct LanePages {
   const std::byte* pool = nullptr;
   const int32_t* page_ids = nullptr;
   int64_t page_bytes = 0;
-  int32_t value_offset = 0;  // bytes from a page's start to its values
-  int32_t slots = 0;         // per page
+  int32_t value_offset = 0;  // bytes from a page's start to its values, and to the scales of its format if it has any
+  int32_t key_scale_offset = 0;
+  int32_t value_scale_offset = 0;
+  int32_t slots = 0;  // per page
   int32_t head_dim = 0;
   KvDtype format = KvDtype::kF32;
 };
@@ -107,14 +109,17 @@ struct AttentionKernels {
   void (*lse_panel)(const Panel& panel, float* max, float* sum) = nullptr;
   // Adds each row's weights, rows in ascending order.
   void (*mass_panel)(const Panel& panel, const PanelMass& mass) = nullptr;
+  // Rounded to nearest even.
   void (*to_half)(const float* from, uint16_t* to, int64_t count) = nullptr;
   // factor_norms() takes a lower triangular [head_dim][head_dim] factor packed by pack_factor() to
   // packed_factor_floats() floats. norms[j] = |v_j factor| of `count` values [count][head_dim].
   void (*pack_factor)(const float* factor, int64_t stride, int32_t head_dim, float* packed) = nullptr;
   void (*factor_norms)(const float* values, int32_t count, const float* packed, int32_t head_dim,
                        float* norms) = nullptr;
+  void (*to_bfloat16)(const float* from, Bfloat16* to, int64_t count) = nullptr;
   // Exact. May read up to eight elements behind the last one.
-  void (*to_float)(const uint16_t* from, float* to, int64_t count) = nullptr;
+  void (*half_to_float)(const uint16_t* from, float* to, int64_t count) = nullptr;
+  void (*bfloat16_to_float)(const Bfloat16* from, float* to, int64_t count) = nullptr;
 };
 
 template <>

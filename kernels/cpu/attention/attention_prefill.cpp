@@ -120,10 +120,11 @@ void CpuAttention::run_prefill_item(const AttendArgs& args, const PrefillItem& i
     return args.q.f32_row(item.first_row + m / group) + head_offset + m % group * d;
   };
   const float* rows[kMaxPanelRows];
+  std::vector<float> mixed(static_cast<size_t>(panels_.rows) * static_cast<size_t>(d));
   for (int32_t first = 0; first < query_rows; first += panels_.rows) {
     const int32_t count = std::min(panels_.rows, query_rows - first);
     for (int32_t r = 0; r < count; ++r) {
-      rows[r] = query(first + r);
+      rows[r] = query_for(item.pages, query(first + r), mixed.data() + static_cast<int64_t>(r) * d);
       if (first + panels_.rows + r >= query_rows) continue;
       const auto* next = reinterpret_cast<const char*>(query(first + panels_.rows + r));
       for (int32_t byte = 0; byte < 4 * d; byte += kLineBytes) __builtin_prefetch(next + byte);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/attention/attention_kernels.h"
+#include "kernels/cpu/attention/decode_nibbles.h"
 #include "kernels/cpu/attention/lane_pages.h"
 #include "kernels/cpu/attention/softmax.h"
 #include "kernels/cpu/vec.h"
@@ -43,32 +44,39 @@ struct KeyVector {
   int32_t count;     // kPartial only: of its slots
 };
 
+// `offset`: bytes from a page's start to the keys, or to their scales.
 template <typename T, int Shape>
-KeyVector key_vector(const LanePages& pages, int32_t page_count, int32_t index) {
+KeyVector key_vector(const LanePages& pages, int32_t page_count, int32_t index, int32_t offset = 0) {
   if constexpr (Shape == kWhole) {
     const int32_t per_page = pages.slots / V::kWidth;
     const int32_t page = index / per_page;
-    const T* keys = page_keys<T>(pages, page) + (index - page * per_page) * V::kWidth;
+    const T* keys = page_part<T>(pages, page, offset) + (index - page * per_page) * V::kWidth;
     return {keys, keys, index * V::kWidth, V::kWidth};
   } else if constexpr (Shape == kPairs) {
     const int32_t per_page = pages.slots / 8;
     const int32_t low = index * 2;
     const int32_t high = min_int(low + 1, page_count * per_page - 1);  // a last odd eight is paired with itself
-    const auto eight = [&](int32_t i) { return page_keys<T>(pages, i / per_page) + i % per_page * 8; };
+    const auto eight = [&](int32_t i) { return page_part<T>(pages, i / per_page, offset) + i % per_page * 8; };
     return {eight(low), eight(high), index * V::kWidth, V::kWidth};
   } else {
     const int32_t per_page = (pages.slots + V::kWidth - 1) / V::kWidth;
     const int32_t page = index / per_page;
     const int32_t place = (index - page * per_page) * V::kWidth;
-    return {page_keys<T>(pages, page) + place, nullptr, page * pages.slots + place,
-            min_int(V::kWidth, pages.slots - place)};
+    const T* keys = page_part<T>(pages, page, offset) + place;
+    return {keys, keys, page * pages.slots + place, min_int(V::kWidth, pages.slots - place)};
   }
 }
 
 // Only vectors of sixteen are loaded in pairs, so the others need not know how.
-template <typename Vector, typename T>
-typename Vector::Type load_pair(const T* low, const T* high) {
-  return Vector::load_pair(low, high);
+template <int Shape, typename Vector = V, typename T>
+typename Vector::Type load_keys(const T* low, const T* high, int32_t count) {
+  if constexpr (Shape == kWhole) {
+    return Vector::load(low);
+  } else if constexpr (Shape == kPairs) {
+    return Vector::load_pair(low, high);
+  } else {
+    return Vector::load_first(low, count);
+  }
 }
 
 // Scores of heads [head, head + G) for all slots of the tile; P vectors of slots at a time.
@@ -95,7 +103,7 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
       count[p] = v.count;
       next[p] = first + P + p < vectors
                     ? static_cast<const T*>(key_vector<T, Shape>(pages, page_count, first + P + p).low)
-                    : page_values<T>(pages, min_int(p, page_count - 1));
+                    : page_part<T>(pages, min_int(p, page_count - 1), pages.value_offset);
     }
     V::Type sum[G][P];
 #pragma GCC unroll 8
@@ -115,14 +123,7 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
         for (int g = 0; g < G; ++g) weight[g] = V::broadcast(q[g]);
 #pragma GCC unroll 8
         for (int p = 0; p < P; ++p) {
-          V::Type key;
-          if constexpr (Shape == kWhole) {
-            key = V::load(low[p] + offset);
-          } else if constexpr (Shape == kPairs) {
-            key = load_pair<V>(low[p] + offset, high[p] + offset);
-          } else {
-            key = V::load_first(low[p] + offset, count[p]);
-          }
+          const V::Type key = load_keys<Shape>(low[p] + offset, high[p] + offset, count[p]);
 #pragma GCC unroll 8
           for (int g = 0; g < G; ++g) sum[g][p] = V::fma(key, weight[g], sum[g][p]);
         }
@@ -132,6 +133,13 @@ void decode_scores(const DecodeTile& tile, int32_t head) {
 #pragma GCC unroll 8
     for (int p = 0; p < P; ++p) {
       if (first + p >= vectors) break;
+      if constexpr (kIsCode<T>) {
+        const KeyVector at = key_vector<uint16_t, Shape>(pages, page_count, first + p, pages.key_scale_offset);
+        const V::Type scale =
+            load_keys<Shape>(static_cast<const uint16_t*>(at.low), static_cast<const uint16_t*>(at.high), at.count);
+#pragma GCC unroll 8
+        for (int g = 0; g < G; ++g) sum[g][p] = sum[g][p] * scale;
+      }
 #pragma GCC unroll 8
       for (int g = 0; g < G; ++g) V::store(tile.scores + (head + g) * tile.score_stride + column[p], sum[g][p]);
     }
@@ -204,6 +212,7 @@ void decode_scores_of(const DecodeTile& tile, int32_t head) {
 template <typename T, int G>
 void decode_values_of(const DecodeTile& tile, int32_t head) {
   constexpr int32_t kVectors = value_vectors(G);
+  if constexpr (kIsCode<T>) return decode_nibbles<G, kVectors>(tile, head);
   const int32_t d = tile.pages.head_dim;
   const int32_t page_count = (tile.count + tile.pages.slots - 1) / tile.pages.slots;
   // Several dimension blocks go over a few pages at a time, so that the second finds them in the first-level cache.

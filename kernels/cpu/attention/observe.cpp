@@ -75,11 +75,14 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
     chunk.queries = queries;
     parallel_for(pool_, args.kv_heads, kPackedElement * head_floats, [&](int64_t head) {
       const float* pointers[kMaxPanelRows];
+      const LanePages pages = lane_pages(args.kv, args.first_lane + static_cast<int32_t>(head));
+      std::vector<float> mixed(static_cast<size_t>(panel.rows) * static_cast<size_t>(d));
       for (int32_t first = 0; first < chunk.query_rows; first += panel.rows) {
         const int32_t count = std::min(panel.rows, chunk.query_rows - first);
         for (int32_t r = 0; r < count; ++r) {
           const int32_t m = first + r;
-          pointers[r] = args.q.f32_row(first_row + m / group) + (head * group + m % group) * d;
+          const float* query = args.q.f32_row(first_row + m / group) + (head * group + m % group) * d;
+          pointers[r] = query_for(pages, query, mixed.data() + static_cast<int64_t>(r) * d);
         }
         panel.pack_queries(pointers, count, d, args.scale * std::numbers::log2e_v<float>,
                            queries + head * head_floats + static_cast<int64_t>(first) * d);

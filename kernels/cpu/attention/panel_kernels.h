@@ -36,22 +36,21 @@ void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, flo
 template <typename T>
 void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, float* out) {
   const int32_t d = pages.head_dim;
-  const int64_t slots = pages.slots;
   int32_t column = 0;
   while (column < count) {
     const int32_t page = (first + column) / pages.slots;
     const int32_t place = (first + column) - page * pages.slots;
     const int32_t width = min_int(min_int(V::kWidth, pages.slots - place), count - column);
-    const T* keys = page_keys<T>(pages, page) + place;
+    const KeyColumns<T> keys(pages, page, place, width);
     const int32_t inside = column % kPanelCols;
     float* to = out + static_cast<int64_t>(column / kPanelCols) * d * kPanelCols + inside;
     if (width == V::kWidth && inside + V::kWidth <= kPanelCols) {
-      for (int32_t k = 0; k < d; ++k) V::store(to + k * kPanelCols, V::load(keys + k * slots));
+      for (int32_t k = 0; k < d; ++k) V::store(to + k * kPanelCols, keys.load(k));
     } else {
       const int32_t here = min_int(width, kPanelCols - inside);  // the rest goes to the next panel
       float* next = to - inside + static_cast<int64_t>(d) * kPanelCols - here;
       for (int32_t k = 0; k < d; ++k) {
-        const V::Type key = V::load_first(keys + k * slots, width);
+        const V::Type key = keys.load_first(k);
         V::store_range(to + k * kPanelCols, key, 0, here);
         if (here < width) V::store_range(next + k * kPanelCols, key, here, width);
       }
@@ -65,13 +64,13 @@ template <typename T>
 void pack_values_of(const LanePages& pages, int32_t first, int32_t count, float* out) {
   const int32_t d = pages.head_dim;
   for (int32_t i = 0; i < count; ++i) {
-    const T* value = slot_value<T>(pages, first + i);
+    SlotValue<T> value(pages, first + i);
     float* to = out + i * kPanelCols;
     for (int32_t k = 0; k < d; k += kPanelCols, to += kTileSlots * kPanelCols) {
 #pragma GCC unroll 4
       for (int32_t v = 0; v < kPanelVectors; ++v) {
         const int32_t dims = min_int(V::kWidth, d - k - v * V::kWidth);
-        if (dims > 0) V::store(to + v * V::kWidth, V::load_first(value + k + v * V::kWidth, dims));
+        if (dims > 0) V::store(to + v * V::kWidth, value.load(k + v * V::kWidth, dims));
       }
     }
   }

@@ -43,9 +43,9 @@ void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, flo
 
 // One vector of slots, all in one panel.
 template <typename T>
-void pack_whole_keys(const T* keys, int64_t slots, int32_t head_dim, uint32_t* to) {
+void pack_whole_keys(const KeyColumns<T>& keys, int32_t head_dim, uint32_t* to) {
   for (int32_t k = 0; k < head_dim; k += 2, to += kPanelCols) {
-    _mm512_storeu_si512(to, interleave(V::load(keys + k * slots), V::load(keys + (k + 1) * slots)));
+    _mm512_storeu_si512(to, interleave(keys.load(k), keys.load(k + 1)));
   }
 }
 
@@ -53,27 +53,25 @@ void pack_whole_keys(const T* keys, int64_t slots, int32_t head_dim, uint32_t* t
 template <typename T>
 void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, uint32_t* out) {
   const int32_t d = pages.head_dim;
-  const int64_t slots = pages.slots;
   int32_t column = 0;
   while (column < count) {
     const int32_t page = (first + column) / pages.slots;
     const int32_t place = (first + column) - page * pages.slots;
     const int32_t width = min_int(min_int(V::kWidth, pages.slots - place), count - column);
-    const T* keys = page_keys<T>(pages, page) + place;
+    const KeyColumns<T> keys(pages, page, place, width);
     const int32_t inside = column % kPanelCols;
     const int32_t here = min_int(width, kPanelCols - inside);  // the rest goes to the next panel
     uint32_t* to = out + static_cast<int64_t>(column / kPanelCols) * (d / 2) * kPanelCols + inside;
     column += width;
     if (here == V::kWidth) {
-      pack_whole_keys(keys, slots, d, to);
+      pack_whole_keys(keys, d, to);
       continue;
     }
     uint32_t* next = to - inside + static_cast<int64_t>(d / 2) * kPanelCols - here;
     const __mmask16 first_part = V::first_mask(here);
     const __mmask16 second_part = static_cast<__mmask16>(V::first_mask(width) & ~first_part);
     for (int32_t k = 0; k < d; k += 2) {
-      const __m512i key =
-          interleave(V::load_first(keys + k * slots, width), V::load_first(keys + (k + 1) * slots, width));
+      const __m512i key = interleave(keys.load_first(k), keys.load_first(k + 1));
       _mm512_mask_storeu_epi32(to + k / 2 * kPanelCols, first_part, key);
       if (second_part != 0) _mm512_mask_storeu_epi32(next + k / 2 * kPanelCols, second_part, key);
     }
@@ -85,15 +83,12 @@ template <typename T>
 void pack_values_of(const LanePages& pages, int32_t first, int32_t count, uint32_t* out) {
   const int32_t d = pages.head_dim;
   for (int32_t i = 0; i < count; i += 2) {
-    const T* low = slot_value<T>(pages, first + i);
-    const T* high = i + 1 < count ? slot_value<T>(pages, first + i + 1) : nullptr;
+    const bool paired = i + 1 < count;
+    SlotValue<T> low(pages, first + i), high(pages, first + i + (paired ? 1 : 0));
     uint32_t* to = out + i / 2 * kPanelCols;
     for (int32_t k = 0; k < d; k += V::kWidth) {
       const int32_t dims = min_int(V::kWidth, d - k);
-      const V::Type a = dims == V::kWidth ? V::load(low + k) : V::load_first(low + k, dims);
-      const V::Type b = high == nullptr     ? V::broadcast(0.0f)
-                        : dims == V::kWidth ? V::load(high + k)
-                                            : V::load_first(high + k, dims);
+      const V::Type a = low.load(k, dims), b = paired ? high.load(k, dims) : V::broadcast(0.0f);
       uint32_t* panel = to + static_cast<int64_t>(k / kPanelCols) * (kTileSlots / 2) * kPanelCols;
       _mm512_storeu_si512(panel + k % kPanelCols, interleave(a, b));
     }

@@ -7,7 +7,8 @@
 
 #include "kernels/check.h"
 #include "kernels/cpu/attention/attention.h"
-#include "kernels/cpu/lanes/entry_elements.h"
+#include "kernels/cpu/lanes/page_keys.h"
+#include "kernels/cpu/lanes/page_values.h"
 #include "kernels/cpu/parallel.h"
 
 namespace pkv {
@@ -75,17 +76,6 @@ void turn_pairs(float* __restrict a, float* __restrict b, int32_t count, float c
   }
 }
 
-// `count` elements as floats: float32 where they lie, others in `room`; and from there back to where they lie.
-float* as_floats(const AttentionKernels&, float* keys, int64_t, float*) { return keys; }
-float* as_floats(const AttentionKernels& kernels, uint16_t* keys, int64_t count, float* room) {
-  kernels.to_float(keys, room, count);
-  return room;
-}
-void put_back(const AttentionKernels&, const float*, float*, int64_t) {}
-void put_back(const AttentionKernels& kernels, const float* room, uint16_t* keys, int64_t count) {
-  kernels.to_half(room, keys, count);
-}
-
 float inverse(float x) { return x > 0 ? 1.0f / x : 0.0f; }
 
 }  // namespace
@@ -134,11 +124,7 @@ int32_t CpuAttention::for_each_key_tile(const KvView& kv, int32_t first_lane, in
 
 // The keys of one page, in place or converted into the tile's room.
 float* CpuAttention::float_keys(const KvView& kv, const KeyTile& tile, int32_t page) const {
-  const int64_t count = static_cast<int64_t>(tile.layout.slots()) * kv.head_dim;
-  return with_elements(tile.lane.dtype, [&](auto elements) {
-    auto* keys = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, page));
-    return as_floats(kernels_, keys, count, tile.keys);
-  });
+  return load_page_keys(kernels_, tile.layout, kv.page(tile.lane, page), tile.keys);
 }
 
 // Tasks are a query head's tiles of kTileSlots slots: the factor is packed once for each.
@@ -162,11 +148,8 @@ void CpuAttention::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_
     float* packed = per_thread_[thread].reserve(0);
     kernels_.pack_factor(factors.f32_row(head * d), factors.row_stride, d, packed);
     for_each_page(layout.slots(), begin, std::min(n, begin + kTileSlots), [&](const PagePart& part) {
-      const float* values = with_elements(lane.dtype, [&](auto elements) -> const float* {
-        std::byte* at = kv.page(lane, part.page) + layout.value_at(part.begin, 0);
-        return as_floats(kernels_, reinterpret_cast<typename decltype(elements)::Value*>(at),
-                         int64_t{part.end - part.begin} * d, packed + packed_floats);
-      });
+      const float* values = load_page_values(kernels_, layout, kv.page(lane, part.page), part.begin,
+                                             part.end - part.begin, packed + packed_floats);
       kernels_.factor_norms(values, part.end - part.begin, packed, d, norms.f32_row(head) + part.first + part.begin);
     });
   });
@@ -246,10 +229,8 @@ void CpuAttention::turn_keys(const KvView& kv, int32_t first_lane, int32_t lanes
         float* first = keys + i * step * slots + part.begin;
         turn_pairs(first, first + distance * slots, part.end - part.begin, cosines[i], sines[i]);
       }
-      with_elements(tile.lane.dtype, [&](auto elements) {
-        auto* stored = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, part.page));
-        put_back(kernels_, keys, stored, 2 * pairs * slots);
-      });
+      store_page_keys(kernels_, tile.layout, kv.page(tile.lane, part.page), keys,
+                      {.dims = 2 * pairs, .begin = part.begin, .end = part.end});
     });
   });
 }

@@ -79,7 +79,7 @@ inline V::Type load_weights(CodeKind kind, const uint8_t* panel, int64_t k, int3
   const int64_t at = k * kPanelOutputs + part * V::kWidth;
   if (kind == CodeKind::kF32) return V::load(reinterpret_cast<const float*>(panel) + at);
   const auto* bits = reinterpret_cast<const uint16_t*>(panel) + at;
-  return kind == CodeKind::kF16 ? V::load(bits) : V::load_bfloat16(bits);
+  return kind == CodeKind::kF16 ? V::load(bits) : V::load(reinterpret_cast<const Bfloat16*>(bits));
 }
 
 // Decodes inputs [k0, k1) of a panel of quantised weights, four at a time: visit(part, four vectors of weights of the

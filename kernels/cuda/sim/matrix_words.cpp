@@ -87,13 +87,6 @@ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   multiply(c, a, b0, b1, bfloat16_to_float);
 }
 
-uint16_t float_to_bf16(float value) {
-  uint32_t bits;
-  std::memcpy(&bits, &value, sizeof(bits));
-  if (value != value) return static_cast<uint16_t>(bits >> 16 | 0x40u);  // quiet NaN
-  return static_cast<uint16_t>((bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
-}
-
 void load_matrices(uint32_t (&registers)[4], const void* row) {
   const int32_t g = this_lane() / 4, t = this_lane() % 4;
   load(registers, row, [=](int32_t i) { return MatrixElement{g, 2 * t + i}; });

@@ -12,6 +12,5 @@ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void load_matrices(uint32_t (&registers)[4], const void* row);
 void load_transposed(uint32_t (&registers)[4], const void* row);
 uint32_t transposed(uint32_t elements);
-uint16_t float_to_bf16(float value);  // to nearest even
 
 }  // namespace pkv::sim

@@ -1,5 +1,5 @@
-// What the golden tests share: the default model on a backend, the committed values, requests to an engine,
-// comparisons.
+// What the golden tests share: the model that PKV_MODEL names on a backend, the values committed for it in
+// PKV_GOLDEN_DIR, requests to an engine, comparisons.
 #pragma once
 
 #include <memory>
@@ -15,7 +15,6 @@
 
 namespace pkv::golden {
 
-inline constexpr TokenId kEndToken = 2;
 inline constexpr double kLogitTolerance = 1e-3;  // float32 with another order of summation
 inline constexpr double kNearTie = 5e-3;         // best two logits this close: either may win
 
@@ -30,10 +29,10 @@ Loaded load(const BackendOptions& options);
 const Loaded& exact();  // every product in float32
 const Loaded& fast();   // as served
 
-// The default model's lane table (config/lane_tables).
+// The model's lane table (config/lane_tables).
 std::shared_ptr<const LaneTable> lane_table();
 
-// A file of this folder. See make_model_cases.py for what is in it.
+// A file of the model's folder. See make_model_cases.py for what is in it.
 nlohmann::json values(const std::string& file);
 std::vector<TokenId> prompt_tokens(const std::string& name);
 // The policy that a kept_ or total_ file describes, with float32 entries.
@@ -47,6 +46,15 @@ std::shared_ptr<CollectingSink> submit(Engine& engine, std::shared_ptr<Request> 
 std::shared_ptr<CollectingSink> answer(Engine& engine, std::shared_ptr<Request> request);
 
 double log_sum_exp(std::span<const float> logits);
+// Log-probability of the prompt's tokens (with nll_rows: of the last ones), logits and a decode step as full.json has
+// them under `name`.
+void check_full(const Loaded& loaded, const std::string& name);
+using Positions = std::vector<int32_t>;
+// How many entries were exchanged, or are there beyond the other's.
+size_t difference(const Positions& a, const Positions& b);
+// What is kept as in a kept_ file, but for near ties, and its recall [layer][KV head] (null: none). Whether all lanes
+// are equal.
+bool expect_kept(const std::vector<LayerOutcome>& layers, const nlohmann::json& expected, const nlohmann::json& recall);
 // `expected`: rows [token, logit].
 void expect_logits(std::span<const float> logits, const nlohmann::json& expected);
 // Equal up to the first place where the independent model itself was undecided.

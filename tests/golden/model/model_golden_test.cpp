@@ -5,44 +5,11 @@
 #include "server/model/fingerprint.h"
 #include "server/policy/registry.h"
 #include "tests/golden/model/golden_support.h"
-#include "tests/support/prompt_run.h"
 
 namespace pkv {
 namespace {
 
 using nlohmann::json;
-
-constexpr double kNllRelativeTolerance = 1e-4;
-
-void check_full(const golden::Loaded& loaded, const std::string& name) {
-  const std::vector<TokenId> prompt = golden::prompt_tokens(name);
-  const json expected = golden::values("full.json")[name];
-  auto run = PromptRun::create(*loaded.model, KvDtype::kF32, static_cast<int32_t>(prompt.size()) + 1);
-  ASSERT_TRUE(run.ok()) << run.status();
-  double nll = 0;
-  std::vector<float> last;
-  const absl::Status status = (*run)->prefill(prompt);
-  ASSERT_TRUE(status.ok()) << status;
-  const int32_t rows = static_cast<int32_t>(prompt.size()), vocab = loaded.model->shape().vocab_size;
-  for (int32_t row = 0; row < rows; row += PromptRun::kLogitRows) {
-    const int32_t count = std::min(PromptRun::kLogitRows, rows - row);
-    const std::vector<float> tile = (*run)->prompt_logits(row, count);
-    for (int32_t i = 0; i < count; ++i) {
-      const std::span<const float> logits = std::span(tile).subspan(size_t(i) * vocab, vocab);
-      if (row + i + 1 < rows) {
-        nll += golden::log_sum_exp(logits) - logits[prompt[row + i + 1]];
-      } else {
-        last.assign(logits.begin(), logits.end());
-      }
-    }
-  }
-  const double nll_expected = expected["nll_sum"].get<double>();
-  EXPECT_NEAR(nll, nll_expected, kNllRelativeTolerance * nll_expected);
-  golden::expect_logits(last, expected["last_logits"]);
-  auto second = (*run)->decode(expected["greedy"][0].get<int32_t>());
-  ASSERT_TRUE(second.ok()) << second.status();
-  golden::expect_logits(*second, expected["second_logits"]);
-}
 
 // The same bits, not nearly the same.
 void expect_identical(const CollectingSink& a, const CollectingSink& b) {
@@ -55,7 +22,7 @@ void expect_identical(const CollectingSink& a, const CollectingSink& b) {
 
 class FullCache : public testing::TestWithParam<const char*> {};
 
-TEST_P(FullCache, LogitsAndLogProbabilitiesInExactMode) { check_full(golden::exact(), GetParam()); }
+TEST_P(FullCache, LogitsAndLogProbabilitiesInExactMode) { golden::check_full(golden::exact(), GetParam()); }
 
 TEST_P(FullCache, GreedyTokensInExactMode) {
   const json expected = golden::values("full.json")[GetParam()];
@@ -67,7 +34,7 @@ TEST_P(FullCache, GreedyTokensInExactMode) {
 INSTANTIATE_TEST_SUITE_P(Prompts, FullCache,
                          testing::Values("short_chat", "needles_chat", "gpl3_text", "gpl2_chat", "lgpl_long"));
 
-TEST(ReferenceBackend, ShortChat) { check_full(golden::load({.device = "reference"}), "short_chat"); }
+TEST(ReferenceBackend, ShortChat) { golden::check_full(golden::load({.device = "reference"}), "short_chat"); }
 
 PolicySpec with_budget(PolicyKind kind, int64_t tokens, BudgetScope scope = BudgetScope::kPrompt) {
   return {.kind = kind,

@@ -12,26 +12,13 @@
 namespace pkv {
 namespace {
 
+using golden::Positions;
 using nlohmann::json;
-using Positions = std::vector<int32_t>;
 
-constexpr double kNearCut = 1e-4;          // of scores; see make_model_cases.py
-constexpr double kRecallTolerance = 1e-4;  // absolute
-constexpr double kNearRecall = 1e-5;       // absolute: with min_recall one entry more or less may do
-constexpr double kSumTolerance = 1e-4;     // relative
+constexpr double kSumTolerance = 1e-4;  // relative
 // Generation goes on from what was evicted, so one near tie moves what follows it in the deeper layers.
 constexpr double kLanesEqual = 0.9;
 constexpr size_t kEntriesApart = 4;
-constexpr size_t kTieEntries = 8;  // that a near tie may exchange: a plateau of pooled scores has seven
-
-bool is_near(const json& margin, double limit) { return !margin.is_null() && margin.get<double>() <= limit; }
-
-// How many entries were exchanged, or are there beyond the other's.
-size_t difference(const Positions& a, const Positions& b) {
-  Positions common;
-  std::set_intersection(a.begin(), a.end(), b.begin(), b.end(), std::back_inserter(common));
-  return std::max(a.size(), b.size()) - common.size();
-}
 
 class KeptPositions : public testing::TestWithParam<const char*> {};
 
@@ -42,27 +29,7 @@ TEST_P(KeptPositions, RecallAndTheContinuation) {
   auto engine = golden::make_engine(golden::exact());
   const auto sink = golden::answer(
       *engine, golden::make_request(expected["prompt"].get<std::string>(), golden::policy_of(expected), 32));
-  const std::vector<LayerOutcome>& layers = sink->result().cache.layers;
-  ASSERT_EQ(layers.size(), expected["kept"].size());
-  bool all_equal = true;
-  for (size_t layer = 0; layer < layers.size(); ++layer) {
-    ASSERT_EQ(layers[layer].kept_positions.size(), expected["kept"][layer].size());
-    for (size_t head = 0; head < layers[layer].kept_positions.size(); ++head) {
-      const auto independent = expected["kept"][layer][head].get<Positions>();
-      all_equal = all_equal && layers[layer].kept_positions[head] == independent;
-      const bool near_tie =
-          is_near(expected["cut_margin"][layer][head], kNearCut) ||
-          (expected.contains("recall_margin") && is_near(expected["recall_margin"][layer][head], kNearRecall));
-      EXPECT_LE(difference(layers[layer].kept_positions[head], independent), near_tie ? kTieEntries : 0)
-          << "layer " << layer << ", KV head " << head;
-      // Whichever way a near tie of pooled scores goes, what lies under them may differ.
-      if (recall.is_null() || near_tie) continue;
-      ASSERT_EQ(layers[layer].recall.size(), recall[layer].size());
-      EXPECT_NEAR(layers[layer].recall[head], recall[layer][head].get<double>(), kRecallTolerance)
-          << "layer " << layer << ", KV head " << head;
-    }
-    EXPECT_EQ(layers[layer].recall.empty(), recall.is_null());
-  }
+  const bool all_equal = golden::expect_kept(sink->result().cache.layers, expected, recall);
   if (all_equal && expected.contains("greedy"))
     golden::expect_greedy(sink->ids(), expected["greedy"], expected["margins"]);
 }
@@ -111,7 +78,8 @@ TEST_P(TotalScope, TokensAndWhatIsLeftAtTheEnd) {
       ++lanes;
       equal += positions == independent ? 1 : 0;
       EXPECT_EQ(positions.size(), independent.size());
-      EXPECT_LE(difference(positions, independent), expected["margin"][layer][head].is_null() ? 0 : kEntriesApart)
+      EXPECT_LE(golden::difference(positions, independent),
+                expected["margin"][layer][head].is_null() ? 0 : kEntriesApart)
           << "layer " << layer << ", KV head " << head;
     }
   }

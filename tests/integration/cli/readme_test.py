@@ -36,6 +36,7 @@ RUN = [
 NOT_RUN = [
     (r"git clone URL pyramidkv && cd pyramidkv", "this is that checkout", None),
     (r"scripts/test", "runs this test", None),
+    (r"scripts/run --model qwen2\.5-coder-0\.5b", "fetches 491 MB", "tests/integration/cli/run_script_test.py"),
     (r"scripts/run --serve", "builds and may fetch the model", "tests/integration/cli/run_script_test.py"),
     (r"scripts/run --serve --set model\.path=FILE\.gguf", "builds", "tests/integration/cli/run_script_test.py"),
     (r"docker build .*", "needs Docker", "scripts/image_check"),

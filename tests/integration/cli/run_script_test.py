@@ -61,6 +61,11 @@ class RunScriptTest(unittest.TestCase):
         done = run("--serve", "--help")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertIn("server.listen", done.stdout)
+        done = run("--model", "qwen2.5-coder-0.5b", "--help", PKV_BIN="/nonexistent")
+        self.assertEqual(done.returncode, 0, done.stderr)
+        done = run("--model", "frobnicate", PKV_BIN="/nonexistent")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("there are: qwen2.5-coder-0.5b, smollm2-135m", done.stderr)
         for words in (("--frobnicate",), ("--set", "a=b")):
             done = run(*words, PKV_BIN="/nonexistent")
             self.assertEqual(done.returncode, 1)

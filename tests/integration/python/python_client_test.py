@@ -96,14 +96,20 @@ class PythonClientTest(ServerTest):
         self.assertEqual(error_of(generate, unknown)[0], "NOT_FOUND")
 
     def test_what_is_not_built_is_refused_by_name(self):
-        packed, halved, urgent = (request("short_chat", "pyramidkv", 64) for _ in range(3))
-        packed.cache_policy.kv_dtype = cache_pb2.KV_DTYPE_K8V4
-        halved.cache_policy.kv_dtype = cache_pb2.KV_DTYPE_BF16
+        urgent = request("short_chat", "pyramidkv", 64)
         urgent.priority = 1
-        for field, message in (("cache_policy.kv_dtype", packed), ("cache_policy.kv_dtype", halved), ("priority", urgent)):
-            with self.subTest(field):
-                code, _, fields = error_of(self.server.generation.Generate, message)
-                self.assertEqual((code, fields), ("UNIMPLEMENTED", [field]))
+        code, _, fields = error_of(self.server.generation.Generate, urgent)
+        self.assertEqual((code, fields), ("UNIMPLEMENTED", ["priority"]))
+
+    def test_entries_of_codes_hold_their_share_of_the_bytes(self):
+        halves, codes = (request("needles_chat", "snapkv", 128, ignore_eos=True) for _ in range(2))
+        codes.cache_policy.kv_dtype = cache_pb2.KV_DTYPE_K8V4
+        full, small = (self.server.generation.Generate(message).cache for message in (halves, codes))
+        self.assertEqual(small.effective_policy.kv_dtype, cache_pb2.KV_DTYPE_K8V4)
+        self.assertEqual(small.evicted_entries, full.evicted_entries)
+        self.assertEqual(small.held_bytes * 256, full.held_bytes * 102)
+        self.assertGreater(2.5, full.allocated_bytes / small.allocated_bytes)
+        self.assertGreater(full.allocated_bytes / small.allocated_bytes, 2)
 
     def test_one_cancelled_the_other_unchanged_and_the_pages_are_back(self):
         alone = self.server.generation.Generate(request("needles_chat", "snapkv", 256)).choices[0].text

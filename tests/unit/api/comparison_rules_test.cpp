@@ -101,6 +101,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadComparison{"prompt: 'a'", "policies { tova {} pin_system_message: true }",
                       "policies[1].pin_system_message"}));
 
+TEST_F(ComparisonRulesTest, AFormatWhosePromptIsReadAlikeMayBeCompared) {
+  const auto valid = validate("request { prompt: 'a' } policies { tova {} kv_dtype: KV_DTYPE_K8V4 }");
+  ASSERT_TRUE(valid.ok()) << valid.status();
+  EXPECT_EQ(valid->request().policy.kv_dtype, KvDtype::kF16);
+  EXPECT_EQ(valid->request().compare_with.back().kv_dtype, KvDtype::kK8V4);
+}
+
 TEST_F(ComparisonRulesTest, APolicyThatCannotWorkIsNamed) {
   engine_.answer = [](const Contract::Query& query) -> absl::StatusOr<Contract> {
     Contract contract;

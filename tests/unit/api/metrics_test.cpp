@@ -80,9 +80,9 @@ TEST(Metrics, OnlyStatusesThatCanOccurAreThereFromTheStart) {
     codes[label(metric, "policy")].insert(label(metric, "code"));
   }
   EXPECT_EQ(codes.size(), policy_table().size() + 1);
-  EXPECT_THAT(codes["none"],
-              ::testing::UnorderedElementsAre("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED",
-                                              "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE", "CANCELLED"));
+  EXPECT_THAT(codes["none"], ::testing::UnorderedElementsAre("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED",
+                                                             "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE",
+                                                             "CANCELLED", "UNAUTHENTICATED", "PERMISSION_DENIED"));
   EXPECT_THAT(codes["full"], ::testing::UnorderedElementsAre("OK", "CANCELLED", "DEADLINE_EXCEEDED",
                                                              "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE"));
   EXPECT_EQ(codes["snapkv"].count("FAILED_PRECONDITION"), 1u);  // a recall that is out of reach

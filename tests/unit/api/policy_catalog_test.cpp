@@ -223,6 +223,19 @@ struct Refusal {
   const char* field;
 };
 
+TEST(PolicyCatalog, EveryFormatOfEntriesIsKnown) {
+  const std::pair<const char*, KvDtype> formats[] = {{"KV_DTYPE_F16", KvDtype::kF16},
+                                                     {"KV_DTYPE_BF16", KvDtype::kBF16},
+                                                     {"KV_DTYPE_F32", KvDtype::kF32},
+                                                     {"KV_DTYPE_K8V4", KvDtype::kK8V4}};
+  EXPECT_EQ(std::size(formats), std::size(kEntryFormats.rows));
+  for (const auto& [name, dtype] : formats) {
+    const absl::StatusOr<PolicySpec> spec = catalog().resolve(message(absl::StrCat("full {} kv_dtype: ", name)));
+    ASSERT_TRUE(spec.ok()) << spec.status();
+    EXPECT_EQ(spec->kv_dtype, dtype) << name;
+  }
+}
+
 class Unbuilt : public ::testing::TestWithParam<Refusal> {};
 
 TEST_P(Unbuilt, IsRefusedByName) {
@@ -235,9 +248,7 @@ TEST_P(Unbuilt, IsRefusedByName) {
 
 INSTANTIATE_TEST_SUITE_P(
     PolicyCatalog, Unbuilt,
-    ::testing::Values(Refusal{"full {} kv_dtype: KV_DTYPE_BF16", "cache_policy.kv_dtype"},
-                      Refusal{"full {} kv_dtype: KV_DTYPE_K8V4", "cache_policy.kv_dtype"},
-                      Refusal{"funnel { allocation: FUNNEL_ALLOCATION_GLOBAL }", "cache_policy.funnel.allocation"},
+    ::testing::Values(Refusal{"funnel { allocation: FUNNEL_ALLOCATION_GLOBAL }", "cache_policy.funnel.allocation"},
                       Refusal{"funnel { refit_values: true }", "cache_policy.funnel.refit_values"}));
 
 class BadPolicy : public ::testing::TestWithParam<Refusal> {};
@@ -340,7 +351,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadPreset{{{"policy", "snapkv"}, {"bytes", "4 parsecs"}}, "f:3: policies.presets.a.bytes: must be bytes"},
         BadPreset{{{"policy", "snapkv"}, {"allow_shortfall", "maybe"}},
                   "f:3: policies.presets.a.allow_shortfall: must be true or false"},
-        BadPreset{{{"policy", "snapkv"}, {"kv_dtype", "k8v4"}}, "f:3: policies.presets.a.kv_dtype: "},
+        BadPreset{{{"policy", "snapkv"}, {"kv_dtype", "f8"}}, "f:3: policies.presets.a.kv_dtype: "},
         BadPreset{{{"policy", "snapkv"}, {"tokens", "64"}, {"keep_ratio", "0.5"}},
                   "f:4: policies.presets.a.keep_ratio: a preset has one budget, and tokens is given as well"},
         BadPreset{{{"policy", "snapkv"}, {"tokens", "4"}}, "f:3: policies.presets.a.tokens: "},

@@ -72,8 +72,15 @@ TEST(StartupWarnings, AddressesOthersCanReach) {
   config.server.listen = "[::1]:50051";
   config.metrics.listen = "";
   EXPECT_THAT(startup_warnings(config, std::nullopt), IsEmpty());
-  EXPECT_TRUE(is_local_address("localhost:1"));
-  EXPECT_FALSE(is_local_address(":1"));
+}
+
+TEST(StartupWarnings, KeysThatCanBeReadOnTheWay) {
+  Config config;
+  config.server.listen = "0.0.0.0:50051";
+  config.server.api_keys = "keys";
+  EXPECT_THAT(startup_warnings(config, std::nullopt), ElementsAre(HasSubstr("without encryption: keys, prompts")));
+  config.server.tls.cert = "cert.pem";
+  EXPECT_THAT(startup_warnings(config, std::nullopt), IsEmpty());
 }
 
 TEST(StartupWarnings, APoolBeyondTheMemory) {

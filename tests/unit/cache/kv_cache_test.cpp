@@ -21,6 +21,13 @@ using ::testing::ElementsAreArray;
 // Pages of 64 bytes at head size 4: 4 entries of f16 or 2 of f32.
 constexpr CacheGeometry kSmall{.layers = 3, .kv_heads = 2, .head_dim = 4, .page_bytes = 64};
 
+// One of the two lanes of a layer; the other keeps what it has.
+void cut_one(KvCache& cache, SequenceId id, int32_t layer, int32_t kv_head, int32_t length) {
+  std::vector<int32_t> lengths{cache.length(id, layer, 0), cache.length(id, layer, 1)};
+  lengths[static_cast<size_t>(kv_head)] = length;
+  cache.cut(id, layer, lengths);
+}
+
 class KvCacheTest : public ::testing::Test {
  protected:
   std::unique_ptr<KvCache> make(int32_t pages, const CacheGeometry& geometry = kSmall) {
@@ -59,7 +66,8 @@ TEST_F(KvCacheTest, PagesOfTheDefaultModelHold16HalvesOr8Floats) {
   const CacheGeometry geometry{.layers = 30, .kv_heads = 3, .head_dim = 64};
   EXPECT_EQ(geometry.layout(KvDtype::kF16).slots(), 16);
   EXPECT_EQ(geometry.layout(KvDtype::kF32).slots(), 8);
-  EXPECT_EQ(make(10, geometry)->base_view().position_stride, 16);
+  EXPECT_EQ(geometry.layout(KvDtype::kK8V4).slots(), 40);
+  EXPECT_EQ(make(10, geometry)->base_view().position_stride, 40);
 }
 
 TEST_F(KvCacheTest, CountsEntriesPagesPositionsAndTables) {
@@ -74,7 +82,7 @@ TEST_F(KvCacheTest, CountsEntriesPagesPositionsAndTables) {
   EXPECT_EQ(bytes.peak, bytes.allocated + bytes.auxiliary);
   EXPECT_EQ(bytes.peak, kSmall.bytes_of_pages(4, KvDtype::kF16));
 
-  cache->shrink(id, 1, 0, 4);
+  cut_one(*cache, id, 1, 0, 4);
   EXPECT_EQ(cache->bytes(id).held, 9u * 16);
   EXPECT_EQ(cache->bytes(id).allocated, 3u * 64);
   EXPECT_EQ(cache->bytes(id).peak, bytes.peak);
@@ -101,7 +109,7 @@ TEST_F(KvCacheTest, ViewsDescribeTheRowsAStepWrites) {
   const auto cache = make(100);
   const SequenceId id = open(*cache, KvDtype::kF16);
   ASSERT_TRUE(cache->append_slots(id, 0, 6).ok());
-  cache->shrink(id, 0, 1, 3);
+  cut_one(*cache, id, 0, 1, 3);
   ASSERT_TRUE(cache->append_slots(id, 0, 2).ok());
   Lane lanes[2];
   cache->view(id, 0, 2, lanes);
@@ -139,14 +147,52 @@ TEST_F(KvCacheTest, ALayerMayBeLongerThanItsLanesAreLater) {
         EXPECT_THAT(table_on_backend(*cache, id, layer, head), ElementsAreArray(cache->page_ids(id, layer, head)));
       }
     }
+    std::vector<std::vector<int32_t>> before;
     for (int32_t head = 0; head < 2; ++head) {
       const std::span<const int32_t> ids = cache->page_ids(id, layer, head);
-      const std::vector<int32_t> before(ids.begin(), ids.end());
-      cache->shrink(id, layer, head, limits[static_cast<size_t>(layer * 2 + head)]);
-      const std::vector<int32_t> after = table_on_backend(*cache, id, layer, head);
-      EXPECT_THAT(after, ElementsAreArray(before.begin(), before.begin() + static_cast<int64_t>(after.size())));
+      before.emplace_back(ids.begin(), ids.end());
+    }
+    cache->cut(id, layer, std::span(limits).subspan(static_cast<size_t>(layer) * 2, 2));
+    for (size_t head = 0; head < 2; ++head) {
+      const std::vector<int32_t> after = table_on_backend(*cache, id, layer, static_cast<int32_t>(head));
+      EXPECT_EQ(after.size(), static_cast<size_t>((limits[static_cast<size_t>(layer) * 2 + head] + 3) / 4));
+      EXPECT_THAT(after, ElementsAreArray(before[head].begin(), before[head].begin() + std::ssize(after)));
     }
   }
+}
+
+// A layer of f16 entries, 4 to a page, is cut to entries of codes, as many to a page of 64 bytes as their 10 bytes
+// allow beside room for eight scales.
+TEST_F(KvCacheTest, ACutLeavesEntriesOfTheSequencesOwnFormat) {
+  const auto cache = make(100);
+  const PageLayout codes = kSmall.layout(KvDtype::kK8V4);
+  ASSERT_EQ(codes.slots(), 4);
+  const std::vector<int32_t> limits{5, 30, 5, 5, 5, 5};
+  const SequenceId id = *cache->open({.dtype = KvDtype::kK8V4, .lane_entries = limits, .layer_entries = 30});
+  EXPECT_TRUE(cache->converts(id));
+  EXPECT_FALSE(cache->converts(open(*cache, KvDtype::kF32)));
+  ASSERT_TRUE(cache->append_slots(id, 0, 30).ok());
+  Lane lanes[2];
+  cache->view(id, 0, 30, lanes);
+  EXPECT_EQ(lanes[0].dtype, KvDtype::kF16);
+  EXPECT_EQ(cache->bytes(id).held, 2u * 30 * 16);
+  EXPECT_EQ(cache->bytes(id).allocated + cache->bytes(id).auxiliary, kSmall.bytes_of_pages(16, KvDtype::kF16));
+  Lane after[2];
+  cache->view_cut(id, 0, after);
+  EXPECT_EQ(after[1].dtype, KvDtype::kK8V4);
+  EXPECT_EQ(after[1].first_page, lanes[1].first_page);
+  cache->cut(id, 0, std::vector<int32_t>{5, 30});
+  cache->view(id, 0, 0, lanes);
+  EXPECT_EQ(lanes[0].dtype, KvDtype::kK8V4);
+  EXPECT_EQ(lanes[0].length, 5);
+  EXPECT_EQ(cache->bytes(id).held, 35u * 10);
+  EXPECT_EQ(cache->bytes(id).allocated + cache->bytes(id).auxiliary, kSmall.bytes_of_pages(2 + 8, KvDtype::kK8V4));
+  EXPECT_EQ(cache->bytes(id).peak, kSmall.bytes_of_pages(16, KvDtype::kF16));
+  // The next layer is read in f16 again.
+  ASSERT_TRUE(cache->append_slots(id, 1, 7).ok());
+  cache->view(id, 1, 7, lanes);
+  EXPECT_EQ(lanes[1].dtype, KvDtype::kF16);
+  EXPECT_EQ(cache->bytes(id).held, 35u * 10 + 2 * 7 * 16);
 }
 
 TEST_F(KvCacheTest, PlacesATokenInEveryLaneUpToItsLimit) {
@@ -179,7 +225,7 @@ TEST_F(KvCacheTest, LongPromptsThatKeepLittleFillThePool) {
     ASSERT_TRUE(id.ok()) << opened << ": " << id.status();
     for (int32_t layer = 0; layer < 3; ++layer) {
       ASSERT_TRUE(cache->append_slots(*id, layer, kPrompt).ok()) << opened;
-      for (int32_t head = 0; head < 2; ++head) cache->shrink(*id, layer, head, 1);
+      cache->cut(*id, layer, std::vector<int32_t>{1, 1});
     }
     cache->end_prompt(*id);
   }
@@ -237,7 +283,7 @@ TEST_F(KvCacheTest, ChangesNothingWhereThePoolIsTooSmall) {
 }
 
 TEST_F(KvCacheTest, PositionsAreReadInSlotOrder) {
-  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {
+  for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32, KvDtype::kBF16, KvDtype::kK8V4}) {
     const auto cache = make(100);
     const SequenceId other = open(*cache, dtype), id = open(*cache, dtype);
     ASSERT_TRUE(cache->append_slots(id, 2, 3).ok());
@@ -331,7 +377,7 @@ class Replay {
   int32_t below(int32_t limit) { return static_cast<int32_t>(random_() % static_cast<uint32_t>(limit)); }
 
   void open() {
-    const KvDtype dtype = below(2) == 0 ? KvDtype::kF16 : KvDtype::kF32;
+    const KvDtype dtype = kEntryFormats.rows[below(4)].id;
     const std::vector<int32_t> limits(6, kLimit);
     const int32_t places = 6 * kSmall.layout(dtype).pages_for(kLimit);
     const absl::StatusOr<SequenceId> id = cache_.open({.dtype = dtype, .lane_entries = limits});
@@ -370,7 +416,7 @@ class Replay {
     const int32_t lane = below(6);
     int32_t& length = expected.lengths[static_cast<size_t>(lane)];
     length = below(length + 1);
-    cache_.shrink(id, lane / 2, lane % 2, length);
+    cut_one(cache_, id, lane / 2, lane % 2, length);
   }
 
   KvCache& cache_;

@@ -64,7 +64,7 @@ TEST(Config, WrongFormsAreRefused) {
   EXPECT_EQ(refusal("- 1\n- 2\n"), "file.yaml:1: no key takes a list");
   EXPECT_THAT(refusal("server: 5\n"), HasSubstr("file.yaml:1: server: must be a mapping of keys"));
   EXPECT_THAT(refusal("cache:\n  dtype:\n    a: 1\n"),
-              HasSubstr("file.yaml:2: cache.dtype: must be f16, f32, not a mapping"));
+              HasSubstr("file.yaml:2: cache.dtype: must be f16, f32, bf16, k8v4, not a mapping"));
   EXPECT_THAT(refusal("cache: {\n"), HasSubstr("file.yaml:"));
   EXPECT_THAT(refusal("a: &x [*x]\n"), HasSubstr("file.yaml:"));
 }
@@ -101,9 +101,10 @@ INSTANTIATE_TEST_SUITE_P(
 
 TEST(Config, GoodValuesOfEveryType) {
   const absl::StatusOr<Config> config =
-      parse_config("", {.assignments = {"server.listen=[::]:0", "server.reflection=off", "server.drain_seconds=0.5",
-                                        "model.path=a b/c=d.gguf", "cache.pool_bytes=1.5 GiB", "cache.dtype=f32",
-                                        "runtime.device=cuda:1", "metrics.listen=", "runtime.workspace_bytes=70000"}});
+      parse_config("", {.assignments = {"server.listen=[::]:0", "server.insecure=yes", "server.reflection=off",
+                                        "server.drain_seconds=0.5", "model.path=a b/c=d.gguf",
+                                        "cache.pool_bytes=1.5 GiB", "cache.dtype=f32", "runtime.device=cuda:1",
+                                        "metrics.listen=", "runtime.workspace_bytes=70000"}});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->server.listen, "[::]:0");
   EXPECT_FALSE(config->server.reflection);
@@ -156,7 +157,9 @@ TEST(Config, BadPresetsNameKeyAndLine) {
 
 TEST(Config, AddressesThatTakeEachOthersPortAreRefused) {
   const auto together = [](const std::string& server, const std::string& metrics) {
-    return parse_config("", {.assignments = {"server.listen=" + server, "metrics.listen=" + metrics}}).status();
+    return parse_config(
+               "", {.assignments = {"server.listen=" + server, "metrics.listen=" + metrics, "server.insecure=true"}})
+        .status();
   };
   for (const auto& [server, metrics] : {std::pair("127.0.0.1:9464", "127.0.0.1:9464"),
                                         {"0.0.0.0:80", "127.0.0.1:80"},
@@ -168,6 +171,34 @@ TEST(Config, AddressesThatTakeEachOthersPortAreRefused) {
   EXPECT_TRUE(together("10.0.0.1:80", "10.0.0.2:80").ok());
   EXPECT_TRUE(together("127.0.0.1:80", "").ok());
   EXPECT_EQ(refusal("metrics:\n  listen: 0.0.0.0:50051\n").find("file.yaml:2: metrics.listen: "), 0u);
+  EXPECT_THAT(refusal("", {"server.health_listen=127.0.0.1:50051"}), HasSubstr("--set: server.health_listen: is \""));
+  EXPECT_THAT(refusal("", {"server.health_listen=127.0.0.1:9464"}), HasSubstr("which server.health_listen ("));
+}
+
+TEST(Config, AddressesOfThisMachineAlone) {
+  for (const char* local : {"127.0.0.1:1", "127.9.9.9:1", "localhost:1", "[::1]:1"})
+    EXPECT_TRUE(is_local_address(local)) << local;
+  for (const char* open : {"0.0.0.0:1", "[::]:1", "10.0.0.1:1", ":1", "127.example.com:1", "localhost.example.com:1"})
+    EXPECT_FALSE(is_local_address(open)) << open;
+}
+
+TEST(Config, WhatOthersCanReachNeedsTlsOrKeysOrAWord) {
+  const std::string open = "server:\n  listen: 0.0.0.0:50051\n";
+  EXPECT_THAT(refusal(open),
+              AllOf(HasSubstr("file.yaml:2: server.listen: is \"0.0.0.0:50051\""), HasSubstr("server.tls.cert"),
+                    HasSubstr("server.api_keys"), HasSubstr("server.insecure")));
+  for (const std::vector<std::string>& guard : std::vector<std::vector<std::string>>{
+           {"server.insecure=true"}, {"server.api_keys=keys"}, {"server.tls.cert=c.pem", "server.tls.key=k.pem"}}) {
+    const absl::StatusOr<Config> config = parse_config(open, {.path = "file.yaml", .assignments = guard});
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+}
+
+TEST(Config, TlsNeedsItsOtherFiles) {
+  EXPECT_THAT(refusal("", {"server.tls.cert=c.pem"}), HasSubstr("--set: server.tls.cert: needs server.tls.key"));
+  EXPECT_THAT(refusal("", {"server.tls.key=k.pem"}), HasSubstr("--set: server.tls.key: needs server.tls.cert"));
+  EXPECT_THAT(refusal("", {"server.tls.client_ca=ca.pem"}),
+              HasSubstr("--set: server.tls.client_ca: needs server.tls.cert"));
 }
 
 TEST(Config, APoolOfNoPageOrOfTooManyIsRefused) {

@@ -55,7 +55,8 @@ TEST(Environment, OverridesTheFileAndIsOverriddenBySet) {
 }
 
 TEST(Environment, AWrongValueNamesTheVariableAndTheKey) {
-  EXPECT_EQ(refusal("PYRAMIDKV_CACHE__DTYPE=f8"), "PYRAMIDKV_CACHE__DTYPE: cache.dtype: must be f16, f32, not \"f8\"");
+  EXPECT_EQ(refusal("PYRAMIDKV_CACHE__DTYPE=f8"),
+            "PYRAMIDKV_CACHE__DTYPE: cache.dtype: must be f16, f32, bf16, k8v4, not \"f8\"");
   EXPECT_THAT(refusal("PYRAMIDKV_SCHEDULER__MAX_RUNNING="), HasSubstr("scheduler.max_running: must be a whole number"));
   EXPECT_THAT(refusal("PYRAMIDKV_POLICIES__PRESETS={a: "), HasSubstr("PYRAMIDKV_POLICIES__PRESETS"));
 }

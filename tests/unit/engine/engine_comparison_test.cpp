@@ -26,9 +26,16 @@ PolicySpec total(PolicyKind kind, int64_t budget) {
 std::vector<PolicySpec> rivals() {
   PolicySpec relative = total(PolicyKind::kStreamingLlm, 30);
   relative.params.position_mode = PositionMode::kCacheRelative;
-  return {policy(PolicyKind::kFull),        policy(PolicyKind::kPyramidKv, 24), total(PolicyKind::kSnapKv, 24),
-          total(PolicyKind::kH2o, 20),      total(PolicyKind::kKeyDiff, 32),    relative,
-          policy(PolicyKind::kRandom, 130), total(PolicyKind::kTova, 16)};
+  std::vector<PolicySpec> specs = {policy(PolicyKind::kFull),        policy(PolicyKind::kPyramidKv, 24),
+                                   total(PolicyKind::kSnapKv, 24),   total(PolicyKind::kH2o, 20),
+                                   total(PolicyKind::kKeyDiff, 32),  relative,
+                                   policy(PolicyKind::kRandom, 130), total(PolicyKind::kTova, 16)};
+  // In another format of entries, of which a prompt is read with the same.
+  for (PolicySpec spec : {policy(PolicyKind::kFull), policy(PolicyKind::kSnapKv, 50), total(PolicyKind::kH2o, 24)}) {
+    spec.kv_dtype = KvDtype::kK8V4;
+    specs.push_back(spec);
+  }
+  return specs;
 }
 
 std::shared_ptr<Request> comparison(const PolicySpec& baseline, std::vector<PolicySpec> others, int32_t max_tokens) {

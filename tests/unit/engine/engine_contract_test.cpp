@@ -59,7 +59,7 @@ class RandomRequests {
 
   PolicySpec spec(PolicyKind kind, int32_t prompt) {
     PolicySpec spec{.kind = kind, .lane_table = test::lane_table()};
-    spec.kv_dtype = number(0, 1) == 0 ? KvDtype::kF16 : KvDtype::kF32;
+    spec.kv_dtype = kEntryFormats.rows[number(0, 3)].id;
     for (int32_t pins = number(-1, 2); pins > 0; --pins) {
       const int32_t begin = number(0, prompt - 1);
       spec.pins.push_back({begin, std::min(prompt, begin + number(1, 6))});
@@ -328,7 +328,7 @@ TEST_P(EngineContract, LongAnswersRunUnderAConstantCeiling) {
     submit(*engine, request, sink)->wait();
     ASSERT_EQ(sink->status, absl::OkStatus());
     EXPECT_EQ(sink->tokens.size(), static_cast<size_t>(tokens));
-    if (promised.own.plan.shares(0)) {
+    if (!promised.own.plan.shared_budgets.empty()) {
       EXPECT_LE(highest, promised.steady_bytes);  // pages of the division that needs most
     } else {
       EXPECT_EQ(highest, promised.steady_bytes);

@@ -57,7 +57,7 @@ TEST(ValueFactors, KeepTheLengthOfWhatAValueAddsToTheOutput) {
 }
 
 TEST(ModelFingerprint, IsOfTheTensors) {
-  const auto of = [](const test::TinyLlamaOptions& options) {
+  const auto of = [](const test::TinyModelOptions& options) {
     return model_fingerprint(**GgufFile::open(test::make_tiny_llama(options).path()));
   };
   const std::string plain = of({});

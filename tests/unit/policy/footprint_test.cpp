@@ -19,17 +19,17 @@ struct Measured {
 };
 
 // Layer by layer: the prompt in chunks, then the cut; afterwards `growth` generated tokens.
-Measured replay(KvCache& cache, KvDtype dtype, int32_t prompt_tokens, const CachePlan& plan, int32_t growth) {
+Measured replay(KvCache& cache, int32_t prompt_tokens, const CachePlan& plan, int32_t growth) {
   const CacheGeometry& geometry = cache.geometry();
-  const SequenceId id = *cache.open({.dtype = dtype, .lane_entries = plan.lane_limits, .layer_entries = prompt_tokens});
+  const SequenceId id =
+      *cache.open({.dtype = plan.kv_dtype, .lane_entries = plan.lane_limits, .layer_entries = prompt_tokens});
   cache.add_auxiliary(id, plan.state_bytes);
   for (int32_t layer = 0; layer < geometry.layers; ++layer) {
     for (int32_t first = 0; first < prompt_tokens; first += 13) {
       EXPECT_TRUE(cache.append_slots(id, layer, std::min(13, prompt_tokens - first)).ok());
     }
-    for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-      cache.shrink(id, layer, head, plan.lane_budgets[static_cast<size_t>(layer * geometry.kv_heads + head)]);
-    }
+    const auto heads = static_cast<size_t>(geometry.kv_heads);
+    cache.cut(id, layer, std::span(plan.lane_budgets).subspan(static_cast<size_t>(layer) * heads, heads));
   }
   for (int32_t token = 0; token < growth; ++token) {
     EXPECT_EQ(*cache.place_token(id), 0);
@@ -51,22 +51,23 @@ TEST(Footprint, IsWhatACacheReallyAllocates) {
                                  .kv_heads = between(1, 4),
                                  .head_dim = 4 * between(1, 5),
                                  .page_bytes = 64 * between(3, 8)};
-    const KvDtype dtype = between(0, 1) == 0 ? KvDtype::kF16 : KvDtype::kF32;
+    const KvDtype dtype = kEntryFormats.rows[between(0, 3)].id;
     const int32_t prompt = between(1, 200), growth = between(0, 40);
-    CachePlan plan;
+    CachePlan plan{.kv_dtype = dtype};
     for (int32_t lane = 0; lane < geometry.layers * geometry.kv_heads; ++lane) {
       plan.lane_budgets.push_back(between(1, prompt));
       plan.lane_limits.push_back(plan.lane_budgets.back() + growth);
     }
     plan.state_bytes = static_cast<uint64_t>(between(0, 1000));
-    const Footprint footprint = cache_footprint(geometry, dtype, prompt, plan);
+    const Footprint footprint = cache_footprint(geometry, prompt, plan);
     auto cache = KvCache::create(*backend, geometry, uint64_t{1} << 22);
     ASSERT_TRUE(cache.ok());
-    const Measured measured = replay(**cache, dtype, prompt, plan, growth);
+    const Measured measured = replay(**cache, prompt, plan, growth);
     ASSERT_EQ(footprint.peak_bytes, measured.peak_bytes) << round;
     ASSERT_EQ(footprint.steady_bytes, measured.final_bytes) << round;
     ASSERT_EQ(footprint.steady_pages, static_cast<uint64_t>(measured.final_pages));
     ASSERT_GE(footprint.peak_pages, footprint.steady_pages);
+    if (prompt_format(dtype) != dtype) continue;
     ASSERT_EQ(footprint.peak_bytes, geometry.bytes_of_pages(footprint.peak_pages, dtype) + plan.state_bytes);
   }
 }
@@ -76,10 +77,27 @@ TEST(Footprint, OthersTakeTheirPartOfALayerWhileItIsWhole) {
   const CachePlan own{.lane_budgets = {32, 16}, .lane_limits = {32, 16}};
   const CachePlan other{.lane_budgets = {16, 48}, .lane_limits = {16, 48}};
   const CachePlan* const others[] = {&other, &other};
-  const Footprint footprint = cache_footprint(geometry, KvDtype::kF16, 160, own, others);
+  const Footprint footprint = cache_footprint(geometry, 160, own, others);
   EXPECT_EQ(footprint.steady_pages, 3u + 2 * 4);
   // The second layer whole, the first cut, and both parts of the others.
   EXPECT_EQ(footprint.peak_pages, 10u + 2 + 2 * (1 + 3));
+}
+
+TEST(Footprint, OfALayerReadInOneFormatAndKeptInAnother) {
+  const CacheGeometry geometry{.layers = 2, .kv_heads = 1, .head_dim = 64};  // pages of 16 slots, or of 40
+  const CachePlan own{.kv_dtype = KvDtype::kK8V4, .lane_budgets = {80, 40}, .lane_limits = {90, 50}};
+  const CachePlan other{.lane_budgets = {16, 48}, .lane_limits = {16, 48}};
+  const CachePlan* const others[] = {&other};
+  const auto bytes = [&](uint64_t halves, uint64_t codes) {
+    return geometry.bytes_of_pages(halves, KvDtype::kF16) + geometry.bytes_of_pages(codes, KvDtype::kK8V4);
+  };
+  const Footprint alone = cache_footprint(geometry, 160, own), compared = cache_footprint(geometry, 160, own, others);
+  EXPECT_EQ(alone.steady_pages, 3u + 2);
+  EXPECT_EQ(alone.steady_bytes, bytes(0, 5));
+  EXPECT_EQ(alone.peak_pages, 2u + 10);  // the second layer whole
+  EXPECT_EQ(alone.peak_bytes, bytes(10, 2));
+  EXPECT_EQ(compared.steady_bytes, bytes(1 + 3, 5));
+  EXPECT_EQ(compared.peak_bytes, bytes(10 + 1 + 3, 2));
 }
 
 // Most pages of lanes that share `entries`, each at least one and at most `largest`: every division is tried.
@@ -102,7 +120,7 @@ TEST(Footprint, OfLanesThatShareIsThatOfTheDivisionThatNeedsMost) {
                              .lane_limits = {largest, largest, largest},
                              .shared_budgets = {entries},
                              .shared_limits = {entries}};
-        const Footprint footprint = cache_footprint(geometry, KvDtype::kF16, 30, plan);
+        const Footprint footprint = cache_footprint(geometry, 30, plan);
         ASSERT_EQ(footprint.steady_pages, static_cast<uint64_t>(most_pages(layout, 3, entries, largest)))
             << entries << " entries, " << largest << " at most, pages of " << layout.slots();
       }
@@ -116,7 +134,7 @@ TEST(Footprint, OfOneLayerThatSharesBesideOneThatDoesNot) {
                       .lane_limits = {116, 116, 48, 33},
                       .shared_budgets = {66, 0},
                       .shared_limits = {98, 0}};
-  const Footprint footprint = cache_footprint(geometry, KvDtype::kF16, 160, own);
+  const Footprint footprint = cache_footprint(geometry, 160, own);
   EXPECT_EQ(footprint.peak_pages, 2u + 64 / 16 + 2 * 10);  // 33 and 33 entries, and the second layer whole
   EXPECT_EQ(footprint.steady_pages, 2u + 96 / 16 + 3 + 3);
 }

@@ -1,0 +1,48 @@
+#include "server/stall_watch.h"
+
+#include <algorithm>
+#include <memory>
+#include <string>
+
+namespace pkv {
+namespace {
+
+constexpr size_t kMaxRows = 256;  // of the log
+
+void dump(const Log& log, const EngineStats& stats) {
+  const auto bytes = [](uint64_t value) { return LogValue(value); };
+  log.error("what the engine had when it last moved", {{"steps", bytes(stats.steps_total)},
+                                                       {"running", bytes(stats.running)},
+                                                       {"waiting", bytes(stats.waiting)},
+                                                       {"pool_bytes", bytes(stats.pool_bytes)},
+                                                       {"live_bytes", bytes(stats.live_bytes)},
+                                                       {"reserved_bytes", bytes(stats.reserved_bytes)},
+                                                       {"workspace_bytes", bytes(stats.workspace_bytes)}});
+  for (size_t i = 0; i < std::min(stats.requests.size(), kMaxRows); ++i) {
+    const EngineStats::RequestRow& row = stats.requests[i];
+    log.error("stalled request", {{"request_id", row.id},
+                                  {"phase", row.phase},
+                                  {"policy", row.policy},
+                                  {"prompt_tokens", row.prompt_tokens},
+                                  {"generated_tokens", row.generated_tokens},
+                                  {"held_bytes", row.held_bytes},
+                                  {"full_bytes", row.full_bytes},
+                                  {"age_seconds", absl::ToDoubleSeconds(row.age)}});
+  }
+}
+
+}  // namespace
+
+void StallWatch::look(const Engine& engine) {
+  const absl::Duration stalled = engine.stalled_for();
+  if (stalled <= limit_) {
+    if (told_) log_.warn("the engine moves again");
+    told_ = false;
+  } else if (!told_) {
+    told_ = true;
+    log_.error("the engine has work and does not move", {{"stalled_seconds", absl::ToDoubleSeconds(stalled)}});
+    dump(log_, *engine.stats());
+  }
+}
+
+}  // namespace pkv

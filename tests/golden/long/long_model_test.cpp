@@ -1,0 +1,105 @@
+// Qwen2.5-Coder-0.5B-Instruct and its context of 32,768 positions: values made independently (make_long_cases.py), and
+// what is promised for long prompts.
+#include <gtest/gtest.h>
+
+#include "tests/golden/model/golden_support.h"
+#include "tests/support/report_check.h"
+
+namespace pkv {
+namespace {
+
+using nlohmann::json;
+
+std::vector<TokenId> first_tokens(size_t count) {
+  std::vector<TokenId> tokens = golden::prompt_tokens("text");
+  tokens.resize(count);
+  return tokens;
+}
+
+TEST(LongModel, IsTheOneTheValuesAreOf) {
+  const ModelShape& shape = golden::exact().model->shape();
+  EXPECT_EQ(shape.architecture, "qwen2");
+  EXPECT_EQ(shape.layers, 24);
+  EXPECT_EQ(shape.q_heads, 14);
+  EXPECT_EQ(shape.kv_heads, 2);
+  EXPECT_EQ(shape.head_dim, 64);
+  EXPECT_EQ(shape.max_positions, 32768);
+}
+
+class FullCache : public testing::TestWithParam<const char*> {};
+
+TEST_P(FullCache, LogitsAndLogProbabilitiesInExactMode) { golden::check_full(golden::exact(), GetParam()); }
+
+INSTANTIATE_TEST_SUITE_P(Prompts, FullCache, testing::Values("chat", "text_2k"),
+                         [](const auto& prompt) { return std::string(prompt.param); });
+
+class Greedy : public testing::TestWithParam<const char*> {};
+
+TEST_P(Greedy, TokensInExactMode) {
+  const json expected = golden::values("full.json")[GetParam()];
+  std::vector<TokenId> prompt = golden::prompt_tokens(expected["prompt"].get<std::string>());
+  prompt.resize(expected["tokens"].get<size_t>());
+  auto engine = golden::make_engine(golden::exact());
+  auto request = golden::make_request(std::move(prompt), {.kv_dtype = KvDtype::kF32}, 16);
+  request->sampling.ignore_eos = true;
+  golden::expect_greedy(golden::answer(*engine, std::move(request))->ids(), expected["greedy"], expected["margins"]);
+}
+
+INSTANTIATE_TEST_SUITE_P(Prompts, Greedy, testing::Values("chat", "text_2k"),
+                         [](const auto& prompt) { return std::string(prompt.param); });
+
+struct LongContract {
+  std::string name;
+  size_t prompt_tokens;
+  PolicySpec spec;
+};
+void PrintTo(const LongContract& contract, std::ostream* out) { *out << contract.name; }
+
+class ContractOfALongPrompt : public testing::TestWithParam<LongContract> {};
+
+// The report keeps what was promised, byte for byte, and nothing stays behind.
+TEST_P(ContractOfALongPrompt, IsKept) {
+  constexpr int32_t kNewTokens = 8;
+  const golden::Loaded& loaded = golden::fast();
+  auto engine = golden::make_engine(loaded);
+  auto request = golden::make_request(first_tokens(GetParam().prompt_tokens), GetParam().spec, kNewTokens);
+  request->sampling.ignore_eos = true;
+  auto prepared = engine->prepare(request);
+  ASSERT_TRUE(prepared.ok()) << prepared.status();
+  const Contract promised = (*std::move(prepared)).take_contract();
+  const auto sink = golden::answer(*engine, request);
+  EXPECT_EQ(sink->ids().size(), size_t{kNewTokens});
+  const std::vector<std::string> violations =
+      test::report_violations({.shape = loaded.model->shape(),
+                               .page_bytes = engine->options().page_bytes,
+                               .spec = request->policy,
+                               .prompt_tokens = static_cast<int32_t>(request->prompt.size()),
+                               .promised = promised},
+                              sink->result().cache);
+  EXPECT_EQ(violations, std::vector<std::string>());
+  EXPECT_TRUE(sink->result().cache.compressed);
+  EXPECT_EQ(engine->stats()->live_bytes, 0u);
+}
+
+PolicySpec with_tokens(PolicyKind kind, int64_t tokens, BudgetScope scope) {
+  return {.kind = kind, .budget = {.kind = BudgetKind::kTokens, .tokens = tokens, .scope = scope}};
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Policies, ContractOfALongPrompt,
+    testing::Values(LongContract{"PyramidKv16k", 16000, with_tokens(PolicyKind::kPyramidKv, 512, BudgetScope::kPrompt)},
+                    LongContract{"H2oTotal16k", 16000, with_tokens(PolicyKind::kH2o, 1024, BudgetScope::kTotal)},
+                    LongContract{"SnapKv30k", 30000, with_tokens(PolicyKind::kSnapKv, 2048, BudgetScope::kTotal)}),
+    [](const auto& contract) { return contract.param.name; });
+
+TEST(LongModel, RefusesMorePositionsThanItHas) {
+  auto engine = golden::make_engine(golden::fast());
+  const auto submit = [&](size_t prompt_tokens, int32_t new_tokens) {
+    return engine->prepare(golden::make_request(std::vector<TokenId>(prompt_tokens, 100), {}, new_tokens)).status();
+  };
+  EXPECT_TRUE(submit(32768 - 8, 8).ok());
+  EXPECT_EQ(submit(32768 - 8, 9).code(), absl::StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace pkv

@@ -1,0 +1,119 @@
+// TLS over real connections: who is let in with which certificates, and that new ones take effect while the server
+// runs.
+#include <gmock/gmock.h>
+
+#include <fstream>
+
+#include "client/client.h"
+#include "tests/integration/server_fixture.h"
+#include "tests/support/certificates.h"
+
+namespace pkv {
+namespace {
+
+using ::testing::HasSubstr;
+
+class TlsTest : public ServerTest {
+ protected:
+  void start_with(const std::string& client_ca = "", const std::function<void(Config&)>& change = {}) {
+    start_and_load([&](Config& config) {
+      config.server.tls = {.cert = cert_.path(), .key = key_.path(), .client_ca = client_ca};
+      if (change) change(config);
+    });
+  }
+  client::Client client(const client::Access& access) const {
+    return client::Client("127.0.0.1:" + std::to_string(app_->port()), access);
+  }
+  client::Access trusting(const test::Authority& authority) const {
+    return {.tls = true, .ca = authority.certificate()};
+  }
+  bool lets_in(const client::Access& access) const {
+    client::Client caller = client(access);
+    return static_cast<bool>(caller.generate(request("hello", 2)));
+  }
+
+  const test::Authority authority_{"authority"}, stranger_{"stranger"};
+  const test::Identity identity_ = authority_.issue("server");
+  const test::TempFile cert_{identity_.certificate};
+  const test::TempFile key_{identity_.private_key};
+  const test::TempFile ca_{authority_.certificate()};
+};
+
+TEST_F(TlsTest, ClientsThatTrustTheAuthorityAreServed) {
+  start_with();
+  client::Client good = client(trusting(authority_));
+  const auto reply = good.generate(request("hello", 2));
+  EXPECT_TRUE(reply) << reply.error.message;
+  EXPECT_TRUE(good.check_health("", std::chrono::seconds(10)));
+}
+
+TEST_F(TlsTest, OthersAreToldWhatIsWrong) {
+  start_with();
+  client::Client doubting = client(trusting(stranger_));
+  const auto doubted = doubting.generate(request("hello", 2));
+  ASSERT_FALSE(doubted);
+  EXPECT_FALSE(doubted.error.reachable);
+  EXPECT_THAT(doubted.error.message, AllOf(HasSubstr("over TLS: "), HasSubstr("certificate verify failed")));
+  client::Client plain = client({});
+  const auto refused = plain.generate(request("hello", 2));
+  ASSERT_FALSE(refused);
+  EXPECT_THAT(refused.error.message, HasSubstr("--tls"));
+}
+
+TEST_F(TlsTest, WithAClientAuthorityClientsNeedACertificateOfIt) {
+  start_with(ca_.path());
+  const auto with = [&](const test::Identity& identity) {
+    client::Access access = trusting(authority_);
+    access.certificate = identity.certificate;
+    access.private_key = identity.private_key;
+    return access;
+  };
+  EXPECT_TRUE(lets_in(with(authority_.issue("client"))));
+  EXPECT_FALSE(lets_in(with(stranger_.issue("client"))));
+  EXPECT_FALSE(lets_in(with(authority_.issue("client", -60))));
+  EXPECT_FALSE(lets_in(trusting(authority_)));
+}
+
+TEST_F(TlsTest, NewCertificatesTakeEffectWithoutAStart) {
+  start_with();
+  EXPECT_TRUE(lets_in(trusting(authority_)));
+  EXPECT_FALSE(lets_in(trusting(stranger_)));
+  const test::Identity next = stranger_.issue("server");
+  std::ofstream(key_.path()) << next.private_key;
+  std::ofstream(cert_.path()) << next.certificate;
+  EXPECT_TRUE(eventually([&] { return lets_in(trusting(stranger_)); }));
+  EXPECT_FALSE(lets_in(trusting(authority_)));
+}
+
+TEST_F(TlsTest, KeysGoWithTlsAndHealthHasAPlainAddressOfItsOwn) {
+  const std::string key = "alice-0123456789abcdef";
+  const test::TempFile keys(key_hash_text(hash_key(key)) + " alice scope=generate,stats\n");
+  start_with("", [&](Config& config) {
+    config.server.api_keys = keys.path();
+    config.server.health_listen = "127.0.0.1:0";
+  });
+  client::Access access = trusting(authority_);
+  EXPECT_FALSE(lets_in(access));
+  access.api_key = key;
+  EXPECT_TRUE(lets_in(access));
+
+  client::Client probe("127.0.0.1:" + std::to_string(app_->health_port()));
+  const auto health = probe.check_health("", std::chrono::seconds(10));
+  ASSERT_TRUE(health) << health.error.message;
+  EXPECT_EQ(*health, client::Health::kServing);
+  const auto nothing_else = probe.list_models();
+  ASSERT_FALSE(nothing_else);
+  EXPECT_EQ(nothing_else.error.code, grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(TlsTest, FilesThatAreNoGoodAreNamedAtTheStart) {
+  Config config;
+  config.server.listen = "127.0.0.1:0";
+  config.metrics.listen = "";
+  config.server.tls = {.cert = cert_.path(), .key = "/nonexistent.pem"};
+  const absl::Status status = App::start(config, log_).status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr("server.tls.key: /nonexistent.pem: cannot be read"));
+}
+
+}  // namespace
+}  // namespace pkv

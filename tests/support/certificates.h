@@ -1,0 +1,32 @@
+// Certificates for tests of TLS, made on the spot.
+#pragma once
+
+#include <memory>
+#include <string>
+
+struct x509_st;
+struct evp_pkey_st;
+
+namespace pkv::test {
+
+struct Identity {
+  std::string certificate;  // PEM, as the next
+  std::string private_key;
+};
+
+// Signs certificates for 127.0.0.1.
+class Authority {
+ public:
+  explicit Authority(const std::string& name);
+  // Its own, which those who trust it need.
+  const std::string& certificate() const { return pem_; }
+  // Good from an hour ago for so many seconds from now; negative: it has expired.
+  Identity issue(const std::string& name, long seconds = 3600) const;
+
+ private:
+  std::shared_ptr<evp_pkey_st> key_;
+  std::shared_ptr<x509_st> certificate_;
+  std::string pem_;
+};
+
+}  // namespace pkv::test

@@ -1,0 +1,57 @@
+// What the log says of an engine that does not move: once, with what it was at, and no text.
+#include "server/stall_watch.h"
+
+#include <gmock/gmock.h>
+
+#include "tests/unit/api/api_fixture.h"
+
+namespace pkv {
+namespace {
+
+using ::testing::HasSubstr;
+
+class StalledEngine : public StillEngine {
+ public:
+  absl::Duration stalled_for() const override { return stalled; }
+  std::shared_ptr<const EngineStats> stats() const override { return std::make_shared<EngineStats>(last); }
+  absl::Duration stalled;
+  EngineStats last;
+};
+
+class StallWatchTest : public ::testing::Test {
+ protected:
+  std::string look(absl::Duration stalled) {
+    engine_.stalled = stalled;
+    ::testing::internal::CaptureStderr();
+    watch_.look(engine_);
+    return ::testing::internal::GetCapturedStderr();
+  }
+
+  const Log log_{"info", "text"};
+  StalledEngine engine_;
+  StallWatch watch_{absl::Seconds(60), log_};
+};
+
+TEST_F(StallWatchTest, TellsOnceWhatRuns) {
+  engine_.last = {.running = 1, .waiting = 1, .steps_total = 77, .live_bytes = 4096};
+  engine_.last.requests = {{.id = "one", .phase = "prefill", .policy = "snapkv", .prompt_tokens = 9, .held_bytes = 512},
+                           {.id = "two", .phase = "waiting"}};
+  EXPECT_EQ(look(absl::Seconds(60)), "");
+  EXPECT_THAT(look(absl::Seconds(61)),
+              AllOf(HasSubstr("does not move stalled_seconds=61"), HasSubstr("steps=77"), HasSubstr("live_bytes=4096"),
+                    HasSubstr("request_id=one phase=prefill policy=snapkv"), HasSubstr("held_bytes=512"),
+                    HasSubstr("request_id=two phase=waiting")));
+  EXPECT_EQ(look(absl::Seconds(62)), "");
+  EXPECT_THAT(look(absl::ZeroDuration()), HasSubstr("the engine moves again"));
+  EXPECT_EQ(look(absl::ZeroDuration()), "");
+  EXPECT_THAT(look(absl::Seconds(99)), HasSubstr("stalled_seconds=99"));
+}
+
+TEST_F(StallWatchTest, TheRowsAreBounded) {
+  engine_.last.requests.resize(10'000);
+  const std::string text = look(absl::Hours(1));
+  EXPECT_LT(std::ranges::count(text, '\n'), 300);
+}
+
+}  // namespace
+}  // namespace pkv
