@@ -19,7 +19,7 @@ void dump(const Log& log, const EngineStats& stats) {
                                                        {"reserved_bytes", bytes(stats.reserved_bytes)},
                                                        {"workspace_bytes", bytes(stats.workspace_bytes)}});
   for (size_t i = 0; i < std::min(stats.requests.size(), kMaxRows); ++i) {
-    const RequestRow& row = stats.requests[i];
+    const EngineStats::RequestRow& row = stats.requests[i];
     log.error("stalled request", {{"request_id", row.id},
                                   {"phase", row.phase},
                                   {"policy", row.policy},

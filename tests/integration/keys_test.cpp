@@ -3,6 +3,7 @@
 
 #include "client/client.h"
 #include "tests/integration/server_fixture.h"
+#include "tests/support/http_client.h"
 
 namespace pkv {
 namespace {
@@ -21,7 +22,10 @@ std::string keys_text() {
 class KeysTest : public ServerTest {
  protected:
   void SetUp() override {
-    start_and_load([this](Config& config) { config.server.api_keys = keys_.path(); });
+    start_and_load([this](Config& config) {
+      config.server.api_keys = keys_.path();
+      config.http.listen = "127.0.0.1:0";
+    });
   }
   using Metadata = std::vector<std::string>;  // values of `authorization`
   static Metadata bearer(const std::string& key) { return {"Bearer " + key}; }
@@ -115,6 +119,32 @@ TEST_F(KeysTest, AKeyOpensWhatItsScopeSays) {
                                                             std::pair("Tokenize", StatusCode::PERMISSION_DENIED)));
   // One after another, with a limit of one: a call's place is free when its caller has the answer.
   for (int i = 0; i < 20; ++i) EXPECT_THAT(refused(bearer(kOne)), ::testing::IsEmpty());
+}
+
+TEST_F(KeysTest, TheHttpApiAsksForTheSameKeys) {
+  const auto ask = [this](const std::string& line, const std::string& key, const std::string& body) {
+    const std::string header = key.empty() ? "" : "Authorization: Bearer " + key + "\r\n";
+    return test::HttpConnection(app_->http_port())
+        .ask(line + " HTTP/1.1\r\nConnection: close\r\n" + header + "Content-Length: " + std::to_string(body.size()) +
+             "\r\n\r\n" + body);
+  };
+  const std::string prompt = R"({"prompt": "hello", "max_tokens": 2})";
+  const std::string chat = R"({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2})";
+  for (const std::string& key : {std::string(), std::string("wrong")}) {
+    for (const std::string& answer : {ask("POST /v1/completions", key, prompt),
+                                      ask("POST /v1/chat/completions", key, chat), ask("GET /v1/models", key, "")}) {
+      EXPECT_THAT(answer, ::testing::StartsWith("HTTP/1.1 401 ")) << key;
+      EXPECT_THAT(answer, HasSubstr("UNAUTHENTICATED")) << key;
+    }
+  }
+  EXPECT_THAT(ask("POST /v1/completions", kAlice, prompt), ::testing::StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(ask("GET /v1/models", kOps, ""), ::testing::StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(ask("POST /v1/completions", kOps, prompt), ::testing::StartsWith("HTTP/1.1 403 "));
+  // A place that is not given back would be missed by the second.
+  for (int i = 0; i < 3; ++i) {
+    EXPECT_THAT(ask("POST /v1/completions", kOne, prompt), ::testing::StartsWith("HTTP/1.1 200 ")) << i;
+  }
+  EXPECT_THAT(ask("GET /healthz", "", ""), ::testing::StartsWith("HTTP/1.1 200 "));
 }
 
 TEST_F(KeysTest, HealthStaysOpen) {

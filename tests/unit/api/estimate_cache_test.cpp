@@ -16,7 +16,7 @@ class EstimateCacheTest : public ApiTest {
   absl::Status estimate(const std::string& text, pb::EstimateCacheResponse& response) {
     pb::EstimateCacheRequest message;
     EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message)) << text;
-    return estimate_cache(message, served_, state_->policies(), response);
+    return estimate_cache(message, served_, *state_->policies(), response);
   }
   DecodedError refusal(const std::string& text) {
     pb::EstimateCacheResponse response;
