@@ -1,5 +1,5 @@
 // cuBLAS chooses how it computes by the number of rows, so that a row's result would depend on its neighbours. Every
-// product is therefore one of a fixed number of rows, by the phase; rows that are not there are computed from whatever
+// product is therefore one of a fixed number of rows; rows that are not there are computed from whatever
 // lies in the room for them and thrown away.
 #include "kernels/cuda/cublas.h"
 
@@ -15,7 +15,7 @@
 namespace pkv {
 namespace {
 
-constexpr int64_t kDecodeRows = 64, kPrefillRows = 256;
+constexpr int64_t kRows = 256;
 constexpr size_t kWorkspaceBytes = size_t{32} << 20;  // what cuBLAS recommends for sm_90
 
 size_t bytes_of(const TensorView& view) { return static_cast<size_t>(view.cols) * sizeof(float); }
@@ -41,11 +41,10 @@ class Cublas final : public gpu::Blas {
     return absl::OkStatus();
   }
 
-  void multiply(const TensorView& x, const float* w, bool accumulate, Phase phase, const TensorView& out) override {
-    const int64_t rows = phase == Phase::kDecode ? kDecodeRows : kPrefillRows;
-    for (int64_t row = 0; row < x.rows && !stream_.failed(); row += rows) {
-      const int64_t there = std::min(rows, x.rows - row);
-      multiply_padded(x.slice_rows(row, there), w, accumulate, rows, out.slice_rows(row, there));
+  void multiply(const TensorView& x, const float* w, bool accumulate, const TensorView& out) override {
+    for (int64_t row = 0; row < x.rows && !stream_.failed(); row += kRows) {
+      const int64_t there = std::min(kRows, x.rows - row);
+      multiply_padded(x.slice_rows(row, there), w, accumulate, kRows, out.slice_rows(row, there));
     }
   }
 

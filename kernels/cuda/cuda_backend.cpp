@@ -106,7 +106,7 @@ void CudaBackend::multiply_decoded(const TensorView& x, const CudaWeight& weight
     const gpu::Scratch decoded(stream(), static_cast<size_t>(count) * sizeof(float));
     if (stream().failed()) return;
     gpu::decode_weights(stream(), weight.type(), weight.row(first), count, decoded.as<float>());
-    blas_->multiply(x, decoded.as<float>(), accumulate, Phase::kPrefill, out.slice_cols(first, outputs));
+    blas_->multiply(x, decoded.as<float>(), accumulate, out.slice_cols(first, outputs));
   }
 }
 

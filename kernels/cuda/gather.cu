@@ -80,6 +80,7 @@ __global__ void __launch_bounds__(kThreads)
     staging = {room + (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * all_bytes, all_bytes};
   }
   const int32_t begin = static_cast<int32_t>(blockIdx.x) * kDims, width = min(kDims, kv.head_dim - begin);
+  PKV_DEVICE_CHECK(kv.lanes[from + g].dtype == kv.lanes[to + g].dtype, "entries are converted by no kernel here yet");
   with_entries(kv, kv.lanes[from + g], [&](const auto& source) {
     using Entries = std::remove_cvref_t<decltype(source)>;
     const Entries target(kv, kv.lanes[to + g]);

@@ -20,7 +20,7 @@ class SimBlas final : public gpu::Blas {
  public:
   explicit SimBlas(SimStream& stream) : stream_(stream) {}
 
-  void multiply(const TensorView& x, const float* w, bool accumulate, Phase /*phase*/, const TensorView& out) override {
+  void multiply(const TensorView& x, const float* w, bool accumulate, const TensorView& out) override {
     stream_.launch({.name = "matrix product", .blocks = 1, .threads = 1}, [=] {
       for (int64_t n = 0; n < out.cols; ++n) {
         for (int64_t r = 0; r < out.rows; ++r) {
