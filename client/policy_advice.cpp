@@ -14,7 +14,7 @@ struct Advice {
   absl::string_view name, text;
 };
 
-constexpr std::array<Advice, 9> kAdvice{{
+constexpr std::array<Advice, 12> kAdvice{{
     {"full", "Where the whole prompt's cache fits: nothing is lost, and every other policy is measured against it."},
     {"streaming_llm",
      "For answers without end: with scope total and position_mode=cache_relative it is the only one that can generate "
@@ -42,6 +42,12 @@ constexpr std::array<Advice, 9> kAdvice{{
      "the time that it takes with full."},
     {"keydiff", "To compare with: it lost more than the policies that observe attention, at every budget."},
     {"random", "To be beaten: a policy that loses as much as this one is no good."},
+    {"ada_snapkv",
+     "As snapkv, where the heads of a layer differ much in what they look at: the budget goes where the scores are."},
+    {"funnel",
+     "Where the server has a lane table of its model: docs/results/funnel.md says by how much it loses less than the "
+     "others at equal bytes."},
+    {"ada_pyramidkv", "To compare with: pyramidkv's layers, with their entries shared among heads as in ada_snapkv."},
 }};
 
 }  // namespace

@@ -40,6 +40,7 @@ std::optional<int> enum_number(const EnumDescriptor& type, const std::string& wo
 
 std::string expected_value(const FieldDescriptor& field) {
   if (field.cpp_type() == FieldDescriptor::CPPTYPE_ENUM) return absl::StrJoin(enum_words(*field.enum_type()), ", ");
+  if (field.cpp_type() == FieldDescriptor::CPPTYPE_BOOL) return "true, false";
   return field.cpp_type() == FieldDescriptor::CPPTYPE_DOUBLE ? "a number" : "a whole number from 0";
 }
 
@@ -69,6 +70,10 @@ bool set_field(Message& message, const FieldDescriptor& field, const std::string
       if (number) reflection.SetEnumValue(&message, &field, *number);
       return number.has_value();
     }
+    case FieldDescriptor::CPPTYPE_BOOL:
+      if (word != "true" && word != "false") return false;
+      reflection.SetBool(&message, &field, word == "true");
+      return true;
     default:
       return false;
   }
@@ -85,6 +90,8 @@ std::string field_text(const Message& message, const FieldDescriptor& field) {
       return absl::StrFormat("%.6g", reflection.GetDouble(message, &field));
     case FieldDescriptor::CPPTYPE_ENUM:
       return enum_word(*field.enum_type(), reflection.GetEnumValue(message, &field));
+    case FieldDescriptor::CPPTYPE_BOOL:
+      return reflection.GetBool(message, &field) ? "true" : "false";
     default:
       return field.name();
   }

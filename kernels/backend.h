@@ -157,6 +157,18 @@ class Backend {
   // are columns. `squares`, when its data is not null, gets the sums of squares likewise. Float32 throughout.
   virtual void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                            const TensorView& squares) = 0;
+  // norms[h, j] = |v_j F_h| of the values v of lane first_lane + h / G, the lanes being kv_heads and query head h's F_h
+  // the rows [h d, (h + 1) d) of factors: lower triangular, what is above the diagonal is not read. factors [Hq * d,
+  // d], norms [Hq, n]. Float32 throughout.
+  virtual void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                           const TensorView& norms) = 0;
+  // out[g, j] = sqrt(scale * the sum over the G query heads of KV head g of squares[h, j] * weights[h, j]^2). squares,
+  // weights [Hq, n], out [Hkv, n].
+  virtual void weigh_groups(const TensorView& squares, const TensorView& weights, float scale,
+                            const TensorView& out) = 0;
+  // scores[g, j] = the larger of scores[g, j] and other[g, j]; with `by_mean` each divided by the mean of its row,
+  // where a row whose mean is not above 0 counts as zeros. scores, other [Hkv, n].
+  virtual void merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) = 0;
   // out[g, j] = reduce over the G query heads of KV head g of sums[h, j]. sums [Hq, n], out [Hkv, n].
   virtual void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) = 0;
   // Pools each row along columns: stride 1, odd kernel, same length. scores, out [lanes, n], not the same memory.

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/status_macros.h"
+#include "server/lane_tables.h"
 #include "server/rpc/library_logs.h"
 #include "server/startup_warnings.h"
 
@@ -46,7 +47,9 @@ App::~App() {
 }
 
 absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log& log, const AppOptions& options) {
-  PKV_ASSIGN_OR_RETURN(PolicyCatalog policies, PolicyCatalog::create(config.policies, config.cache.dtype));
+  PKV_ASSIGN_OR_RETURN(std::shared_ptr<const LaneTable> lane_table, configured_lane_table(config));
+  PKV_ASSIGN_OR_RETURN(PolicyCatalog policies,
+                       PolicyCatalog::create(config.policies, config.cache.dtype, std::move(lane_table)));
   std::unique_ptr<App> app(new App(config, log, options, std::move(policies)));
   PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.listen = config.server.listen,
                                                     .reflection = config.server.reflection,

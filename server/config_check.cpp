@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
 #include "server/cache/kv_cache.h"
+#include "server/lane_tables.h"
 #include "server/loaded_model.h"
 #include "server/model/gguf.h"
 #include "server/model/hyperparameters.h"
@@ -51,6 +52,8 @@ absl::Status check_on_this_machine(const Config& config) {
   if (const absl::Status fits = check_attention(*shape, **backend); !fits.ok()) {
     return absl::InvalidArgumentError(config.about("model.path", std::string(fits.message())));
   }
+  PKV_ASSIGN_OR_RETURN(const std::shared_ptr<const LaneTable> table, configured_lane_table(config));
+  if (table) PKV_RETURN_IF_ERROR(check_lane_table(config, *table, **file, *shape));
   return check_cache(config, *shape, **backend);
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
+#include "server/lane_tables.h"
 
 namespace pkv {
 namespace {
@@ -66,6 +67,8 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, stop);
   if (!model.ok()) return about_file(model.status(), path);
   loaded->model_ = *std::move(model);
+  PKV_ASSIGN_OR_RETURN(const std::shared_ptr<const LaneTable> table, configured_lane_table(config));
+  if (table) PKV_RETURN_IF_ERROR(check_lane_table(config, *table, *loaded->file_, loaded->model_->shape()));
   PKV_RETURN_IF_ERROR(check_pool(config, cache_page_bytes(config.cache, *loaded->backend_)));
   PKV_ASSIGN_OR_RETURN(loaded->engine_, Engine::create(*loaded->model_, engine_options(config)));
   if (stop.stop_requested()) return given_up();
@@ -73,7 +76,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
                      .device = loaded->backend_->description(),
                      .kv_dtype = config.cache.dtype,
                      .shape = loaded->model_->shape(),
-                     .weight_bytes = loaded->model_->weight_bytes(),
+                     .weight_bytes = loaded->model_->resident_bytes(),
                      .tokenizer = loaded->tokenizer_.get(),
                      .chat_template = loaded->chat_template_.get(),
                      .engine = loaded->engine_.get()};

@@ -10,7 +10,8 @@ BACKGROUND, PANEL, BORDER, GRID, TEXT, FAINT = "#111217", "#181b1f", "#2c3039", 
 NAMED = {"green": "#73bf69", "orange": "#ff9830", "red": "#f2495c", "blue": "#5794f2"}
 PALETTE = ("#5794f2", "#73bf69", "#ff9830", "#b877d9", "#f2cc0c", "#8ab8ff", "#f2495c", "#96d98d", "#ffb357", "#ca95e5", "#56d9d9", "#e0b400")
 POLICIES = {"full": "#f2495c", "pyramidkv": "#73bf69", "snapkv": "#5794f2", "h2o": "#ff9830", "streaming_llm": "#b877d9", "tova": "#f2cc0c",
-            "l2norm": "#56d9d9", "keydiff": "#ff85c0", "random": "#9a9cab"}
+            "l2norm": "#56d9d9", "keydiff": "#ff85c0", "random": "#9a9cab",
+            "ada_snapkv": "#f9f871", "ada_pyramidkv": "#ffc07a", "funnel": "#37872d"}
 
 
 def show(value, unit, decimals=None):

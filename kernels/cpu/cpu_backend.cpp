@@ -112,6 +112,20 @@ void CpuBackend::column_mass(const ObserveArgs& args, const TensorView& lse, con
   attention_.column_mass(args, lse, sums, squares);
 }
 
+void CpuBackend::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                             const TensorView& norms) {
+  attention_.value_norms(kv, first_lane, kv_heads, factors, norms);
+}
+
+void CpuBackend::weigh_groups(const TensorView& squares, const TensorView& weights, float scale,
+                              const TensorView& out) {
+  cpu_weigh_groups(squares, weights, scale, out, pool_);
+}
+
+void CpuBackend::merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) {
+  cpu_merge_scores(other, by_mean, scores, pool_);
+}
+
 void CpuBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) {
   cpu_reduce_groups(sums, reduce, out, pool_);
 }

@@ -125,6 +125,20 @@ void CudaBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, cons
   gpu::reduce_groups(stream(), sums, reduce, out);
 }
 
+void CudaBackend::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                              const TensorView& norms) {
+  gpu::value_norms(stream(), kv, first_lane, kv_heads, factors, norms);
+}
+
+void CudaBackend::weigh_groups(const TensorView& squares, const TensorView& weights, float scale,
+                               const TensorView& out) {
+  gpu::weigh_groups(stream(), squares, weights, scale, out);
+}
+
+void CudaBackend::merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) {
+  gpu::merge_scores(stream(), other, by_mean, scores);
+}
+
 void CudaBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {
   gpu::pool_scores(stream(), scores, kind, kernel, out);
 }

@@ -43,6 +43,10 @@ class CudaBackend final : public DeviceBackend {
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
+  void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                   const TensorView& norms) override;
+  void weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out) override;
+  void merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
   void select_top(const TensorView& scores, int32_t window, const TensorView& counts, const TensorView& kept) override;

@@ -50,6 +50,9 @@ void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse,
 
 // ---- scores and what is kept
 void reduce_groups(Stream& stream, const TensorView& sums, GroupReduce reduce, const TensorView& out);
+void weigh_groups(Stream& stream, const TensorView& squares, const TensorView& weights, float scale,
+                  const TensorView& out);
+void merge_scores(Stream& stream, const TensorView& other, bool by_mean, const TensorView& scores);
 void pool_scores(Stream& stream, const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out);
 void score_entries(Stream& stream, const EntryScoring& scoring, const TensorView& scores);
 void select_top(Stream& stream, const TensorView& scores, int32_t window, const TensorView& counts,
@@ -63,6 +66,8 @@ void gather(Stream& stream, const KvView& kv, int32_t from, const TensorView& ke
             int32_t to);
 
 // ---- keys by themselves
+void value_norms(Stream& stream, const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                 const TensorView& norms);
 void key_norms(Stream& stream, const KvView& kv, int32_t first_lane, const TensorView& norms);
 void key_similarity(Stream& stream, const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                     const TensorView& cosines);

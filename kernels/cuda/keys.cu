@@ -1,5 +1,5 @@
-// Keys by themselves: their lengths, how alike they are, and turning them to other positions. Sums are float64: these
-// kernels wait for memory, not for arithmetic.
+// Keys and values by themselves: the lengths of keys, how alike they are, turning them to other positions, and what
+// values weigh. Sums are float64: these kernels wait for memory, not for arithmetic.
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
@@ -26,6 +26,25 @@ __global__ void key_norms_kernel(KvView kv, int32_t first_lane, TensorView norms
   if (slot >= norms.cols) return;
   with_entries(kv, kv.lanes[first_lane + blockIdx.y], [&](const auto& entries) {
     norms.f32_row(blockIdx.y)[slot] = static_cast<float>(length_of(entries.key(slot), kv.head_dim));
+  });
+}
+
+// Blocks (x, y): slots x * kThreads and following for query head y, a thread a slot.
+__global__ void value_norms_kernel(KvView kv, int32_t first_lane, int32_t group, TensorView factors, TensorView norms) {
+  const int32_t slot = thread_of_grid();
+  if (slot >= norms.cols) return;
+  const auto head = static_cast<int32_t>(blockIdx.y);
+  with_entries(kv, kv.lanes[first_lane + head / group], [&](const auto& entries) {
+    const auto value = entries.value(slot);
+    double squares = 0;
+    for (int32_t column = 0; column < kv.head_dim; ++column) {
+      double product = 0;
+      for (int32_t i = column; i < kv.head_dim; ++i) {
+        product += static_cast<double>(value[i]) * factors.f32_row(int64_t{head} * kv.head_dim + i)[column];
+      }
+      squares += product * product;
+    }
+    norms.f32_row(head)[slot] = static_cast<float>(sqrt(squares));
   });
 }
 
@@ -126,6 +145,12 @@ LaunchShape thread_a_slot(const TensorView& scores) {
 
 void key_norms(Stream& stream, const KvView& kv, int32_t first_lane, const TensorView& norms) {
   launch(stream, "key_norms", thread_a_slot(norms), key_norms_kernel, kv, first_lane, norms);
+}
+
+void value_norms(Stream& stream, const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                 const TensorView& norms) {
+  const auto group = static_cast<int32_t>(norms.rows / kv_heads);
+  launch(stream, "value_norms", thread_a_slot(norms), value_norms_kernel, kv, first_lane, group, factors, norms);
 }
 
 void key_similarity(Stream& stream, const KvView& kv, int32_t first_lane, const TensorView& unit_sums,

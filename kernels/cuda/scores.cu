@@ -30,6 +30,42 @@ __global__ void reduce_groups_kernel(TensorView sums, GroupReduce reduce, Tensor
                                                                   : static_cast<float>(sum / group);
 }
 
+__global__ void weigh_groups_kernel(TensorView squares, TensorView weights, float scale, TensorView out,
+                                    int32_t group) {
+  const int64_t column = column_of_thread();
+  if (column >= out.cols) return;
+  double sum = 0;
+  for (int32_t h = 0; h < group; ++h) {
+    const int64_t row = int64_t{blockIdx.y} * group + h;
+    const double weight = weights.f32_row(row)[column];
+    sum += squares.f32_row(row)[column] * weight * weight;
+  }
+  out.f32_row(blockIdx.y)[column] = static_cast<float>(sqrt(scale * sum));
+}
+
+// 1 over the mean of a row; 0 where that is not above 0. All threads of the block.
+__device__ double mean_factor(const float* row, int64_t columns) {
+  double sum = 0;
+  for (int64_t j = threadIdx.x; j < columns; j += kThreads) sum += row[j];
+  const double mean = block_sum(sum) / static_cast<double>(columns);
+  return mean > 0 ? 1 / mean : 0.0;
+}
+
+// A block a row.
+__global__ void __launch_bounds__(kThreads) merge_scores_kernel(TensorView other, bool by_mean, TensorView scores) {
+  float* row = scores.f32_row(blockIdx.x);
+  const float* beside = other.f32_row(blockIdx.x);
+  double own = 1, others = 1;
+  if (by_mean) {
+    own = mean_factor(row, scores.cols);
+    others = mean_factor(beside, scores.cols);
+  }
+  for (int64_t j = threadIdx.x; j < scores.cols; j += kThreads) {
+    const double a = row[j] * own, b = beside[j] * others;
+    row[j] = static_cast<float>(a < b ? b : a);
+  }
+}
+
 __global__ void pool_scores_kernel(TensorView scores, PoolKind kind, int32_t kernel, TensorView out) {
   const int64_t column = column_of_thread();
   if (column >= out.cols) return;
@@ -63,6 +99,17 @@ __global__ void take_columns_kernel(TensorView from, TensorView columns, TensorV
 void reduce_groups(Stream& stream, const TensorView& sums, GroupReduce reduce, const TensorView& out) {
   const auto group = static_cast<int32_t>(sums.rows / out.rows);
   launch(stream, "reduce_groups", thread_a_column(out), reduce_groups_kernel, sums, reduce, out, group);
+}
+
+void weigh_groups(Stream& stream, const TensorView& squares, const TensorView& weights, float scale,
+                  const TensorView& out) {
+  const auto group = static_cast<int32_t>(squares.rows / out.rows);
+  launch(stream, "weigh_groups", thread_a_column(out), weigh_groups_kernel, squares, weights, scale, out, group);
+}
+
+void merge_scores(Stream& stream, const TensorView& other, bool by_mean, const TensorView& scores) {
+  launch(stream, "merge_scores", {.blocks = scores.rows, .threads = kThreads}, merge_scores_kernel, other, by_mean,
+         scores);
 }
 
 void pool_scores(Stream& stream, const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {

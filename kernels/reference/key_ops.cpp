@@ -1,5 +1,5 @@
-// The reference backend's operations on a lane's entries where no query takes part: moving them, and norms, similarity
-// and rotation of keys.
+// The reference backend's operations on a lane's entries where no query takes part: moving them, norms of values, and
+// norms, similarity and rotation of keys.
 #include <cmath>
 #include <cstring>
 #include <vector>
@@ -67,6 +67,27 @@ void ReferenceBackend::gather(const KvView& kv, int32_t from, const TensorView& 
     std::vector<Entry> entries;
     for (int32_t i = 0; i < count; ++i) entries.push_back(read_entry(kv, source, kept.i32_row(g)[i]));
     for (int32_t i = 0; i < count; ++i) write_entry(kv, target, i, entries[static_cast<size_t>(i)]);
+  }
+}
+
+void ReferenceBackend::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                                   const TensorView& norms) {
+  const int64_t d = kv.head_dim, group = norms.rows / kv_heads;
+  PKV_CHECK(group * kv_heads == norms.rows && factors.rows == norms.rows * d && factors.cols == d,
+            "shapes of value_norms");
+  for (int64_t h = 0; h < norms.rows; ++h) {
+    const UnpackedLane lane(kv, kv.lanes[first_lane + h / group], static_cast<int32_t>(norms.cols));
+    for (int64_t j = 0; j < norms.cols; ++j) {
+      double squares = 0;
+      for (int64_t c = 0; c < d; ++c) {
+        double product = 0;
+        for (int64_t r = c; r < d; ++r) {
+          product += static_cast<double>(lane.value(j)[r]) * factors.f32_row(h * d + r)[c];
+        }
+        squares += product * product;
+      }
+      norms.f32_row(h)[j] = static_cast<float>(std::sqrt(squares));
+    }
   }
 }
 

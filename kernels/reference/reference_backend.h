@@ -37,6 +37,8 @@ class ReferenceBackend : public HostBackend {
                    const TensorView& squares) override;
 
   // selection_ops.cpp
+  void weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out) override;
+  void merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) override;
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;
@@ -49,6 +51,8 @@ class ReferenceBackend : public HostBackend {
 
   // key_ops.cpp
   void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
+  void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                   const TensorView& norms) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;

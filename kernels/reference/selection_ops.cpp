@@ -26,6 +26,37 @@ void ReferenceBackend::reduce_groups(const TensorView& sums, GroupReduce reduce,
   }
 }
 
+void ReferenceBackend::weigh_groups(const TensorView& squares, const TensorView& weights, float scale,
+                                    const TensorView& out) {
+  PKV_CHECK(out.rows > 0 && squares.rows % out.rows == 0 && squares.rows == weights.rows, "shapes of weigh_groups");
+  const int64_t group = squares.rows / out.rows;
+  for (int64_t g = 0; g < out.rows; ++g) {
+    for (int64_t j = 0; j < out.cols; ++j) {
+      double sum = 0;
+      for (int64_t h = g * group; h < (g + 1) * group; ++h) {
+        const double weight = weights.f32_row(h)[j];
+        sum += squares.f32_row(h)[j] * weight * weight;
+      }
+      out.f32_row(g)[j] = static_cast<float>(std::sqrt(scale * sum));
+    }
+  }
+}
+
+void ReferenceBackend::merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) {
+  PKV_CHECK(other.rows == scores.rows && other.cols == scores.cols, "scores of the same entries");
+  const auto factor = [by_mean](const float* row, int64_t columns) {
+    if (!by_mean) return 1.0;
+    const double mean = std::accumulate(row, row + columns, 0.0) / static_cast<double>(columns);
+    return mean > 0 ? 1 / mean : 0.0;
+  };
+  for (int64_t g = 0; g < scores.rows; ++g) {
+    float* row = scores.f32_row(g);
+    const float* beside = other.f32_row(g);
+    const double own = factor(row, scores.cols), others = factor(beside, scores.cols);
+    for (int64_t j = 0; j < scores.cols; ++j) row[j] = static_cast<float>(std::max(row[j] * own, beside[j] * others));
+  }
+}
+
 void ReferenceBackend::pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) {
   PKV_CHECK(kernel > 0 && kernel % 2 == 1, "a pooling kernel is odd");
   const int64_t reach = kind == PoolKind::kNone ? 0 : kernel / 2;

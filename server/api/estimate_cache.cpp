@@ -49,7 +49,8 @@ void set_figures(const Contract& contract, int32_t kv_heads, pb::EstimateCacheRe
     set_kept(lanes.subspan(first, heads), layer);
     layer.set_budget_tokens(layer.kept_max());
     if (!plan.shares(static_cast<int32_t>(first / heads))) continue;
-    layer.set_kept_min(static_cast<uint32_t>(plan.smallest_lane));  // what a lane gets is decided by its scores
+    layer.set_kept_min(
+        static_cast<uint32_t>(plan.smallest_lanes[first / heads]));  // what a lane gets is decided by its scores
     layer.set_kept_mean(static_cast<double>(plan.shared_budgets[first / heads]) / kv_heads);
   }
 }

@@ -3,6 +3,7 @@
 #include <google/protobuf/descriptor.h>
 
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
@@ -20,8 +21,10 @@ namespace pb = ::pyramidkv::v1;
 
 }  // namespace
 
-absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config, KvDtype default_dtype) {
+absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config, KvDtype default_dtype,
+                                                    std::shared_ptr<const LaneTable> lane_table) {
   PolicyCatalog catalog;
+  catalog.lane_table_ = std::move(lane_table);
   catalog.default_dtype_ = default_dtype;
   Budget& budget = catalog.default_budget_;
   budget.kind = BudgetKind::kKeepRatio;
@@ -46,7 +49,9 @@ absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config
 PolicySpec PolicyCatalog::defaults_of(PolicyKind kind) const {
   PolicySpec spec;
   spec.kind = kind;
+  spec.params = policy_row(kind).defaults;
   spec.kv_dtype = default_dtype_;
+  spec.lane_table = lane_table_;
   if (policy_row(kind).takes_budget) spec.budget = default_budget_;
   return spec;
 }
@@ -89,8 +94,9 @@ absl::StatusOr<PolicySpec> PolicyCatalog::resolve(const pb::CachePolicy& wished)
   PKV_RETURN_IF_ERROR(read_kv_dtype(wished.kv_dtype(), spec.kv_dtype));
   PKV_RETURN_IF_ERROR(read_budget(wished.budget(), spec));
   PKV_RETURN_IF_ERROR(read_pins(wished, spec));
-  if (absl::Status status = policy_row(spec.kind).validate(spec); !status.ok())
-    return with_reason(status, kBadCachePolicy);
+  if (absl::Status status = policy_row(spec.kind).validate(spec); !status.ok()) {
+    return with_reason(status, absl::IsUnimplemented(status) ? kNotImplemented : kBadCachePolicy);
+  }
   return spec;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,8 +18,10 @@ namespace pkv {
 
 class PolicyCatalog {
  public:
+  // `lane_table`: of the served model, where there is one.
   // INVALID_ARGUMENT naming the key (and the preset's place) for a default or preset that no policy accepts.
-  static absl::StatusOr<PolicyCatalog> create(const PoliciesConfig& config, KvDtype default_dtype);
+  static absl::StatusOr<PolicyCatalog> create(const PoliciesConfig& config, KvDtype default_dtype,
+                                              std::shared_ptr<const LaneTable> lane_table = nullptr);
 
   // Every default filled in. Errors as in errors.h, fields below "cache_policy": UNIMPLEMENTED for what is not built,
   // NOT_FOUND for an unknown preset, BAD_CACHE_POLICY for what the policy does not accept. Budgets and pins that only a
@@ -36,6 +39,7 @@ class PolicyCatalog {
   absl::StatusOr<PolicySpec> preset_spec(const PolicyPreset& preset) const;
   const PolicySpec* find_preset(const std::string& name) const;
 
+  std::shared_ptr<const LaneTable> lane_table_;
   KvDtype default_dtype_ = KvDtype::kF16;
   Budget default_budget_;
   PolicySpec default_spec_;

@@ -39,6 +39,9 @@ constexpr EnumTable<GroupReduce, 3> kAggregations = {{{pb::AGGREGATION_SUM, Grou
 constexpr EnumTable<PyramidAllocation, 2> kAllocations = {
     {{pb::PYRAMID_ALLOCATION_EXACT, PyramidAllocation::kExact},
      {pb::PYRAMID_ALLOCATION_FACTORY, PyramidAllocation::kFactory}}};
+constexpr EnumTable<FunnelAllocation, 2> kFunnelAllocations = {
+    {{pb::FUNNEL_ALLOCATION_TABLE, FunnelAllocation::kTable},
+     {pb::FUNNEL_ALLOCATION_GLOBAL, FunnelAllocation::kGlobal}}};
 constexpr EnumTable<H2oScore, 2> kH2oScores = {
     {{pb::AGGREGATION_SUM, H2oScore::kSum}, {pb::AGGREGATION_MEAN, H2oScore::kMean}}};
 constexpr EnumTable<PositionMode, 2> kPositionModes = {
@@ -68,6 +71,7 @@ int find_proto(const EnumTable<Ours, kSize>& table, Ours value) {
 using Count = int32_t PolicyParams::*;
 using OptionalCount = std::optional<int32_t> PolicyParams::*;
 using Seed = uint64_t PolicyParams::*;
+using Flag = bool PolicyParams::*;
 struct Real {
   int64_t PolicyParams::*millionths;
 };
@@ -83,8 +87,8 @@ constexpr Choice choice() {
 }
 
 struct Parameter {
-  std::string_view name;  // of the proto field
-  std::variant<Count, OptionalCount, Seed, Real, Choice> value;
+  std::string_view name;  // of the proto field; of an enum's, where fields of one name have several, with its message
+  std::variant<Count, OptionalCount, Seed, Flag, Real, Choice> value;
 };
 
 constexpr Parameter kParameters[] = {
@@ -94,8 +98,12 @@ constexpr Parameter kParameters[] = {
     {"kernel_size", &PolicyParams::kernel_size},
     {"pooling", choice<&PolicyParams::pooling, kPoolings>()},
     {"group_aggregation", choice<&PolicyParams::group_aggregation, kAggregations>()},
+    {"floor", Real{&PolicyParams::floor_millionths}},
     {"beta", Real{&PolicyParams::beta_millionths}},
-    {"allocation", choice<&PolicyParams::allocation, kAllocations>()},
+    {"PyramidKvPolicy.allocation", choice<&PolicyParams::allocation, kAllocations>()},
+    {"FunnelPolicy.allocation", choice<&PolicyParams::funnel_allocation, kFunnelAllocations>()},
+    {"observed_rows", &PolicyParams::observed_rows},
+    {"refit_values", &PolicyParams::refit_values},
     {"score", choice<&PolicyParams::h2o_score, kH2oScores>()},
     {"position_mode", choice<&PolicyParams::position_mode, kPositionModes>()},
     {"seed", &PolicyParams::seed},
@@ -103,7 +111,7 @@ constexpr Parameter kParameters[] = {
 
 const Parameter& parameter(const FieldDescriptor& field) {
   for (const Parameter& row : kParameters) {
-    if (row.name == field.name()) return row;
+    if (row.name == field.name() || row.name == field.containing_type()->name() + "." + field.name()) return row;
   }
   PKV_CHECK(false, "a policy's field without a row");
 }
@@ -123,6 +131,10 @@ struct FieldReader {
   }
   absl::Status operator()(Seed member) const {
     params.*member = message.GetReflection()->GetUInt64(message, field);
+    return absl::OkStatus();
+  }
+  absl::Status operator()(Flag member) const {
+    params.*member = message.GetReflection()->GetBool(message, field);
     return absl::OkStatus();
   }
   absl::Status operator()(const Real& real) const {
@@ -149,6 +161,7 @@ struct FieldWriter {
     message.GetReflection()->SetUInt32(&message, field, static_cast<uint32_t>(*(params.*member)));
   }
   void operator()(Seed member) const { message.GetReflection()->SetUInt64(&message, field, params.*member); }
+  void operator()(Flag member) const { message.GetReflection()->SetBool(&message, field, params.*member); }
   void operator()(const Real& real) const {
     message.GetReflection()->SetDouble(&message, field,
                                        static_cast<double>(params.*real.millionths) / static_cast<double>(kMillion));

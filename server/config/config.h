@@ -22,7 +22,8 @@ struct ServerConfig {
 
 struct ModelConfig {
   std::string path;
-  std::string id;  // empty: the file's name without its ending
+  std::string id;          // empty: the file's name without its ending
+  std::string lane_table;  // empty: none
 };
 
 struct CacheConfig {

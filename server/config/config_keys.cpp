@@ -50,6 +50,10 @@ const std::array kKeys = std::to_array<ConfigKey>({
      TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.path; }}},
     {"model.id", "The model's name in requests and replies. Empty: the file's name without its ending.",
      TextKey{"text without control characters", is_printable, [](Config& c) -> std::string& { return c.model.id; }}},
+    {"model.lane_table",
+     "The model's lane table, a file: shares of a budget for its KV heads, which the policy funnel divides by. Empty: "
+     "none.",
+     TextKey{"a file", nullptr, [](Config& c) -> std::string& { return c.model.lane_table; }}},
     {"cache.pool_bytes", "Key/value-cache memory of all requests together. Costs nothing until it is used.",
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.cache.pool_bytes; }}},
     {"cache.dtype", "Format of cache entries where a request names none.",

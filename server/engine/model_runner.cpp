@@ -64,7 +64,8 @@ Compressor::Options ModelRunner::compressor_options(const Sequence& sequence, co
           .q_heads = model_.shape().q_heads,
           .prompt_tokens = sequence.prompt_tokens(),
           .budget = spec.budget,
-          .rope = model_.rope()};
+          .rope = model_.rope(),
+          .value_factors = model_.value_factors()};
 }
 
 SequenceLanes::Options ModelRunner::lane_options(const Sequence& sequence, const PolicySpec& spec,

@@ -22,7 +22,8 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
     PKV_ASSIGN_OR_RETURN(lanes->evictor_, Evictor::create(backend, options.policy, options.plan,
                                                           {.geometry = geometry,
                                                            .q_heads = options.model.shape().q_heads,
-                                                           .interval_tokens = options.spec.budget.interval_tokens}));
+                                                           .interval_tokens = options.spec.budget.interval_tokens,
+                                                           .value_factors = options.model.value_factors()}));
   }
   if (options.plan.cache_relative) {
     PKV_ASSIGN_OR_RETURN(lanes->relative_,

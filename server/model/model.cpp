@@ -10,6 +10,7 @@
 #include "kernels/tensor_set.h"
 #include "server/model/architectures.h"
 #include "server/model/errors.h"
+#include "server/model/value_factors.h"
 
 namespace pkv {
 namespace {
@@ -53,8 +54,11 @@ absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
 }
 
 absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, std::stop_token stop) {
-  absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend, std::move(stop));
-  if (model.ok()) return model;
+  absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend, stop);
+  if (model.ok()) {
+    PKV_ASSIGN_OR_RETURN((*model)->value_factors_, make_value_factors(file, (*model)->shape(), backend, stop));
+    return model;
+  }
   return absl::Status(model.status().code(), absl::StrCat(file.path(), ": ", std::string(model.status().message())));
 }
 

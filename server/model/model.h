@@ -58,6 +58,10 @@ class Model {
   virtual size_t weight_bytes() const = 0;  // resident bytes of the prepared weights
   virtual RopeSpec rope() const = 0;        // how queries and keys are rotated; valid as long as the model
   Backend& backend() const { return backend_; }
+  // [layers * Hq * d, d]: of every query head what its values weigh in the layer's output (value_factors.h). Counted in
+  // resident_bytes() beside the weights.
+  TensorView value_factors() const { return value_factors_.view(); }
+  size_t resident_bytes() const { return weight_bytes() + value_factors_.bytes(); }
 
   absl::StatusOr<StepScratch> make_scratch(int32_t rows) const;
 
@@ -79,7 +83,11 @@ class Model {
   explicit Model(Backend& backend) : backend_(backend) {}
 
  private:
+  friend absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend,
+                                                           std::stop_token stop);
+
   Backend& backend_;
+  Tensor value_factors_;
 };
 
 // Loads the model of an open file, which must stay open as long as the model lives. INVALID_ARGUMENT naming the key or

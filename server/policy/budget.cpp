@@ -132,36 +132,38 @@ void raise_to_floor(std::span<int64_t> budgets, int64_t floor) {
   for (size_t i = 0; i < budgets.size(); ++i) budgets[i] = floor + above[i];
 }
 
-void cut_to_ceiling(std::span<int64_t> budgets, int64_t floor, int64_t ceiling) {
-  const auto size = static_cast<int64_t>(budgets.size());
-  const int64_t sum = std::accumulate(budgets.begin(), budgets.end(), int64_t{0});
-  PKV_CHECK(sum <= ceiling * size, "more entries than there are");
-  std::vector<size_t> free(budgets.size());
+std::vector<int64_t> divide_in_proportion(std::span<const int64_t> weights, int64_t total, int64_t ceiling) {
+  const auto size = static_cast<int64_t>(weights.size());
+  PKV_CHECK(total <= ceiling * size, "more entries than there are");
+  std::vector<int64_t> parts(weights.size(), ceiling);
+  std::vector<size_t> free(weights.size());
   std::iota(free.begin(), free.end(), size_t{0});
   while (true) {
-    // What the free ones have above the floor, and what they are to have.
-    const int64_t cut = size - static_cast<int64_t>(free.size());
-    const int64_t wanted = sum - cut * ceiling - static_cast<int64_t>(free.size()) * floor;
-    int64_t surplus = 0;
-    for (const size_t i : free) surplus += budgets[i] - floor;
-    const auto numerator = [&](size_t i) {
-      return static_cast<__int128>(surplus > 0 ? budgets[i] - floor : 1) * wanted;
-    };
-    const __int128 denominator = surplus > 0 ? surplus : std::max<int64_t>(1, static_cast<int64_t>(free.size()));
-    const auto first_cut = std::stable_partition(
-        free.begin(), free.end(), [&](size_t i) { return numerator(i) <= denominator * (ceiling - floor); });
+    const int64_t wanted = total - (size - static_cast<int64_t>(free.size())) * ceiling;
+    int64_t sum = 0;
+    for (const size_t i : free) sum += weights[i];
+    const auto numerator = [&](size_t i) { return static_cast<__int128>(sum > 0 ? weights[i] : 1) * wanted; };
+    const __int128 denominator = sum > 0 ? sum : std::max<int64_t>(1, static_cast<int64_t>(free.size()));
+    const auto first_cut = std::stable_partition(free.begin(), free.end(),
+                                                 [&](size_t i) { return numerator(i) <= denominator * ceiling; });
     if (first_cut != free.end()) {
-      for (auto i = first_cut; i != free.end(); ++i) budgets[*i] = ceiling;
       free.erase(first_cut, free.end());
       continue;
     }
-    if (cut == 0) return;
     std::vector<__int128> numerators;
     for (const size_t i : free) numerators.push_back(numerator(i));
-    const std::vector<int64_t> above = round_to_sum(numerators, denominator, wanted);
-    for (size_t i = 0; i < free.size(); ++i) budgets[free[i]] = floor + above[i];
-    return;
+    const std::vector<int64_t> rounded = round_to_sum(numerators, denominator, wanted);
+    for (size_t i = 0; i < free.size(); ++i) parts[free[i]] = rounded[i];
+    return parts;
   }
+}
+
+void cut_to_ceiling(std::span<int64_t> budgets, int64_t floor, int64_t ceiling) {
+  std::vector<int64_t> surplus;
+  for (const int64_t budget : budgets) surplus.push_back(budget - floor);
+  const int64_t total = std::accumulate(surplus.begin(), surplus.end(), int64_t{0});
+  const std::vector<int64_t> cut = divide_in_proportion(surplus, total, ceiling - floor);
+  for (size_t i = 0; i < budgets.size(); ++i) budgets[i] = floor + cut[i];
 }
 
 }  // namespace pkv

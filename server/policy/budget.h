@@ -37,6 +37,11 @@ absl::Status validate_sinks(std::string_view policy, const PolicyParams& params)
 // `at_least`, so that a ratio meant for long prompts works on short ones. kTokens and kKeepRatio only.
 int64_t resolve_budget(const Budget& budget, int32_t tokens, int32_t at_least);
 
+// `total` divided in proportion to the weights (in equal parts where all are 0), none below 0, with at most `ceiling`
+// each: what that cuts goes to the others in proportion to their weights, and again where it takes one of them above
+// the ceiling. Rounded as in round_to_sum. total <= ceiling * weights.size().
+std::vector<int64_t> divide_in_proportion(std::span<const int64_t> weights, int64_t total, int64_t ceiling);
+
 // Raises the budgets (of lanes or of layers) below `floor` to it. What that costs comes from those above, in proportion
 // to their surplus: with D the sum of what is missing and S the sum of surpluses, one keeps floor + surplus * (S - D) /
 // S, rounded as in round_to_sum. The sum stays; it has to be at least floor * budgets.size().

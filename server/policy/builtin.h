@@ -28,6 +28,18 @@ std::unique_ptr<CachePolicy> make_snapkv(const PolicySpec& spec);
 absl::Status validate_pyramidkv(const PolicySpec& spec);
 std::unique_ptr<CachePolicy> make_pyramidkv(const PolicySpec& spec);
 
+// ada_snapkv.cpp
+absl::Status validate_ada_snapkv(const PolicySpec& spec);
+std::unique_ptr<CachePolicy> make_ada_snapkv(const PolicySpec& spec);
+
+// ada_pyramidkv.cpp
+absl::Status validate_ada_pyramidkv(const PolicySpec& spec);
+std::unique_ptr<CachePolicy> make_ada_pyramidkv(const PolicySpec& spec);
+
+// funnel.cpp
+absl::Status validate_funnel(const PolicySpec& spec);
+std::unique_ptr<CachePolicy> make_funnel(const PolicySpec& spec);
+
 // l2norm.cpp
 absl::Status validate_l2norm(const PolicySpec& spec);
 std::unique_ptr<CachePolicy> make_l2norm(const PolicySpec& spec);

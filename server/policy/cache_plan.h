@@ -36,7 +36,7 @@ struct CachePlan {
   // Whether anything is ever dropped. Where nothing is, nothing is observed and no state is kept.
   bool drops_entries() const { return compresses || evicts_while_generating; }
   // Whether the lanes of a layer share shared_budgets[layer] by their scores when the prompt is done: each gets at
-  // least smallest_lane and at most its lane budget. In scope TOTAL what a lane got is its limit from then on.
+  // least smallest_lanes[layer] and at most its lane budget. In scope TOTAL what a lane got is its limit from then on.
   bool shares(int32_t layer) const { return !shared_budgets.empty() && shared_budgets[static_cast<size_t>(layer)] > 0; }
 
   int32_t budget_tokens = 0;          // B as resolved, at most the tokens there are
@@ -46,7 +46,7 @@ struct CachePlan {
   std::vector<int32_t> lane_limits;   // [layers * kv_heads] entries at any time after the cut, likewise
   std::vector<int64_t> shared_budgets;   // [layers] entries of all lanes that share; 0: they do not. Empty: nowhere
   std::vector<int64_t> shared_limits;    // [layers] the same at any time after the cut
-  int32_t smallest_lane = 0;             // entries of a lane that shares, at least
+  std::vector<int32_t> smallest_lanes;   // [layers] entries of a lane that shares, at least. Empty: nowhere
   bool compresses = false;               // some lane is cut when the prompt is done
   bool evicts_while_generating = false;  // some lane reaches its limit before the last token is written
   bool cache_relative = false;           // positions end where the cache ends, and keys are moved for it

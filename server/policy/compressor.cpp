@@ -59,15 +59,21 @@ absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend,
   return compressor;
 }
 
-// Rows that follow each other, as long as each sees one entry more than the one before, or all of them.
+// Rows that follow each other, all turned or none, as long as each sees one entry more than the one before, or all of
+// them.
 void Compressor::list_observed_rows() {
   const auto unseen_by = [&](size_t row) { return std::max(0, options_.prompt_tokens - 1 - rows_[row].position); };
   for (size_t first = 0; first < rows_.size();) {
     size_t end = first + 1;
-    while (end < rows_.size() && unseen_by(end) == std::max(0, unseen_by(end - 1) - 1)) ++end;
+    const bool turned = turn_of(rows_[first]) != 0;
+    while (end < rows_.size() && unseen_by(end) == std::max(0, unseen_by(end - 1) - 1) &&
+           (turn_of(rows_[end]) != 0) == turned) {
+      ++end;
+    }
     observed_.push_back(
         {.q = observed_q_.view().slice_rows(static_cast<int64_t>(first), static_cast<int64_t>(end - first)),
-         .unseen = unseen_by(first)});
+         .unseen = unseen_by(first),
+         .turned = turned});
     first = end;
   }
 }
@@ -200,11 +206,18 @@ void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorSc
   const bool every_row = policy_.observation() == Observation::kEveryRow;
   LayerView view = layer_view(kv, observed_);
   view.layer = layer;
+  if (policy_.weighs_values()) {
+    const int64_t rows = int64_t{options_.q_heads} * options_.geometry.head_dim;
+    view.value_factors = options_.value_factors.slice_rows(layer * rows, rows);
+  }
   const int32_t state = policy_.lane_state_floats(options_.geometry.head_dim);
   policy_.score(view, {.lse = lse_.view(),
                        .sums = every_row ? sums_.view() : scratch.sums.view().slice_cols(0, tokens),
                        .mass = scratch.mass.view().slice_cols(0, tokens),
                        .scores = scratch.scores.view().slice_cols(0, tokens),
+                       .squares = scratch.squares.view().slice_cols(0, tokens),
+                       .value_norms = scratch.value_norms.view().slice_cols(0, tokens),
+                       .other_scores = scratch.other_scores.view().slice_cols(0, tokens),
                        .lane_state = scratch.state.view().slice_cols(0, state)});
 }
 
@@ -244,6 +257,7 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, s
   if (scoring != DecodeRule::Scoring::kAtIntervals) return;
   const TensorView ring = evictor.ring(layer);
   for (size_t i = 0; i < rows_.size(); ++i) {
+    if (turn_of(rows_[i]) != 0) continue;
     backend_.copy(ring.slice_rows(rows_[i].position % ring.rows, 1),
                   observed_q_.view().slice_rows(static_cast<int64_t>(i), 1));
   }

@@ -26,7 +26,8 @@ class Compressor {
     int32_t q_heads = 0;
     int32_t prompt_tokens = 0;
     Budget budget;
-    RopeSpec rope;  // of the model, for rows that are observed at other positions than their own
+    RopeSpec rope;             // of the model, for rows that are observed at other positions than their own
+    TensorView value_factors;  // of the model, for policies that weigh values
   };
   // `backend` and `policy` must outlive the compressor. RESOURCE_EXHAUSTED where the backend has no memory for what is
   // observed.

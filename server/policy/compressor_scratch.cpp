@@ -12,6 +12,9 @@ absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Bac
   const int32_t kv_heads = geometry.kv_heads;
   const TensorSet<CompressorScratch> tensors = {
       {&CompressorScratch::sums, q_heads, max_tokens},
+      {&CompressorScratch::squares, q_heads, max_tokens},
+      {&CompressorScratch::value_norms, q_heads, max_tokens},
+      {&CompressorScratch::other_scores, kv_heads, max_tokens},
       {&CompressorScratch::mass, kv_heads, max_tokens},
       {&CompressorScratch::scores, kv_heads, max_tokens},
       {&CompressorScratch::kept, kv_heads, max_tokens, DType::kI32},

@@ -17,12 +17,14 @@ class CompressorScratch {
                                                                    const CacheGeometry& geometry, int32_t max_tokens);
   uint64_t bytes() const { return bytes_; }
 
-  Tensor sums;    // [Hq, max_tokens]
-  Tensor mass;    // [Hkv, max_tokens]
-  Tensor scores;  // [Hkv, max_tokens]
-  Tensor kept;    // [Hkv, max_tokens] i32
-  Tensor counts;  // [1, Hkv] i32: columns of `kept`
-  Tensor state;   // [Hkv, d]: lane state of a policy
+  Tensor sums;                  // [Hq, max_tokens]
+  Tensor squares, value_norms;  // [Hq, max_tokens]
+  Tensor other_scores;          // [Hkv, max_tokens]
+  Tensor mass;                  // [Hkv, max_tokens]
+  Tensor scores;                // [Hkv, max_tokens]
+  Tensor kept;                  // [Hkv, max_tokens] i32
+  Tensor counts;                // [1, Hkv] i32: columns of `kept`
+  Tensor state;                 // [Hkv, d]: lane state of a policy
   int32_t max_tokens = 0;
 
  private:

@@ -23,6 +23,7 @@ class Evictor {
     CacheGeometry geometry;
     int32_t q_heads = 0;
     int32_t interval_tokens = 0;
+    TensorView value_factors;  // of the model, for policies that weigh values
   };
   // `backend` and `policy` must outlive the evictor; `plan` evicts_while_generating. RESOURCE_EXHAUSTED where the
   // backend has no memory for what is kept.

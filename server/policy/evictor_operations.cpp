@@ -73,11 +73,20 @@ void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, Compr
     LayerView view = run_view(kv, first_lane, run, newest);
     view.layer = layer;
     view.tokens = entries;
+    if (policy_.weighs_values()) {
+      const int64_t layer_rows = int64_t{options_.q_heads} * options_.geometry.head_dim;
+      const int64_t run_first = layer_rows / options_.geometry.kv_heads * run.first_head;
+      view.value_factors = options_.value_factors.slice_rows(layer * layer_rows + run_first,
+                                                             int64_t{view.q_heads} * options_.geometry.head_dim);
+    }
     const TensorView scores = scratch.scores.view().slice_rows(0, run.heads).slice_cols(0, entries);
     policy_.score(view, {.lse = query_heads(lse_.view().slice_rows(0, queries.rows), run, 1),
                          .sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
                          .mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, entries),
-                         .scores = scores});
+                         .scores = scores,
+                         .squares = scratch.squares.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
+                         .value_norms = scratch.value_norms.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
+                         .other_scores = scratch.other_scores.view().slice_rows(0, run.heads).slice_cols(0, entries)});
     backend_.set_scores(scored_lanes(kv, first_lane, run), scores, window_);
   }
 }

@@ -9,7 +9,8 @@ namespace pkv {
 
 Planner::LaneBudgets Planner::lane_budgets(int32_t budget, bool even) const {
   const LaneGrid grid{.layers = input_.geometry.layers, .kv_heads = input_.geometry.kv_heads};
-  LaneBudgets budgets{.shared = std::vector<int64_t>(static_cast<size_t>(grid.layers), 0)};
+  const auto layers = static_cast<size_t>(grid.layers);
+  LaneBudgets budgets{.shared = std::vector<int64_t>(layers, 0), .smallest = std::vector<int32_t>(layers, 0)};
   if (even || budget >= span_ || shapeless()) {
     budgets.lanes.assign(grid.lanes(), budget);
     return budgets;
@@ -37,13 +38,15 @@ Planner::LaneBudgets Planner::shared_layers(std::span<const LayerTotal> totals, 
   for (size_t layer = 0; layer < totals.size(); ++layer) {
     const int64_t part = entries[layer] / heads, over = entries[layer] % heads;
     const bool shared = entries[layer] < heads * prompt;
+    const int64_t smallest = std::min(std::max<int64_t>(floor, totals[layer].smallest_lane), part);
     for (int64_t head = 0; head < heads; ++head) {
-      const int64_t rest = entries[layer] - (heads - 1) * floor;  // where the others have least
+      const int64_t rest = entries[layer] - (heads - 1) * smallest;  // where the others have least
       const int64_t largest = std::min<int64_t>({totals[layer].largest_lane, prompt, rest});
       const int64_t lane = shared ? std::max(largest, part + (over > 0 ? 1 : 0)) : part + (head < over ? 1 : 0);
       budgets.lanes.push_back(static_cast<int32_t>(lane));
     }
     budgets.shared.push_back(shared ? entries[layer] : 0);
+    budgets.smallest.push_back(static_cast<int32_t>(smallest));
   }
   return budgets;
 }

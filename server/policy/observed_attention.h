@@ -9,7 +9,10 @@ namespace pkv {
 // is overwritten.
 void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums);
 
-// The same, not added to anything.
+// The attention of one set of rows added to buffers.sums, and its squares to buffers.squares.
+void add_observed_squares(const LayerView& layer, const ObservedRows& rows, const ScoreBuffers& buffers);
+
+// add_observed_attention(), not added to anything.
 void sum_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums);
 
 }  // namespace pkv

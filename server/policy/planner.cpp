@@ -34,7 +34,7 @@ CachePlan Planner::at(int32_t budget, bool even) const {
     plan.evicts_while_generating |= limit < prompt + growth && total_;
   }
   if (std::any_of(budgets.shared.begin(), budgets.shared.end(), [](int64_t entries) { return entries > 0; })) {
-    plan.smallest_lane = static_cast<int32_t>(always_kept(budget));
+    plan.smallest_lanes = budgets.smallest;
     for (const int64_t entries : budgets.shared) {
       const int64_t grown = total_ || entries == 0 ? 0 : int64_t{growth} * input_.geometry.kv_heads;
       plan.shared_budgets.push_back(entries);

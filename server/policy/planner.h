@@ -53,8 +53,9 @@ class Planner {
  private:
   // What a budget comes to.
   struct LaneBudgets {
-    std::vector<int32_t> lanes;   // [layers * kv_heads] entries; in a layer whose lanes share, the most of each
-    std::vector<int64_t> shared;  // [layers] entries that the lanes of a layer share by their scores; 0: they do not
+    std::vector<int32_t> lanes;     // [layers * kv_heads] entries; in a layer whose lanes share, the most of each
+    std::vector<int64_t> shared;    // [layers] entries that the lanes of a layer share by their scores; 0: they do not
+    std::vector<int32_t> smallest;  // [layers] entries of each lane at least, where they share
   };
 
   // min_recall: every lane has the same share of the ceiling.

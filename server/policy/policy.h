@@ -51,6 +51,7 @@ inline float attention_scale(int32_t head_dim) { return 1.0f / std::sqrt(static_
 struct ObservedRows {
   TensorView q;
   int32_t unseen = 0;
+  bool turned = false;  // to other positions than their own
 };
 
 // Everything about one layer of one sequence that a policy may score by, on the backend. Slots ascend by position.
@@ -61,6 +62,7 @@ struct LayerView {
   int32_t first_lane = 0;  // in `kv`: the sequence's lanes of this layer
   int32_t tokens = 0;      // n: entries of every lane; straight after a prompt slot == position
   std::span<const ObservedRows> observed;
+  TensorView value_factors;  // [Hq * d, d]: Model::value_factors() of the layer's heads, for policies that weigh values
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;
@@ -68,11 +70,14 @@ struct LayerView {
 
 // Tensors a policy scores into, owned by its caller and reused between layers.
 struct ScoreBuffers {
-  TensorView lse;         // [observation rows, Hq]
-  TensorView sums;        // [Hq, n]; with Observation::kEveryRow in: the column sums
-  TensorView mass;        // [Hkv, n] out, where attention is observed: unpooled scores, of which recall is a share
-  TensorView scores;      // [Hkv, n] out: what the selection ranks; columns of the window may be left as they are
-  TensorView lane_state;  // [Hkv, lane_state_floats()] out, where there is any
+  TensorView lse;           // [observation rows, Hq]
+  TensorView sums;          // [Hq, n]; with Observation::kEveryRow in: the column sums
+  TensorView mass;          // [Hkv, n] out, where attention is observed: unpooled scores, of which recall is a share
+  TensorView scores;        // [Hkv, n] out: what the selection ranks; columns of the window may be left as they are
+  TensorView squares;       // [Hq, n] scratch: column sums of squares
+  TensorView value_norms;   // [Hq, n] scratch
+  TensorView other_scores;  // [Hkv, n] scratch: of a second set of rows
+  TensorView lane_state;    // [Hkv, lane_state_floats()] out, where there is any
 };
 
 // The lanes that a budget is divided among.
@@ -85,8 +90,9 @@ struct LaneGrid {
 
 // A layer's part of a budget that its lanes share by their scores.
 struct LayerTotal {
-  int64_t entries = 0;       // of all its lanes together
-  int32_t largest_lane = 0;  // of one lane at most; raised to what the entries need
+  int64_t entries = 0;        // of all its lanes together
+  int32_t smallest_lane = 0;  // of every lane at least; raised to what is always kept, cut to an equal part
+  int32_t largest_lane = 0;   // of one lane at most; raised to what the entries need
 };
 
 class CachePolicy {
@@ -119,8 +125,10 @@ class CachePolicy {
   virtual int32_t window_tokens(int32_t budget) const = 0;
 
   virtual Observation observation() const { return Observation::kNothing; }
-  // Observation::kRows only. Ascending.
+  // Observation::kRows only: rows that are turned, ascending, and then those that are not, ascending.
   virtual std::vector<ObservationRow> observe(int32_t /*prompt_tokens*/) const { return {}; }
+  // Whether score() needs LayerView::value_factors.
+  virtual bool weighs_values() const { return false; }
   // Fills `buffers`. Policies that score on entry or at every step score the window's columns too.
   virtual void score(const LayerView& layer, const ScoreBuffers& buffers) const = 0;
 

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -23,8 +24,12 @@ enum class PolicyKind : uint8_t {
   kTova,
   kKeyDiff,
   kRandom,
+  kAdaSnapKv,
+  kAdaPyramidKv,
+  kFunnel,
 };
 enum class PyramidAllocation : uint8_t { kExact, kFactory };
+enum class FunnelAllocation : uint8_t { kTable, kGlobal };  // budgets of lanes: the model's table; all scores together
 enum class H2oScore : uint8_t { kSum, kMean };  // kMean: divided by the number of queries that could see the key
 enum class PositionMode : uint8_t { kOriginal, kCacheRelative };
 enum class BudgetKind : uint8_t { kNone, kTokens, kKeepRatio, kBytes, kMinRecall };  // kNone: everything (full)
@@ -64,11 +69,17 @@ struct PolicyParams {
   PoolKind pooling = PoolKind::kMax;
   GroupReduce group_aggregation = GroupReduce::kMean;
   int64_t beta_millionths = 20 * kMillion;
+  int64_t floor_millionths = kMillion / 5;  // ada_*: of the average head beside the window, for every head
   PyramidAllocation allocation = PyramidAllocation::kExact;
   H2oScore h2o_score = H2oScore::kSum;
   PositionMode position_mode = PositionMode::kOriginal;
   uint64_t seed = 0;
+  int32_t observed_rows = 256;  // funnel
+  FunnelAllocation funnel_allocation = FunnelAllocation::kTable;
+  bool refit_values = false;  // funnel
 };
+
+struct LaneTable;
 
 // What one request asks of its cache, every default filled in.
 struct PolicySpec {
@@ -78,6 +89,7 @@ struct PolicySpec {
   std::vector<TokenSpan> pins;
   bool pin_system_message = false;  // asked for; its span is among the pins
   KvDtype kv_dtype = KvDtype::kF16;
+  std::shared_ptr<const LaneTable> lane_table;  // of the served model; nullptr: there is none
 };
 
 }  // namespace pkv

@@ -22,6 +22,9 @@ constexpr ParameterInfo kBeta{"beta", ">= 1, rounded to six decimals", "20",
                               "the top layer gets 1/beta of the average beside the window; 1 makes all layers equal"};
 constexpr ParameterInfo kAllocation{"allocation", "EXACT, FACTORY", "EXACT",
                                     "EXACT spends the budget exactly; FACTORY is the authors' released integer rule"};
+constexpr ParameterInfo kFloor{"floor", "0 to 1, rounded to six decimals", "0.2",
+                               "every head of a layer gets this share of the average beside the window; the best "
+                               "scores of all heads get the rest"};
 constexpr ParameterInfo kPositionMode{"position_mode", "ORIGINAL, CACHE_RELATIVE", "ORIGINAL",
                                       "ORIGINAL: keys stay rotated by their place in the text; CACHE_RELATIVE: by "
                                       "their place in the cache, as the paper"};
@@ -31,15 +34,29 @@ constexpr ParameterInfo kH2oScoring{
     "score", "SUM, MEAN", "SUM", "over queries: their sum, as the paper, or divided by how many could see the entry"};
 constexpr ParameterInfo kSeed{"seed", ">= 0", "0", "requests with the same seed draw the same entries"};
 
+constexpr ParameterInfo kWideWindow{"window_tokens", ">= 1, below the budget", "32",
+                                    "newest prompt entries, always kept; the queries of the newest 8 score the others"};
+constexpr ParameterInfo kObservedRows{"observed_rows", ">= 1", "256",
+                                      "queries from the whole prompt that score too, turned to positions behind it"};
+constexpr ParameterInfo kFunnelAllocation{
+    "allocation", "TABLE, GLOBAL", "TABLE",
+    "TABLE: budgets of heads from the model's lane table; GLOBAL: from the scores "
+    "of all layers (not built yet)"};
+constexpr ParameterInfo kRefit{"refit_values", "true, false", "false",
+                               "whether kept values are fitted to stand for the dropped ones (not built yet)"};
+
 constexpr ParameterInfo kStreamingLlmParameters[] = {kSinks, kPositionMode};
 constexpr ParameterInfo kH2oParameters[] = {kRecent, kH2oScoring};
 constexpr ParameterInfo kSnapKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation};
 constexpr ParameterInfo kPyramidKvParameters[] = {kObservingWindow, kKernel, kPooling,
                                                   kAggregation,     kBeta,   kAllocation};
+constexpr ParameterInfo kAdaSnapKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation, kFloor};
+constexpr ParameterInfo kAdaPyramidKvParameters[] = {kObservingWindow, kKernel, kPooling, kAggregation, kFloor, kBeta};
+constexpr ParameterInfo kFunnelParameters[] = {kWideWindow, kSinks, kObservedRows, kFunnelAllocation, kRefit};
 constexpr ParameterInfo kKeyParameters[] = {kWindow};
 constexpr ParameterInfo kRandomParameters[] = {kSeed, kWindow, kSinks};
 
-constexpr std::array<PolicyRow, 9> kTable{{
+constexpr std::array<PolicyRow, 12> kTable{{
     {.kind = PolicyKind::kFull,
      .name = "full",
      .summary = "keeps every entry",
@@ -121,6 +138,36 @@ constexpr std::array<PolicyRow, 9> kTable{{
      .parameters = kRandomParameters,
      .validate = validate_random,
      .make = make_random},
+    {.kind = PolicyKind::kAdaSnapKv,
+     .name = "ada_snapkv",
+     .summary = "as snapkv, with a layer's entries shared among its KV heads by their scores",
+     .source = "Ada-KV, arXiv 2407.11550",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = kAdaSnapKvParameters,
+     .validate = validate_ada_snapkv,
+     .make = make_ada_snapkv},
+    {.kind = PolicyKind::kAdaPyramidKv,
+     .name = "ada_pyramidkv",
+     .summary = "as pyramidkv, with a layer's entries shared among its KV heads by their scores",
+     .source = "Ada-KV, arXiv 2407.11550",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = kAdaPyramidKvParameters,
+     .validate = validate_ada_pyramidkv,
+     .make = make_ada_pyramidkv},
+    {.kind = PolicyKind::kFunnel,
+     .name = "funnel",
+     .summary =
+         "per layer and KV head the entries that queries from the whole prompt would attend to behind it and that "
+         "weigh much in the layer's output; budgets of heads from a table of the model",
+     .source = "",
+     .takes_budget = true,
+     .observes_attention = true,
+     .parameters = kFunnelParameters,
+     .defaults = {.window_tokens = 32},
+     .validate = validate_funnel,
+     .make = make_funnel},
 }};
 
 }  // namespace

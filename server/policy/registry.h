@@ -28,6 +28,7 @@ struct PolicyRow {
   bool takes_budget;
   bool observes_attention;  // has a recall, and so may be asked for one
   std::span<const ParameterInfo> parameters;
+  PolicyParams defaults = {};
   // INVALID_ARGUMENT about the offending field (FieldError: "cache_policy.snapkv.kernel_size", "must be odd").
   absl::Status (*validate)(const PolicySpec& spec);
   std::unique_ptr<CachePolicy> (*make)(const PolicySpec& spec);

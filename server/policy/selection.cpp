@@ -41,12 +41,13 @@ std::vector<int32_t> count_by_budget(const SelectionInput& input) {
 
 absl::StatusOr<std::vector<int32_t>> count_by_share(const SelectionInput& input) {
   const CachePlan& plan = input.plan;
+  const auto layer = static_cast<size_t>(input.layer);
   const TensorView counts = input.scratch.counts.view();
   input.backend.share_layer(columns_of(input, input.scratch.scores),
                             {.window = window_of(input),
-                             .smallest_lane = std::min(plan.smallest_lane, input.tokens),
+                             .smallest_lane = std::min(plan.smallest_lanes[layer], input.tokens),
                              .largest_lane = largest_budget(input),
-                             .total = plan.shared_budgets[static_cast<size_t>(input.layer)]},
+                             .total = plan.shared_budgets[layer]},
                             counts);
   std::vector<int32_t> kept(input.budgets.size());
   input.backend.fetch({kept.data(), counts});

@@ -38,8 +38,9 @@ void set_policy(const PolicyRow& row, const PolicyCatalog& catalog, pb::CachePol
   out.set_name(std::string(row.name));
   out.set_summary(std::string(row.summary));
   out.set_source(std::string(row.source));
-  *out.mutable_defaults() = to_proto(catalog.defaults_of(row.kind));
-  out.set_enabled(true);
+  const PolicySpec defaults = catalog.defaults_of(row.kind);
+  *out.mutable_defaults() = to_proto(defaults);
+  out.set_enabled(row.validate(defaults).ok());  // whether the server has what it needs
   for (const ParameterInfo& parameter : row.parameters) {
     pb::ParameterInfo& info = *out.add_parameters();
     info.set_name(std::string(parameter.name));

@@ -18,6 +18,7 @@
 #include "kernels/check.h"
 #include "server/policy/registry.h"
 #include "tests/bench/step_watch.h"
+#include "tests/support/lane_table.h"
 #include "tests/support/null_backend.h"
 #include "tests/support/report_check.h"
 #include "tests/support/submit.h"
@@ -45,7 +46,9 @@ struct Load {
 };
 
 PolicySpec total(PolicyKind kind) {
-  return {.kind = kind, .budget = {.kind = BudgetKind::kTokens, .tokens = kBudget, .scope = BudgetScope::kTotal}};
+  return {.kind = kind,
+          .budget = {.kind = BudgetKind::kTokens, .tokens = kBudget, .scope = BudgetScope::kTotal},
+          .lane_table = test::lane_table()};
 }
 
 std::vector<PolicySpec> every_policy() {

@@ -11,6 +11,8 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "server/engine/engine.h"
+#include "server/model/fingerprint.h"
+#include "server/policy/lane_table.h"
 #include "server/policy/registry.h"
 #include "tests/bench/quality_table.h"
 #include "tests/bench/texts.h"
@@ -23,7 +25,7 @@ namespace {
 constexpr uint64_t kPoolBytes = uint64_t{4} << 30;
 
 struct QualityOptions {
-  std::string model, scope = "prompt";
+  std::string model, lane_table, scope = "prompt";
   std::vector<std::string> paths, only, policies, budgets{"64", "128", "256", "512"};
   int32_t threads = 0, max_tokens = 48;
   bool exact = false, json = false, check = false;
@@ -49,9 +51,13 @@ absl::StatusOr<Budget> budget_of(absl::string_view text, BudgetScope scope) {
 }
 
 // The policies to compare: those asked for, and the two sides of the negative control at the end.
-std::vector<PolicySpec> specs_of(const std::vector<const PolicyRow*>& policies, const Budget& budget, KvDtype dtype) {
+std::vector<PolicySpec> specs_of(const std::vector<const PolicyRow*>& policies, const Budget& budget, KvDtype dtype,
+                                 const std::shared_ptr<const LaneTable>& lane_table) {
   std::vector<PolicySpec> specs;
-  for (const PolicyRow* row : policies) specs.push_back({.kind = row->kind, .budget = budget, .kv_dtype = dtype});
+  for (const PolicyRow* row : policies) {
+    specs.push_back(
+        {.kind = row->kind, .params = row->defaults, .budget = budget, .kv_dtype = dtype, .lane_table = lane_table});
+  }
   for (const int32_t sinks : {4, 0}) {
     PolicySpec spec{.kind = PolicyKind::kStreamingLlm, .budget = budget, .kv_dtype = dtype};
     spec.params.sink_tokens = sinks;
@@ -63,7 +69,8 @@ std::vector<PolicySpec> specs_of(const std::vector<const PolicyRow*>& policies, 
 absl::StatusOr<std::vector<const PolicyRow*>> policies_of(const QualityOptions& options) {
   std::vector<const PolicyRow*> policies;
   for (const PolicyRow& row : policy_table()) {
-    if (options.policies.empty() && row.takes_budget) policies.push_back(&row);
+    const bool works = row.kind != PolicyKind::kFunnel || !options.lane_table.empty();
+    if (options.policies.empty() && row.takes_budget && works) policies.push_back(&row);
   }
   for (const std::string& name : options.policies) {
     const PolicyRow* row = find_policy(name);
@@ -111,6 +118,7 @@ class QualityRun {
   std::unique_ptr<Engine> engine_;
   std::vector<const PolicyRow*> policies_;
   std::vector<Text> texts_;
+  std::shared_ptr<const LaneTable> lane_table_;
 };
 
 absl::Status QualityRun::load() {
@@ -129,6 +137,14 @@ absl::Status QualityRun::load() {
   auto policies = policies_of(options_);
   if (!policies.ok()) return policies.status();
   policies_ = *std::move(policies);
+  if (!options_.lane_table.empty()) {
+    auto table = read_lane_table(options_.lane_table);
+    if (!table.ok()) return table.status();
+    if (table->model != model_fingerprint(*file_)) {
+      return absl::InvalidArgumentError("--lane-table: was made for another model");
+    }
+    lane_table_ = std::make_shared<const LaneTable>(*std::move(table));
+  }
   auto texts = texts_of(options_, *file_);
   if (!texts.ok()) return texts.status();
   texts_ = *std::move(texts);
@@ -165,7 +181,7 @@ QualityRow QualityRun::row_of(size_t spec, const std::string& budget, const Qual
 absl::Status QualityRun::measure(const std::string& budget) {
   const auto parsed = budget_of(budget, options_.scope == "total" ? BudgetScope::kTotal : BudgetScope::kPrompt);
   if (!parsed.ok()) return parsed.status();
-  const auto specs = specs_of(policies_, *parsed, options_.exact ? KvDtype::kF32 : KvDtype::kF16);
+  const auto specs = specs_of(policies_, *parsed, options_.exact ? KvDtype::kF32 : KvDtype::kF16, lane_table_);
   std::vector<QualityFigures> means(specs.size());
   for (const Text& text : texts_) {
     std::cerr << text.name << ", " << text.ids.size() << " tokens, budget " << budget << std::endl;
@@ -210,6 +226,7 @@ int main(int argc, char** argv) {
   CLI::App app("KL, agreement and recall of every cache policy against the full cache, over given texts");
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
   app.add_option("--policies", options.policies, "Default: all")->delimiter(',')->allow_extra_args(false);
+  app.add_option("--lane-table", options.lane_table, "The model's lane table, for funnel")->check(CLI::ExistingFile);
   app.add_option("--budgets", options.budgets, "Entries per layer and KV head, or a share of the prompt (20%)")
       ->delimiter(',')
       ->allow_extra_args(false)

@@ -9,6 +9,7 @@
 #include "client/bench/workload.h"
 #include "kernels/check.h"
 #include "server/policy/registry.h"
+#include "tests/support/lane_table.h"
 
 namespace pkv {
 namespace {
@@ -48,7 +49,7 @@ class Maker {
   PolicySpec policy(const Request& request) {
     const std::span<const PolicyRow> rows = policy_table();
     const PolicyRow& row = rows[client::WeightedChoice(std::vector<uint32_t>(rows.size(), 1)).sample(random_)];
-    PolicySpec spec{.kind = row.kind};
+    PolicySpec spec{.kind = row.kind, .lane_table = test::lane_table()};
     spec.kv_dtype = chance(75) ? KvDtype::kF16 : KvDtype::kF32;
     for (int32_t pins = chance(20) ? number(1, 2) : 0; pins > 0; --pins) {
       const int32_t begin = number(0, prompt_of(request) - 1);
@@ -69,6 +70,8 @@ class Maker {
     params.pooling = static_cast<PoolKind>(number(0, 2));
     params.group_aggregation = static_cast<GroupReduce>(number(0, 2));
     params.beta_millionths = number(1'000'000, 40'000'000);
+    params.floor_millionths = number(0, 1'000'000);
+    params.observed_rows = number(1, 300);
     params.h2o_score = static_cast<H2oScore>(number(0, 1));
     params.seed = static_cast<uint64_t>(number(0, 1 << 20));
     // With pins FACTORY's own table may leave no room, and positions relative to the cache are refused.

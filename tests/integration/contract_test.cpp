@@ -72,8 +72,13 @@ TEST_P(EveryPolicy, AccountsForItsBytesAsEstimated) {
     EXPECT_EQ(estimated.full_bytes(), report.full_bytes());
     EXPECT_EQ(estimated.budget_tokens(), report.budget_tokens());
     EXPECT_GE(estimated.peak_bytes(), report.peak_bytes());
-    EXPECT_LE(static_cast<double>(estimated.peak_bytes()), 1.01 * static_cast<double>(report.peak_bytes()));
-    EXPECT_EQ(estimated.steady_bytes(), report.allocated_bytes() + report.auxiliary_bytes());
+    // Where the lanes of a layer share, pages are reserved for the division that needs most.
+    const bool shares = GetParam().starts_with("ada_");
+    const double slack = shares ? 1.5 : 1.01;
+    const uint64_t billed = report.allocated_bytes() + report.auxiliary_bytes();
+    EXPECT_LE(static_cast<double>(estimated.peak_bytes()), slack * static_cast<double>(report.peak_bytes()));
+    EXPECT_GE(estimated.steady_bytes(), billed);
+    EXPECT_LE(estimated.steady_bytes(), shares ? 3 * billed / 2 : billed);
     EXPECT_TRUE(estimated.admissible_now() && estimated.admissible_ever());
     EXPECT_EQ(estimated.layers_size(), 2);
   }
@@ -81,7 +86,7 @@ TEST_P(EveryPolicy, AccountsForItsBytesAsEstimated) {
 
 INSTANTIATE_TEST_SUITE_P(Contract, EveryPolicy,
                          ::testing::Values("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "l2norm", "tova",
-                                           "keydiff", "random"));
+                                           "keydiff", "random", "ada_snapkv", "ada_pyramidkv", "funnel"));
 
 TEST_F(ContractTest, ABoundInBytesHoldsAndTheSmallestIsNamed) {
   pb::GenerateResponse reply;

@@ -16,11 +16,24 @@
 #include "pyramidkv/v1/model.grpc.pb.h"
 #include "pyramidkv/v1/stats.grpc.pb.h"
 #include "server/app.h"
+#include "server/model/fingerprint.h"
+#include "server/policy/lane_table.h"
 #include "tests/support/gguf_writer.h"
 
 namespace pkv {
 
 namespace pb = ::pyramidkv::v1;
+
+// Of a lane table, for a model of two layers of two KV heads.
+inline test::TempFile lane_table_of(const std::string& model_path) {
+  const auto file = GgufFile::open(model_path);
+  EXPECT_TRUE(file.ok()) << file.status();
+  const LaneTable table{.model = model_fingerprint(**file),
+                        .layers = 2,
+                        .kv_heads = 2,
+                        .anchors = {{.keep = 0.5, .shares = {0.5, 1.5, 1, 1}}}};
+  return test::TempFile(format_lane_table(table));
+}
 
 class ServerTest : public ::testing::Test {
  protected:
@@ -34,6 +47,7 @@ class ServerTest : public ::testing::Test {
     config.metrics.listen = "";
     config.model.path = model_file_.path();
     config.model.id = "tiny";
+    config.model.lane_table = lane_table_file_.path();
     config.cache.pool_bytes = uint64_t{128} << 20;
     config.runtime.threads = 2;
     if (change) change(config);
@@ -127,6 +141,7 @@ class ServerTest : public ::testing::Test {
 
   const Log log_{"error", "text"};
   const test::TempFile model_file_ = test::make_tiny_llama({.context = kContext});
+  const test::TempFile lane_table_file_ = lane_table_of(model_file_.path());
   std::unique_ptr<App> app_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<pb::GenerationService::Stub> generation_;

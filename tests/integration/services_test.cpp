@@ -108,8 +108,9 @@ TEST_F(ServicesTest, Policies) {
     EXPECT_FALSE(policy.summary().empty());
     EXPECT_NE(policy.defaults().policy_case(), pb::CachePolicy::POLICY_NOT_SET);
   }
-  EXPECT_THAT(names, ::testing::UnorderedElementsAre("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "l2norm",
-                                                     "tova", "keydiff", "random"));
+  EXPECT_THAT(names,
+              ::testing::UnorderedElementsAre("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "l2norm", "tova",
+                                              "keydiff", "random", "ada_snapkv", "ada_pyramidkv", "funnel"));
   EXPECT_TRUE(response.default_policy().has_pyramidkv());
   EXPECT_EQ(response.default_policy().budget().tokens(), 64u);
   ASSERT_EQ(response.presets_size(), 1);

@@ -1,8 +1,10 @@
-// Cases of key_norms, key_similarity and turn_keys: both entry formats, pages of several sizes, lanes longer than what
-// is asked for, keys without length, both pairings, rotations of some dimensions and from the middle of a page.
+// Cases of key_norms, value_norms, key_similarity and turn_keys: both entry formats, pages of several sizes, lanes
+// longer than what is asked for, keys without length, both pairings, rotations of some dimensions and from the middle
+// of a page.
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "tests/kernels/case_data.h"
@@ -79,6 +81,38 @@ class KeyNormsCase : public KeyCase {
 
   std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
     return relative_tolerance(expected[output].floats, 2e-6, 0);
+  }
+};
+
+class ValueNormsCase : public KeyCase {
+ public:
+  explicit ValueNormsCase(KeySpec spec) : KeyCase("value_norms", std::move(spec)) {}
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    constexpr int32_t kGroup = 3;
+    struct State {
+      std::unique_ptr<CaseCache> cache;
+      CaseTensor factors, norms;
+    };
+    auto state = std::make_shared<State>();
+    state->cache = make_cache(backend);
+    auto random = rng();
+    Matrix factors = random_matrix(random, int64_t{kGroup} * lanes() * spec().head_dim, spec().head_dim);
+    for (int64_t row = 0; row < factors.rows; ++row) {  // nothing above the diagonal is read
+      for (int64_t column = row % spec().head_dim + 1; column < factors.cols; ++column) {
+        factors.row(row)[column] = std::numeric_limits<float>::quiet_NaN();
+      }
+    }
+    state->factors = CaseTensor(backend, factors, Placement::kStrided);
+    state->norms = CaseTensor(backend, Matrix(int64_t{kGroup} * lanes(), spec().columns, -1.0f), Placement::kStrided);
+    const auto run = [this, state, &backend] {
+      backend.value_norms(state->cache->view(), kFirstLane, lanes(), state->factors.view(), state->norms.view());
+    };
+    return make_prepared(run, [state, &backend] { return Outputs{state->norms.floats(backend, "norms")}; });
+  }
+
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
+    return relative_tolerance(expected[output].floats, 4e-6, 1e-6);
   }
 };
 
@@ -190,6 +224,7 @@ void add_key_cases(OperationCases& cases) {
     for (const Turn& turn : turns) cases.push_back(std::make_unique<TurnKeysCase>(spec, turn));
     if (spec.columns == 0) spec.columns = spec.length;
     cases.push_back(std::make_unique<KeyNormsCase>(spec));
+    cases.push_back(std::make_unique<ValueNormsCase>(spec));
     cases.push_back(std::make_unique<KeySimilarityCase>(std::move(spec)));
   };
   for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32}) {

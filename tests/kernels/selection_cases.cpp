@@ -1,5 +1,5 @@
-// Cases of reduce_groups, pool_scores, score_entries and selection: plateaus, ties, infinities, signed zeros, short
-// rows.
+// Cases of reduce_groups, weigh_groups, merge_scores, pool_scores, score_entries and selection: plateaus, ties,
+// infinities, signed zeros, short rows.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -200,6 +200,40 @@ void add_reduce_cases(OperationCases& cases, std::mt19937& rng) {
   }
 }
 
+// The first half of the rows are squares, the second weights.
+void add_weigh_cases(OperationCases& cases, std::mt19937& rng) {
+  for (int64_t cols : {1, 7, 1000, 8000}) {
+    for (int64_t group : {1, 3, 7}) {
+      const int64_t heads = 2 * group;
+      const auto weigh = [heads](Backend& backend, const TensorView& scores, const TensorView& out) {
+        backend.weigh_groups(scores.slice_rows(0, heads), scores.slice_rows(heads, heads), 0.125f, out);
+      };
+      cases.push_back(std::make_unique<ScoreCase>(ScoreSpec{.name = absl::StrCat("weigh_groups/of_", group),
+                                                            .scores = random_scores(rng, 2 * heads, cols),
+                                                            .out_rows = 2,
+                                                            .operation = weigh}));
+    }
+  }
+}
+
+// The first half of the rows are merged with the second, where the result is looked for.
+void add_merge_cases(OperationCases& cases, std::mt19937& rng) {
+  for (const bool by_mean : {false, true}) {
+    const auto merge = [by_mean](Backend& backend, const TensorView& scores, const TensorView& out) {
+      backend.copy(out, scores.slice_rows(0, out.rows));
+      backend.merge_scores(scores.slice_rows(out.rows, out.rows), by_mean, out);
+    };
+    const std::string name = by_mean ? "merge_scores/by_mean" : "merge_scores/raw";
+    for (int64_t cols : {1, 7, 1000, 8000}) {
+      cases.push_back(std::make_unique<ScoreCase>(ScoreSpec{
+          .name = name, .scores = random_scores(rng, 6, cols), .out_rows = 3, .exact = !by_mean, .operation = merge}));
+    }
+    ScoreSpec zeros{.name = name + "_zeros", .scores = random_scores(rng, 4, 50), .out_rows = 2, .operation = merge};
+    for (int64_t row : {0, 1, 2}) std::fill_n(zeros.scores.row(row), 50, 0.0f);  // beside zeros, and beside scores
+    cases.push_back(std::make_unique<ScoreCase>(std::move(zeros)));
+  }
+}
+
 void add_pool_cases(OperationCases& cases, std::mt19937& rng) {
   const std::pair<PoolKind, const char*> kinds[] = {
       {PoolKind::kNone, "none"}, {PoolKind::kMax, "max"}, {PoolKind::kAvg, "avg"}};
@@ -346,6 +380,8 @@ void add_recall_cases(OperationCases& cases, std::mt19937& rng) {
 void add_selection_cases(OperationCases& cases) {
   std::mt19937 rng(11);
   add_reduce_cases(cases, rng);
+  add_weigh_cases(cases, rng);
+  add_merge_cases(cases, rng);
   add_pool_cases(cases, rng);
   add_scoring_cases(cases, rng);
   add_select_cases(cases, rng);

@@ -189,6 +189,12 @@ void FencedBackend::gather(const KvView& kv, int32_t from, const TensorView& kep
   ForwardingBackend::gather(kv, from, kept, counts, to);
 }
 
+void FencedBackend::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                                const TensorView& norms) {
+  require(kv);
+  ForwardingBackend::value_norms(kv, first_lane, kv_heads, factors, norms);
+}
+
 void FencedBackend::key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) {
   require(kv);
   ForwardingBackend::key_norms(kv, first_lane, norms);

@@ -32,6 +32,8 @@ class FencedBackend : public ForwardingBackend {
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
   void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
+  void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                   const TensorView& norms) override;
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms) override;
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums,
                       const TensorView& cosines) override;

@@ -111,6 +111,20 @@ void ForwardingBackend::column_mass(const ObserveArgs& args, const TensorView& l
   run("column_mass", [&] { inner_->column_mass(args, lse, sums, squares); });
 }
 
+void ForwardingBackend::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                                    const TensorView& norms) {
+  run("value_norms", [&] { inner_->value_norms(kv, first_lane, kv_heads, factors, norms); });
+}
+
+void ForwardingBackend::weigh_groups(const TensorView& squares, const TensorView& weights, float scale,
+                                     const TensorView& out) {
+  run("weigh_groups", [&] { inner_->weigh_groups(squares, weights, scale, out); });
+}
+
+void ForwardingBackend::merge_scores(const TensorView& other, bool by_mean, const TensorView& scores) {
+  run("merge_scores", [&] { inner_->merge_scores(other, by_mean, scores); });
+}
+
 void ForwardingBackend::reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) {
   run("reduce_groups", [&] { inner_->reduce_groups(sums, reduce, out); });
 }

@@ -67,6 +67,8 @@ void NullBackend::write_kv(const TensorView&, const TensorView&, const int32_t* 
   }
 }
 
+void NullBackend::weigh_groups(const TensorView&, const TensorView&, float, const TensorView& out) { make_up(out); }
+
 void NullBackend::reduce_groups(const TensorView&, GroupReduce, const TensorView& out) { make_up(out); }
 
 void NullBackend::pool_scores(const TensorView&, PoolKind, int32_t, const TensorView& out) { make_up(out); }

@@ -41,6 +41,9 @@ class NullBackend final : public HostBackend {
   void attend(const AttendArgs&) override {}
   void row_lse(const ObserveArgs&, const TensorView&) override {}
   void column_mass(const ObserveArgs&, const TensorView&, const TensorView&, const TensorView&) override {}
+  void value_norms(const KvView&, int32_t, int32_t, const TensorView&, const TensorView&) override {}
+  void weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out) override;
+  void merge_scores(const TensorView&, bool, const TensorView&) override {}
   void reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out) override;
   void pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out) override;
   void score_entries(const EntryScoring& scoring, const TensorView& scores) override;

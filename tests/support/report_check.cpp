@@ -24,8 +24,11 @@ class ReportCheck {
     }
     check_bytes();
     const auto heads = static_cast<size_t>(case_.shape.kv_heads);
-    if (!case_.own_division) check_sums(0, heads);
-    for (size_t head = 0; head < heads && case_.own_division; ++head) check_sums(head, head + 1);
+    const std::vector<int32_t>& limits = case_.promised.own.plan.lane_limits;
+    bool alike = case_.own_division && !sharing_;  // the lanes of a layer
+    for (size_t lane = 0; lane < limits.size(); ++lane) alike = alike && limits[lane] == limits[lane - lane % heads];
+    if (!alike) check_sums(0, heads);
+    for (size_t head = 0; head < heads && alike; ++head) check_sums(head, head + 1);
     return std::move(violations_);
   }
 
@@ -78,7 +81,7 @@ class ReportCheck {
     const int32_t budget = plan.lane_budgets[lane], kept = outcome.kept[head];
     expect(by_recall() || shared ? kept <= budget : kept == budget,
            absl::StrCat(where, ": ", kept, " entries for a budget of ", budget));
-    expect(!shared || kept >= plan.smallest_lane, absl::StrCat(where, ": ", kept, " entries are too few"));
+    expect(!shared || kept >= plan.smallest_lanes[layer], absl::StrCat(where, ": ", kept, " entries are too few"));
     expect(outcome.kept_positions[head].size() == static_cast<size_t>(kept), absl::StrCat(where, ": positions kept"));
     check_positions(outcome.kept_positions[head], case_.prompt_tokens, absl::StrCat(where, " after the prompt"));
     const std::vector<int32_t>& last = outcome.final_positions[head];
@@ -131,7 +134,9 @@ class ReportCheck {
   void check_sums(size_t first, size_t end) {
     const PolicySpec& spec = case_.spec;
     if (spec.kind == PolicyKind::kFull || by_recall() || !case_.promised.own.policy->spends_exactly()) return;
-    const bool even = spec.kind != PolicyKind::kPyramidKv && case_.own_division;
+    const std::vector<int32_t>& limits = case_.promised.own.plan.lane_limits;
+    const bool even =
+        !sharing_ && std::adjacent_find(limits.begin(), limits.end(), std::not_equal_to<>()) == limits.end();
     const int64_t lanes = case_.shape.layers * static_cast<int64_t>(end - first);
     const int64_t budget = lanes * case_.promised.own.plan.budget_tokens;
     int64_t after_prompt = 0, at_the_end = 0;
@@ -174,7 +179,9 @@ int32_t window_of(const PolicySpec& spec, int32_t budget) {
 }
 
 int32_t sinks_of(const PolicySpec& spec) {
-  return spec.kind == PolicyKind::kStreamingLlm || spec.kind == PolicyKind::kRandom ? spec.params.sink_tokens : 0;
+  const bool has_sinks =
+      spec.kind == PolicyKind::kStreamingLlm || spec.kind == PolicyKind::kRandom || spec.kind == PolicyKind::kFunnel;
+  return has_sinks ? spec.params.sink_tokens : 0;
 }
 
 std::vector<std::string> report_violations(const ReportCase& reported, const CacheReport& report) {

@@ -41,6 +41,7 @@ class ShapedPolicy final : public CachePolicy {
   int32_t window_tokens(int32_t budget) const override { return scores_->window_tokens(budget); }
   Observation observation() const override { return scores_->observation(); }
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override { return scores_->observe(prompt_tokens); }
+  bool weighs_values() const override { return scores_->weighs_values(); }
   void score(const LayerView& layer, const ScoreBuffers& buffers) const override { scores_->score(layer, buffers); }
   DecodeRule decode_rule() const override { return scores_->decode_rule(); }
   int32_t lane_state_floats(int32_t head_dim) const override { return scores_->lane_state_floats(head_dim); }

@@ -35,6 +35,8 @@ class CpuAttention {
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
+  void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                   const TensorView& norms);
   void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to);
   void key_norms(const KvView& kv, int32_t first_lane, const TensorView& norms);
   void key_similarity(const KvView& kv, int32_t first_lane, const TensorView& unit_sums, const TensorView& cosines);

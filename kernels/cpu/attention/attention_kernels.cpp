@@ -2,6 +2,7 @@
 #include "kernels/cpu/attention/attention_kernels.h"
 
 #include "kernels/cpu/attention/decode_kernels.h"
+#include "kernels/cpu/attention/factor_norms.h"
 #include "kernels/cpu/attention/panel_kernels.h"
 
 namespace pkv {
@@ -34,6 +35,8 @@ constinit const AttentionKernels PathTable<AttentionKernels, kIsa>::kernels = {.
                                                                                .lse_panel = lse_panel,
                                                                                .mass_panel = mass_panel,
                                                                                .to_half = to_half,
+                                                                               .pack_factor = pack_factor,
+                                                                               .factor_norms = factor_norms,
                                                                                .to_float = to_float};
 
 }  // namespace pkv

@@ -83,6 +83,9 @@ struct PanelMass {
 
 constexpr int32_t padded_dim(int32_t head_dim) { return (head_dim + 15) / 16 * 16; }
 
+// Room for a factor in columns of up to 16, each from its diagonal down.
+constexpr int64_t packed_factor_floats(int32_t head_dim) { return int64_t{head_dim} * padded_dim(head_dim); }
+
 // Operands packed for register-blocked products. Sizes in elements: queries padded_dim * rows a panel, keys and values
 // kTileSlots * (head_dim rounded up to kMaxPanelCols) a tile.
 struct PanelKernels {
@@ -105,6 +108,11 @@ struct AttentionKernels {
   // Adds each row's weights, rows in ascending order.
   void (*mass_panel)(const Panel& panel, const PanelMass& mass) = nullptr;
   void (*to_half)(const float* from, uint16_t* to, int64_t count) = nullptr;
+  // factor_norms() takes a lower triangular [head_dim][head_dim] factor packed by pack_factor() to
+  // packed_factor_floats() floats. norms[j] = |v_j factor| of `count` values [count][head_dim].
+  void (*pack_factor)(const float* factor, int64_t stride, int32_t head_dim, float* packed) = nullptr;
+  void (*factor_norms)(const float* values, int32_t count, const float* packed, int32_t head_dim,
+                       float* norms) = nullptr;
   // Exact. May read up to eight elements behind the last one.
   void (*to_float)(const uint16_t* from, float* to, int64_t count) = nullptr;
 };

@@ -1,5 +1,6 @@
-// Keys by themselves: their lengths, how alike they are, and turning them to other positions. Pages are worked on one
-// after another as float32 [head_dim][slots], so all inner loops run along slots.
+// Keys and values by themselves: the lengths of keys, how alike they are, turning them to other positions, and what
+// values weigh. Pages are worked on one after another, keys as float32 [head_dim][slots], so all inner loops run along
+// slots, and values as [slots][head_dim].
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -137,6 +138,37 @@ float* CpuAttention::float_keys(const KvView& kv, const KeyTile& tile, int32_t p
   return with_elements(tile.lane.dtype, [&](auto elements) {
     auto* keys = reinterpret_cast<typename decltype(elements)::Key*>(kv.page(tile.lane, page));
     return as_floats(kernels_, keys, count, tile.keys);
+  });
+}
+
+// Tasks are a query head's tiles of kTileSlots slots: the factor is packed once for each.
+void CpuAttention::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
+                               const TensorView& norms) {
+  const auto n = static_cast<int32_t>(norms.cols), d = kv.head_dim;
+  const int64_t group = norms.rows / kv_heads;
+  PKV_CHECK(group * kv_heads == norms.rows && factors.rows == norms.rows * d && factors.cols == d,
+            "shapes of value_norms");
+  const int64_t packed_floats = packed_factor_floats(d);
+  for (Scratch& scratch : per_thread_) {
+    scratch.reserve(packed_floats + int64_t{d} * densest_slots(d, kv.page_bytes));
+  }
+  const int32_t tiles = (n + kTileSlots - 1) / kTileSlots;
+  const int64_t work = elements_of_multiply_adds(int64_t{std::min(n, kTileSlots)} * d * d / 2);
+  parallel_for(pool_, norms.rows * tiles, work, [&](int64_t task, int32_t thread) {
+    const int64_t head = task / tiles;
+    const auto begin = static_cast<int32_t>(task % tiles) * kTileSlots;
+    const Lane& lane = kv.lanes[first_lane + head / group];
+    const PageLayout layout = page_layout(kv, lane);
+    float* packed = per_thread_[thread].reserve(0);
+    kernels_.pack_factor(factors.f32_row(head * d), factors.row_stride, d, packed);
+    for_each_page(layout.slots(), begin, std::min(n, begin + kTileSlots), [&](const PagePart& part) {
+      const float* values = with_elements(lane.dtype, [&](auto elements) -> const float* {
+        std::byte* at = kv.page(lane, part.page) + layout.value_at(part.begin, 0);
+        return as_floats(kernels_, reinterpret_cast<typename decltype(elements)::Value*>(at),
+                         int64_t{part.end - part.begin} * d, packed + packed_floats);
+      });
+      kernels_.factor_norms(values, part.end - part.begin, packed, d, norms.f32_row(head) + part.first + part.begin);
+    });
   });
 }
 

@@ -105,6 +105,36 @@ void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorV
   });
 }
 
+void cpu_weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out,
+                      ThreadPool& pool) {
+  const int64_t group = squares.rows / out.rows;
+  PKV_CHECK(group * out.rows == squares.rows && weights.rows == squares.rows, "query heads are a multiple of KV heads");
+  parallel_for(pool, out.rows, 2 * out.cols * group, [&](int64_t row) {
+    float* to = out.f32_row(row);
+    std::fill_n(to, out.cols, 0.0f);
+    for (int64_t g = 0; g < group; ++g) {
+      const float *square = squares.f32_row(row * group + g), *weight = weights.f32_row(row * group + g);
+      for (int64_t j = 0; j < out.cols; ++j) to[j] += square[j] * (weight[j] * weight[j]);
+    }
+    for (int64_t j = 0; j < out.cols; ++j) to[j] = std::sqrt(scale * to[j]);
+  });
+}
+
+void cpu_merge_scores(const TensorView& other, bool by_mean, const TensorView& scores, ThreadPool& pool) {
+  PKV_CHECK(other.rows == scores.rows && other.cols == scores.cols, "scores of the same entries");
+  const auto factor = [by_mean](const float* row, int64_t columns) {
+    if (!by_mean) return 1.0f;
+    const double mean = std::accumulate(row, row + columns, 0.0) / static_cast<double>(columns);
+    return mean > 0 ? static_cast<float>(1 / mean) : 0.0f;
+  };
+  parallel_for(pool, scores.rows, 4 * scores.cols, [&](int64_t g) {
+    float* row = scores.f32_row(g);
+    const float* beside = other.f32_row(g);
+    const float own = factor(row, scores.cols), others = factor(beside, scores.cols);
+    for (int64_t j = 0; j < scores.cols; ++j) row[j] = std::max(row[j] * own, beside[j] * others);
+  });
+}
+
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool) {
   PKV_CHECK(kind == PoolKind::kNone || kernel % 2 == 1, "pooling kernels are odd");
   parallel_for(pool, scores.rows, scores.cols * std::max(kernel, 1),

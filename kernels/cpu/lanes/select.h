@@ -9,6 +9,9 @@
 
 namespace pkv {
 
+void cpu_weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out,
+                      ThreadPool& pool);
+void cpu_merge_scores(const TensorView& other, bool by_mean, const TensorView& scores, ThreadPool& pool);
 void cpu_reduce_groups(const TensorView& sums, GroupReduce reduce, const TensorView& out, ThreadPool& pool);
 void cpu_pool_scores(const TensorView& scores, PoolKind kind, int32_t kernel, const TensorView& out, ThreadPool& pool);
 void cpu_score_entries(const EntryScoring& scoring, const TensorView& scores, ThreadPool& pool);

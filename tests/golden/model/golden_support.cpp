@@ -45,6 +45,16 @@ const Loaded& fast() {
   return kLoaded;
 }
 
+std::shared_ptr<const LaneTable> lane_table() {
+  static const auto kTable = [] {
+    auto table =
+        read_lane_table(environment("PKV_GOLDEN_DIR") + "/../../config/lane_tables/SmolLM2-135M-Instruct.Q4_1.lanes");
+    EXPECT_TRUE(table.ok()) << table.status();
+    return std::make_shared<const LaneTable>(*std::move(table));
+  }();
+  return kTable;
+}
+
 json values(const std::string& file) {
   std::ifstream stream(environment("PKV_GOLDEN_DIR") + "/model/" + file);
   return json::parse(stream);
@@ -56,7 +66,8 @@ std::vector<TokenId> prompt_tokens(const std::string& name) {
 }
 
 PolicySpec policy_of(const json& values) {
-  PolicySpec spec{.kind = find_policy(values.at("policy").get<std::string>())->kind, .kv_dtype = KvDtype::kF32};
+  const PolicyRow& row = *find_policy(values.at("policy").get<std::string>());
+  PolicySpec spec{.kind = row.kind, .params = row.defaults, .kv_dtype = KvDtype::kF32, .lane_table = lane_table()};
   if (values.contains("min_recall")) {
     spec.budget.kind = BudgetKind::kMinRecall;
     spec.budget.min_recall_millionths = to_millionths(values["min_recall"].get<double>());

@@ -10,6 +10,7 @@
 
 #include "server/engine/engine.h"
 #include "server/model/model.h"
+#include "server/policy/lane_table.h"
 #include "tests/support/collecting_sink.h"
 
 namespace pkv::golden {
@@ -28,6 +29,9 @@ struct Loaded {
 Loaded load(const BackendOptions& options);
 const Loaded& exact();  // every product in float32
 const Loaded& fast();   // as served
+
+// The default model's lane table (config/lane_tables).
+std::shared_ptr<const LaneTable> lane_table();
 
 // A file of this folder. See make_model_cases.py for what is in it.
 nlohmann::json values(const std::string& file);

@@ -2,6 +2,7 @@
 // tokens with the full cache in exact mode; and the promises that hold in every mode.
 #include <gtest/gtest.h>
 
+#include "server/model/fingerprint.h"
 #include "server/policy/registry.h"
 #include "tests/golden/model/golden_support.h"
 #include "tests/support/prompt_run.h"
@@ -69,7 +70,19 @@ INSTANTIATE_TEST_SUITE_P(Prompts, FullCache,
 TEST(ReferenceBackend, ShortChat) { check_full(golden::load({.device = "reference"}), "short_chat"); }
 
 PolicySpec with_budget(PolicyKind kind, int64_t tokens, BudgetScope scope = BudgetScope::kPrompt) {
-  return {.kind = kind, .budget = {.kind = BudgetKind::kTokens, .tokens = tokens, .scope = scope}};
+  return {.kind = kind,
+          .params = policy_row(kind).defaults,
+          .budget = {.kind = BudgetKind::kTokens, .tokens = tokens, .scope = scope},
+          .lane_table = golden::lane_table()};
+}
+
+TEST(LaneTables, ThatOfTheDefaultModelIsItsOwn) {
+  const auto table = golden::lane_table();
+  const golden::Loaded& loaded = golden::fast();
+  EXPECT_EQ(table->model, model_fingerprint(*loaded.file));
+  EXPECT_EQ(table->layers, loaded.model->shape().layers);
+  EXPECT_EQ(table->kv_heads, loaded.model->shape().kv_heads);
+  EXPECT_EQ(table->anchors.size(), 6u);
 }
 
 class EveryPolicy : public testing::TestWithParam<PolicyKind> {};
@@ -104,7 +117,8 @@ TEST_P(EveryPolicy, PeakBytesOfALongPrompt) {
 INSTANTIATE_TEST_SUITE_P(Policies, EveryPolicy,
                          testing::Values(PolicyKind::kStreamingLlm, PolicyKind::kH2o, PolicyKind::kSnapKv,
                                          PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kTova,
-                                         PolicyKind::kKeyDiff, PolicyKind::kRandom),
+                                         PolicyKind::kKeyDiff, PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                         PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel),
                          [](const testing::TestParamInfo<PolicyKind>& kind) {
                            return std::string(policy_row(kind.param).name);
                          });

@@ -59,13 +59,13 @@ class ContractTest(ServerTest):
             with self.subTest(policy):
                 held = []
                 for max_tokens in (30, 120):
-                    message = request("short_chat", policy, 32, max_tokens=max_tokens, ignore_eos=True)
+                    message = request("short_chat", policy, 40, max_tokens=max_tokens, ignore_eos=True)
                     message.cache_policy.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
                     message.cache_report = cache_pb2.CACHE_REPORT_DETAIL_POSITIONS
                     reply = self.server.generation.Generate(message)
                     self.assert_bytes_add_up(reply)
                     held.append(reply.cache.held_bytes)
-                self.assertEqual(held, [LANES * 32 * ENTRY_BYTES] * 2)
+                self.assertEqual(held, [LANES * 40 * ENTRY_BYTES] * 2)
                 for head in (head for layer in reply.cache.layers for head in layer.heads):
                     self.assertEqual(sorted(set(head.final_positions)), list(head.final_positions))
                     self.assertEqual(head.final_positions[-1], reply.cache.logical_tokens - 1)
@@ -130,9 +130,10 @@ class ContractTest(ServerTest):
                     cache = self.server.generation.Generate(message).cache
                     self.assertEqual(estimate.effective_policy, cache.effective_policy)
                     self.assertEqual(estimate.full_bytes, cache.full_bytes)
-                    self.assertTrue(cache.peak_bytes <= estimate.peak_bytes <= 1.01 * cache.peak_bytes)
+                    slack = 1.2 if policy.startswith("ada_") else 1.01  # pages of the division that needs most
+                    self.assertTrue(cache.peak_bytes <= estimate.peak_bytes <= slack * cache.peak_bytes)
                     billed = cache.allocated_bytes + cache.auxiliary_bytes
-                    self.assertTrue(billed <= estimate.steady_bytes <= 1.01 * billed, (billed, estimate.steady_bytes))
+                    self.assertTrue(billed <= estimate.steady_bytes <= slack * billed, (billed, estimate.steady_bytes))
                     self.assertTrue(cache.workspace_bytes > 0 and estimate.workspace_bytes > 0)
                     self.assertEqual(len(estimate.layers), 30)
                     self.assertTrue(estimate.admissible_now and estimate.admissible_ever)

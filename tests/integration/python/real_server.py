@@ -17,14 +17,15 @@ with open(os.path.join(os.environ["PKV_GOLDEN_DIR"], "model", "prompts.json"), e
 NEEDLE_ANSWER = "15792"
 KV_BYTES_PER_TOKEN = 23040
 LANES, ENTRY_BYTES = 90, 256  # layers x KV heads; key and value of a head in f16
-OBSERVING = ("h2o", "snapkv", "pyramidkv", "tova")
+OBSERVING = ("h2o", "snapkv", "pyramidkv", "tova", "ada_snapkv", "ada_pyramidkv", "funnel")
 POLICIES = ("streaming_llm", "l2norm", "keydiff", "random", *OBSERVING)
 
 
 class Server:
     def __init__(self, *settings):
         command = [os.path.join(BIN, "pyramidkv-server"), "--config", os.path.join(SOURCE, "config", "server.yaml")]
-        for setting in (f"model.path={os.environ['PKV_MODEL']}", "server.listen=127.0.0.1:0", "metrics.listen=127.0.0.1:0", *settings):
+        table = os.path.join(SOURCE, "config", "lane_tables", os.path.basename(os.environ["PKV_MODEL"]).removesuffix(".gguf") + ".lanes")
+        for setting in (f"model.path={os.environ['PKV_MODEL']}", f"model.lane_table={table}", "server.listen=127.0.0.1:0", "metrics.listen=127.0.0.1:0", *settings):
             command += ["--set", setting]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for line in self.process.stdout:

@@ -72,7 +72,7 @@ TEST_F(EstimateCacheTest, OfLanesThatShareTheLeastAndTheMostAreTold) {
     return Contract{.own = {.plan = {.budget_tokens = 15,
                                      .lane_budgets = {30, 30, 10, 6},
                                      .shared_budgets = {44, 0},
-                                     .smallest_lane = 9}}};
+                                     .smallest_lanes = {9, 0}}}};
   };
   pb::EstimateCacheResponse out;
   ASSERT_TRUE(estimate("prompt_tokens: 60 cache_policy { snapkv {} }", out).ok());

@@ -6,6 +6,7 @@
 
 #include "server/api/policy_budget.h"
 #include "server/policy/registry.h"
+#include "tests/support/lane_table.h"
 #include "tests/unit/api/api_fixture.h"
 
 namespace pkv {
@@ -23,7 +24,14 @@ pb::CachePolicy message(const std::string& text) {
 PolicyCatalog catalog() {
   PoliciesConfig config;
   config.presets.push_back(make_preset("small", {{"policy", "pyramidkv"}, {"tokens", "64"}, {"beta", "10"}}));
-  return *PolicyCatalog::create(config, KvDtype::kF32);
+  return *PolicyCatalog::create(config, KvDtype::kF32, test::lane_table());
+}
+
+TEST(PolicyCatalog, WithoutALaneTableFunnelIsRefused) {
+  const PolicyCatalog bare = *PolicyCatalog::create({}, KvDtype::kF16);
+  const DecodedError error = decode_error(bare.resolve(message("funnel {}")).status());
+  EXPECT_EQ(error.reason, "BAD_CACHE_POLICY");
+  EXPECT_EQ(error.field, "cache_policy.funnel.allocation");
 }
 
 TEST(PolicyCatalog, UnsetIsTheServersDefault) {
@@ -78,7 +86,19 @@ INSTANTIATE_TEST_SUITE_P(
         Echo{"keydiff {}", "keydiff { window_tokens: 8 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
         Echo{"random {}",
              "random { seed: 0 window_tokens: 8 sink_tokens: 4 } "
-             "budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"}));
+             "budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"funnel {}",
+             "funnel { window_tokens: 32 sink_tokens: 4 observed_rows: 256 allocation: FUNNEL_ALLOCATION_TABLE "
+             "refit_values: false } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"funnel { window_tokens: 9 observed_rows: 64 } budget { tokens: 99 }",
+             "funnel { window_tokens: 9 sink_tokens: 4 observed_rows: 64 allocation: FUNNEL_ALLOCATION_TABLE "
+             "refit_values: false } budget { tokens: 99 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"ada_snapkv {}",
+             "ada_snapkv { window_tokens: 8 kernel_size: 7 pooling: POOLING_MAX group_aggregation: AGGREGATION_MEAN "
+             "floor: 0.2 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"},
+        Echo{"ada_pyramidkv {}",
+             "ada_pyramidkv { window_tokens: 8 kernel_size: 7 pooling: POOLING_MAX group_aggregation: AGGREGATION_MEAN "
+             "floor: 0.2 beta: 20 } budget { keep_ratio: 0.125 scope: BUDGET_SCOPE_PROMPT }"}));
 
 INSTANTIATE_TEST_SUITE_P(
     Parameters, Effective,
@@ -213,9 +233,12 @@ TEST_P(Unbuilt, IsRefusedByName) {
   EXPECT_THAT(error.message, HasSubstr(GetParam().field));
 }
 
-INSTANTIATE_TEST_SUITE_P(PolicyCatalog, Unbuilt,
-                         ::testing::Values(Refusal{"full {} kv_dtype: KV_DTYPE_BF16", "cache_policy.kv_dtype"},
-                                           Refusal{"full {} kv_dtype: KV_DTYPE_K8V4", "cache_policy.kv_dtype"}));
+INSTANTIATE_TEST_SUITE_P(
+    PolicyCatalog, Unbuilt,
+    ::testing::Values(Refusal{"full {} kv_dtype: KV_DTYPE_BF16", "cache_policy.kv_dtype"},
+                      Refusal{"full {} kv_dtype: KV_DTYPE_K8V4", "cache_policy.kv_dtype"},
+                      Refusal{"funnel { allocation: FUNNEL_ALLOCATION_GLOBAL }", "cache_policy.funnel.allocation"},
+                      Refusal{"funnel { refit_values: true }", "cache_policy.funnel.refit_values"}));
 
 class BadPolicy : public ::testing::TestWithParam<Refusal> {};
 
@@ -246,6 +269,11 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"snapkv { window_tokens: 4294967295 }", "cache_policy.snapkv.window_tokens"},
         Refusal{"snapkv { pooling: 9 }", "cache_policy.snapkv.pooling"},
         Refusal{"pyramidkv { allocation: 9 }", "cache_policy.pyramidkv.allocation"},
+        Refusal{"ada_snapkv { floor: 1.5 }", "cache_policy.ada_snapkv.floor"},
+        Refusal{"ada_pyramidkv { beta: 0.5 }", "cache_policy.ada_pyramidkv.beta"},
+        Refusal{"funnel { allocation: 3 }", "cache_policy.funnel.allocation"},
+        Refusal{"funnel { observed_rows: 0 }", "cache_policy.funnel.observed_rows"},
+        Refusal{"funnel {} budget { tokens: 36 }", "cache_policy.budget.tokens"},
         Refusal{"snapkv {} budget { tokens: 64 scope: 9 }", "cache_policy.budget.scope"},
         Refusal{"full {} budget { scope: BUDGET_SCOPE_TOTAL }", "cache_policy.budget"},
         Refusal{"snapkv {} budget { bytes: 0 }", "cache_policy.budget.bytes"},

@@ -45,7 +45,7 @@ TEST(ParseBudget, NamesWhatIsWrong) {
 
 TEST(PolicyNames, AreThoseOfTheContract) {
   EXPECT_THAT(policy_names(), ElementsAre("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "l2norm", "tova",
-                                          "keydiff", "random"));
+                                          "keydiff", "random", "funnel", "ada_snapkv", "ada_pyramidkv"));
 }
 
 TEST(BuildPolicy, EveryNameChoosesItsMessage) {

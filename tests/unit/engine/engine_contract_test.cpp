@@ -13,6 +13,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/policy/recall_shortfall.h"
 #include "server/policy/registry.h"
+#include "tests/support/lane_table.h"
 #include "tests/support/report_check.h"
 #include "tests/support/shaped_policy.h"
 #include "tests/support/tested_backend.h"
@@ -23,7 +24,8 @@ namespace {
 
 constexpr std::array kBudgeted = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
                                   PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
-                                  PolicyKind::kKeyDiff,      PolicyKind::kRandom};
+                                  PolicyKind::kKeyDiff,      PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                  PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel};
 
 TinyModel make_model(const TinyModelOptions& options, const BackendOptions& backend = {.device = "reference"}) {
   TinyModel tiny{.backend = backend.device == "reference" ? make_tested_backend() : *make_backend(backend)};
@@ -56,7 +58,7 @@ class RandomRequests {
   int32_t number(int32_t from, int32_t to) { return std::uniform_int_distribution<int32_t>(from, to)(rng_); }
 
   PolicySpec spec(PolicyKind kind, int32_t prompt) {
-    PolicySpec spec{.kind = kind};
+    PolicySpec spec{.kind = kind, .lane_table = test::lane_table()};
     spec.kv_dtype = number(0, 1) == 0 ? KvDtype::kF16 : KvDtype::kF32;
     for (int32_t pins = number(-1, 2); pins > 0; --pins) {
       const int32_t begin = number(0, prompt - 1);
@@ -69,6 +71,8 @@ class RandomRequests {
     spec.params.kernel_size = 1 + 2 * number(0, 3);
     spec.params.group_aggregation = static_cast<GroupReduce>(number(0, 2));
     spec.params.beta_millionths = number(1, 30) * kMillion;
+    spec.params.floor_millionths = number(0, 10) * kMillion / 10;
+    spec.params.observed_rows = number(1, 20);
     spec.params.h2o_score = static_cast<H2oScore>(number(0, 1));
     spec.params.seed = static_cast<uint64_t>(number(0, 1000));
     if (spec.pins.empty()) {  // with them a rule of its own may leave no room, and positions may not move
@@ -150,7 +154,9 @@ TEST_P(EngineContract, EveryPolicyKeepsWhatItPromisesInAnyMixture) {
       }
     }
     EXPECT_GT(compressed, 20);
-    EXPECT_EQ(uneven > 10, GetParam() != LaneShape::kOwn && shape.kv_heads > 1) << uneven;
+    if (GetParam() != LaneShape::kOwn && shape.kv_heads > 1) {
+      EXPECT_GT(uneven, 10);
+    }
     const EngineStats stats = *engine->stats();
     EXPECT_EQ(stats.live_bytes, 0u);
     EXPECT_EQ(stats.cache.auxiliary, 0u);
@@ -165,7 +171,7 @@ TEST_P(EngineContract, ByteBudgetsHoldFromTheSmallestOn) {
       for (const PyramidAllocation allocation : {PyramidAllocation::kExact, PyramidAllocation::kFactory}) {
         if (allocation == PyramidAllocation::kFactory && kind != PolicyKind::kPyramidKv) continue;
         SCOPED_TRACE(absl::StrCat(std::string(policy_row(kind).name), " scope ", static_cast<int>(scope)));
-        PolicySpec spec = scoped({.kind = kind}, scope);
+        PolicySpec spec = scoped({.kind = kind, .lane_table = test::lane_table()}, scope);
         spec.params.allocation = allocation;
         spec.pins = {{20, 25}};
         const auto of = [&](uint64_t bytes) {
@@ -214,9 +220,10 @@ TEST_P(EngineContract, ABudgetOfEverythingIsBitIdenticalToFull) {
   };
   const auto full = answer({});
   for (const PolicyKind kind : kBudgeted) {
-    for (const PolicySpec& spec : {policy(kind, 90), policy(kind, 5000), scoped(policy(kind, 115), BudgetScope::kTotal),
-                                   scoped(policy(kind, 5000), BudgetScope::kTotal),
-                                   scoped(byte_budget({.kind = kind}, 1 << 30), BudgetScope::kTotal)}) {
+    for (const PolicySpec& spec :
+         {policy(kind, 90), policy(kind, 5000), scoped(policy(kind, 115), BudgetScope::kTotal),
+          scoped(policy(kind, 5000), BudgetScope::kTotal),
+          scoped(byte_budget({.kind = kind, .lane_table = test::lane_table()}, 1 << 30), BudgetScope::kTotal)}) {
       const auto other = answer(spec);
       EXPECT_EQ(other->ids(), full->ids());
       for (size_t i = 0; i < full->tokens.size(); ++i) {
@@ -265,9 +272,10 @@ TEST_P(EngineContract, AloneAndTogetherEveryPolicyAnswersTheSame) {
 TEST_P(EngineContract, EveryLaneReachesTheRecallAskedForOrTheRequestSaysWhyNot) {
   const TinyModel tiny = make_tiny_model({.device = "cpu", .threads = 1});
   const auto engine = make_engine(*tiny.model, shaped());
-  for (const PolicyKind kind : {PolicyKind::kH2o, PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kTova}) {
+  for (const PolicyKind kind : {PolicyKind::kH2o, PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kTova,
+                                PolicyKind::kAdaSnapKv, PolicyKind::kFunnel}) {
     SCOPED_TRACE(std::string(policy_row(kind).name));
-    PolicySpec spec{.kind = kind};
+    PolicySpec spec{.kind = kind, .lane_table = test::lane_table()};
     spec.params.recent_tokens = 8;
     int32_t kept_before = 0;
     for (const int64_t recall : {300'000, 800'000, 990'000, 1'000'000}) {
@@ -320,7 +328,7 @@ TEST_P(EngineContract, LongAnswersRunUnderAConstantCeiling) {
     submit(*engine, request, sink)->wait();
     ASSERT_EQ(sink->status, absl::OkStatus());
     EXPECT_EQ(sink->tokens.size(), static_cast<size_t>(tokens));
-    if (GetParam() == LaneShape::kTotals) {
+    if (!promised.own.plan.shared_budgets.empty()) {
       EXPECT_LE(highest, promised.steady_bytes);  // pages of the division that needs most
     } else {
       EXPECT_EQ(highest, promised.steady_bytes);

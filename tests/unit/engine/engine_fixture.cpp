@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "tests/support/lane_table.h"
 #include "tests/support/tested_backend.h"
 
 namespace pkv::test {
@@ -117,7 +118,7 @@ std::vector<TokenId> random_prompt(int32_t tokens, uint32_t seed) {
 }
 
 PolicySpec policy(PolicyKind kind, int64_t budget_tokens) {
-  PolicySpec spec{.kind = kind};
+  PolicySpec spec{.kind = kind, .lane_table = lane_table()};
   if (budget_tokens > 0) spec.budget = {.kind = BudgetKind::kTokens, .tokens = budget_tokens};
   return spec;
 }

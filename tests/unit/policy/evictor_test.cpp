@@ -72,6 +72,16 @@ class EvictorTest : public testing::Test {
     return {.geometry = shape.geometry, .q_heads = shape.q_heads, .interval_tokens = shape.interval_tokens};
   }
 
+  // Of all query heads of all layers, lower triangular.
+  std::vector<float> draw_factors(const Shape& shape) {
+    const int32_t d = shape.geometry.head_dim, rows = shape.geometry.layers * shape.q_heads * d;
+    std::vector<float> factors = numbers(rows * d);
+    for (int32_t row = 0; row < rows; ++row) {
+      for (int32_t column = row % d + 1; column < d; ++column) factors[static_cast<size_t>(row * d + column)] = 0;
+    }
+    return factors;
+  }
+
   // A lane that keeps `count` entries of a prompt: the newest W, sinks and pins, others at random. `scored`: what a
   // policy that scores at intervals knows of them.
   LaneStart draw_lane(const Planned& policy, const Shape& shape, int32_t count, bool scored) {
@@ -105,9 +115,9 @@ class EvictorTest : public testing::Test {
     const auto first = plan.lane_budgets.begin() + std::ptrdiff_t{layer} * shape.geometry.kv_heads;
     const std::vector<int32_t> most(first, first + shape.geometry.kv_heads);
     if (!plan.shares(layer)) return most;
-    std::vector<int32_t> counts(heads, plan.smallest_lane);
-    int64_t left =
-        plan.shared_budgets[static_cast<size_t>(layer)] - int64_t{plan.smallest_lane} * shape.geometry.kv_heads;
+    const int32_t smallest = plan.smallest_lanes[static_cast<size_t>(layer)];
+    std::vector<int32_t> counts(heads, smallest);
+    int64_t left = plan.shared_budgets[static_cast<size_t>(layer)] - int64_t{smallest} * shape.geometry.kv_heads;
     while (left > 0) {
       const size_t head = random_() % heads;
       if (counts[head] == most[head]) continue;
@@ -129,8 +139,15 @@ class EvictorTest : public testing::Test {
   // Both through prompt and answer; after every token the lanes hold the same.
   void compare(const Planned& policy, const Shape& shape) {
     const CacheGeometry& geometry = shape.geometry;
-    EvictingSequence sequence(*backend_, policy, options_of(shape));
-    PlainEvictions plain(policy, options_of(shape));
+    const std::vector<float> factors = draw_factors(shape);
+    const int32_t width = shape.geometry.layers * shape.q_heads * geometry.head_dim;
+    auto on_backend = backend_->allocate(width, geometry.head_dim, DType::kF32);
+    ASSERT_TRUE(on_backend.ok());
+    backend_->upload(on_backend->view(), factors.data());
+    Evictor::Options options = options_of(shape);
+    options.value_factors = on_backend->view();
+    EvictingSequence sequence(*backend_, policy, options);
+    PlainEvictions plain(policy, options, factors);
     const bool at_intervals = policy.policy->decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals;
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       const bool scored = !at_intervals || random_() % 2 == 0;
@@ -189,7 +206,8 @@ class EvictorTest : public testing::Test {
 
 constexpr PolicyKind kEvicting[] = {PolicyKind::kStreamingLlm, PolicyKind::kH2o,    PolicyKind::kSnapKv,
                                     PolicyKind::kPyramidKv,    PolicyKind::kL2Norm, PolicyKind::kTova,
-                                    PolicyKind::kKeyDiff,      PolicyKind::kRandom};
+                                    PolicyKind::kKeyDiff,      PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                    PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel};
 
 // One lane, ten prompt tokens, all of them kept, no room for another.
 constexpr Shape kOneLane{.geometry = {.layers = 1, .kv_heads = 1, .head_dim = 4, .page_bytes = 128},
@@ -224,6 +242,8 @@ TEST_F(EvictorTest, LanesOfOneLayerMayHaveLimitsOfTheirOwn) {
     const Shape shape = draw_shape();
     Planned policy = planned_total(draw_spec(kind, shape), shape);
     if (!policy.plan.evicts_while_generating) continue;
+    policy.plan.shared_budgets.clear();
+    policy.plan.shared_limits.clear();
     int32_t floor = std::max(1, policy.plan.window_tokens) + 1;
     for (const TokenSpan& span : policy.plan.kept_spans) floor += span.end - span.begin;
     for (size_t lane = 0; lane < policy.plan.lane_limits.size(); ++lane) {

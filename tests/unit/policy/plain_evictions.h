@@ -4,9 +4,11 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "tests/unit/policy/evicting_sequence.h"
@@ -27,7 +29,9 @@ struct PlainLane {
 
 class PlainEvictions {
  public:
-  PlainEvictions(const Planned& planned, const Evictor::Options& options) : planned_(planned), options_(options) {
+  // `factors` [layers * Hq * d][d]: the heads' value factors; keys are values here.
+  PlainEvictions(const Planned& planned, const Evictor::Options& options, std::vector<float> factors)
+      : planned_(planned), options_(options), factors_(std::move(factors)) {
     for (const int32_t limit : planned.plan.lane_limits) lanes_.push_back({.limit = limit});
     queries_.resize(static_cast<size_t>(options.geometry.layers));
   }
@@ -63,7 +67,9 @@ class PlainEvictions {
 
   PolicyKind kind() const { return planned_.spec.kind; }
   bool refreshes() const {
-    return kind() == PolicyKind::kSnapKv || kind() == PolicyKind::kPyramidKv || kind() == PolicyKind::kTova;
+    constexpr std::array kRefreshing = {PolicyKind::kSnapKv,       PolicyKind::kPyramidKv, PolicyKind::kAdaSnapKv,
+                                        PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel,    PolicyKind::kTova};
+    return std::find(kRefreshing.begin(), kRefreshing.end(), kind()) != kRefreshing.end();
   }
   size_t index(int32_t layer, int32_t kv_head) const {
     return static_cast<size_t>(layer * options_.geometry.kv_heads + kv_head);
@@ -188,25 +194,60 @@ class PlainEvictions {
     return static_cast<float>(state >> 40) * 0x1p-24f;
   }
 
-  // What `rows`, the newest queries, give to each entry, summed over the rows and the query heads of `kv_head`. The
-  // last row sees everything, each one before it an entry less.
-  std::vector<double> mass_of(const PlainLane& lane, const Rows& rows, int32_t kv_head, int32_t heads) const {
+  // |v R| of a query head, the entry's key being its value.
+  double weight_of(int32_t layer, int32_t head, const std::vector<float>& value) const {
+    const size_t d = value.size(), first = static_cast<size_t>(layer * options_.q_heads + head) * d;
+    double squares = 0;
+    for (size_t column = 0; column < d; ++column) {
+      double product = 0;
+      for (size_t i = 0; i < d; ++i) product += static_cast<double>(value[i]) * factors_[(first + i) * d + column];
+      squares += product * product;
+    }
+    return std::sqrt(squares);
+  }
+
+  // The root mean square over rows and query heads of attention times weight.
+  std::vector<double> weighed(int32_t layer, int32_t kv_head, const Rows& rows) const {
+    const PlainLane& lane = this->lane(layer, kv_head);
+    std::vector<double> scores(lane.entries.size(), 0.0);
+    for (int32_t head = kv_head * group(); head < (kv_head + 1) * group(); ++head) {
+      for (size_t row = 0; row < rows.size(); ++row) {
+        const std::vector<double> given = attention_of(lane, rows, row, head);
+        for (size_t j = 0; j < given.size(); ++j) {
+          scores[j] += std::pow(given[j] * weight_of(layer, head, lane.entries[j].key), 2);
+        }
+      }
+    }
+    for (double& score : scores) score = std::sqrt(score / static_cast<double>(rows.size()) / group());
+    return scores;
+  }
+
+  // What one of the newest queries gives to each entry that it sees: the last row everything, each one before it an
+  // entry less.
+  std::vector<double> attention_of(const PlainLane& lane, const Rows& rows, size_t row, int32_t head) const {
     const auto d = static_cast<size_t>(options_.geometry.head_dim);
+    const size_t seen = lane.entries.size() - (rows.size() - 1 - row);
+    std::vector<double> weights;
+    for (size_t j = 0; j < seen; ++j) {
+      double product = 0;
+      for (size_t i = 0; i < d; ++i) {
+        product += static_cast<double>(rows[row][static_cast<size_t>(head) * d + i]) * lane.entries[j].key[i];
+      }
+      weights.push_back(std::exp(product / std::sqrt(static_cast<double>(d))));
+    }
+    double total = 0;
+    for (const double weight : weights) total += weight;
+    for (double& weight : weights) weight /= total;
+    return weights;
+  }
+
+  // What `rows`, the newest queries, give to each entry, summed over the rows and the query heads of `kv_head`.
+  std::vector<double> mass_of(const PlainLane& lane, const Rows& rows, int32_t kv_head, int32_t heads) const {
     std::vector<double> mass(lane.entries.size(), 0.0);
     for (size_t row = 0; row < rows.size(); ++row) {
-      const size_t seen = lane.entries.size() - (rows.size() - 1 - row);
       for (int32_t head = kv_head * group(); head < kv_head * group() + heads; ++head) {
-        std::vector<double> weights;
-        for (size_t j = 0; j < seen; ++j) {
-          double product = 0;
-          for (size_t i = 0; i < d; ++i) {
-            product += static_cast<double>(rows[row][static_cast<size_t>(head) * d + i]) * lane.entries[j].key[i];
-          }
-          weights.push_back(std::exp(product / std::sqrt(static_cast<double>(d))));
-        }
-        double total = 0;
-        for (const double weight : weights) total += weight;
-        for (size_t j = 0; j < seen; ++j) mass[j] += weights[j] / total;
+        const std::vector<double> given = attention_of(lane, rows, row, head);
+        for (size_t j = 0; j < given.size(); ++j) mass[j] += given[j];
       }
     }
     return mass;
@@ -217,7 +258,10 @@ class PlainEvictions {
     const int32_t heads = options_.geometry.kv_heads;
     const Rows& rows = queries_[static_cast<size_t>(layer)];
     std::vector<std::vector<double>> mass;
-    for (int32_t head = 0; head < heads; ++head) mass.push_back(mass_of(lane(layer, head), rows, head, group()));
+    const bool weighs = kind() == PolicyKind::kFunnel;
+    for (int32_t head = 0; head < heads; ++head) {
+      mass.push_back(weighs ? weighed(layer, head, rows) : mass_of(lane(layer, head), rows, head, group()));
+    }
     if (kind() == PolicyKind::kTova) {  // one mean over all query heads
       std::vector<double> sum(mass[0].size(), 0.0);
       for (const std::vector<double>& of_head : mass) {
@@ -229,7 +273,8 @@ class PlainEvictions {
       PlainLane& lane = lanes_[index(layer, head)];
       const auto past = static_cast<int32_t>(lane.entries.size()) - window();
       if (past <= 0) continue;
-      const int32_t reach = kind() == PolicyKind::kTova ? 0 : planned_.spec.params.kernel_size / 2;
+      const int32_t width = weighs ? 5 : planned_.spec.params.kernel_size;
+      const int32_t reach = kind() == PolicyKind::kTova ? 0 : width / 2;
       for (int32_t j = 0; j < static_cast<int32_t>(lane.entries.size()); ++j) {
         float& score = lane.entries[static_cast<size_t>(j)].score;
         score = std::numeric_limits<float>::quiet_NaN();
@@ -243,6 +288,7 @@ class PlainEvictions {
 
   const Planned& planned_;
   Evictor::Options options_;
+  std::vector<float> factors_;
   std::vector<PlainLane> lanes_;
   std::vector<Rows> queries_;  // per layer, oldest first
   int32_t tokens_ = 0;

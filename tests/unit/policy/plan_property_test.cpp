@@ -37,10 +37,11 @@ class RandomPlans : public ::testing::TestWithParam<LaneShape> {
             .max_tokens = between(0, 60)};
   }
   PolicySpec draw_spec() {
-    const auto kind = policy_table()[static_cast<size_t>(between(1, 8))].kind;
+    const auto kind =
+        policy_table()[static_cast<size_t>(between(1, static_cast<int32_t>(policy_table().size()) - 1))].kind;
     PolicySpec spec = spec_of(kind, between(16, 140));
     spec.budget.scope = between(0, 1) == 0 ? BudgetScope::kPrompt : BudgetScope::kTotal;
-    if (between(0, 3) == 0) spec.params.allocation = PyramidAllocation::kFactory;
+    if (between(0, 3) == 0 && kind == PolicyKind::kPyramidKv) spec.params.allocation = PyramidAllocation::kFactory;
     return spec;
   }
   CachePlan plan(const PolicySpec& spec, const Lengths& lengths) const {
@@ -82,9 +83,11 @@ TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
       const int64_t entries = plan.shared_budgets[static_cast<size_t>(layer)];
       const int32_t most = plan.lane_budgets[static_cast<size_t>(layer * heads)];
       ASSERT_LE(entries, int64_t{most} * heads);
-      ASSERT_GE(entries, int64_t{plan.smallest_lane} * heads);
+      const int32_t smallest = plan.smallest_lanes[static_cast<size_t>(layer)];
+      ASSERT_GE(entries, int64_t{smallest} * heads);
       ASSERT_LT(entries, int64_t{lengths.prompt_tokens} * heads);
-      ASSERT_GE(plan.smallest_lane, std::max(1, plan.window_tokens));
+      ASSERT_GE(smallest, std::max(1, plan.window_tokens));
+      ASSERT_LE(smallest, most);
     }
     const int64_t all = int64_t{plan.budget_tokens} * static_cast<int64_t>(plan.lane_budgets.size());
     if (spends_exactly(spec) && spec.budget.scope == BudgetScope::kPrompt) {
@@ -97,8 +100,8 @@ TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
               spec.budget.scope == BudgetScope::kTotal &&
                   limits < int64_t{written} * static_cast<int64_t>(plan.lane_limits.size()));
   }
-  EXPECT_EQ(uneven > 1000, GetParam() == LaneShape::kLanes || GetParam() == LaneShape::kJumping);
-  EXPECT_EQ(shared > 1000, GetParam() == LaneShape::kTotals);
+  EXPECT_EQ(uneven > 100, GetParam() != LaneShape::kTotals);  // of funnel's own table, too
+  EXPECT_EQ(shared > 100, GetParam() == LaneShape::kTotals || GetParam() == LaneShape::kOwn);
 }
 
 TEST_P(RandomPlans, BytesBuyTheLargestBudgetThereIs) {
@@ -159,7 +162,10 @@ TEST_P(RandomPlans, EveryLaneHasRoomForWhatIsAlwaysKept) {
       ASSERT_GE(plan->lane_budgets[lane], std::min(lengths.prompt_tokens, always));
       ASSERT_GE(plan->lane_limits[lane], std::min(written, always));
     }
-    ASSERT_GE(plan->smallest_lane, plan->shared_budgets.empty() ? 0 : always);
+    for (int32_t layer = 0; layer < lengths.geometry.layers; ++layer) {
+      if (!plan->shares(layer)) continue;
+      ASSERT_GE(plan->smallest_lanes[static_cast<size_t>(layer)], always);
+    }
     ++pinned;
   }
   EXPECT_GT(pinned, 300);

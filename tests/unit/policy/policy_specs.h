@@ -6,18 +6,21 @@
 #include "gtest/gtest.h"
 #include "server/policy/cache_plan.h"
 #include "server/policy/registry.h"
+#include "tests/support/lane_table.h"
 #include "tests/support/shaped_policy.h"
 
 namespace pkv {
 
 inline PolicySpec spec_of(PolicyKind kind, int64_t budget_tokens) {
-  PolicySpec spec{.kind = kind};
+  PolicySpec spec{.kind = kind, .lane_table = test::lane_table()};
   if (kind != PolicyKind::kFull) spec.budget = {.kind = BudgetKind::kTokens, .tokens = budget_tokens};
   return spec;
 }
 
 inline PolicySpec spec_of_ratio(PolicyKind kind, int64_t millionths) {
-  return {.kind = kind, .budget = {.kind = BudgetKind::kKeepRatio, .keep_ratio_millionths = millionths}};
+  return {.kind = kind,
+          .budget = {.kind = BudgetKind::kKeepRatio, .keep_ratio_millionths = millionths},
+          .lane_table = test::lane_table()};
 }
 
 // A spec with its policy and its plan for one prompt.

@@ -33,7 +33,8 @@ class PromptRun {
     auto sequence = cache.open({.dtype = dtype, .lane_entries = limits});
     EXPECT_TRUE(sequence.ok()) << sequence.status();
     sequence_ = *sequence;
-    auto compressor = Compressor::create(backend, *planned.policy, planned.plan, options);
+    if (planned.policy->weighs_values() && options.value_factors.data == nullptr) use_values_as_they_are();
+    auto compressor = Compressor::create(backend, *planned.policy, planned.plan, options_);
     auto scratch = CompressorScratch::create(backend, options.q_heads, options.geometry,
                                              options.prompt_tokens + 3);  // wider than the prompt, as the engine's is
     EXPECT_TRUE(compressor.ok() && scratch.ok());
@@ -95,6 +96,19 @@ class PromptRun {
   }
 
  private:
+  // Every factor is one: what a value weighs is its length.
+  void use_values_as_they_are() {
+    const auto d = static_cast<size_t>(options_.geometry.head_dim);
+    const size_t rows = static_cast<size_t>(options_.geometry.layers * options_.q_heads) * d;
+    std::vector<float> factors(rows * d, 0.0f);
+    for (size_t row = 0; row < rows; ++row) factors[row * d + row % d] = 1.0f;
+    auto tensor = backend_.allocate(static_cast<int64_t>(rows), static_cast<int64_t>(d), DType::kF32);
+    EXPECT_TRUE(tensor.ok());
+    factors_ = *std::move(tensor);
+    backend_.upload(factors_.view(), factors.data());
+    options_.value_factors = factors_.view();
+  }
+
   Tensor upload(const std::vector<float>& rows) {
     auto tensor = backend_.allocate(options_.prompt_tokens, static_cast<int64_t>(rows.size()) / options_.prompt_tokens,
                                     DType::kF32);
@@ -118,6 +132,7 @@ class PromptRun {
   KvCache& cache_;
   Compressor::Options options_;
   SequenceId sequence_ = nullptr;
+  Tensor factors_;
   std::unique_ptr<Compressor> compressor_;
   std::unique_ptr<CompressorScratch> scratch_;
   std::vector<LayerOutcome> outcomes_;  // of the layers so far

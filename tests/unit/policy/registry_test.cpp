@@ -32,7 +32,7 @@ TEST(PolicyTable, HasOneRowPerKindAndName) {
     EXPECT_FALSE(row.summary.empty());
     EXPECT_EQ(row.takes_budget, row.kind != PolicyKind::kFull);
   }
-  EXPECT_EQ(kinds.size(), 9u);
+  EXPECT_EQ(kinds.size(), 12u);
   EXPECT_EQ(find_policy("h2"), nullptr);
   EXPECT_EQ(find_policy(""), nullptr);
 }
@@ -45,12 +45,15 @@ TEST(PolicyTable, SaysWhichPoliciesObserveAttention) {
 
 TEST(PolicyTable, StatesTheDefaultsThatParamsHave) {
   const PolicyParams defaults;
-  const std::map<std::string_view, std::string> wanted = {
-      {"window_tokens", std::to_string(defaults.window_tokens)},
+  std::map<std::string_view, std::string> wanted = {
+      {"window_tokens", ""},  // each policy's own
       {"sink_tokens", std::to_string(defaults.sink_tokens)},
       {"recent_tokens", "half of the budget"},
       {"kernel_size", std::to_string(defaults.kernel_size)},
       {"beta", std::to_string(defaults.beta_millionths / kMillion)},
+      {"floor", "0.2"},
+      {"observed_rows", std::to_string(defaults.observed_rows)},
+      {"refit_values", "false"},
       {"seed", std::to_string(defaults.seed)},
       {"pooling", "MAX"},
       {"group_aggregation", "MEAN"},
@@ -59,13 +62,20 @@ TEST(PolicyTable, StatesTheDefaultsThatParamsHave) {
       {"position_mode", "ORIGINAL"},
   };
   EXPECT_EQ(defaults.recent_tokens, std::nullopt);
+  EXPECT_EQ(defaults.floor_millionths, 200'000);
   EXPECT_EQ(defaults.pooling, PoolKind::kMax);
   EXPECT_EQ(defaults.group_aggregation, GroupReduce::kMean);
   EXPECT_EQ(defaults.allocation, PyramidAllocation::kExact);
   EXPECT_EQ(defaults.h2o_score, H2oScore::kSum);
+  EXPECT_EQ(defaults.funnel_allocation, FunnelAllocation::kTable);
+  EXPECT_FALSE(defaults.refit_values);
+  EXPECT_EQ(policy_row(PolicyKind::kSnapKv).defaults.window_tokens, 8);
+  EXPECT_EQ(policy_row(PolicyKind::kFunnel).defaults.window_tokens, 32);
   EXPECT_EQ(defaults.position_mode, PositionMode::kOriginal);
   std::set<std::string_view> stated;
   for (const PolicyRow& row : policy_table()) {
+    wanted["window_tokens"] = std::to_string(row.defaults.window_tokens);
+    wanted["allocation"] = row.kind == PolicyKind::kFunnel ? "TABLE" : "EXACT";
     for (const ParameterInfo& info : row.parameters) {
       stated.insert(info.name);
       EXPECT_TRUE(wanted.count(info.name) == 1 && wanted.at(info.name) == info.default_value)
@@ -84,15 +94,16 @@ TEST(PolicyTable, MakesWhatTheParametersSay) {
   EXPECT_EQ(window(PolicyKind::kTova, 100), 1);
   EXPECT_EQ(window(PolicyKind::kH2o, 101), 50);
   EXPECT_EQ(window(PolicyKind::kH2o, 1), 1);  // never nothing
-  for (const PolicyKind kind :
-       {PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kKeyDiff, PolicyKind::kRandom}) {
+  for (const PolicyKind kind : {PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kKeyDiff,
+                                PolicyKind::kRandom, PolicyKind::kAdaSnapKv, PolicyKind::kAdaPyramidKv}) {
     EXPECT_EQ(window(kind, 100), 8);
   }
   PolicySpec spec = spec_of(PolicyKind::kH2o, 100);
   spec.params.recent_tokens = 17;
   EXPECT_EQ(policy_of(spec)->window_tokens(100), 17);
   for (const PolicyRow& row : policy_table()) {
-    const bool has_sinks = row.kind == PolicyKind::kStreamingLlm || row.kind == PolicyKind::kRandom;
+    const bool has_sinks =
+        row.kind == PolicyKind::kStreamingLlm || row.kind == PolicyKind::kRandom || row.kind == PolicyKind::kFunnel;
     EXPECT_EQ(policy_of(spec_of(row.kind, 100))->sink_tokens(), has_sinks ? 4 : 0) << row.name;
   }
 }
@@ -110,14 +121,16 @@ TEST(Validation, FullTakesNoBudget) {
 // What every policy that takes a budget checks alike.
 class PolicyValidation : public ::testing::TestWithParam<PolicyKind> {
  protected:
-  PolicySpec with_budget(const Budget& budget) { return {.kind = GetParam(), .budget = budget}; }
+  PolicySpec with_budget(const Budget& budget) {
+    return {.kind = GetParam(), .budget = budget, .lane_table = test::lane_table()};
+  }
 };
 
 TEST_P(PolicyValidation, ChecksTheAmount) {
-  const int32_t always_kept = GetParam() == PolicyKind::kStreamingLlm                             ? 4
-                              : GetParam() == PolicyKind::kRandom                                 ? 12
-                              : GetParam() == PolicyKind::kTova || GetParam() == PolicyKind::kH2o ? 1
-                                                                                                  : 8;
+  const int32_t always_kept = GetParam() == PolicyKind::kStreamingLlm                                  ? 4
+                              : GetParam() == PolicyKind::kRandom || GetParam() == PolicyKind::kFunnel ? 12
+                              : GetParam() == PolicyKind::kTova || GetParam() == PolicyKind::kH2o      ? 1
+                                                                                                       : 8;
   EXPECT_EQ(refusal(with_budget({})), "cache_policy.budget");
   for (const int64_t tokens : {-1, 0, always_kept}) {
     EXPECT_EQ(refusal(spec_of(GetParam(), tokens)), "cache_policy.budget.tokens") << tokens;
@@ -187,7 +200,8 @@ TEST_P(PolicyValidation, ChecksPins) {
 INSTANTIATE_TEST_SUITE_P(Policies, PolicyValidation,
                          ::testing::Values(PolicyKind::kStreamingLlm, PolicyKind::kH2o, PolicyKind::kSnapKv,
                                            PolicyKind::kPyramidKv, PolicyKind::kL2Norm, PolicyKind::kTova,
-                                           PolicyKind::kKeyDiff, PolicyKind::kRandom),
+                                           PolicyKind::kKeyDiff, PolicyKind::kRandom, PolicyKind::kAdaSnapKv,
+                                           PolicyKind::kAdaPyramidKv, PolicyKind::kFunnel),
                          [](const auto& test) { return std::string(policy_row(test.param).name); });
 
 TEST(Validation, FullChecksPinsToo) {
@@ -221,7 +235,8 @@ TEST_P(WindowPolicyValidation, ChecksWindowAndKernel) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, WindowPolicyValidation,
-                         ::testing::Values(PolicyKind::kSnapKv, PolicyKind::kPyramidKv));
+                         ::testing::Values(PolicyKind::kSnapKv, PolicyKind::kPyramidKv, PolicyKind::kAdaSnapKv,
+                                           PolicyKind::kAdaPyramidKv));
 
 TEST(Validation, NewestAndFirstEntriesAreCounts) {
   for (const PolicyKind kind : {PolicyKind::kL2Norm, PolicyKind::kKeyDiff, PolicyKind::kRandom}) {
@@ -231,7 +246,7 @@ TEST(Validation, NewestAndFirstEntriesAreCounts) {
     spec.params.window_tokens = 100;
     EXPECT_EQ(refusal(spec), "cache_policy.budget.tokens");
   }
-  for (const PolicyKind kind : {PolicyKind::kStreamingLlm, PolicyKind::kRandom}) {
+  for (const PolicyKind kind : {PolicyKind::kStreamingLlm, PolicyKind::kRandom, PolicyKind::kFunnel}) {
     PolicySpec spec = spec_of(kind, 100);
     spec.params.sink_tokens = -1;
     EXPECT_EQ(refusal(spec), "cache_policy." + std::string(policy_row(kind).name) + ".sink_tokens");
@@ -273,9 +288,43 @@ TEST(Validation, PyramidsNeedABetaOfAtLeastOne) {
   EXPECT_EQ(refusal(spec), "cache_policy.pyramidkv.beta");
   spec.params.beta_millionths = kMillion;
   EXPECT_EQ(refusal(spec), "accepted");
+  spec.kind = PolicyKind::kAdaPyramidKv;
+  EXPECT_EQ(refusal(spec), "accepted");
+  spec.params.beta_millionths = kMillion - 1;
+  EXPECT_EQ(refusal(spec), "cache_policy.ada_pyramidkv.beta");
   spec.kind = PolicyKind::kSnapKv;
   spec.params.beta_millionths = 0;  // no parameter of snapkv
   EXPECT_EQ(refusal(spec), "accepted");
+}
+
+TEST(Validation, FunnelNeedsATableAndWhatIsBuilt) {
+  PolicySpec spec = spec_of(PolicyKind::kFunnel, 128);
+  EXPECT_EQ(refusal(spec), "accepted");
+  spec.params.observed_rows = 0;
+  EXPECT_EQ(refusal(spec), "cache_policy.funnel.observed_rows");
+  spec.params.observed_rows = 1;
+  EXPECT_EQ(refusal(spec), "accepted");
+  spec.lane_table = nullptr;
+  EXPECT_EQ(refusal(spec), "cache_policy.funnel.allocation");
+  spec.params.funnel_allocation = FunnelAllocation::kGlobal;
+  EXPECT_EQ(make_policy(spec).status().code(), absl::StatusCode::kUnimplemented);
+  spec = spec_of(PolicyKind::kFunnel, 128);
+  spec.params.refit_values = true;
+  EXPECT_EQ(make_policy(spec).status().code(), absl::StatusCode::kUnimplemented);
+}
+
+TEST(Validation, TheFloorOfSharedLayersIsAShare) {
+  for (const PolicyKind kind : {PolicyKind::kAdaSnapKv, PolicyKind::kAdaPyramidKv}) {
+    PolicySpec spec = spec_of(kind, 128);
+    for (const int64_t floor : {-1, 1'000'001}) {
+      spec.params.floor_millionths = floor;
+      EXPECT_EQ(refusal(spec), "cache_policy." + std::string(policy_row(kind).name) + ".floor");
+    }
+    for (const int64_t floor : {0, 1'000'000}) {
+      spec.params.floor_millionths = floor;
+      EXPECT_EQ(refusal(spec), "accepted");
+    }
+  }
 }
 
 }  // namespace

@@ -34,6 +34,20 @@ struct LayerInput {
   }
 };
 
+// The causal attention of a row to every slot.
+inline std::vector<double> attention(const LayerInput& layer, int32_t row, int32_t q_head) {
+  std::vector<double> weights(static_cast<size_t>(layer.tokens), 0.0);
+  const int32_t kv_head = q_head / (layer.q_heads / layer.kv_heads);
+  double sum = 0;
+  for (int32_t slot = 0; slot <= row; ++slot) {
+    const auto q = layer.query(row, q_head), k = layer.key(slot, kv_head);
+    const double product = std::inner_product(q.begin(), q.end(), k.begin(), 0.0);
+    sum += weights[static_cast<size_t>(slot)] = std::exp(product / std::sqrt(layer.head_dim));
+  }
+  for (double& weight : weights) weight /= sum;
+  return weights;
+}
+
 // Random shape and contents, the same with every standard library. Queries are sharpened, so that attention is far from
 // uniform.
 inline LayerInput random_layer(std::mt19937& random) {
