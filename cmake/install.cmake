@@ -2,9 +2,10 @@
 # systemd, completion; without --component all of them, and never the tests. Settings that are there already are not overwritten.
 include(GNUInstallDirs)
 
-install(TARGETS pyramidkv-server pyramidkv RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
+install(TARGETS pyramidkv-server pyramidkv pkv-calibrate RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} COMPONENT programs)
 
-install(DIRECTORY config DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv COMPONENT config FILES_MATCHING PATTERN "*.yaml")
+install(DIRECTORY config DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv COMPONENT config
+        FILES_MATCHING PATTERN "*.yaml" PATTERN "*.lanes")
 install(DIRECTORY proto/pyramidkv DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv/proto COMPONENT proto
         FILES_MATCHING PATTERN "*.proto")
 install(FILES README.md docs/benchmarking.md docs/first_five_minutes.md docs/life_of_a_request.md docs/metrics.md docs/policies.md
