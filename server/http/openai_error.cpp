@@ -45,6 +45,7 @@ HttpResponse openai_error(const absl::Status& status) {
     absl::StrAppend(&response.headers, "Retry-After: ", absl::ToInt64Seconds(absl::Ceil(delay, absl::Seconds(1))),
                     "\r\n");
   }
+  if (response.status == 401) response.headers += "WWW-Authenticate: Bearer\r\n";
   return response;
 }
 

@@ -135,6 +135,7 @@ TEST_F(KeysTest, TheHttpApiAsksForTheSameKeys) {
                                       ask("POST /v1/chat/completions", key, chat), ask("GET /v1/models", key, "")}) {
       EXPECT_THAT(answer, ::testing::StartsWith("HTTP/1.1 401 ")) << key;
       EXPECT_THAT(answer, HasSubstr("UNAUTHENTICATED")) << key;
+      EXPECT_THAT(answer, HasSubstr("WWW-Authenticate: Bearer")) << key;
     }
   }
   EXPECT_THAT(ask("POST /v1/completions", kAlice, prompt), ::testing::StartsWith("HTTP/1.1 200 "));

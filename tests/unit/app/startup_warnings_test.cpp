@@ -81,6 +81,8 @@ TEST(StartupWarnings, KeysThatCanBeReadOnTheWay) {
   EXPECT_THAT(startup_warnings(config, std::nullopt), ElementsAre(HasSubstr("without encryption: keys, prompts")));
   config.server.tls.cert = "cert.pem";
   EXPECT_THAT(startup_warnings(config, std::nullopt), IsEmpty());
+  config.http.listen = "0.0.0.0:8000";
+  EXPECT_THAT(startup_warnings(config, std::nullopt), ElementsAre(HasSubstr("http.listen: 0.0.0.0:8000")));
 }
 
 TEST(StartupWarnings, APoolBeyondTheMemory) {

@@ -187,6 +187,8 @@ TEST(Config, WhatOthersCanReachNeedsTlsOrKeysOrAWord) {
   EXPECT_THAT(refusal(open),
               AllOf(HasSubstr("file.yaml:2: server.listen: is \"0.0.0.0:50051\""), HasSubstr("server.tls.cert"),
                     HasSubstr("server.api_keys"), HasSubstr("server.insecure")));
+  EXPECT_THAT(refusal("http:\n  listen: 0.0.0.0:8000\n"),
+              AllOf(HasSubstr("file.yaml:2: http.listen: is"), HasSubstr("server.api_keys")));
   for (const std::vector<std::string>& guard : std::vector<std::vector<std::string>>{
            {"server.insecure=true"}, {"server.api_keys=keys"}, {"server.tls.cert=c.pem", "server.tls.key=k.pem"}}) {
     const absl::StatusOr<Config> config = parse_config(open, {.path = "file.yaml", .assignments = guard});
