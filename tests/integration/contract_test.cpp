@@ -3,13 +3,15 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
+#include "kernels/entry_format.h"
 #include "tests/integration/server_fixture.h"
 
 namespace pkv {
 namespace {
 
 // Keys, values, layers, heads, head size, bytes: of one token of the tiny model.
-constexpr uint64_t kTokenBytes = 2 * 2 * 2 * 16 * 2;
+constexpr int32_t kHeadDim = 16;
+constexpr uint64_t kTokenBytes = 2 * 2 * 2 * kHeadDim * 2;
 
 std::string long_prompt() {
   std::string prompt;
@@ -56,7 +58,11 @@ TEST_P(EveryPolicy, AccountsForItsBytesAsEstimated) {
     EXPECT_EQ(report.policy_name(), GetParam());
     EXPECT_EQ(report.logical_tokens(), reply.usage().total_tokens() - 1);
     EXPECT_EQ(report.full_bytes(), report.logical_tokens() * kTokenBytes);
-    EXPECT_EQ(report.held_bytes() + report.evicted_entries() * kTokenBytes / 4, report.full_bytes());
+    // An entry that is held has the bytes of its format, one that is not those of f16, as all of `full_bytes`.
+    const uint64_t held_entries = report.full_bytes() * 4 / kTokenBytes - report.evicted_entries();
+    const bool codes = report.effective_policy().kv_dtype() == pb::KV_DTYPE_K8V4;
+    const uint64_t entry_bytes = codes ? entry_format(KvDtype::kK8V4).entry_bytes(kHeadDim) : kTokenBytes / 4;
+    EXPECT_EQ(report.held_bytes(), held_entries * entry_bytes);
     EXPECT_GE(report.allocated_bytes(), report.held_bytes());
     EXPECT_GE(report.peak_bytes(), report.allocated_bytes() + report.auxiliary_bytes());
     EXPECT_EQ(report.saved_bytes(), static_cast<int64_t>(report.full_bytes()) -

@@ -121,7 +121,7 @@ TEST_F(ServicesTest, StateWhenNothingRuns) {
   start_and_load();
   const pb::Stats now = stats();
   EXPECT_EQ(now.state(), pb::SERVER_STATE_SERVING);
-  EXPECT_EQ(now.policies_size(), 9);
+  EXPECT_EQ(now.policies_size(), 12);
   EXPECT_EQ(now.memory().kv_live_bytes(), 0u);
   EXPECT_EQ(now.memory().kv_pool_bytes(), uint64_t{128} << 20);
   EXPECT_EQ(now.memory().page_bytes(), 4096u);

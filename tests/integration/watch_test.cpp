@@ -67,7 +67,7 @@ TEST_F(WatchTest, TheFirstMessageComesAtOnceAndIsTheState) {
   const auto first = watch.next();
   ASSERT_TRUE(first);
   EXPECT_EQ(first->state(), pb::SERVER_STATE_SERVING);
-  EXPECT_EQ(first->policies_size(), 9);
+  EXPECT_EQ(first->policies_size(), 12);
   EXPECT_EQ(first->memory().kv_pool_bytes(), uint64_t{128} << 20);
   EXPECT_EQ(first->memory().kv_free_bytes(), uint64_t{128} << 20);
 }
@@ -106,7 +106,7 @@ TEST_F(WatchTest, LoadingIsWatchedIntoServing) {
   for (int i = 0; now && now->state() == pb::SERVER_STATE_LOADING && i < 1000; ++i) now = watch.next();
   ASSERT_TRUE(now);
   EXPECT_EQ(now->state(), pb::SERVER_STATE_SERVING);
-  EXPECT_EQ(now->policies_size(), 9);
+  EXPECT_EQ(now->policies_size(), 12);
 }
 
 TEST_F(WatchTest, IntervalsOutOfRangeAreRefusedByName) {

@@ -171,7 +171,7 @@ TEST(AttentionOracleTest, EveryPrefillPathMatchesDoubles) {
         c.exact = exact;
         const bool rounded = path.features.bf16 && !exact;
         const Difference worst = compare(attend(c, path.features), want);
-        EXPECT_LT(worst.out, rounded ? 2e-2 : 2e-6) << describe(c, path);
+        EXPECT_LT(worst.out, rounded ? 2e-2 : 3e-6) << describe(c, path);
         EXPECT_LT(worst.lse, rounded ? 2e-2 : 2e-6) << describe(c, path);
         EXPECT_EQ(worst.out > 1e-4, rounded) << describe(c, path);
       }

@@ -108,7 +108,7 @@ class PythonClientTest(ServerTest):
         self.assertEqual(small.effective_policy.kv_dtype, cache_pb2.KV_DTYPE_K8V4)
         self.assertEqual(small.evicted_entries, full.evicted_entries)
         self.assertEqual(small.held_bytes * 256, full.held_bytes * 102)
-        self.assertGreater(2.5, full.allocated_bytes / small.allocated_bytes)
+        self.assertGreaterEqual(2.5, full.allocated_bytes / small.allocated_bytes)
         self.assertGreater(full.allocated_bytes / small.allocated_bytes, 2)
 
     def test_one_cancelled_the_other_unchanged_and_the_pages_are_back(self):
