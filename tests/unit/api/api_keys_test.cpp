@@ -80,7 +80,8 @@ TEST(Authorization, OnlyOneBearerKeyIsRead) {
     EXPECT_EQ(read_authorization(good).kind, Credentials::Kind::kKey) << good;
     EXPECT_EQ(read_authorization(good).hash, hash_key("k")) << good;
   }
-  for (const char* bad : {"", "k", "Bearer", "Bearer ", "Basic azpr"})
+  EXPECT_EQ(read_authorization("").kind, Credentials::Kind::kNone);
+  for (const char* bad : {"k", "Bearer", "Bearer ", "Basic azpr"})
     EXPECT_EQ(read_authorization(bad).kind, Credentials::Kind::kUnreadable) << bad;
 }
 

@@ -60,7 +60,9 @@ class Effective : public ::testing::TestWithParam<Echo> {};
 TEST_P(Effective, NamesEveryDefault) {
   const absl::StatusOr<PolicySpec> spec = catalog().resolve(message(GetParam().wished));
   ASSERT_TRUE(spec.ok()) << spec.status();
-  const std::string rest = " kv_dtype: KV_DTYPE_F32 pin_system_message: false";
+  const bool funnel = spec->kind == PolicyKind::kFunnel;  // has a format of its own
+  const std::string rest =
+      absl::StrCat(" kv_dtype: ", funnel ? "KV_DTYPE_K8V4" : "KV_DTYPE_F32", " pin_system_message: false");
   EXPECT_EQ(to_proto(*spec).DebugString(), message(GetParam().effective + rest).DebugString());
   // What is echoed means the same when it is sent again.
   EXPECT_EQ(to_proto(*catalog().resolve(to_proto(*spec))).DebugString(), to_proto(*spec).DebugString());
