@@ -145,13 +145,14 @@ class InstallTest(unittest.TestCase):
         third_party = {path for path in files if path.startswith("share/doc/pyramidkv/third_party/")}
         self.assertGreaterEqual(len(third_party), 1)
         self.assertEqual(files - third_party, {
-            "bin/pyramidkv", "bin/pyramidkv-server", "etc/default/pyramidkv", "etc/pyramidkv/server.yaml",
+            "bin/pkv-calibrate", "bin/pyramidkv", "bin/pyramidkv-server", "etc/default/pyramidkv", "etc/pyramidkv/server.yaml",
             "lib/systemd/system/pyramidkv.service", "share/bash-completion/completions/pyramidkv",
             "share/bash-completion/completions/pyramidkv-server", "share/doc/pyramidkv/README.md",
             *(f"share/doc/pyramidkv/{path.name}" for path in (SOURCE / "docs").glob("*.md")),
             "share/fish/vendor_completions.d/pyramidkv.fish", "share/fish/vendor_completions.d/pyramidkv-server.fish",
             "share/zsh/site-functions/_pyramidkv",
             *(f"share/pyramidkv/config/{path.name}" for path in (SOURCE / "config").glob("*.yaml")),
+            *(f"share/pyramidkv/config/lane_tables/{path.name}" for path in (SOURCE / "config/lane_tables").glob("*.lanes")),
             *(f"share/pyramidkv/proto/{path.relative_to(SOURCE / 'proto')}" for path in (SOURCE / "proto").rglob("*.proto"))})
 
     def test_has_the_licence_of_every_package_whose_headers_are_compiled_in(self):
@@ -224,6 +225,9 @@ class InstallTest(unittest.TestCase):
         lines = (self.prefix / "etc/default/pyramidkv").read_text().splitlines()
         examples = dict(line[1:].split("=", 1) for line in lines if line.startswith("#PYRAMIDKV_"))
         self.assertIn("PYRAMIDKV_MODEL__PATH", examples)
+        for name in [name for name in examples if "__TLS__" in name]:  # files that are read at once
+            self.assertIn(name.removeprefix("PYRAMIDKV_").lower().replace("__", "."), help_of("pyramidkv-server", "--help"))
+            del examples[name]
         output_of(BIN / "pyramidkv-server", "--check-config", "--set", "model.path=", env={"PATH": os.environ["PATH"], **examples})
 
 
