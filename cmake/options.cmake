@@ -23,11 +23,14 @@ endfunction()
 # What scripts/test builds alone: with the presets of these names the tests that say so below, with --long the long ones.
 add_custom_target(asan_tests)
 add_custom_target(tsan_tests)
+add_custom_target(asan_long_tests)
+add_custom_target(tsan_long_tests)
 add_custom_target(long_tests)
 
 # A GoogleTest program and its ctest entry: the files of a test folder. LABEL groups them: unit, kernels, golden, integration; a long
 # one has an entry only where PKV_LONG_MODEL_PATH is set (scripts/test --long).
-# SANITIZERS: asan, tsan, both or none; each is a label too.
+# SANITIZERS: asan, tsan, both or none; each is a label too. asan_long and tsan_long: tests that need most of the server built, which
+# takes longer than all others together; scripts/test --sanitizers runs them too.
 function(pkv_test name)
   cmake_parse_arguments(ARG "" "LABEL" "SOURCES;LINK;SANITIZERS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})
