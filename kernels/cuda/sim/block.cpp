@@ -67,8 +67,8 @@ class Simulation {
   }
   BarrierVote barrier(bool vote, const Place& at);
   const WarpValues& exchange(uint32_t mask, uint64_t bits, const Place& at);
-  // Does not return: nothing runs any more.
-  void stop(const std::string& what, const Place& at) {
+  // Does not return: nothing runs any more, destructors neither, so `what` owns nothing.
+  void stop(const char* what, const Place& at) {
     report(what, at);
     Fiber::pause();
   }
