@@ -21,6 +21,8 @@ class Prometheus:
             with urllib.request.urlopen(address, timeout=30) as answer:
                 return json.load(answer)["data"]
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # it is still starting, and says so in plain words
+                raise
             raise ValueError(json.load(error)["error"]) from error
 
     def range(self, expr):
