@@ -5,14 +5,18 @@ from pyramidkv.v1 import cache_pb2, generation_pb2
 from real_server import ENTRY_BYTES, KV_BYTES_PER_TOKEN, LANES, NEEDLE_ANSWER, OBSERVING, POLICIES, ServerTest, error_of, request
 
 
+def entry_bytes(cache):
+    """Of one entry that is kept."""
+    return 102 if cache.effective_policy.kv_dtype == cache_pb2.KV_DTYPE_K8V4 else ENTRY_BYTES
+
+
 class ContractTest(ServerTest):
     def assert_bytes_add_up(self, reply):
         cache = reply.cache
         written = reply.usage.prompt_tokens + reply.usage.completion_tokens - 1
         self.assertEqual((cache.logical_tokens, cache.full_bytes), (written, written * KV_BYTES_PER_TOKEN))
         entries = cache.full_bytes // ENTRY_BYTES - cache.evicted_entries
-        codes = cache.effective_policy.kv_dtype == cache_pb2.KV_DTYPE_K8V4  # full_bytes are of f16 entries all the same
-        self.assertEqual(cache.held_bytes, entries * (102 if codes else ENTRY_BYTES))
+        self.assertEqual(cache.held_bytes, entries * entry_bytes(cache))  # full_bytes are of f16 entries, whatever is kept
         self.assertEqual(cache.allocated_bytes % 4096, 0)
         self.assertGreaterEqual(cache.allocated_bytes, cache.held_bytes)
         self.assertGreaterEqual(cache.peak_bytes, cache.allocated_bytes + cache.auxiliary_bytes)
@@ -33,7 +37,7 @@ class ContractTest(ServerTest):
                 self.assertEqual((cache.policy_name, cache.budget_tokens, cache.compressed), (policy, 96, True))
                 self.assertEqual(cache.effective_policy.WhichOneof("policy"), policy)
                 self.assertAlmostEqual(sum(layer.kept_mean for layer in cache.layers), 30 * 96)
-                self.assertEqual(cache.held_bytes, LANES * (96 + 3) * ENTRY_BYTES)
+                self.assertEqual(cache.held_bytes, LANES * (96 + 3) * entry_bytes(cache))
                 self.assertEqual(cache.HasField("recall"), policy in OBSERVING)
 
     def test_a_budget_in_bytes_holds_and_the_smallest_is_named(self):
@@ -67,7 +71,7 @@ class ContractTest(ServerTest):
                     reply = self.server.generation.Generate(message)
                     self.assert_bytes_add_up(reply)
                     held.append(reply.cache.held_bytes)
-                self.assertEqual(held, [LANES * 40 * ENTRY_BYTES] * 2)
+                self.assertEqual(held, [LANES * 40 * entry_bytes(reply.cache)] * 2)
                 for head in (head for layer in reply.cache.layers for head in layer.heads):
                     self.assertEqual(sorted(set(head.final_positions)), list(head.final_positions))
                     self.assertEqual(head.final_positions[-1], reply.cache.logical_tokens - 1)
