@@ -9,7 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/host_device.h"
+#include "kernels/tensor.h"
 
 namespace pkv {
 

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cstdint>
 
-#include "kernels/host_device.h"
 #include "kernels/kv_view.h"
 #include "kernels/tensor.h"
 

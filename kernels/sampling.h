@@ -6,7 +6,6 @@
 #include <limits>
 #include <type_traits>
 
-#include "kernels/host_device.h"
 #include "kernels/tensor.h"
 
 namespace pkv {

@@ -8,7 +8,12 @@
 #include <memory>
 #include <utility>
 
-#include "kernels/host_device.h"
+// Marks a function that host code and kernels of a GPU share.
+#ifdef __CUDACC__
+#define PKV_HOST_DEVICE __host__ __device__
+#else
+#define PKV_HOST_DEVICE
+#endif
 
 namespace pkv {
 

@@ -15,7 +15,7 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "kernels/host_device.h"
+#include "kernels/tensor.h"
 
 #ifdef __CUDACC__
 
