@@ -35,7 +35,7 @@ struct EntryFormat {
   KvDtype id = KvDtype::kF32;
   const char* name = "";  // as the configuration has it
   // Of the entries while their layer of a prompt is being read; what is kept of them is converted when it is cut.
-  KvDtype prompt = id;
+  KvDtype prompt = KvDtype::kF32;
   EntryPart key, value;
   int32_t slot_multiple = 1;  // slots of a page are a multiple of this, where a page has as many
 
@@ -57,9 +57,9 @@ constexpr EntryFormatTable entry_format_table() {
   constexpr EntryPart kBrain{.element = ElementType::kBF16, .element_bits = 16};
   constexpr EntryPart kByte{.element = ElementType::kI8, .element_bits = 8, .scale_bytes = 2};
   constexpr EntryPart kNibble{.element = ElementType::kI4, .element_bits = 4, .scale_bytes = 2, .scale_group = 32};
-  return {{{.id = KvDtype::kF16, .name = "f16", .key = kHalf, .value = kHalf},
-           {.id = KvDtype::kF32, .name = "f32", .key = kFloat, .value = kFloat},
-           {.id = KvDtype::kBF16, .name = "bf16", .key = kBrain, .value = kBrain},
+  return {{{.id = KvDtype::kF16, .name = "f16", .prompt = KvDtype::kF16, .key = kHalf, .value = kHalf},
+           {.id = KvDtype::kF32, .name = "f32", .prompt = KvDtype::kF32, .key = kFloat, .value = kFloat},
+           {.id = KvDtype::kBF16, .name = "bf16", .prompt = KvDtype::kBF16, .key = kBrain, .value = kBrain},
            {.id = KvDtype::kK8V4,
             .name = "k8v4",
             .prompt = KvDtype::kF16,
