@@ -91,11 +91,14 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
 
 absl::Status App::load() {
   const absl::Time begin = absl::Now();
-  if (config_.runtime.device == "auto") {
+  Config config = config_;
+  if (config.runtime.device == "auto") {
     const DeviceChoice choice = choose_device();
+    config.runtime.device = choice.device;
     log_.info("runtime.device is auto", {{"device", choice.device}, {"why", choice.why}});
   }
-  PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config_, options_.make_backend, abandon_.get_token()));
+  PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config, state_.policies()->lane_table().get(), options_.make_backend,
+                                                 abandon_.get_token()));
   const ServedModel& served = model_->served();
   if (!served.chat_template->status().ok()) log_.warn(std::string(served.chat_template->status().message()));
   state_.publish(&served);

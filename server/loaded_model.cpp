@@ -53,7 +53,8 @@ int32_t cache_page_bytes(const CacheConfig& config, const Backend& backend) {
   return config.page_bytes == 0 ? backend.traits().page_bytes : config.page_bytes;
 }
 
-absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config, const BackendMaker& make_backend,
+absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config, const LaneTable* table,
+                                                               const BackendMaker& make_backend,
                                                                const std::stop_token& stop) {
   const std::string& path = config.model.path;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel());
@@ -75,8 +76,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, stop);
   if (!model.ok()) return about_file(model.status(), path);
   loaded->model_ = *std::move(model);
-  PKV_ASSIGN_OR_RETURN(const std::shared_ptr<const LaneTable> table, configured_lane_table(config));
-  if (table) PKV_RETURN_IF_ERROR(check_lane_table(config, *table, *loaded->file_, loaded->model_->shape()));
+  if (table != nullptr) PKV_RETURN_IF_ERROR(check_lane_table(config, *table, *loaded->file_, loaded->model_->shape()));
   PKV_RETURN_IF_ERROR(check_pool(config, cache_page_bytes(config.cache, *loaded->backend_)));
   PKV_ASSIGN_OR_RETURN(loaded->engine_, Engine::create(*loaded->model_, engine_options(config)));
   if (stop.stop_requested()) return given_up();

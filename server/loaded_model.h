@@ -14,6 +14,7 @@
 #include "server/engine/engine.h"
 #include "server/model/gguf.h"
 #include "server/model/model.h"
+#include "server/policy/lane_table.h"
 #include "server/text/chat_template.h"
 #include "server/text/tokenizer.h"
 
@@ -23,9 +24,11 @@ using BackendMaker = std::function<absl::StatusOr<std::unique_ptr<Backend>>(cons
 
 class LoadedModel {
  public:
-  // Loads config.model.path on the device that `make_backend` makes and starts its engine. Errors name the file or the
-  // key. CANCELLED soon after `stop` is requested: between two tensors, and between two of the other parts.
-  static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config, const BackendMaker& make_backend,
+  // Loads config.model.path on the device that `make_backend` makes and starts its engine. `table`, what is in force of
+  // model.lane_table or null, has to be of this model. Errors name the file or the key. CANCELLED soon after `stop` is
+  // requested: between two tensors, and between two of the other parts.
+  static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config, const LaneTable* table,
+                                                           const BackendMaker& make_backend,
                                                            const std::stop_token& stop);
 
   const ServedModel& served() const { return served_; }

@@ -162,6 +162,17 @@ class DecoderModel final : public Model {
 
 }  // namespace
 
+void load_qkv_biases(WeightLoader& loader, const ModelShape& shape, const std::string& prefix, bool optional,
+                     DecoderLayer& layer) {
+  const auto bias = [&](const char* name, int32_t heads) {
+    const int64_t width = int64_t{heads} * shape.head_dim;
+    return optional ? loader.optional_vector(prefix + name, width) : loader.vector(prefix + name, width);
+  };
+  layer.q_bias = bias("attn_q.bias", shape.q_heads);
+  layer.k_bias = bias("attn_k.bias", shape.kv_heads);
+  layer.v_bias = bias("attn_v.bias", shape.kv_heads);
+}
+
 absl::StatusOr<std::unique_ptr<Model>> load_decoder(const DecoderArchitecture& architecture, const GgufFile& file,
                                                     Backend& backend, std::stop_token stop) {
   PKV_ASSIGN_OR_RETURN(ModelShape shape, read_shape(file, std::string(architecture.name)));

@@ -25,6 +25,10 @@ struct DecoderLayer {
   std::unique_ptr<Weight> down;              // F -> D
 };
 
+// Of a layer, "blk.3." say, the biases of q, k and v. Optional ones may be absent, all or some.
+void load_qkv_biases(WeightLoader& loader, const ModelShape& shape, const std::string& prefix, bool optional,
+                     DecoderLayer& layer);
+
 struct DecoderArchitecture {
   std::string_view name;  // general.architecture, and what its keys begin with
   RopePairing pairing;

@@ -9,10 +9,7 @@ namespace pkv {
 namespace {
 
 void load_extras(WeightLoader& loader, const ModelShape& shape, const std::string& prefix, DecoderLayer& layer) {
-  const int64_t q_width = int64_t{shape.q_heads} * shape.head_dim, kv_width = int64_t{shape.kv_heads} * shape.head_dim;
-  layer.q_bias = loader.optional_vector(prefix + "attn_q.bias", q_width);
-  layer.k_bias = loader.optional_vector(prefix + "attn_k.bias", kv_width);
-  layer.v_bias = loader.optional_vector(prefix + "attn_v.bias", kv_width);
+  load_qkv_biases(loader, shape, prefix, /*optional=*/true, layer);
   loader.ignore(prefix + "attn_rot_embd");  // frequencies some old converters wrote; they follow from the keys
 }
 

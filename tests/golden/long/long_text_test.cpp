@@ -1,54 +1,23 @@
 // The real Qwen2.5 vocabulary and chat template against transformers (make_long_cases.py).
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "server/text/chat_template.h"
-#include "server/text/detokenizer.h"
 #include "server/text/tokenizer.h"
+#include "tests/golden/text/real_vocabulary.h"
 
 namespace pkv {
 namespace {
 
 using nlohmann::json;
 
-class QwenTextTest : public testing::Test {
- protected:
-  void SetUp() override {
-    const char* model = std::getenv("PKV_MODEL");
-    const char* folder = std::getenv("PKV_GOLDEN_DIR");
-    ASSERT_TRUE(model != nullptr && folder != nullptr) << "run by scripts/test --long";
-    folder_ = std::string(folder) + "/text/";
-    auto file = GgufFile::open(model);
-    ASSERT_TRUE(file.ok()) << file.status();
-    file_ = *std::move(file);
-    auto tokenizer = load_tokenizer(*file_);
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
-  }
-
-  std::string folder_;
-  std::unique_ptr<GgufFile> file_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-};
+using QwenTextTest = test::RealVocabulary;
 
 TEST_F(QwenTextTest, EncodesAndDecodesEveryGoldenString) {
-  std::ifstream file(folder_ + "tokens.jsonl");
   int count = 0;
-  for (std::string line; std::getline(file, line); ++count) {
-    const json c = json::parse(line);
-    const auto text = c["text"].get<std::string>();
-    const auto ids = tokenizer_->encode(text, SpecialTokens::kParse);
-    ASSERT_TRUE(ids.ok()) << ids.status();
-    EXPECT_EQ(*ids, c["ids"].get<std::vector<TokenId>>()) << c["text"];
-    EXPECT_EQ(tokenizer_->decode(*ids).value(), text);
-    Detokenizer stream(*tokenizer_);
-    std::string streamed;
-    for (const TokenId id : *ids) streamed += stream.push(id);
-    EXPECT_EQ(streamed + stream.finish(), text);
-  }
+  ASSERT_NO_FATAL_FAILURE(check_golden_strings(count));
   EXPECT_GT(count, 300);
 }
 

@@ -2,56 +2,23 @@
 // prompts.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
 #include <fstream>
 #include <nlohmann/json.hpp>
 
 #include "server/text/chat_template.h"
-#include "server/text/detokenizer.h"
 #include "server/text/tokenizer.h"
+#include "tests/golden/text/real_vocabulary.h"
 
 namespace pkv {
 namespace {
 
 using nlohmann::json;
 
-class SmolLm2Test : public testing::Test {
- protected:
-  void SetUp() override {
-    const char* model = std::getenv("PKV_MODEL");
-    const char* folder = std::getenv("PKV_GOLDEN_DIR");
-    ASSERT_TRUE(model != nullptr && *model != '\0')
-        << "PKV_MODEL is not set: configure with -DPKV_MODEL_PATH=<SmolLM2-135M-Instruct.Q4_1.gguf>";
-    ASSERT_NE(folder, nullptr) << "PKV_GOLDEN_DIR is not set; ctest sets it to tests/golden";
-    folder_ = std::string(folder) + "/text/";
-    auto file = GgufFile::open(model);
-    ASSERT_TRUE(file.ok()) << file.status();
-    file_ = *std::move(file);
-    auto tokenizer = load_tokenizer(*file_);
-    ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
-    tokenizer_ = *std::move(tokenizer);
-  }
-
-  std::string folder_;
-  std::unique_ptr<GgufFile> file_;
-  std::unique_ptr<Tokenizer> tokenizer_;
-};
+using SmolLm2Test = test::RealVocabulary;
 
 TEST_F(SmolLm2Test, EncodesAndDecodesEveryGoldenString) {
-  std::ifstream file(folder_ + "tokens.jsonl");
   int count = 0;
-  for (std::string line; std::getline(file, line); ++count) {
-    const json c = json::parse(line);
-    const auto text = c["text"].get<std::string>();
-    const auto ids = tokenizer_->encode(text, SpecialTokens::kParse);
-    ASSERT_TRUE(ids.ok()) << ids.status();
-    EXPECT_EQ(*ids, c["ids"].get<std::vector<TokenId>>()) << c["text"];
-    EXPECT_EQ(tokenizer_->decode(*ids).value(), text);
-    Detokenizer stream(*tokenizer_);
-    std::string streamed;
-    for (const TokenId id : *ids) streamed += stream.push(id);
-    EXPECT_EQ(streamed + stream.finish(), text);
-  }
+  ASSERT_NO_FATAL_FAILURE(check_golden_strings(count));
   EXPECT_EQ(count, 1200);
 }
 
