@@ -1,0 +1,131 @@
+// Whole requests on a simulated device, whose decode steps are recorded and replayed: answers are to the bit those of
+// steps that are asked for kernel by kernel, alone and among others, and a step takes the host a few calls.
+#include <gtest/gtest.h>
+
+#include <utility>
+
+#include "kernels/cuda/sim/sim_backend.h"
+#include "server/policy/registry.h"
+#include "tests/unit/engine/engine_fixture.h"
+
+namespace pkv::test {
+namespace {
+
+struct Device {
+  std::shared_ptr<sim::SimStream> stream;
+  TinyModel tiny;
+};
+
+Device make_device(bool exact, bool graphs, const sim::Options& options = {.order = sim::Order::kShuffled}) {
+  sim::SimBackend made = *sim::make_sim_backend(options, exact, graphs);
+  return {made.stream, make_tiny_model(std::move(made.backend))};
+}
+
+struct Answer {
+  std::vector<TokenId> ids;
+  std::vector<float> logprobs;
+  bool operator==(const Answer&) const = default;
+};
+
+Answer answer_of(const RecordingSink& sink) {
+  EXPECT_EQ(sink.status, absl::OkStatus());
+  Answer answer{.ids = sink.ids()};
+  for (const TokenLogprob& token : sink.tokens) answer.logprobs.push_back(token.logprob);
+  return answer;
+}
+
+// Every policy in both scopes, beside requests that nothing is taken from.
+std::vector<std::shared_ptr<Request>> requests() {
+  std::vector<std::shared_ptr<Request>> requests;
+  const auto add = [&](int32_t prompt, int32_t answer, const PolicySpec& spec) {
+    const auto seed = static_cast<uint32_t>(requests.size());
+    requests.push_back(make_request(random_prompt(prompt, seed), answer, spec));
+    requests.back()->logprobs = true;
+  };
+  add(1, 9, {});
+  for (const PolicyRow& row : policy_table()) {
+    if (!row.takes_budget || row.kind == PolicyKind::kFunnel) continue;  // that asks for a table of the model
+    for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
+      PolicySpec spec = policy(row.kind, 14);
+      spec.budget.scope = scope;
+      spec.budget.interval_tokens = 3;
+      add(20, 5, spec);
+    }
+  }
+  add(33, 12, {});
+  return requests;
+}
+
+std::vector<Answer> together(const Device& device) {
+  const auto engine = make_engine(*device.tiny.model);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  for (const auto& request : requests()) sinks.push_back(submit(*engine, request));
+  std::vector<Answer> answers;
+  for (const auto& sink : sinks) {
+    sink->wait();
+    answers.push_back(answer_of(*sink));
+  }
+  return answers;
+}
+
+class DecodeGraphTest : public testing::TestWithParam<bool> {};
+
+TEST_P(DecodeGraphTest, AnswersAreThoseOfStepsThatAreAskedForAnew) {
+  const Device recorded = make_device(GetParam(), true), anew = make_device(GetParam(), false);
+  const std::vector<Answer> answers = together(recorded);
+  EXPECT_EQ(answers, together(anew));
+  // Alone the rows beside it are nobody's.
+  const auto engine = make_engine(*recorded.tiny.model);
+  for (const size_t i : {size_t{0}, answers.size() - 1}) {
+    EXPECT_EQ(answer_of(*run(*engine, requests()[i])), answers[i]) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Modes, DecodeGraphTest, testing::Bool(),
+                         [](const auto& info) { return info.param ? "exact" : "standard"; });
+
+// Of a decode step once it is recorded.
+struct StepCost {
+  int64_t calls = 0, waits = 0;
+};
+
+StepCost cost_of_a_step(bool graphs) {
+  const Device device = make_device(true, graphs);
+  const auto engine = make_engine(*device.tiny.model);
+  std::vector<StepCost> at_token;
+  auto sink = std::make_shared<RecordingSink>();
+  sink->at_token = [&](int32_t) {
+    at_token.push_back({device.stream->calls(), device.stream->waits()});
+    return true;
+  };
+  submit(*engine, make_request(random_prompt(9, 1), 8), sink)->wait();
+  EXPECT_EQ(sink->status, absl::OkStatus());
+  const StepCost &last = at_token.back(), &before = at_token[at_token.size() - 2];
+  return {last.calls - before.calls, last.waits - before.waits};
+}
+
+TEST(DecodeStepTest, IsAFewCallsOfTheHostAndOneWait) {
+  const StepCost recorded = cost_of_a_step(true), anew = cost_of_a_step(false);
+  EXPECT_EQ(recorded.waits, 1);
+  EXPECT_EQ(anew.waits, 1);
+  // What goes up, perhaps page ids, the layers, the output's norm, product, ranking, and what comes back.
+  EXPECT_LE(recorded.calls, 8);
+  EXPECT_GE(anew.calls, 30);
+}
+
+// A failure in a replayed step is the request's, and the engine's end, as anywhere else.
+TEST(DecodeStepTest, AFailureInAReplayedStepIsNoticed) {
+  const Device device = make_device(true, true);
+  const auto engine = make_engine(*device.tiny.model);
+  auto sink = std::make_shared<RecordingSink>();
+  sink->at_token = [&](int32_t tokens) {
+    if (tokens == 5) device.stream->fail_at(2);
+    return true;
+  };
+  submit(*engine, make_request(random_prompt(9, 1), 20), sink)->wait();
+  EXPECT_EQ(sink->status.code(), absl::StatusCode::kInternal) << sink->status;
+  EXPECT_EQ(sink->tokens.size(), 5u);
+}
+
+}  // namespace
+}  // namespace pkv::test
