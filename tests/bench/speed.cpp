@@ -22,8 +22,9 @@ namespace pkv {
 namespace {
 
 struct SpeedOptions {
-  std::string model, lane_table, policy = "full", scope = "prompt", isa;
+  std::string model, device = "cpu", lane_table, policy = "full", scope = "prompt", isa;
   int32_t threads = 0, decode = 48, sequences = 1;
+  uint64_t pool_mib = 512, workspace_mib = 1024;
   int64_t budget = 0;
   std::vector<int32_t> prompts{512, 2048, 8000};
 };
@@ -83,11 +84,12 @@ absl::Status run(const SpeedOptions& options) {
     PKV_ASSIGN_OR_RETURN(LaneTable table, read_lane_table(options.lane_table));
     lane_table = std::make_shared<const LaneTable>(std::move(table));
   }
-  auto backend = make_backend({.device = "cpu", .threads = options.threads, .isa = options.isa});
+  auto backend = make_backend({.device = options.device, .threads = options.threads, .isa = options.isa});
   if (!backend.ok()) return backend.status();
   auto model = load_model(**file, **backend);
   if (!model.ok()) return model.status();
-  auto engine = Engine::create(**model, {});
+  auto engine = Engine::create(
+      **model, {.pool_bytes = options.pool_mib << 20, .workspace_bytes = options.workspace_mib << 20});
   if (!engine.ok()) return engine.status();
   nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}, {"scope", options.scope}};
   for (int32_t tokens : options.prompts) {
@@ -118,6 +120,9 @@ int main(int argc, char** argv) {
   pkv::SpeedOptions options;
   CLI::App app("Prefill and decode rates of one request, as JSON");
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
+  app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
+  app.add_option("--pool-mib", options.pool_mib, "Cache pool")->capture_default_str();
+  app.add_option("--workspace-mib", options.workspace_mib, "For prompts that are read")->capture_default_str();
   app.add_option("--lane-table", options.lane_table, "The model's lane table, for funnel")->check(CLI::ExistingFile);
   app.add_option("--policy", options.policy, "Cache policy")->capture_default_str();
   app.add_option("--budget", options.budget, "Entries per layer and KV head");
