@@ -1,5 +1,5 @@
-// pkv-decode-rate: how fast a device decodes when caches are there already: sequences are opened with so many entries in
-// every lane, which nobody computed, and decode steps run over them as the engine runs them. A line of JSON a case:
+// pkv-decode-rate: how fast a device decodes when caches are there already: sequences are opened with so many entries
+// in every lane, which nobody computed, and decode steps run over them as the engine runs them. A line of JSON a case:
 // milliseconds a step on the host's clock and the device's, tokens a second, and the bytes of weights and cache entries
 // that a step reads, as a rate. Shares: "100%,12%" of the tokens; "128" entries; "mixed": a third of the sequences each
 // with all of them, half and an eighth, the layers of the last as a pyramid; "uniform": all as many entries as mixed.
@@ -77,7 +77,10 @@ class FilledCache {
                   static_cast<uint64_t>(entry_format(KvDtype::kF16).entry_bytes(shape.head_dim));
       }
     }
-    cache_ = must(KvCache::create(backend, geometry, pages * static_cast<uint64_t>(geometry.page_bytes)));
+    auto cache = KvCache::create(backend, geometry, pages * static_cast<uint64_t>(geometry.page_bytes));
+    status_ = cache.status();
+    if (!status_.ok()) return;
+    cache_ = *std::move(cache);
     scratch_ = must(model.make_scratch(std::max(sequences, backend.traits().decode_rows)));
     compressor_scratch_ = must(CompressorScratch::create(backend, shape.q_heads, geometry, 1));
     head_.emplace(must(OutputHead::create(model, std::min(sequences, 64), sequences)));
@@ -90,6 +93,8 @@ class FilledCache {
     policy_ = must(make_policy(spec_));
     for (int32_t i = 0; i < sequences; ++i) add_sequence(entries[static_cast<size_t>(i)], tokens, steps);
   }
+
+  const absl::Status& status() const { return status_; }  // RESOURCE_EXHAUSTED: the caches do not fit, and no step runs
 
   void step() {
     const absl::Status done = step_->run(
@@ -114,14 +119,14 @@ class FilledCache {
                                                .prompt_tokens = tokens,
                                                .holds_whole_layers = false})));
     for (size_t layer = 0; layer < entries.size(); ++layer) {
-      const absl::Status room =
-          cache_->append_slots(lanes_.back()->id(), static_cast<int32_t>(layer), entries[layer]);
+      const absl::Status room = cache_->append_slots(lanes_.back()->id(), static_cast<int32_t>(layer), entries[layer]);
       if (!room.ok()) must<int>(room);
     }
     rows_.push_back({.lanes = lanes_.back().get(), .token = 1, .position = tokens, .output = {.sampling = &greedy_}});
   }
 
   const Model& model_;
+  absl::Status status_;
   const PolicySpec spec_;
   const SamplingParams greedy_;
   std::unique_ptr<CachePolicy> policy_;
@@ -145,6 +150,10 @@ nlohmann::json measure(const Model& model, const Case& one) {
   const auto& [share, tokens, sequences, steps, weight_bytes] = one;
   constexpr int32_t kWarm = 3;  // asked for, recorded, replayed
   FilledCache cache(model, share, tokens, sequences, steps + kWarm);
+  if (!cache.status().ok()) {
+    const std::string why(cache.status().message());
+    return {{"tokens", tokens}, {"sequences", sequences}, {"share", share}, {"skipped", why}};
+  }
   for (int32_t i = 0; i < kWarm; ++i) cache.step();
   std::vector<double> seconds, device;
   Backend& backend = model.backend();
@@ -181,7 +190,8 @@ void run(const RateOptions& options) {
   std::cerr << backend->description() << "\n";
   // Of an embedding that is no output head a step reads some rows.
   uint64_t weight_bytes = model->weight_bytes();
-  if (file->find_tensor("output.weight") != nullptr) weight_bytes -= file->find_tensor("token_embd.weight")->data.size();
+  if (file->find_tensor("output.weight") != nullptr)
+    weight_bytes -= file->find_tensor("token_embd.weight")->data.size();
   for (const int32_t tokens : options.tokens) {
     for (const int32_t sequences : options.sequences) {
       for (const std::string& share : options.shares) {
@@ -204,7 +214,9 @@ int main(int argc, char** argv) {
   app.add_option("--shares", options.shares, "What is kept: 12%, 128 entries, mixed, uniform")
       ->capture_default_str()
       ->delimiter(',');
-  app.add_option("--steps", options.steps, "Steps that are measured")->capture_default_str()->check(CLI::PositiveNumber);
+  app.add_option("--steps", options.steps, "Steps that are measured")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber);
   app.add_flag("!--no-graphs", options.graphs, "Ask for every kernel of every step");
   CLI11_PARSE(app, argc, argv);
   pkv::run(options);

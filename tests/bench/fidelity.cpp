@@ -166,7 +166,8 @@ absl::StatusOr<std::vector<const PolicyRow*>> rows_of(const std::vector<std::str
   std::vector<const PolicyRow*> rows;
   for (const std::string& name : names) {
     const PolicyRow* row = find_policy(name);
-    if (row == nullptr || !row->takes_budget) return absl::InvalidArgumentError("--policies: none with a budget: " + name);
+    if (row == nullptr || !row->takes_budget)
+      return absl::InvalidArgumentError("--policies: none with a budget: " + name);
     rows.push_back(row);
   }
   return rows;
@@ -178,11 +179,11 @@ void print(const nlohmann::json& row, bool json) {
     return;
   }
   if (row.contains("policy")) {
-    std::cout << absl::StrFormat("%-28s %-14s B = %-5d lanes %4d, of them with other counts %d, identical %d; overlap %.2f %%\n",
-                                 row["text"].get<std::string>(), row["policy"].get<std::string>(),
-                                 row["budget"].get<int32_t>(), row["lanes"].get<int64_t>(),
-                                 row["lanes_with_other_counts"].get<int64_t>(), row["identical_lanes"].get<int64_t>(),
-                                 100 * row["overlap"].get<double>())
+    std::cout << absl::StrFormat(
+                     "%-28s %-14s B = %-5d lanes %4d, of them with other counts %d, identical %d; overlap %.2f %%\n",
+                     row["text"].get<std::string>(), row["policy"].get<std::string>(), row["budget"].get<int32_t>(),
+                     row["lanes"].get<int64_t>(), row["lanes_with_other_counts"].get<int64_t>(),
+                     row["identical_lanes"].get<int64_t>(), 100 * row["overlap"].get<double>())
               << std::flush;
     return;
   }
@@ -208,7 +209,8 @@ absl::Status run(const FidelityOptions& options) {
   if (!texts.ok()) return texts.status();
   auto policies = rows_of(options.policies);
   if (!policies.ok()) return policies.status();
-  auto exact = load_mode(**file, options.device, true, ""), fast = load_mode(**file, options.device, false, options.isa);
+  auto exact = load_mode(**file, options.device, true, ""),
+       fast = load_mode(**file, options.device, false, options.isa);
   if (!exact.ok()) return exact.status();
   if (!fast.ok()) return fast.status();
   std::cerr << "default mode: " << fast->backend->description() << "\n";

@@ -29,11 +29,11 @@ struct SpeedOptions {
   std::vector<int32_t> prompts{512, 2048, 8000};
 };
 
-std::shared_ptr<Request> make_request(int32_t tokens, const SpeedOptions& options,
+std::shared_ptr<Request> make_request(int32_t tokens, int32_t vocabulary, const SpeedOptions& options,
                                       const std::shared_ptr<const LaneTable>& lane_table) {
   auto request = std::make_shared<Request>();
   std::mt19937 rng(7);
-  std::uniform_int_distribution<TokenId> id(100, 40000);
+  std::uniform_int_distribution<TokenId> id(100, std::min(40000, vocabulary - 1));
   for (int32_t i = 0; i < tokens; ++i) request->prompt.push_back(id(rng));
   const PolicyRow& row = *find_policy(options.policy);
   request->policy = {.kind = row.kind, .params = row.defaults, .lane_table = lane_table};
@@ -88,15 +88,16 @@ absl::Status run(const SpeedOptions& options) {
   if (!backend.ok()) return backend.status();
   auto model = load_model(**file, **backend);
   if (!model.ok()) return model.status();
-  auto engine = Engine::create(
-      **model, {.pool_bytes = options.pool_mib << 20, .workspace_bytes = options.workspace_mib << 20});
+  auto engine =
+      Engine::create(**model, {.pool_bytes = options.pool_mib << 20, .workspace_bytes = options.workspace_mib << 20});
   if (!engine.ok()) return engine.status();
   nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}, {"scope", options.scope}};
   for (int32_t tokens : options.prompts) {
     std::vector<std::shared_ptr<TimedSink>> sinks;
     for (int32_t i = 0; i < options.sequences; ++i) {
       sinks.push_back(std::make_shared<TimedSink>());
-      PKV_RETURN_IF_ERROR(test::prepare_and_submit(**engine, make_request(tokens, options, lane_table), sinks.back()));
+      PKV_RETURN_IF_ERROR(test::prepare_and_submit(
+          **engine, make_request(tokens, (*model)->shape().vocab_size, options, lane_table), sinks.back()));
     }
     for (const std::shared_ptr<TimedSink>& sink : sinks) PKV_RETURN_IF_ERROR(sink->wait());
     const RequestResult& result = sinks.front()->result();

@@ -34,8 +34,9 @@ Answer answer_of(const RecordingSink& sink) {
   return answer;
 }
 
-// Every policy in both scopes, beside requests that nothing is taken from.
-std::vector<std::shared_ptr<Request>> requests() {
+// Policies in both scopes, beside requests that nothing is taken from. Those whose entries go for their tokens end
+// first: until then no step is recorded. In exact mode every policy goes through engine_contract_test.
+std::vector<std::shared_ptr<Request>> requests(bool exact) {
   std::vector<std::shared_ptr<Request>> requests;
   const auto add = [&](int32_t prompt, int32_t answer, const PolicySpec& spec) {
     const auto seed = static_cast<uint32_t>(requests.size());
@@ -45,21 +46,22 @@ std::vector<std::shared_ptr<Request>> requests() {
   add(1, 9, {});
   for (const PolicyRow& row : policy_table()) {
     if (!row.takes_budget || row.kind == PolicyKind::kFunnel) continue;  // that asks for a table of the model
+    if (exact && row.kind != PolicyKind::kPyramidKv) continue;
     for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
       PolicySpec spec = policy(row.kind, 14);
       spec.budget.scope = scope;
       spec.budget.interval_tokens = 3;
-      add(20, 5, spec);
+      add(20, scope == BudgetScope::kPrompt ? 8 : 4, spec);
     }
   }
   add(33, 12, {});
   return requests;
 }
 
-std::vector<Answer> together(const Device& device) {
+std::vector<Answer> together(const Device& device, bool exact) {
   const auto engine = make_engine(*device.tiny.model);
   std::vector<std::shared_ptr<RecordingSink>> sinks;
-  for (const auto& request : requests()) sinks.push_back(submit(*engine, request));
+  for (const auto& request : requests(exact)) sinks.push_back(submit(*engine, request));
   std::vector<Answer> answers;
   for (const auto& sink : sinks) {
     sink->wait();
@@ -72,12 +74,12 @@ class DecodeGraphTest : public testing::TestWithParam<bool> {};
 
 TEST_P(DecodeGraphTest, AnswersAreThoseOfStepsThatAreAskedForAnew) {
   const Device recorded = make_device(GetParam(), true), anew = make_device(GetParam(), false);
-  const std::vector<Answer> answers = together(recorded);
-  EXPECT_EQ(answers, together(anew));
+  const std::vector<Answer> answers = together(recorded, GetParam());
+  EXPECT_EQ(answers, together(anew, GetParam()));
   // Alone the rows beside it are nobody's.
   const auto engine = make_engine(*recorded.tiny.model);
   for (const size_t i : {size_t{0}, answers.size() - 1}) {
-    EXPECT_EQ(answer_of(*run(*engine, requests()[i])), answers[i]) << i;
+    EXPECT_EQ(answer_of(*run(*engine, requests(GetParam())[i])), answers[i]) << i;
   }
 }
 
