@@ -2,6 +2,7 @@
 #include "server/engine/decode_step.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "kernels/status_macros.h"
@@ -32,7 +33,8 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
   const TensorView x = x_.rows(plan.rows);
   if (plan.evicting_rows == 0) {
     // Where everything lies follows from the number of rows alone (StepBuffer): what else a step is, is in memory.
-    shared_.model.backend().replay(recordings_[plan.rows], [&] { run_layers(plan, x); });
+    const auto layers = [&] { run_layers(plan, x); };
+    shared_.model.backend().replay(recordings_[plan.rows], std::cref(layers));
   } else {
     shared_.model.embed(plan.token_ids, x);
     for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {

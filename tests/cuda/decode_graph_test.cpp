@@ -1,10 +1,12 @@
 // Whole requests on a simulated device, whose decode steps are recorded and replayed: answers are to the bit those of
-// steps that are asked for kernel by kernel, alone and among others, and a step takes the host a few calls.
+// steps that are asked for kernel by kernel, alone and among others, and a step takes the host a few calls. And what the
+// device's memory is used for.
 #include <gtest/gtest.h>
 
 #include <utility>
 
 #include "kernels/cuda/sim/sim_backend.h"
+#include "server/engine/device_use.h"
 #include "server/policy/registry.h"
 #include "tests/unit/engine/engine_fixture.h"
 
@@ -45,10 +47,10 @@ std::vector<std::shared_ptr<Request>> requests(bool exact) {
   };
   add(1, 9, {});
   for (const PolicyRow& row : policy_table()) {
-    if (!row.takes_budget || row.kind == PolicyKind::kFunnel) continue;  // that asks for a table of the model
-    if (exact && row.kind != PolicyKind::kPyramidKv) continue;
+    if (!row.takes_budget || (exact && row.kind != PolicyKind::kPyramidKv)) continue;
     for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
       PolicySpec spec = policy(row.kind, 14);
+      spec.params.funnel_allocation = FunnelAllocation::kGlobal;  // without a table of the model
       spec.budget.scope = scope;
       spec.budget.interval_tokens = 3;
       add(20, scope == BudgetScope::kPrompt ? 8 : 4, spec);
@@ -127,6 +129,20 @@ TEST(DecodeStepTest, AFailureInAReplayedStepIsNoticed) {
   submit(*engine, make_request(random_prompt(9, 1), 20), sink)->wait();
   EXPECT_EQ(sink->status.code(), absl::StatusCode::kInternal) << sink->status;
   EXPECT_EQ(sink->tokens.size(), 5u);
+}
+
+TEST(DeviceMemoryTest, IsToldByUse) {
+  const Device device = make_device(true, true);
+  const auto engine = make_engine(*device.tiny.model);
+  run(*engine, make_request(random_prompt(40, 1), 3));
+  const std::shared_ptr<const EngineStats> stats = engine->stats();
+  ASSERT_TRUE(stats->device.has_value());
+  const DeviceUse use = device_use(*stats);
+  EXPECT_EQ(use.kv_live + use.kv_free, stats->pool_bytes);
+  EXPECT_EQ(use.weights + use.kv_live + use.kv_free + use.workspace + use.step + use.other + use.idle,
+            stats->device->reserved);
+  for (const uint64_t part : {use.weights, use.workspace, use.step, use.other, use.staging}) EXPECT_GT(part, 0u);
+  EXPECT_LT(use.other, stats->pool_bytes / 4) << "positions: 4 bytes a slot of the densest format";
 }
 
 }  // namespace

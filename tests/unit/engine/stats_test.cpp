@@ -7,7 +7,6 @@
 #include <numeric>
 #include <thread>
 
-#include "server/engine/device_use.h"
 #include "server/policy/registry.h"
 #include "tests/unit/engine/engine_fixture.h"
 
@@ -306,24 +305,6 @@ TEST_F(EngineCounts, ScrapesBesideARunningEngine) {
   done = true;
   scraper.join();
   EXPECT_EQ(of(PolicyKind::kSnapKv).totals.generation_tokens_total, 400u);
-}
-
-// On a device what it says is told; elsewhere there is nothing to tell.
-TEST(EngineMemory, OfADeviceIsToldByUse) {
-  const TinyModel tiny = make_tiny_model();
-  const auto engine = make_engine(*tiny.model, small_options());
-  run(*engine, make_request(random_prompt(40, 1), 3));
-  const std::shared_ptr<const EngineStats> stats = engine->stats();
-  ASSERT_EQ(stats->device.has_value(), tiny.model->backend().name() == "cuda");
-  if (!stats->device.has_value()) return;
-  const DeviceUse use = device_use(*stats);
-  EXPECT_EQ(use.kv_live + use.kv_free, stats->pool_bytes);
-  EXPECT_EQ(use.weights + use.kv_live + use.kv_free + use.workspace + use.step + use.other + use.idle,
-            stats->device->reserved);
-  for (const uint64_t part : {use.weights, use.workspace, use.step, use.other, use.idle, use.staging}) {
-    EXPECT_GT(part, 0u);
-  }
-  EXPECT_LT(use.other, stats->pool_bytes / 8) << "positions of entries: 4 bytes a slot of 512 bytes";
 }
 
 }  // namespace
