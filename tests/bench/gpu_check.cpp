@@ -1,9 +1,10 @@
 // pkv-gpu-check: what only a device can show, with nothing but this program, the GPU library and a driver
 // (scripts/gpu_check).
 //
-//   pkv-gpu-check [--device=cuda:0] [--filter=TEXT] conformance   every operation case against the reference, both modes
-//   pkv-gpu-check [--device=cuda:0] [--filter=TEXT] times         microseconds of every case, by the device's clock
-//   pkv-gpu-check [--device=cuda:0] [--mib=512] ceiling           what a copy of so much and a prompt's product reach
+//   pkv-gpu-check [--device=cuda:0] [--filter=TEXT] conformance   every operation case against the reference, both
+//   modes pkv-gpu-check [--device=cuda:0] [--filter=TEXT] times         microseconds of every case, by the device's
+//   clock pkv-gpu-check [--device=cuda:0] [--mib=512] ceiling           what a copy of so much and a prompt's product
+//   reach
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -170,6 +171,7 @@ int main(int count, char** arguments) {
     if (options.what == "times") return pkv::times(options);
     if (options.what == "ceiling") return pkv::ceiling(options);
   }
-  std::fprintf(stderr, "usage: %s [--device=cuda:0] [--filter=TEXT] [--mib=512] conformance|times|ceiling\n", arguments[0]);
+  std::fprintf(stderr, "usage: %s [--device=cuda:0] [--filter=TEXT] [--mib=512] conformance|times|ceiling\n",
+               arguments[0]);
   return 2;
 }

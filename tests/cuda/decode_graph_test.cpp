@@ -1,6 +1,6 @@
 // Whole requests on a simulated device, whose decode steps are recorded and replayed: answers are to the bit those of
-// steps that are asked for kernel by kernel, alone and among others, and a step takes the host a few calls. And what the
-// device's memory is used for.
+// steps that are asked for kernel by kernel, alone and among others, and a step takes the host a few calls. And what
+// the device's memory is used for.
 #include <gtest/gtest.h>
 
 #include <utility>

@@ -197,8 +197,8 @@ TEST(StatsView, DeviceMemoryByWhatItIsUsedFor) {
   device.set_staging_bytes(2 * kMiB);
   EXPECT_EQ(
       device_memory_line(device),
-      "device memory 16.0 MiB: weights 8.0 MiB, live cache 1.0 MiB, free cache 3.0 MiB, workspace 0 B, steps 0 B, "
-      "other 0 B, idle 4.0 MiB; pinned on the host 2.0 MiB");
+      "device memory 16.00 MiB: weights 8.00 MiB, live cache 1.00 MiB, free cache 3.00 MiB, workspace 0 B, steps 0 B, "
+      "other 0 B, idle 4.00 MiB; pinned on the host 2.00 MiB");
 }
 
 }  // namespace
