@@ -75,7 +75,6 @@ struct Fetch {
 struct BackendTraits {
   int32_t page_bytes = 4096;   // of a cache page
   int32_t prefill_rows = 256;  // of a prompt, computed together
-  bool reads_codes = true;     // it can work on cache entries whose numbers are codes (entry_codes.h)
 };
 
 // What a model wants of attention.

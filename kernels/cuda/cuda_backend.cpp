@@ -32,9 +32,9 @@ std::string CudaBackend::description() const {
 
 absl::Status CudaBackend::supports(const AttentionShape& shape) const {
   constexpr int32_t kLargestHead = 256;
-  if (shape.head_dim < 1 || shape.head_dim > kLargestHead) {
+  if (shape.head_dim < 2 || shape.head_dim % 2 != 0 || shape.head_dim > kLargestHead) {
     return absl::UnimplementedError(
-        absl::StrCat("the cuda device takes head sizes of 1 to ", kLargestHead, ", not ", shape.head_dim));
+        absl::StrCat("the cuda device takes even head sizes of 2 to ", kLargestHead, ", not ", shape.head_dim));
   }
   if (shape.kv_heads < 1 || shape.q_heads % shape.kv_heads != 0) {
     return absl::UnimplementedError(absl::StrCat("the cuda device takes as many query heads for each KV head, not ",

@@ -22,7 +22,6 @@ class CudaBackend final : public DeviceBackend {
 
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
-  BackendTraits traits() const override { return {.reads_codes = false}; }
   absl::Status supports(const AttentionShape& shape) const override;
 
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;

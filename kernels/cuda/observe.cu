@@ -25,6 +25,7 @@ __global__ void __launch_bounds__(kThreads) row_lse_kernel(ObserveArgs args, Ten
   const QueryHeads heads = query_heads<kHeads>(kv_head, part, args.q_heads / args.kv_heads);
   load_queries<kHeads>(args.q.f32_row(row), heads, d, queries);
   __syncthreads();
+  match_queries<kHeads>(lane, 1, d, queries);
   float largest[kHeads], sum[kHeads];
   for (int32_t h = 0; h < kHeads; ++h) largest[h] = -INFINITY, sum[h] = 0;
   with_entries(args.kv, lane, [&](const auto& entries) {
@@ -76,6 +77,7 @@ __global__ void __launch_bounds__(kThreads)
         load_queries<kHeads>(args.q.f32_row(row), heads, d, queries + (row - first) * kHeads * d);
       }
       __syncthreads();
+      match_queries<kHeads>(lane, end - first, d, queries);
       for (int32_t row = first; row < end; ++row) {
         if (slot >= args.visible(lane.length, row)) continue;
         float scores[kHeads];

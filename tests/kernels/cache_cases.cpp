@@ -34,7 +34,6 @@ class WriteCase : public OperationCase {
  public:
   explicit WriteCase(WriteSpec spec) : OperationCase(absl::StrCat("write_kv/", spec.name)), spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor k, v;
@@ -153,7 +152,6 @@ class GatherCase : public OperationCase {
  public:
   explicit GatherCase(GatherSpec spec) : OperationCase(gather_name(spec)), spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor kept, counts;
@@ -217,7 +215,6 @@ class ConvertCase : public OperationCase {
                                    spec.name, spec.in_place ? "_in_place" : "_to_other_lanes")),
         spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return {KvDtype::kK8V4}; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor kept, counts;

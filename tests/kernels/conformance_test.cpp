@@ -32,13 +32,6 @@ class ConformanceTest : public testing::TestWithParam<size_t> {
 
 std::vector<BackendUnderTest>* ConformanceTest::backends_ = nullptr;
 
-// Whether a backend may be asked for the case; the server refuses requests for what it cannot (ContractRules).
-bool is_for(const Backend& backend, const OperationCase& operation) {
-  const std::vector<KvDtype> formats = operation.formats();
-  return backend.traits().reads_codes ||
-         std::ranges::none_of(formats, [](KvDtype format) { return entry_format(format).has_codes(); });
-}
-
 bool same_bits(const Outputs& a, const Outputs& b) {
   for (size_t i = 0; i < a.size(); ++i) {
     if (a[i].exact != b[i].exact || a[i].floats.size() != b[i].floats.size()) return false;
@@ -61,7 +54,6 @@ TEST_P(ConformanceTest, AgreesWithReference) {
   const BackendUnderTest* first_of_path = nullptr;  // the same path and mode with the first number of threads
   Outputs first_outputs;
   for (const BackendUnderTest& tested : *backends_) {
-    if (!is_for(*tested.backend, operation)) continue;
     const std::unique_ptr<PreparedCase> here = operation.prepare(*tested.backend);
     ASSERT_NE(here, nullptr) << tested.name;
     here->run();
