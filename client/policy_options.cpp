@@ -98,18 +98,19 @@ std::string add_pin(const std::string& text, v1::CachePolicy& policy) {
   return "";
 }
 
-// NAME[:BUDGET[:SCOPE]] into `options`, over what is there. A budget by recall has a colon of its own.
+// NAME[:BUDGET[:SCOPE[:FORMAT]]] into `options`, over what is there. A budget by recall has a colon of its own.
 std::string read_notation(const std::string& text, PolicyOptions& options) {
   std::vector<std::string> parts = absl::StrSplit(text, ':');
   if (parts.size() > 2 && parts[1] == "recall") {
     parts[1] = absl::StrCat("recall:", parts[2]);
     parts.erase(parts.begin() + 2);
   }
-  if (parts.size() > 3 || parts[0].empty()) return "not NAME[:BUDGET[:SCOPE]]";
+  if (parts.size() > 4 || parts[0].empty()) return "not NAME[:BUDGET[:SCOPE[:FORMAT]]]";
   options.policy = parts[0];
   if (options.policy == "full") options = {.policy = "full", .kv_dtype = options.kv_dtype};
   if (parts.size() > 1 && !parts[1].empty()) options.budget = parts[1];
-  if (parts.size() > 2) options.scope = parts[2];
+  if (parts.size() > 2 && !parts[2].empty()) options.scope = parts[2];
+  if (parts.size() > 3) options.kv_dtype = parts[3];
   return "";
 }
 

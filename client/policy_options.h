@@ -46,9 +46,9 @@ struct NamedPolicy {
   v1::CachePolicy policy;
 };
 
-// A list of NAME[:BUDGET[:SCOPE]] separated by commas, e.g. "full,pyramidkv:128,snapkv:12%,h2o:4MiB,tova:64:total".
-// `common` holds for every policy of the list that does not say otherwise; of it `full` takes the entry format only,
-// for it has no budget. Returns an empty string or what is wrong.
+// A list of NAME[:BUDGET[:SCOPE[:FORMAT]]] separated by commas, e.g.
+// "full,pyramidkv:128,snapkv:12%,h2o:4MiB,tova:64:total". `common` holds for every policy of the list that does not say
+// otherwise; of it `full` takes the entry format only, for it has no budget. Returns an empty string or what is wrong.
 std::string parse_policies(const std::string& list, const PolicyOptions& common, std::vector<NamedPolicy>& policies);
 
 // One line with everything that is set: "pyramidkv, budget 128 entries per head, scope prompt, window_tokens=8,

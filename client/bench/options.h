@@ -61,8 +61,8 @@ struct BenchPlan {
 // Returns an empty string, or what is wrong with which option and what is right.
 std::string plan_bench(const BenchOptions& options, BenchPlan& plan);
 
-// NAME[:BUDGET[:SCOPE]][@WEIGHT],...: the notation of `compare --policies` with a weight. An empty list is the server's
-// default policy.
+// NAME[:BUDGET[:SCOPE[:FORMAT]]][@WEIGHT],...: the notation of `compare --policies` with a weight. An empty list is the
+// server's default policy.
 std::string parse_mix(const std::string& list, std::vector<BenchPolicy>& mix);
 
 }  // namespace pkv::client

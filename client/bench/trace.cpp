@@ -29,7 +29,7 @@ std::string read_tokens(const std::string& key, const Value& value, std::optiona
 }
 
 std::string read_policy(const Value& value, std::vector<BenchPolicy>& mix, TraceLine& line) {
-  if (value.kind_case() != Value::kStringValue) return "\"policy\" is no string NAME[:BUDGET[:SCOPE]]";
+  if (value.kind_case() != Value::kStringValue) return "\"policy\" is no string NAME[:BUDGET[:SCOPE[:FORMAT]]]";
   const std::string text(absl::StripAsciiWhitespace(value.string_value()));
   const auto same = std::find_if(mix.begin(), mix.end(), [&](const BenchPolicy& known) { return known.text == text; });
   line.policy = static_cast<size_t>(same - mix.begin());

@@ -16,6 +16,28 @@ namespace {
 
 constexpr size_t kMostAnswerBytes = 600;  // of each answer of a comparison; --json has them whole
 
+// Moves the question, with what the chat format puts behind it, from the prompt to the continuation. Returns kGood, or
+// the exit code of what was printed.
+int hide_question(Client& client, const std::string& question, v1::CompareRequest& request) {
+  if (question.empty()) return usage_error("--hide-question needs --question");
+  v1::GenerateRequest& whole = *request.mutable_request();
+  std::string prompt = whole.prompt();
+  if (whole.has_chat()) {
+    v1::TokenizeRequest rendering;
+    rendering.set_model(whole.model());
+    *rendering.mutable_chat() = whole.chat();
+    const auto rendered = client.tokenize(rendering);
+    if (!rendered) return fail(client, rendered.error);
+    prompt = rendered->rendered_text();
+  }
+  const size_t at = prompt.rfind(question);
+  if (at == std::string::npos || at == 0)
+    return usage_error("--hide-question: the prompt has no question behind something else");
+  request.set_continuation(prompt.substr(at));
+  whole.set_prompt(prompt.substr(0, at));
+  return kGood;
+}
+
 }  // namespace
 
 int run_policies(Client& client, const PoliciesOptions& options) {
@@ -55,6 +77,9 @@ int run_compare(Client& client, CompareOptions options) {
   v1::CompareRequest request;
   if (std::string error = build_request(generate.request, *request.mutable_request()); !error.empty())
     return usage_error(error);
+  if (options.hide_question) {
+    if (const int code = hide_question(client, generate.question, request); code != kGood) return code;
+  }
   std::vector<std::string> names;
   std::vector<const v1::CachePolicy*> chosen;
   for (const NamedPolicy& named : policies) {

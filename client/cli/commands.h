@@ -45,8 +45,9 @@ struct EstimateOptions {
 };
 
 struct CompareOptions {
-  GenerateOptions generate;  // prompt, sampling; its policy options hold for every policy of the list that takes them
-  std::string policies;      // NAME[:BUDGET[:SCOPE]],...; the first is the baseline
+  GenerateOptions generate;    // prompt, sampling; its policy options hold for every policy of the list that takes them
+  std::string policies;        // NAME[:BUDGET[:SCOPE[:FORMAT]]],...; the first is the baseline
+  bool hide_question = false;  // the policies cut their caches before they have seen it
 };
 
 struct InspectOptions {

@@ -23,8 +23,9 @@ struct Command {
 
 // What the calls of a load are.
 void add_bench_requests(CLI::App& app, BenchOptions& options) {
-  app.add_option("--policies", options.policies,
-                 "Mix: NAME[:BUDGET[:SCOPE]][@WEIGHT] separated by commas; the server's default where not given");
+  app.add_option(
+      "--policies", options.policies,
+      "Mix: NAME[:BUDGET[:SCOPE[:FORMAT]]][@WEIGHT] separated by commas; the server's default where not given");
   app.add_option("--prompt-tokens", options.prompt_tokens, LengthDistribution::forms())->capture_default_str();
   app.add_option("--max-tokens", options.max_tokens, "As --prompt-tokens, of the answers")->capture_default_str();
   app.add_option("--prompt-file", options.prompt_file, "Text that prompts are cut from, at random places");
@@ -125,11 +126,13 @@ Command add_compare(CLI::App& app, CompareOptions& options) {
                          "One prompt under several policies: what each keeps, and what it costs the answer. Answers "
                          "are greedy and end with tokens: no sampling options, --logit-bias or --stop");
   command
-      ->add_option(
-          "--policies", options.policies,
-          "NAME[:BUDGET[:SCOPE]] separated by commas, the baseline first: full,pyramidkv:128,snapkv:12%,h2o:4MiB:total")
+      ->add_option("--policies", options.policies,
+                   "NAME[:BUDGET[:SCOPE[:FORMAT]]] separated by commas, the baseline first: "
+                   "full,pyramidkv:128,snapkv:12%,h2o:4MiB:total")
       ->required();
   add_prompt_options(*command, options.generate);
+  command->add_flag("--hide-question", options.hide_question,
+                    "Put the question behind the cut: what policies keep that have not seen it");
   add_common_options(*command, options.generate);
   add_budget_options(*command, options.generate.request.cache);
   add_length_options(*command, options.generate.request);
@@ -147,7 +150,7 @@ Command add_estimate(CLI::App& app, EstimateOptions& options) {
   add_common_options(*command, options.generate);
   CLI::Option* policies = command->add_option(
       "--policies", options.policies,
-      "NAME[:BUDGET[:SCOPE]] separated by commas, a row each: full,pyramidkv:128,snapkv:12%,h2o:4MiB");
+      "NAME[:BUDGET[:SCOPE[:FORMAT]]] separated by commas, a row each: full,pyramidkv:128,snapkv:12%,h2o:4MiB");
   add_policy_options(*command, options.generate.request.cache);
   for (const char* one : {"--policy", "--preset"}) policies->excludes(command->get_option(one));
   command
@@ -171,7 +174,7 @@ Command add_inspect(CLI::App& app, InspectOptions& options) {
                     "Show the prompt's text, which is the default, or leave it out");
   CLI::Option* policies =
       command->add_option("--policies", options.policies,
-                          "NAME[:BUDGET[:SCOPE]] separated by commas, side by side: snapkv:128,pyramidkv:128");
+                          "NAME[:BUDGET[:SCOPE[:FORMAT]]] separated by commas, side by side: snapkv:128,pyramidkv:128");
   add_prompt_options(*command, options.generate);
   add_common_options(*command, options.generate);
   add_policy_options(*command, options.generate.request.cache);

@@ -2,6 +2,7 @@
 // itself, and all together.
 #include "server/api/comparison_rules.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -96,6 +97,26 @@ absl::Status read_policies(const pb::CompareRequest& message, const ServedModel&
   return absl::OkStatus();
 }
 
+// What the model's length leaves for the answer is shared with the continuation.
+absl::Status read_continuation(const pb::CompareRequest& message, const ServedModel& served, Request& request) {
+  if (message.continuation().empty()) return absl::OkStatus();
+  const int32_t max_positions = served.shape.max_positions;
+  const int64_t left = longest_text(request.policy, max_positions) - static_cast<int64_t>(request.prompt.size());
+  PKV_RETURN_IF_ERROR(check_text_bytes(message.continuation().size(), served, left, "continuation"));
+  PKV_ASSIGN_OR_RETURN(request.continuation, encode_text(message.continuation(), *served.tokenizer,
+                                                         /*add_special=*/false, "continuation"));
+  const auto given = static_cast<int64_t>(request.continuation.size());
+  int64_t answer = request.sampling.max_tokens;
+  if (!message.request().sampling().has_max_tokens()) answer = std::max<int64_t>(1, std::min(answer, left - given));
+  if (given + answer > left) {
+    return context_too_long("continuation", max_positions, static_cast<int64_t>(request.prompt.size()) + given + answer,
+                            absl::StrCat("a prompt of ", request.prompt.size(), " tokens, this of ", given, " and ",
+                                         answer, " of an answer are beyond the model's length of ", max_positions));
+  }
+  request.sampling.max_tokens = static_cast<int32_t>(given + answer);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& message, const ServedModel& served,
@@ -108,6 +129,7 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
     return with_field_moved(status, "", "request.");
   absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
+  PKV_RETURN_IF_ERROR(read_continuation(message, served, *draft->request));
   PKV_RETURN_IF_ERROR(read_policies(message, served, *state.policies(), *draft));
   absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served);
   if (!valid.ok()) return with_field_moved(valid.status(), "", "request.");

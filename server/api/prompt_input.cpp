@@ -42,17 +42,12 @@ absl::StatusOr<PromptInput> read_input(const pb::GenerateRequest& message, const
   return input;
 }
 
-// Tokenising is work by the byte, so a text that is too long by its bytes alone is not begun with.
 absl::Status check_bytes(const pb::GenerateRequest& message, const ServedModel& served, int64_t max_tokens) {
-  if (message.has_truncate_prompt_tokens() || served.longest_token_bytes == 0) return absl::OkStatus();
+  if (message.has_truncate_prompt_tokens()) return absl::OkStatus();
   size_t bytes = message.prompt().size();
   for (const pb::ChatMessage& chat_message : message.chat().messages()) bytes += chat_message.content().size();
-  const auto least = static_cast<int64_t>(bytes / served.longest_token_bytes);
-  if (least <= max_tokens) return absl::OkStatus();
-  return context_too_long(
-      input_field(message), max_tokens, least,
-      absl::StrCat("has ", bytes, " bytes, which are ", least, " tokens at least, and ", max_tokens,
-                   " is all there can be; shorten it, or set truncate_prompt_tokens to use its end"));
+  return check_text_bytes(bytes, served, max_tokens, input_field(message),
+                          ", or set truncate_prompt_tokens to use its end");
 }
 
 }  // namespace
@@ -70,6 +65,16 @@ absl::StatusOr<PromptInput> read_prompt(const pb::GenerateRequest& message, cons
   input->system_message = {std::max(input->system_message.begin - cut, 0),
                            std::max(input->system_message.end - cut, 0)};
   return input;
+}
+
+absl::Status check_text_bytes(size_t bytes, const ServedModel& served, int64_t max_tokens, const char* field,
+                              const char* other_way_out) {
+  if (served.longest_token_bytes == 0) return absl::OkStatus();
+  const auto least = static_cast<int64_t>(bytes / served.longest_token_bytes);
+  if (least <= max_tokens) return absl::OkStatus();
+  return context_too_long(field, max_tokens, least,
+                          absl::StrCat("has ", bytes, " bytes, which are ", least, " tokens at least, and ", max_tokens,
+                                       " is all there can be; shorten it", other_way_out));
 }
 
 const char* input_field(const pb::GenerateRequest& message) {

@@ -23,6 +23,9 @@ struct PromptInput {
 // be `max_tokens` tokens or fewer.
 absl::StatusOr<PromptInput> read_prompt(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served,
                                         int64_t max_tokens);
+// Tokenising is work by the byte, so a text that is too long by its bytes alone is not begun with: CONTEXT_TOO_LONG.
+absl::Status check_text_bytes(size_t bytes, const ServedModel& served, int64_t max_tokens, const char* field,
+                              const char* other_way_out = "");
 // The field that a prompt came in.
 const char* input_field(const pyramidkv::v1::GenerateRequest& message);
 // Adds the system message to the pins where the policy asks for it; BAD_CACHE_POLICY where the input is no chat.

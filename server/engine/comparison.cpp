@@ -17,13 +17,14 @@ bool Comparison::done() const {
   return std::all_of(rivals.begin(), rivals.end(), [](const Rival& rival) { return rival.ended; });
 }
 
-PolicyComparison summarise(const Comparison::Rival& rival, std::span<const TokenId> answer) {
+PolicyComparison summarise(const Comparison::Rival& rival, size_t first_counted, std::span<const TokenId> answer) {
   PolicyComparison summary{.kl = rival.kl, .tokens = rival.tokens};
-  if (const size_t places = rival.kl.size(); places > 1) {
+  if (rival.kl.size() > first_counted) {
+    const auto places = static_cast<double>(rival.kl.size() - first_counted);
     double sum = 0;
-    for (const double kl : rival.kl) sum += kl;  // the first is 0
-    summary.kl_mean = sum / static_cast<double>(places - 1);
-    summary.top1_agreement = static_cast<double>(rival.agreed) / static_cast<double>(places - 1);
+    for (const double kl : std::span(rival.kl).subspan(first_counted)) sum += kl;
+    summary.kl_mean = sum / places;
+    summary.top1_agreement = rival.agreed / places;
   }
   const auto [mine, theirs] = std::mismatch(rival.tokens.begin(), rival.tokens.end(), answer.begin(), answer.end());
   if (mine != rival.tokens.end() || theirs != answer.end()) {

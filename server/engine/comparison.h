@@ -2,6 +2,7 @@
 // cut from the same prompt. One is fed the baseline's answer, the other goes on with its own.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -30,24 +31,28 @@ class Comparison {
     bool ended = false;
     std::vector<double> kl;
     ByteAccount account;  // of both sets of lanes
-    int32_t agreed = 0;   // places after the first with the baseline's best token
+    int32_t agreed = 0;   // places from first_counted on with the baseline's best token
 
-    void add_place(const RowComparison& with_baseline) {
+    void add_place(const RowComparison& with_baseline, size_t first_counted) {
+      if (kl.size() >= first_counted) agreed += with_baseline.same_best;
       kl.push_back(with_baseline.kl);
-      agreed += with_baseline.same_best;
     }
   };
 
-  explicit Comparison(size_t policies) : rivals(policies) {}
+  // `continuation`: tokens that every answer begins with, instead of what was chosen.
+  Comparison(size_t policies, size_t continuation)
+      : rivals(policies), first_counted(std::max<size_t>(1, continuation)) {}
 
   // The first place follows from the whole prompt for everybody.
   void start(TokenId first_token);
   bool done() const;
 
   std::vector<Rival> rivals;
+  // Of the answer's places in mean and agreement: what comes before was the same for everybody.
+  const size_t first_counted;
 };
 
 // What came of a rival, but for its cache report. `answer`: the baseline's.
-PolicyComparison summarise(const Comparison::Rival& rival, std::span<const TokenId> answer);
+PolicyComparison summarise(const Comparison::Rival& rival, size_t first_counted, std::span<const TokenId> answer);
 
 }  // namespace pkv

@@ -48,6 +48,9 @@ absl::Status check_tokens(const Request& request, int32_t vocab_size) {
   for (const TokenId id : request.prompt) {
     if (outside(id)) return refuse("prompt_token_ids", id);
   }
+  for (const TokenId id : request.continuation) {
+    if (outside(id)) return refuse("continuation", id);
+  }
   for (const auto& [id, bias] : request.sampling.logit_bias) {
     if (outside(id)) return refuse("sampling.logit_bias", id);
   }

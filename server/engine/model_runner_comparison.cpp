@@ -11,7 +11,7 @@ namespace pkv {
 absl::StatusOr<std::unique_ptr<Comparison>> ModelRunner::start_comparison(const Sequence& sequence) {
   const std::vector<PolicySpec>& specs = sequence.request().compare_with;
   if (specs.empty()) return nullptr;
-  auto comparison = std::make_unique<Comparison>(specs.size());
+  auto comparison = std::make_unique<Comparison>(specs.size(), sequence.request().continuation.size());
   for (size_t i = 0; i < specs.size(); ++i) {
     const Contract::Terms& terms = sequence.contract().rivals[i];
     Comparison::Rival& rival = comparison->rivals[i];
@@ -47,7 +47,7 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
     for (Comparison::Rival& rival : comparison.rivals) {
       add_row(*rival.teacher_forced, sequence.generated(), {.comparison = OutputHead::Row::Comparison::kCompared},
               [&](const OutputHead::Result& output) {
-                rival.add_place(output.comparison);
+                rival.add_place(output.comparison, comparison.first_counted);
                 return absl::OkStatus();
               });
     }
@@ -57,9 +57,10 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
     add_row(*rival.free_running, rival.tokens, next_token_row(request, rival.tokens, *rival.edits),
             [&](const OutputHead::Result& output) -> absl::Status {
               PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
-                                   choose_token(request, *rival.edits, output, sequence.rng()));
+                                   choose_token(request, rival.tokens, *rival.edits, output, sequence.rng()));
               rival.tokens.push_back(token.id);
-              rival.ended = sequence.ends_with(token.id) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
+              rival.ended =
+                  sequence.ends_with(rival.tokens) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
               return absl::OkStatus();
             });
   }

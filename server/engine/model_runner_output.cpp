@@ -12,8 +12,8 @@ absl::StatusOr<LogitEdits> ModelRunner::make_edits(const Sequence& sequence) con
 }
 
 absl::Status ModelRunner::accept(Sequence& sequence, const OutputHead::Result& output) {
-  PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
-                       choose_token(sequence.request(), sequence.edits(), output, sequence.rng()));
+  PKV_ASSIGN_OR_RETURN(const TokenLogprob token, choose_token(sequence.request(), sequence.generated(),
+                                                              sequence.edits(), output, sequence.rng()));
   sequence.accept(token, options_.clock());
   return absl::OkStatus();
 }

@@ -13,8 +13,9 @@ OutputHead::Row next_token_row(const Request& request, std::span<const TokenId> 
   return row;
 }
 
-absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& edits, const OutputHead::Result& output,
-                                          std::mt19937_64& rng) {
+absl::StatusOr<TokenLogprob> choose_token(const Request& request, std::span<const TokenId> answer, LogitEdits& edits,
+                                          const OutputHead::Result& output, std::mt19937_64& rng) {
+  if (answer.size() < request.continuation.size()) return TokenLogprob{.id = request.continuation[answer.size()]};
   float logit = 0;  // without edits
   std::optional<TokenId> token = choose_of_best(output.ranked, request.sampling, rng);
   if (token) {

@@ -13,9 +13,10 @@ namespace pkv {
 
 // What is wanted of the logits that follow `answer`. All of it must live until they are there.
 OutputHead::Row next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits);
-// The token that was chosen, with log-probabilities where the request wants them. An error is the backend's status().
-absl::StatusOr<TokenLogprob> choose_token(const Request& request, LogitEdits& edits, const OutputHead::Result& output,
-                                          std::mt19937_64& rng);
+// The token that follows `answer`, with log-probabilities where the request wants them. An error is the backend's
+// status().
+absl::StatusOr<TokenLogprob> choose_token(const Request& request, std::span<const TokenId> answer, LogitEdits& edits,
+                                          const OutputHead::Result& output, std::mt19937_64& rng);
 // A token of this logit, and the best ones beside it.
 TokenLogprob with_logprobs(TokenId token, float logit, const OutputHead::Result& output);
 

@@ -40,6 +40,8 @@ struct Request {
   PolicySpec policy;
   // A comparison: what these policies would have made of the same prompt and answer. Sampling must be greedy.
   std::vector<PolicySpec> compare_with;
+  // Of a comparison: what every answer begins with, whatever would be chosen. Counts in max_tokens.
+  std::vector<TokenId> continuation;
   bool record_positions = false;  // kept positions in the report
   bool logprobs = false;          // of generated tokens
   int32_t top_logprobs = 0;       // [0, kMaxTopLogprobs]

@@ -55,7 +55,7 @@ struct CacheReport {
 struct PolicyComparison {
   CacheReport cache;  // of its own answer
   std::vector<double> kl;
-  double kl_mean = 0;             // without the first place; 0 where there is no other
+  double kl_mean = 0;             // without the first place and the continuation; 0 where there is no other
   double top1_agreement = 1;      // likewise: share of places with the same best token
   int32_t first_divergence = -1;  // first place where its own answer differs from the baseline's; -1: nowhere
   std::vector<TokenId> tokens;    // its own answer

@@ -40,8 +40,9 @@ Sequence::Sequence(Prepared prepared, std::shared_ptr<TokenSink> sink, absl::Tim
       submitted_(submitted),
       rng_(request_->sampling.seed) {}
 
-bool Sequence::ends_with(TokenId token) const {
-  return std::find(ending_tokens_.begin(), ending_tokens_.end(), token) != ending_tokens_.end();
+bool Sequence::ends_with(std::span<const TokenId> answer) const {
+  return answer.size() > request_->continuation.size() &&
+         std::find(ending_tokens_.begin(), ending_tokens_.end(), answer.back()) != ending_tokens_.end();
 }
 
 void Sequence::admit() {
@@ -93,7 +94,7 @@ void Sequence::accept(const TokenLogprob& token, absl::Time now) {
   if (generated_.size() == 1) first_token_at_ = now;
   last_token_at_ = now;
   const bool wants_more = sink_->on_token(token);
-  if (ends_with(token.id)) {
+  if (ends_with(generated_)) {
     finish_reason_ = FinishReason::kStop;
     matched_stop_token_ = token.id;
   } else if (!wants_more) {
@@ -148,7 +149,7 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
 
 PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_token) {
   Comparison::Rival& rival = comparison_->rivals[index];
-  PolicyComparison summary = summarise(rival, generated_);
+  PolicyComparison summary = summarise(rival, comparison_->first_counted, generated_);
   if (request_->record_positions) {
     add_positions(*rival.free_running, &LayerOutcome::final_positions, rival.outcomes);
   }

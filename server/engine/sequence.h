@@ -120,8 +120,8 @@ class Sequence {
   // ---- how its answer is made
   std::mt19937_64& rng() { return rng_; }
   LogitEdits& edits() { return *edits_; }  // once begun
-  // Whether `token` ends an answer; whether `length` tokens are all that may be.
-  bool ends_with(TokenId token) const;
+  // Whether an answer's last token ends it; whether `length` tokens are all that may be.
+  bool ends_with(std::span<const TokenId> answer) const;
   bool is_full(int32_t length) const { return length >= request_->sampling.max_tokens; }
 
  private:

@@ -43,7 +43,7 @@ class Generation(generation_pb2_grpc.GenerationServiceServicer):
         return request.prompt if isinstance(request, generation_pb2.GenerateRequest) else request.text
 
     def Tokenize(self, request, context):
-        return generation_pb2.TokenizeResponse(token_ids=self.text_of(request).encode(), max_model_len=MODEL_LENGTH)
+        return generation_pb2.TokenizeResponse(token_ids=self.text_of(request).encode(), max_model_len=MODEL_LENGTH, rendered_text=self.text_of(request))
 
     def Detokenize(self, request, context):
         return generation_pb2.DetokenizeResponse(text=bytes(request.token_ids).decode(errors="replace"))
@@ -173,6 +173,8 @@ CASES = [
     ("compare --policies full,snapkv:9 --stop-id x y", 2, [], "--stop-id: 'x' is no token id"),
     ("compare --help", 0, [r"greedy and end with tokens", r"--stop-id ID"], ""),
     ("compare --policies full x", 2, [], "at least one policy"),
+    ("compare --policies full,tova --hide-question x", 2, [], "--hide-question needs --question"),
+    ("compare --policies full,tova --raw --hide-question --question x", 2, [], "no question behind something else"),
     ("compare --policies full,tova", 2, [], "no prompt"),
     ("inspect --output {out} hello", 0, [r"^full says so\n$"], r"^wrote \S+\n$"),
     ("inspect --output {out} --policies snapkv:9,tova:7 hello", 0, [r"^snapkv:9:\nsnapkv says so\ntova:7:\ntova says so\n$"], r"^wrote"),
@@ -260,6 +262,14 @@ class CacheCommandsTest(unittest.TestCase):
         self.assertTrue(request.chat.messages[0].content.endswith("abcdefghi\n\n\nWhat's $HOME?"))
         self.assertEqual(request.cache_policy, cache_pb2.CachePolicy(snapkv=cache_pb2.SnapKvPolicy(), budget=cache_pb2.CacheBudget(keep_ratio=0.12)))
         self.assertEqual(request.sampling.max_tokens, 256)
+
+    def test_a_hidden_question_comes_behind_the_prompt_with_all_that_the_chat_format_puts_there(self):
+        for form, prompt, continuation in (("--chat", "<user>[user]what is it? a\n\n", "what is it?<assistant>"), ("--raw", "what is it? a\n\n", "what is it?")):
+            self.generation.asked.clear()
+            done = self.run_client("compare", "--policies", "full,tova", form, "--hide-question", "--question", "what is it?", "what is it? a")
+            self.assertEqual(done.returncode, 0, done.stderr)
+            asked, = self.generation.asked
+            self.assertEqual((asked.request.prompt, asked.continuation, asked.request.WhichOneof("input")), (prompt, continuation, "prompt"))
 
     def test_the_server_is_named_in_the_command_only_where_it_has_to_be(self):
         self.assertIn(f"pyramidkv --server {self.address} generate", self.run_client("estimate", "--prompt-tokens", "9").stdout)

@@ -59,6 +59,28 @@ TEST_F(ComparisonRulesTest, NumberOfPolicies) {
   EXPECT_EQ(refusal(text + " policies { tova {} }").field, "policies");
 }
 
+TEST_F(ComparisonRulesTest, AContinuationSharesTheModelsLength) {
+  const auto valid =
+      validate("request { prompt: 'abc' sampling { max_tokens: 5 } } policies { tova {} } continuation: 'de'");
+  ASSERT_TRUE(valid.ok()) << valid.status();
+  const size_t given = valid->request().continuation.size();
+  EXPECT_GT(given, 0u);
+  EXPECT_EQ(valid->request().sampling.max_tokens, static_cast<int32_t>(given) + 5);
+
+  const auto left = static_cast<int64_t>(served_.shape.max_positions - valid->request().prompt.size());
+  const auto asking = [&](int64_t answer) {
+    return absl::StrCat("request { prompt: 'abc' sampling { max_tokens: ", answer, " } } policies { tova {} } ",
+                        "continuation: 'de'");
+  };
+  EXPECT_TRUE(validate(asking(left - static_cast<int64_t>(given))).ok());
+  const DecodedError error = refusal(asking(left - static_cast<int64_t>(given) + 1));
+  EXPECT_EQ(error.field, "continuation");
+  EXPECT_EQ(error.reason, "CONTEXT_TOO_LONG");
+  const std::string huge(1 << 20, 'x');
+  EXPECT_EQ(refusal("request { prompt: 'abc' } policies { tova {} } continuation: '" + huge + "'").field,
+            "continuation");
+}
+
 struct BadComparison {
   const char* request;
   const char* policies;

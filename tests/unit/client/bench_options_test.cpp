@@ -87,7 +87,7 @@ TEST(BenchOptions, WrongWordsAreNamedWithTheirForms) {
       {&BenchOptions::ttft_limit, "1s", "--ttft-limit: '1s'", "number of seconds"},
       {&BenchOptions::itl_limit, "-", "--itl-limit: '-'", "number of seconds"},
       {&BenchOptions::seed, "-1", "--seed: '-1'", "whole number"},
-      {&BenchOptions::policies, "full,", "--policies: ''", "NAME[:BUDGET[:SCOPE]]"},
+      {&BenchOptions::policies, "full,", "--policies: ''", "NAME[:BUDGET[:SCOPE[:FORMAT]]]"},
       {&BenchOptions::policies, "full@0", "--policies: 'full@0'", "weight"},
       {&BenchOptions::policies, "full@x", "--policies: 'full@x'", "weight"},
       {&BenchOptions::policies, "full,full", "--policies: 'full'", "twice"},

@@ -154,15 +154,16 @@ TEST(ParsePolicies, EveryFormOfTheNotation) {
   std::vector<NamedPolicy> policies;
   ASSERT_EQ(parse_policies("full, "
                            "pyramidkv:128,snapkv:12%,h2o:4MiB,tova:64:total,keydiff::total,snapkv:recall:0.95,l2norm:"
-                           "recall:0.9:prompt,small",
+                           "recall:0.9:prompt,small,funnel:20%::f16",
                            {}, policies),
             "");
   std::vector<std::string> lines;
   for (const NamedPolicy& named : policies) lines.push_back(describe_policy(named.policy));
-  EXPECT_THAT(lines, ElementsAre("full", "pyramidkv, budget 128 entries per head", "snapkv, budget 12 % of the prompt",
-                                 "h2o, budget 4MiB", "tova, budget 64 entries per head, scope total",
-                                 "keydiff, scope total", "snapkv, budget by recall 0.95",
-                                 "l2norm, budget by recall 0.9, scope prompt", "preset small"));
+  EXPECT_THAT(lines,
+              ElementsAre("full", "pyramidkv, budget 128 entries per head", "snapkv, budget 12 % of the prompt",
+                          "h2o, budget 4MiB", "tova, budget 64 entries per head, scope total", "keydiff, scope total",
+                          "snapkv, budget by recall 0.95", "l2norm, budget by recall 0.9, scope prompt", "preset small",
+                          "funnel, budget 20 % of the prompt, entries f16"));
   EXPECT_EQ(policies[1].text, "pyramidkv:128");
 }
 

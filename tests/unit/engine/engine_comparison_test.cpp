@@ -126,6 +126,44 @@ TEST_P(EngineComparison, EveryAnswerIsThatOfThePolicyAlone) {
   EXPECT_EQ(engine_->stats()->live_bytes, 0u);
 }
 
+// Given what the baseline would have said anyway, a continuation changes nothing but what is averaged.
+TEST_P(EngineComparison, AContinuationIsWhatAnswersBeginWith) {
+  auto request = comparison(policy(PolicyKind::kFull), rivals(), 40);
+  const auto chosen = run(*engine_, request);
+  ASSERT_EQ(chosen->status, absl::OkStatus());
+  constexpr int32_t kGiven = 8;
+  request = comparison(policy(PolicyKind::kFull), rivals(), 40);
+  const std::vector<TokenId> answer = chosen->ids();
+  request->continuation.assign(answer.begin(), answer.begin() + kGiven);
+  request->end_tokens = {request->continuation[2]};  // ends no answer as long as it was given
+  const auto given = run(*engine_, request);
+  ASSERT_EQ(given->status, absl::OkStatus());
+  ASSERT_GT(given->ids().size(), kGiven);
+  for (size_t i = 0; i < request->compare_with.size(); ++i) {
+    const PolicyComparison &with = given->result->comparisons[i], &without = chosen->result->comparisons[i];
+    EXPECT_THAT(std::span(with.tokens).first(kGiven), testing::ElementsAreArray(request->continuation));
+    ASSERT_EQ(with.kl.size(), given->ids().size());
+    EXPECT_TRUE(std::equal(with.kl.begin(), with.kl.end(), without.kl.begin()));
+    double sum = 0;
+    for (size_t place = kGiven; place < with.kl.size(); ++place) sum += with.kl[place];
+    EXPECT_DOUBLE_EQ(with.kl_mean, sum / static_cast<double>(with.kl.size() - kGiven));
+  }
+}
+
+TEST_P(EngineComparison, AContinuationOfOtherTokensIsFollowedByAll) {
+  auto request = comparison(policy(PolicyKind::kFull), rivals(), 20);
+  request->continuation = random_prompt(20, 9);
+  const auto sink = run(*engine_, request);
+  ASSERT_EQ(sink->status, absl::OkStatus());
+  EXPECT_EQ(sink->ids(), request->continuation);
+  for (const PolicyComparison& rival : sink->result->comparisons) {
+    EXPECT_EQ(rival.tokens, request->continuation);
+    EXPECT_EQ(rival.kl_mean, 0);
+    EXPECT_EQ(rival.top1_agreement, 1);
+    EXPECT_EQ(rival.first_divergence, -1);
+  }
+}
+
 // Natural-log probabilities of the whole vocabulary at every place of the answer that was given last.
 std::vector<std::vector<double>> distributions(const std::vector<std::vector<float>>& logits) {
   std::vector<std::vector<double>> places;

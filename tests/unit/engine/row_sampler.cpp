@@ -40,7 +40,7 @@ std::vector<TokenLogprob> RowSampler::next(std::span<Answer> answers, std::vecto
                 [&](size_t row, const OutputHead::Result& output) {
                   EXPECT_EQ(row, tokens.size());
                   Answer& answer = answers[row];
-                  tokens.push_back(*choose_token(*answer.request, answer.edits, output, answer.rng));
+                  tokens.push_back(*choose_token(*answer.request, answer.tokens, answer.edits, output, answer.rng));
                   return absl::OkStatus();
                 });
   EXPECT_EQ(status, absl::OkStatus());

@@ -1,0 +1,54 @@
+#!/usr/bin/env python3
+"""Measures the policies of a running server and writes a page: evaluate.py --name MODEL --records FOLDER --output PAGE [part...]
+
+Parts: divergence (KL at equal bytes), needles, costs. Started by scripts/evaluate, which starts the server.
+"""
+import argparse
+import pathlib
+import platform
+
+import costs
+import divergence
+import needles
+
+# Ratios of mean KL that docs/policies.md and the design ask for, by model.
+SMALLER = {"20%": 0.12, "12.5%": 0.2, "128": 0.4}
+SAME = {"20%": 0.35, "12.5%": 0.5, "128": 0.75}
+DEMANDS = {
+    "smollm2-135m": {("funnel k8v4", "snapkv"): dict.fromkeys(divergence.SETTINGS, SMALLER),
+                     ("funnel f16", "snapkv"): dict.fromkeys(divergence.SETTINGS, SAME)},
+    "qwen2.5-coder-0.5b": {("funnel k8v4", "snapkv"): dict.fromkeys(divergence.SETTINGS, {"20%": 0.15, "12.5%": 0.3, "128": 0.6}),
+                           ("funnel f16", "snapkv"): {"visible": {"20%": 0.9, "12.5%": 0.9, "128": 1.1}}
+                           | dict.fromkeys(("hidden", "plain"), {"20%": 0.55, "12.5%": 0.7, "128": 0.9})},
+}
+LENGTHS = {"smollm2-135m": (1000, 2000, 4000, 7000), "qwen2.5-coder-0.5b": (2000, 4000, 8000, 16000)}
+HEAD_DIM = 64  # of both models
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--name", required=True, choices=DEMANDS)
+    parser.add_argument("--records", required=True, type=pathlib.Path, help="folder that keeps what was measured; a run goes on where one stopped")
+    parser.add_argument("--output", required=True, type=pathlib.Path, help="Markdown; pictures lie beside it")
+    parser.add_argument("--lengths", type=int, nargs="+", help="of needles and costs, in tokens")
+    parser.add_argument("--needles", type=int, default=10, help="depths of the needle")
+    parser.add_argument("parts", nargs="*", default=["divergence", "needles", "costs"])
+    options = parser.parse_args()
+    lengths = options.lengths or LENGTHS[options.name]
+    sections = [f"# Policies of {options.name}, measured\n\n`scripts/evaluate {options.name}`, Python {platform.python_version()}; every figure through the server."]
+    if "divergence" in options.parts:
+        table = divergence.measure(options.records / "divergence.jsonl", HEAD_DIM)
+        sections += ["## KL from the full cache at equal bytes", divergence.page(table), divergence.verdicts(table, DEMANDS[options.name])]
+    if "needles" in options.parts:
+        table = needles.measure(options.records / "needles.jsonl", lengths, options.needles)
+        picture = options.output.with_name(f"{options.output.stem}-needles.svg")
+        needles.draw(table, picture)
+        sections += ["## Needles found", needles.page(table), f"![Finds by depth and length]({picture.name})"]
+    if "costs" in options.parts:
+        sections += ["## Time and memory", costs.page(costs.measure(options.records / "costs.jsonl", lengths))]
+    options.output.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    print(f"{options.output} is written")
+
+
+if __name__ == "__main__":
+    main()

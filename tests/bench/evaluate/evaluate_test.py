@@ -1,0 +1,60 @@
+"""What scripts/evaluate makes of its figures, without a server."""
+import pathlib
+import re
+import sys
+import tempfile
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import client
+import divergence
+import documents
+import needles
+
+
+class Evaluate(unittest.TestCase):
+    def test_sixteen_documents_and_each_has_a_question(self):
+        held_out = documents.held_out()
+        self.assertGreaterEqual(len({name for name, _, _ in held_out}), 16)
+        for name, text, question in held_out:
+            self.assertGreater(len(text), 4000, name)
+            self.assertTrue(question.endswith("?"), name)
+
+    def test_smaller_entries_are_more_in_the_same_bytes(self):
+        self.assertEqual(divergence.notation("snapkv", "128", 64), "snapkv:128::f16")
+        self.assertEqual(divergence.notation("funnel k8v4", "128", 64), "funnel:313::k8v4")  # 128 x 260 / 106
+        self.assertEqual(divergence.notation("funnel k8v4", "20%", 64), "funnel:49.0566%::k8v4")
+
+    def test_an_interval_lies_around_its_ratio_and_one_of_equal_documents_is_narrow(self):
+        rows = [{"kl": kl} for kl in (0.1, 0.2, 0.4, 0.8)]
+        low, high = divergence.interval(rows, [{"kl": 2 * row["kl"]} for row in rows])
+        self.assertAlmostEqual(low, 0.5)
+        self.assertAlmostEqual(high, 0.5)
+        low, high = divergence.interval(rows, list(reversed(rows)))
+        self.assertLess(low, 1)
+        self.assertGreater(high, 1)
+
+    def test_a_missed_demand_is_said(self):
+        table = {("plain", "20%"): {"snapkv": [{"kl": 1.0}], "funnel f16": [{"kl": 0.3}]}}
+        lines = {most: divergence.verdicts(table, {("funnel f16", "snapkv"): {"plain": {"20%": most}}}) for most in (0.2, 0.4)}
+        self.assertIn("**missed**", lines[0.2])
+        self.assertIn("| met |", lines[0.4])
+
+    def test_a_needle_lies_at_its_depth_and_nowhere_else(self):
+        for index, depth in enumerate((0, 0.5, 1)):
+            text, question, code = needles.prompt(1000, index, depth)
+            self.assertEqual(text.count(code), 1)
+            self.assertNotIn(code, question)
+            before = len(re.findall("\n", text[:text.index(code)]))
+            self.assertAlmostEqual(before / text.count("\n"), depth, delta=0.02)
+        self.assertEqual(len({needles.needle(i) for i in range(20)}), 20)
+
+    def test_what_was_measured_is_not_measured_again(self):
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "records.jsonl"
+            self.assertEqual(client.Records(path).measure("a", lambda: {"x": 1}), {"key": "a", "x": 1})
+            self.assertEqual(client.Records(path).measure("a", lambda: self.fail("measured again"))["x"], 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
