@@ -1,7 +1,7 @@
-// Attention of single rows on tensor cores, for f16 entries and for codes: eight query heads of a KV head are the columns
-// of every product, S^T = K Q^T and O^T = V^T P^T, so that a page is read once and in the order it lies in. Queries are
-// split into two halves of 16 bits, which makes scores as good as float32 ones; weights are rounded to 16 bits. Waits
-// for memory: each warp has the next tile on its way while it works on one.
+// Attention of single rows on tensor cores, for f16 entries and for codes: eight query heads of a KV head are the
+// columns of every product, S^T = K Q^T and O^T = V^T P^T, so that a page is read once and in the order it lies in.
+// Queries are split into two halves of 16 bits, which makes scores as good as float32 ones; weights are rounded to 16
+// bits. Waits for memory: each warp has the next tile on its way while it works on one.
 #include <algorithm>
 
 #include "kernels/cuda/attend_prompt.h"
@@ -74,13 +74,14 @@ struct MatrixChunks {
         return attend_codes(args, unit, begin, end, shared);
       }
     }
-    return attend_slots<kHeads, kSteps <= 4 ? 2 : 4>(args.kv, *unit.lane, begin, end, args.q.f32_row(unit.row),
+    return attend_slots < kHeads, kSteps <= 4 ? 2
+                                              : 4 > (args.kv, *unit.lane, begin, end, args.q.f32_row(unit.row),
                                                      unit.heads, args.scale, shared);
   }
 
   static constexpr size_t shared_bytes() {
-    constexpr size_t kMatrix = sizeof(float) * (kHeads * kDims + kSoftmaxFloats) +
-                               sizeof(Unit) * kWarps * decode::kStages * Halves::kUnits;
+    constexpr size_t kMatrix =
+        sizeof(float) * (kHeads * kDims + kSoftmaxFloats) + sizeof(Unit) * kWarps * decode::kStages * Halves::kUnits;
     static_assert(decode::CodeTiles<kSteps>::kUnits <= Halves::kUnits);
     return std::max(kMatrix, sizeof(float) * attend_floats(kHeads, kDims));
   }

@@ -73,13 +73,12 @@ __global__ void __launch_bounds__(kThreads)
   if (in_place && blockIdx.x != 0) return;
   with_entries(kv, target, [&](const auto& written) {
     const int32_t slots = written.slots_of_page(), d = kv.head_dim;
-    const PageRoom room(memory == nullptr ? shared : memory + (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * room_bytes,
-                        slots, d);
+    const PageRoom room(
+        memory == nullptr ? shared : memory + (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * room_bytes, slots, d);
     const int32_t stride = in_place ? slots : slots * static_cast<int32_t>(gridDim.x);
     for (int32_t first = static_cast<int32_t>(blockIdx.x) * slots; first < counts[g]; first += stride) {
       const int32_t count = min(slots, counts[g] - first);
-      with_entries(kv, source,
-                   [&](const auto& read) { read_entries(read, kept.i32_row(g) + first, count, d, room); });
+      with_entries(kv, source, [&](const auto& read) { read_entries(read, kept.i32_row(g) + first, count, d, room); });
       __syncthreads();
       write_entries(written, first, count, d, room);
       __syncthreads();  // the room is filled anew

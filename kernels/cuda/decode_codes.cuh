@@ -1,7 +1,7 @@
-// Tiles of entries of codes (kernels/entry_codes.h) for attend_matrix.cu. Codes become f16 in registers, which is exact,
-// on their way from shared memory to a product: of keys two slots lie in a matrix element of 16 bits, of values four
-// dimensions, and they are taken apart after the transposed load. Scores are multiplied by the keys' scales; weights by
-// the values', and by a power of two that keeps them within f16.
+// Tiles of entries of codes (kernels/entry_codes.h) for attend_matrix.cu. Codes become f16 in registers, which is
+// exact, on their way from shared memory to a product: of keys two slots lie in a matrix element of 16 bits, of values
+// four dimensions, and they are taken apart after the transposed load. Scores are multiplied by the keys' scales;
+// weights by the values', and by a power of two that keeps them within f16.
 #pragma once
 
 #include <cstdint>
@@ -32,7 +32,8 @@ class CodeTiles {
     return step / 2 * 32 + row % 8 * 4 + step % 2 * 2 + row / 8;
   }
 
-  // Slots [first, first + kTile). Of those from `end` on values are zeros, and the others anything. All lanes of a warp.
+  // Slots [first, first + kTile). Of those from `end` on values are zeros, and the others anything. All lanes of a
+  // warp.
   __device__ void start(int32_t first, int32_t end, Unit* tile) const {
     const auto lane = static_cast<int32_t>(threadIdx.x) % kWarp;
     const int32_t run = lane % kRuns, slot = first + run * kRun;

@@ -1,5 +1,5 @@
-// What a block knows that attends single rows on tensor cores (attend_matrix.cu): queries, and what its warps have of the
-// tiles of slots they went through.
+// What a block knows that attends single rows on tensor cores (attend_matrix.cu): queries, and what its warps have of
+// the tiles of slots they went through.
 #pragma once
 
 #include <cstdint>

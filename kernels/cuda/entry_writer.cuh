@@ -1,5 +1,5 @@
-// How a warp rounds an entry to its lane's format and writes it: the value at once; of the key what is to be stored, for
-// keys of many slots are best written dimension by dimension.
+// How a warp rounds an entry to its lane's format and writes it: the value at once; of the key what is to be stored,
+// for keys of many slots are best written dimension by dimension.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
-// Moves entries between slots, within lanes or from some to others of the same format (convert.cu has the rest). A block has some dimensions of a lane, which no
-// other block touches, and moves them in batches: read a batch, meet, write it. Where no entry moves to a later slot,
-// batches may follow each other in place; otherwise a batch is everything, of as many dimensions at a time as there is
-// room for.
+// Moves entries between slots, within lanes or from some to others of the same format (convert.cu has the rest). A
+// block has some dimensions of a lane, which no other block touches, and moves them in batches: read a batch, meet,
+// write it. Where no entry moves to a later slot, batches may follow each other in place; otherwise a batch is
+// everything, of as many dimensions at a time as there is room for.
 #include <algorithm>
 #include <type_traits>
 

@@ -32,8 +32,8 @@ __global__ void key_norms_kernel(KvView kv, int32_t first_lane, TensorView norms
   });
 }
 
-// Blocks (x, y): slots x * kThreads and following for query head y, a warp one after another of its own 32, a lane every
-// 32nd column of the product. Shared: a value for each warp.
+// Blocks (x, y): slots x * kThreads and following for query head y, a warp one after another of its own 32, a lane
+// every 32nd column of the product. Shared: a value for each warp.
 __global__ void __launch_bounds__(kThreads)
     value_norms_kernel(KvView kv, int32_t first_lane, int32_t group, TensorView factors, TensorView norms) {
   PKV_DYNAMIC_SHARED(float, values);
@@ -211,7 +211,8 @@ __global__ void __launch_bounds__(kWarp) write_turned_kernel(TurnedRows rows, Ro
 
 // Angles, and room for keys.
 size_t turning_bytes(const RopeSpec& spec, int32_t keys) {
-  return sizeof(Angle) * static_cast<size_t>(spec.pairs) + sizeof(float) * static_cast<size_t>(keys * (spec.head_dim + 1));
+  return sizeof(Angle) * static_cast<size_t>(spec.pairs) +
+         sizeof(float) * static_cast<size_t>(keys * (spec.head_dim + 1));
 }
 
 LaunchShape thread_a_slot(const TensorView& scores) {
@@ -248,10 +249,7 @@ void turn_keys(Stream& stream, const KvView& kv, int32_t first_lane, int32_t lan
                const RopeSpec& spec) {
   constexpr int64_t kBlocksPerLane = 32;
   launch(stream, "turn_keys",
-         {.blocks = kBlocksPerLane,
-          .threads = kThreads,
-          .blocks_y = lanes,
-          .shared_bytes = turning_bytes(spec, kWarp)},
+         {.blocks = kBlocksPerLane, .threads = kThreads, .blocks_y = lanes, .shared_bytes = turning_bytes(spec, kWarp)},
          turn_keys_kernel, kv, first_lane, first_slot, delta, turning(spec));
 }
 

@@ -42,7 +42,8 @@ template <typename At>
 __device__ void mix_by_block(int32_t vectors, int32_t count, const At& at) {
   const auto thread = static_cast<int32_t>(threadIdx.x), warps = static_cast<int32_t>(blockDim.x) / kWarp;
   for (int32_t v = thread / kWarp; v < vectors; v += warps) {
-    mix_by_warp(count, [&](int32_t i) -> auto& { return at(v, i); });
+    mix_by_warp(
+        count, [&](int32_t i) -> auto& { return at(v, i); });
   }
   __syncthreads();
 }

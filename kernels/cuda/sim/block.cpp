@@ -58,7 +58,11 @@ SharedMemory& shared_memory(size_t limit) {
 class Simulation {
  public:
   Simulation(const Options& options, const Grid& grid, const std::function<void()>& body)
-      : options_(options), grid_(grid), body_(body), random_(options.seed), shared_(shared_memory(options.shared_bytes)) {}
+      : options_(options),
+        grid_(grid),
+        body_(body),
+        random_(options.seed),
+        shared_(shared_memory(options.shared_bytes)) {}
 
   std::string run();
 
