@@ -4,8 +4,10 @@
 Parts: divergence (KL at equal bytes), needles, costs. Started by scripts/evaluate, which starts the server.
 """
 import argparse
+import datetime
 import pathlib
 import platform
+import re
 
 import costs
 import divergence
@@ -25,6 +27,11 @@ LENGTHS = {"smollm2-135m": (1000, 2000, 4000, 7000), "qwen2.5-coder-0.5b": (2000
 HEAD_DIM = 64  # of both models
 
 
+def machine():
+    found = re.search(r"model name\s*: (.*)", pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8"))
+    return found.group(1) if found else platform.machine()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--name", required=True, choices=DEMANDS)
@@ -35,10 +42,11 @@ def main():
     parser.add_argument("parts", nargs="*", default=["divergence", "needles", "costs"])
     options = parser.parse_args()
     lengths = options.lengths or LENGTHS[options.name]
-    sections = [f"# Policies of {options.name}, measured\n\n`scripts/evaluate {options.name}`, Python {platform.python_version()}; every figure through the server."]
+    sections = [f"# Policies on {options.name}, {datetime.date.today()}",
+                f"`scripts/evaluate {options.name} {' '.join(options.parts)}` on {machine()}, Python {platform.python_version()}; all through the server."]
     if "divergence" in options.parts:
         table = divergence.measure(options.records / "divergence.jsonl", HEAD_DIM)
-        sections += ["## KL from the full cache at equal bytes", divergence.page(table), divergence.verdicts(table, DEMANDS[options.name])]
+        sections += ["## KL from the full cache at equal bytes", divergence.__doc__.strip(), divergence.page(table), divergence.verdicts(table, DEMANDS[options.name])]
     if "needles" in options.parts:
         table = needles.measure(options.records / "needles.jsonl", lengths, options.needles)
         picture = options.output.with_name(f"{options.output.stem}-needles.svg")
