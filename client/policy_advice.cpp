@@ -45,8 +45,8 @@ constexpr std::array<Advice, 12> kAdvice{{
     {"ada_snapkv",
      "As snapkv, where the heads of a layer differ much in what they look at: the budget goes where the scores are."},
     {"funnel",
-     "Where the server has a lane table of its model: docs/results/funnel.md says by how much it loses less than the "
-     "others at equal bytes."},
+     "First choice, above all where the server has a lane table of its model: docs/results/funnel.md says by how much "
+     "it loses less than the others at equal bytes."},
     {"ada_pyramidkv", "To compare with: pyramidkv's layers, with their entries shared among heads as in ada_snapkv."},
 }};
 

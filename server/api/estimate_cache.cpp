@@ -48,10 +48,12 @@ void set_figures(const Contract& contract, int32_t kv_heads, pb::EstimateCacheRe
     layer.set_layer(static_cast<uint32_t>(first / heads));
     set_kept(lanes.subspan(first, heads), layer);
     layer.set_budget_tokens(layer.kept_max());
-    if (!plan.shares(static_cast<int32_t>(first / heads))) continue;
-    layer.set_kept_min(
-        static_cast<uint32_t>(plan.smallest_lanes[first / heads]));  // what a lane gets is decided by its scores
-    layer.set_kept_mean(static_cast<double>(plan.shared_budgets[first / heads]) / kv_heads);
+    const bool shares = plan.shares(static_cast<int32_t>(first / heads));
+    if (!shares && !plan.shares_model()) continue;
+    // What a lane gets is decided by its scores; what a layer gets, where all layers share, too.
+    layer.set_kept_min(static_cast<uint32_t>(plan.smallest_lanes[first / heads]));
+    layer.set_kept_mean(shares ? static_cast<double>(plan.shared_budgets[first / heads]) / kv_heads
+                               : static_cast<double>(plan.model_budget) / static_cast<double>(lanes.size()));
   }
 }
 

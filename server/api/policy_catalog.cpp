@@ -52,6 +52,7 @@ PolicySpec PolicyCatalog::defaults_of(PolicyKind kind) const {
   spec.params = policy_row(kind).defaults;
   spec.kv_dtype = policy_row(kind).kv_dtype.value_or(default_dtype_);
   spec.lane_table = lane_table_;
+  if (lane_table_ == nullptr) spec.params.funnel_allocation = FunnelAllocation::kGlobal;
   if (policy_row(kind).takes_budget) spec.budget = default_budget_;
   return spec;
 }

@@ -86,7 +86,13 @@ absl::StatusOr<SequenceId> KvCache::open(const SequenceLimits& limits) {
       std::make_unique<CachedSequence>(geometry_.layout(limits.dtype), geometry_.layout(prompt_format(limits.dtype)));
   const int32_t layer_pages = opened->prompt_layout.pages_for(limits.layer_entries);
   int64_t places = 0;
-  for (const int32_t limit : limits.lane_entries) {
+  if (limits.shared_entries > 0) {
+    opened->layer_pages = layer_pages;
+    // A page more for what each lane has in its last, and a place that keeps the layer's lanes apart from empty ones.
+    places = static_cast<int64_t>(limits.lane_entries.size()) + limits.shared_entries / opened->layout.slots() + 1;
+    opened->lanes.assign(limits.lane_entries.size(), {.whole = limits.layer_entries > 0});
+  }
+  for (const int32_t limit : limits.shared_entries > 0 ? std::span<const int32_t>() : limits.lane_entries) {
     opened->lanes.push_back({.whole = limits.layer_entries > 0, .limit = limit});
     places += opened->layout.pages_for(limit);
     if (opened->layout.pages_for(limit) < layer_pages) opened->layer_pages = layer_pages;
@@ -261,6 +267,29 @@ void KvCache::set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int
   PKV_CHECK(entries >= limited.length && entries <= limited.limit,
             "a limit below the lane's length or above the old one");
   limited.limit = entries;
+}
+
+void KvCache::set_limits(SequenceId sequence, std::span<const int32_t> entries) {
+  PKV_CHECK(entries.size() == sequence->lanes.size(), "a limit for each lane");
+  std::vector<int32_t> ids;  // of lanes in ranges of their own
+  for (const CachedLane& lane : sequence->lanes) {
+    if (lane.first != lane.own) continue;
+    const std::span<const int32_t> pages = page_table_->range(lane.first, lane.pages);
+    ids.insert(ids.end(), pages.begin(), pages.end());
+  }
+  const int32_t* next_id = ids.data();
+  int32_t next = sequence->first;
+  for (size_t i = 0; i < entries.size(); ++i) {
+    CachedLane& lane = sequence->lanes[i];
+    const bool at_home = lane.first == lane.own;
+    PKV_CHECK(!at_home || lane.length <= entries[i], "a limit below the lane's length");
+    lane.limit = entries[i];
+    lane.own = next;
+    if (at_home) lane.first = next;
+    for (int32_t page = 0; at_home && page < lane.pages; ++page) page_table_->set(next + page, *next_id++);
+    next += sequence->layout.pages_for(lane.limit);
+  }
+  PKV_CHECK(next < sequence->layer_first(0, static_cast<size_t>(geometry_.kv_heads)), "more than the lanes may share");
 }
 
 void KvCache::add_auxiliary(SequenceId sequence, uint64_t bytes) {

@@ -50,6 +50,8 @@ struct SequenceLimits {
   // At most, of the lanes of one layer at a time, until end_prompt(). Where it is not 0 every layer has entries of
   // prompt_format(dtype) until it is cut.
   int32_t layer_entries = 0;
+  // Of all lanes together at most, where it is not 0: then the lanes have no places yet, and get them by set_limits().
+  int64_t shared_entries = 0;
 };
 
 // A sequence's part of the cache; the cache's own.
@@ -103,6 +105,9 @@ class KvCache {
 
   // A lane may have no more than `entries` from now on: at least what it has, at most what it was opened for.
   void set_limit(SequenceId sequence, int32_t layer, int32_t kv_head, int32_t entries);
+  // The same for all lanes [layers * kv_heads] of a sequence that was opened with shared_entries, which is at least
+  // their sum. Limits may grow too; the lanes of a layer that is not cut yet may have more.
+  void set_limits(SequenceId sequence, std::span<const int32_t> entries);
 
   // Auxiliary bytes that are kept for the sequence beside the entries (scores, queries); until it is closed.
   void add_auxiliary(SequenceId sequence, uint64_t bytes);

@@ -155,9 +155,13 @@ PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_to
   }
   // Its part of each layer was taken from the baseline's; alone it would have held that layer itself.
   CacheBytes bytes = rival.free_running->bytes();
-  bytes.peak = std::max(bytes.peak, prefill_peak_bytes(rival.outcomes, *rival.free_running, prompt_tokens()));
+  const CachePlan& plan = contract_.rivals[index].plan;
+  const uint64_t alone = plan.shares_model()  // where layers that were cut give more up later
+                             ? plan.footprint.peak_bytes
+                             : prefill_peak_bytes(rival.outcomes, *rival.free_running, prompt_tokens());
+  bytes.peak = std::max(bytes.peak, alone);
   const int32_t logical_tokens = prompt_tokens() + std::max(0, static_cast<int32_t>(rival.tokens.size()) - 1);
-  summary.cache = make_report(request_->compare_with[index], contract_.rivals[index].plan, prompt_tokens(),
+  summary.cache = make_report(request_->compare_with[index], plan, prompt_tokens(),
                               {.logical_tokens = logical_tokens,
                                .full_bytes = static_cast<uint64_t>(logical_tokens) * full_bytes_per_token,
                                .bytes = bytes,

@@ -14,7 +14,8 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
   PKV_ASSIGN_OR_RETURN(const SequenceId id,
                        cache.open({.dtype = options.spec.kv_dtype,
                                    .lane_entries = options.plan.lane_limits,
-                                   .layer_entries = options.holds_whole_layers ? options.prompt_tokens : 0}));
+                                   .layer_entries = options.holds_whole_layers ? options.prompt_tokens : 0,
+                                   .shared_entries = options.plan.model_limit}));
   std::unique_ptr<SequenceLanes> lanes(new SequenceLanes(cache, id, options.plan.state_bytes));
   const CacheGeometry& geometry = cache.geometry();
   Backend& backend = options.model.backend();

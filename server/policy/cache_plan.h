@@ -38,6 +38,8 @@ struct CachePlan {
   // Whether the lanes of a layer share shared_budgets[layer] by their scores when the prompt is done: each gets at
   // least smallest_lanes[layer] and at most its lane budget. In scope TOTAL what a lane got is its limit from then on.
   bool shares(int32_t layer) const { return !shared_budgets.empty() && shared_budgets[static_cast<size_t>(layer)] > 0; }
+  // Whether the lanes of all layers share model_budget likewise.
+  bool shares_model() const { return model_budget > 0; }
 
   KvDtype kv_dtype = KvDtype::kF16;   // of what is kept; a prompt is read with its prompt_format()
   int32_t budget_tokens = 0;          // B as resolved, at most the tokens there are
@@ -48,6 +50,8 @@ struct CachePlan {
   std::vector<int64_t> shared_budgets;   // [layers] entries of all lanes that share; 0: they do not. Empty: nowhere
   std::vector<int64_t> shared_limits;    // [layers] the same at any time after the cut
   std::vector<int32_t> smallest_lanes;   // [layers] entries of a lane that shares, at least. Empty: nowhere
+  int64_t model_budget = 0;              // entries of all lanes of all layers, where they share; 0: they do not
+  int64_t model_limit = 0;               // the same at any time after the prompt
   bool compresses = false;               // some lane is cut when the prompt is done
   bool evicts_while_generating = false;  // some lane reaches its limit before the last token is written
   bool cache_relative = false;           // positions end where the cache ends, and keys are moved for it

@@ -18,11 +18,16 @@ constexpr int32_t kRowsAtOnce = 64;
 // By how many positions a row's query is turned.
 int32_t turn_of(const ObservationRow& row) { return row.position - row.prompt_row; }
 
+Cascade::Shape cascade_shape(const Compressor::Options& options) {
+  return {.layers = options.geometry.layers, .kv_heads = options.geometry.kv_heads, .tokens = options.prompt_tokens};
+}
+
 }  // namespace
 
 Compressor::Compressor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const Options& options)
     : backend_(backend), policy_(policy), plan_(plan), options_(options) {
   if (plan.drops_entries() && policy.observation() == Observation::kRows) rows_ = policy.observe(options.prompt_tokens);
+  if (plan.shares_model()) cascade_.emplace(plan, cascade_shape(options));
 }
 
 TensorSet<Compressor> Compressor::tensors(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
@@ -48,7 +53,8 @@ TensorSet<Compressor> Compressor::tensors(const CachePolicy& policy, const Cache
 }
 
 uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
-  return tensors(policy, plan, options).bytes();
+  const uint64_t sharing = plan.shares_model() ? Cascade::bytes(plan, cascade_shape(options)) : 0;
+  return tensors(policy, plan, options).bytes() + sharing;
 }
 
 absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend, const CachePolicy& policy,
@@ -142,6 +148,13 @@ absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t la
     const LayerLanes lanes(cut.cache, {cut.from}, layer);
     score_layer(lanes.kv(), layer, cut.scratch);
   }
+  if (cascade_) {
+    std::optional<LayerOutcome> outcome;
+    while (!outcome) {
+      PKV_ASSIGN_OR_RETURN(outcome, share_step(cut, layer));
+    }
+    return *std::move(outcome);
+  }
   PKV_ASSIGN_OR_RETURN(std::vector<int32_t> counts, select(cut, layer));
   for (const Target& target : cut.targets) {
     if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, counts, *target.evictor);
@@ -181,6 +194,10 @@ void Compressor::read_recalls(std::span<LayerOutcome> outcomes, std::vector<Fetc
   if (plan_.drops_entries() && !observes_attention(policy_)) return;
   for (size_t i = 0; i < outcomes.size(); ++i) {
     const auto layer = static_cast<int32_t>(i);
+    if (cascade_) {
+      outcomes[i] = shared_outcome(layer);
+      continue;
+    }
     outcomes[i].recall.assign(static_cast<size_t>(options_.geometry.kv_heads), 1.0);  // where everything is kept
     if (cuts_layer(layer)) reads.push_back({outcomes[i].recall.data(), recalls_.view().slice_rows(layer, 1)});
   }
@@ -193,7 +210,7 @@ std::span<const int32_t> Compressor::layer_budgets(int32_t layer) const {
 
 bool Compressor::cuts_layer(int32_t layer) const {
   if (!plan_.compresses) return false;
-  if (plan_.shares(layer)) return true;
+  if (plan_.shares(layer) || plan_.shares_model()) return true;
   if (options_.budget.kind == BudgetKind::kMinRecall) return true;
   const std::span<const int32_t> budgets = layer_budgets(layer);
   return std::any_of(budgets.begin(), budgets.end(), [&](int32_t kept) { return kept < options_.prompt_tokens; });
@@ -226,21 +243,24 @@ void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorSc
 }
 
 absl::StatusOr<std::vector<int32_t>> Compressor::select(const Cut& cut, int32_t layer) {
-  const std::span<const int32_t> budgets = layer_budgets(layer);
-  const SelectionInput input{.backend = backend_,
-                             .plan = plan_,
-                             .budget = options_.budget,
-                             .budgets = budgets,
-                             .layer = layer,
-                             .tokens = options_.prompt_tokens,
-                             .scratch = cut.scratch,
-                             .recalls = recalls_ ? recalls_.view().slice_rows(layer, 1) : TensorView{}};
+  const SelectionInput input = selection_input(cut, layer);
   if (cuts_layer(layer)) return select_entries(input);
   const bool stays = std::all_of(cut.targets.begin(), cut.targets.end(), [&](const Target& target) {
     return target.sequence == cut.from && target.evictor == nullptr && !cut.cache.converts(cut.from);
   });
   if (!stays) select_everything(input);
-  return std::vector<int32_t>(budgets.size(), options_.prompt_tokens);
+  return std::vector<int32_t>(input.budgets.size(), options_.prompt_tokens);
+}
+
+SelectionInput Compressor::selection_input(const Cut& cut, int32_t layer) const {
+  return {.backend = backend_,
+          .plan = plan_,
+          .budget = options_.budget,
+          .budgets = layer_budgets(layer),
+          .layer = layer,
+          .tokens = options_.prompt_tokens,
+          .scratch = cut.scratch,
+          .recalls = recalls_ ? recalls_.view().slice_rows(layer, 1) : TensorView{}};
 }
 
 void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, std::span<const int32_t> counts,
@@ -258,7 +278,10 @@ void Compressor::tell_evictor(int32_t layer, const CompressorScratch& scratch, s
   if (const int64_t state = policy_.lane_state_floats(options_.geometry.head_dim); state > 0) {
     backend_.copy(evictor.lane_states(layer), scratch.state.view().slice_cols(0, state));
   }
-  if (scoring != DecodeRule::Scoring::kAtIntervals) return;
+  if (scoring == DecodeRule::Scoring::kAtIntervals) keep_newest_rows(layer, evictor);
+}
+
+void Compressor::keep_newest_rows(int32_t layer, Evictor& evictor) {
   const TensorView ring = evictor.ring(layer);
   for (size_t i = 0; i < rows_.size(); ++i) {
     if (turn_of(rows_[i]) != 0) continue;

@@ -5,12 +5,14 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/tensor_set.h"
 #include "server/policy/cache_plan.h"
+#include "server/policy/cascade.h"
 #include "server/policy/compressor_scratch.h"
 #include "server/policy/evictor.h"
 #include "server/policy/layer_outcome.h"
@@ -66,6 +68,7 @@ class Compressor {
   static TensorSet<Compressor> tensors(const CachePolicy& policy, const CachePlan& plan, const Options& options);
   std::span<const int32_t> layer_budgets(int32_t layer) const;
   LayerView layer_view(const KvView& kv, std::span<const ObservedRows> observed) const;
+  LayerOutcome shared_outcome(int32_t layer) const;
   bool cuts_layer(int32_t layer) const;
   bool scores_layer(int32_t layer) const;
   void list_observed_rows();
@@ -74,6 +77,20 @@ class Compressor {
   void score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch);
   absl::StatusOr<std::vector<int32_t>> select(const Cut& cut, int32_t layer);
   absl::Status move_entries(const Cut& cut, const Target& target, int32_t layer, std::span<const int32_t> counts);
+  // Where all layers share (Cascade): one step of a layer's cut, which cuts layers again that were cut before; the
+  // outcome where it was the last. What a layer keeps in the end is known when all are cut.
+  absl::StatusOr<std::optional<LayerOutcome>> share_step(const Cut& cut, int32_t layer);
+  absl::Status add_to_cascade(const Cut& cut, int32_t layer);
+  // Whether the layer's lanes give pages back when they are cut to what they keep now; in the end, any entries.
+  bool is_worth_cutting(int32_t layer, bool in_the_end) const;
+  void cut_again(const Cut& cut, int32_t layer);
+  // The slots of the entries that the layer's lanes keep, to scratch.kept and scratch.counts.
+  void upload_kept(const Cut& cut, int32_t layer);
+  // Room in the page table for what lanes have and `growth` more entries.
+  void set_lane_limits(const Cut& cut, int32_t growth);
+  void end_sharing(const Cut& cut);
+  SelectionInput selection_input(const Cut& cut, int32_t layer) const;
+  void keep_newest_rows(int32_t layer, Evictor& evictor);
   void tell_evictor(int32_t layer, const CompressorScratch& scratch, std::span<const int32_t> counts, Evictor& evictor);
 
   Backend& backend_;
@@ -83,6 +100,8 @@ class Compressor {
   std::vector<ObservationRow> rows_;
   std::vector<ObservedRows> observed_;  // of observed_q_
   int32_t rows_seen_ = 0;               // of this layer so far
+  std::optional<Cascade> cascade_;      // where all layers share
+  int32_t recut_ = 0;                   // the next layer that may be cut again
   Tensor observed_q_;                   // [observation rows, Hq * d]
   Tensor lse_;                          // [observation rows, or rows taken at once, Hq]
   Tensor sums_;                         // [Hq, n]: column sums of this layer, where every row is observed

@@ -22,8 +22,10 @@ int64_t entries_at_most(const CachePlan& plan, const CacheGeometry& geometry, in
 
 TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   const CacheGeometry& geometry = options.geometry;
-  int64_t entries = 0;
-  for (int32_t layer = 0; layer < geometry.layers; ++layer) entries += entries_at_most(plan, geometry, layer);
+  int64_t entries = plan.model_limit;
+  for (int32_t layer = 0; layer < geometry.layers && !plan.shares_model(); ++layer) {
+    entries += entries_at_most(plan, geometry, layer);
+  }
   const auto lanes = static_cast<int64_t>(plan.lane_limits.size());
   const int64_t width = int64_t{options.q_heads} * geometry.head_dim;
   const int64_t window = policy.decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals ? plan.window_tokens : 0;
@@ -47,10 +49,11 @@ Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& p
       options_(options),
       window_(plan.window_tokens),
       kept_spans_(plan.kept_spans),
+      shares_model_(plan.shares_model()),
       due_(static_cast<size_t>(options.geometry.layers), false) {
   int64_t layer_first = 0;
   for (int32_t layer = 0; layer < options.geometry.layers; ++layer) {
-    shares_.push_back(plan.shares(layer));
+    shares_.push_back(plan.shares(layer) || plan.shares_model());
     auto first = static_cast<int32_t>(layer_first);
     for (int32_t head = 0; head < options.geometry.kv_heads; ++head) {
       const int32_t limit = plan.lane_limits[lanes_.size()];
@@ -86,6 +89,10 @@ void Evictor::set_layer(int32_t layer, const LayerCut& cut) {
     backend_.fill(cut.scores.slice_cols(span.begin, span.end - span.begin), kNeverEvicted);
   }
   int32_t first = lane(layer, 0).first;
+  if (shares_model_ && layer > 0) {
+    const LaneState& before = lane(layer - 1, options_.geometry.kv_heads - 1);
+    first = before.first + before.limit;
+  }
   for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     LaneState& set = lane(layer, head);
     set.length = cut.counts[static_cast<size_t>(head)];

@@ -46,6 +46,7 @@ class Evictor {
     TensorView scores;                // [kv_heads, tokens], changed where columns have no score or never go
     int32_t scored = 0;               // the first so many columns have scores
   };
+  // Where all layers share their entries, after the prompt and in the order of the layers.
   void set_layer(int32_t layer, const LayerCut& cut);
 
   // ---- for every token: first on the host
@@ -109,6 +110,7 @@ class Evictor {
   Options options_;
   int32_t window_ = 0;
   std::vector<TokenSpan> kept_spans_;
+  bool shares_model_ = false;     // lanes' places and limits are known when all layers are cut
   std::vector<LaneState> lanes_;  // [layers * kv_heads]
   std::vector<bool> shares_;      // [layers]: lanes' places and limits are known when the layer is cut
   std::vector<bool> due_;         // [layers]: scores are made anew for the token under way

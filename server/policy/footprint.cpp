@@ -33,11 +33,36 @@ class PlannedLanes {
   }
 
   // What one layer's lanes hold after the cut, and at most later.
-  Held kept(size_t layer) const { return held(plan_.lane_budgets, plan_.shared_budgets, layer); }
-  Held limit(size_t layer) const { return held(plan_.lane_limits, plan_.shared_limits, layer); }
+  Held kept(size_t layer) const {
+    if (plan_.shares_model()) return model_share(plan_.lane_budgets, plan_.model_budget, layer);
+    return held(plan_.lane_budgets, plan_.shared_budgets, layer);
+  }
+  Held limit(size_t layer) const {
+    if (plan_.shares_model()) return model_share(plan_.lane_limits, plan_.model_limit, layer);
+    return held(plan_.lane_limits, plan_.shared_limits, layer);
+  }
 
  private:
-  // Where a layer's lanes share, most pages are begun by lanes of one entry more than fills the last.
+  // Where all layers share, what those up to this one hold beyond those up to the one before.
+  Held model_share(std::span<const int32_t> lanes, int64_t entries, size_t layer) const {
+    const uint64_t pages = pages_until(lanes, entries, layer + 1) - pages_until(lanes, entries, layer);
+    return {pages, geometry_.bytes_of_pages(pages, plan_.kv_dtype)};
+  }
+  // The first layers may have all that is not guaranteed to later ones.
+  uint64_t pages_until(std::span<const int32_t> lanes, int64_t entries, size_t layers) const {
+    const auto heads = static_cast<size_t>(geometry_.kv_heads);
+    const int64_t growth = (entries - plan_.model_budget) / static_cast<int64_t>(lanes.size());
+    for (const int32_t smallest : std::span(plan_.smallest_lanes).subspan(layers)) {
+      entries -= static_cast<int64_t>(heads) * (smallest + growth);
+    }
+    uint64_t pages = 0;
+    for (const int32_t lane : lanes.first(layers * heads)) pages += static_cast<uint64_t>(layout_.pages_for(lane));
+    return std::min(pages, most_pages(entries, layers * heads));
+  }
+  // Most pages are begun by lanes of one entry more than fills the last.
+  uint64_t most_pages(int64_t entries, size_t lanes) const {
+    return lanes + (static_cast<uint64_t>(entries) - lanes) / static_cast<uint64_t>(layout_.slots());
+  }
   Held held(std::span<const int32_t> lanes, std::span<const int64_t> shared, size_t layer) const {
     const auto heads = static_cast<size_t>(geometry_.kv_heads);
     uint64_t pages = 0;
@@ -45,8 +70,7 @@ class PlannedLanes {
       pages += static_cast<uint64_t>(layout_.pages_for(entries));
     }
     if (!shared.empty() && shared[layer] > 0) {
-      const uint64_t beside_first = static_cast<uint64_t>(shared[layer]) - heads;
-      pages = std::min(pages, heads + beside_first / static_cast<uint64_t>(layout_.slots()));
+      pages = std::min(pages, most_pages(shared[layer], heads));
     }
     return {pages, geometry_.bytes_of_pages(pages, plan_.kv_dtype)};
   }

@@ -10,6 +10,7 @@
 #include "server/policy/builtin.h"
 #include "server/policy/lane_table.h"
 #include "server/policy/observed_attention.h"
+#include "server/policy/pyramid.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -18,6 +19,7 @@ namespace {
 // Of the newest W rows those that score beside turned ones: a wider window dilutes a short question.
 constexpr int32_t kScoringRows = 8;
 constexpr int32_t kPoolingWidth = 5;
+constexpr int32_t kGuaranteedPart = 5;
 // Turned rows stand at the next so many positions behind the prompt, spread by a factor prime to it.
 constexpr int32_t kTurnedPositions = 64;
 constexpr int32_t kTurnedStep = 37;
@@ -29,7 +31,18 @@ class FunnelPolicy : public CachePolicy {
   explicit FunnelPolicy(const PolicySpec& spec) : params_(spec.params), table_(spec.lane_table) {}
 
   std::vector<int32_t> lane_budgets(int32_t budget, int32_t tokens, const LaneGrid& grid) const override {
-    return table_lane_budgets(*table_, budget, tokens, params_.window_tokens + params_.sink_tokens, grid);
+    return table_lane_budgets(*table_, budget, tokens, always_kept(), grid);
+  }
+  // GLOBAL: a fifth of what a pyramid would give the layer beside window and sinks.
+  std::vector<int32_t> shared_floors(int32_t budget, int32_t tokens, const LaneGrid& grid) const override {
+    if (!global()) return {};
+    std::vector<int32_t> floors = exact_pyramid({.tokens = tokens,
+                                                 .budget = budget,
+                                                 .window = always_kept(),
+                                                 .layers = grid.layers,
+                                                 .beta_millionths = params_.beta_millionths});
+    for (int32_t& floor : floors) floor = always_kept() + (floor - always_kept()) / kGuaranteedPart;
+    return floors;
   }
   bool front_loaded() const override { return false; }
 
@@ -79,6 +92,7 @@ class FunnelPolicy : public CachePolicy {
   DecodeRule decode_rule() const override { return {}; }
 
  private:
+  int32_t always_kept() const { return params_.window_tokens + params_.sink_tokens; }
   bool global() const { return params_.funnel_allocation == FunnelAllocation::kGlobal; }
   static ObservedRows newest_rows(const ObservedRows& rows, int32_t count) {
     const auto skipped = static_cast<int32_t>(std::max<int64_t>(0, rows.q.rows - count));
@@ -105,14 +119,11 @@ absl::Status validate_funnel(const PolicySpec& spec) {
   if (spec.params.refit_values) {
     return refusal("refit_values", "is not built yet; leave it out", absl::StatusCode::kUnimplemented);
   }
-  if (spec.params.funnel_allocation == FunnelAllocation::kGlobal) {
-    return refusal("allocation", "GLOBAL is not built yet", absl::StatusCode::kUnimplemented);
-  }
-  if (spec.lane_table == nullptr) {
+  if (spec.params.funnel_allocation == FunnelAllocation::kTable && spec.lane_table == nullptr) {
     return refusal(
         "allocation",
         "TABLE needs the model's lane table, which this server has not: make one with pkv-calibrate and name "
-        "it in model.lane_table");
+        "it in model.lane_table, or take GLOBAL");
   }
   return validate_budget(spec, int64_t{spec.params.window_tokens} + spec.params.sink_tokens);
 }

@@ -18,6 +18,8 @@ Planner::LaneBudgets Planner::lane_budgets(int32_t budget, bool even) const {
   const int64_t floor = std::min<int64_t>(always_kept(budget), budget);
   const std::vector<LayerTotal> totals = input_.policy.layer_totals(budget, span_, grid);
   if (!totals.empty()) return shared_layers(totals, floor);
+  const std::vector<int32_t> floors = input_.policy.shared_floors(budget, span_, grid);
+  if (!floors.empty()) return shared_model(floors, budget, floor);
   budgets.lanes = input_.policy.lane_budgets(budget, span_, grid);
   if (!input_.policy.spends_exactly()) return budgets;
   std::vector<int64_t> entries(budgets.lanes.begin(), budgets.lanes.end());
@@ -48,6 +50,25 @@ Planner::LaneBudgets Planner::shared_layers(std::span<const LayerTotal> totals, 
     budgets.shared.push_back(shared ? entries[layer] : 0);
     budgets.smallest.push_back(static_cast<int32_t>(smallest));
   }
+  return budgets;
+}
+
+Planner::LaneBudgets Planner::shared_model(std::span<const int32_t> floors, int32_t budget, int64_t floor) const {
+  const int64_t heads = input_.geometry.kv_heads;
+  const int64_t total = int64_t{budget} * heads * static_cast<int64_t>(floors.size());
+  LaneBudgets budgets{.shared = std::vector<int64_t>(floors.size(), 0)};
+  int64_t free = total;  // beside what is guaranteed
+  for (const int32_t wanted : floors) {
+    budgets.smallest.push_back(static_cast<int32_t>(std::min<int64_t>(std::max<int64_t>(floor, wanted), budget)));
+    free -= heads * budgets.smallest.back();
+  }
+  const bool shared = budget < input_.prompt_tokens;
+  for (const int64_t smallest : budgets.smallest) {
+    const int64_t largest = std::min<int64_t>(smallest + free, input_.prompt_tokens);
+    budgets.lanes.insert(budgets.lanes.end(), static_cast<size_t>(heads),
+                         static_cast<int32_t>(shared ? largest : budget));
+  }
+  budgets.model = shared ? total : 0;
   return budgets;
 }
 

@@ -44,6 +44,13 @@ CachePlan Planner::at(int32_t budget, bool even) const {
     plan.compresses = true;
     plan.evicts_while_generating |= total_;
   }
+  if (budgets.model > 0) {
+    plan.smallest_lanes = budgets.smallest;
+    plan.model_budget = plan.model_limit = budgets.model;
+    if (!total_) plan.model_limit += int64_t{growth} * static_cast<int64_t>(budgets.lanes.size());
+    plan.compresses = true;
+    plan.evicts_while_generating |= total_;
+  }
   if (plan.evicts_while_generating) {
     plan.state_bytes +=
         Evictor::state_bytes(input_.policy, plan, {.geometry = input_.geometry, .q_heads = input_.q_heads});

@@ -56,6 +56,7 @@ class Planner {
     std::vector<int32_t> lanes;     // [layers * kv_heads] entries; in a layer whose lanes share, the most of each
     std::vector<int64_t> shared;    // [layers] entries that the lanes of a layer share by their scores; 0: they do not
     std::vector<int32_t> smallest;  // [layers] entries of each lane at least, where they share
+    int64_t model = 0;              // entries that the lanes of all layers share; 0: they do not
   };
 
   // min_recall: every lane has the same share of the ceiling.
@@ -69,6 +70,8 @@ class Planner {
   // parts of the total (what is over goes to the lower heads): there is nothing to choose. `floor`: entries of every
   // lane at least.
   LaneBudgets shared_layers(std::span<const LayerTotal> totals, int64_t floor) const;
+  // The same of all layers together.
+  LaneBudgets shared_model(std::span<const int32_t> floors, int32_t budget, int64_t floor) const;
   // A plan whose footprint is at most that of any plan of `budget` or more.
   CachePlan at_least(int32_t budget) const;
   static int32_t tokens_of(const std::vector<TokenSpan>& spans) {

@@ -34,4 +34,8 @@ std::vector<LayerTotal> CachePolicy::layer_totals(int32_t /*budget*/, int32_t /*
   return {};
 }
 
+std::vector<int32_t> CachePolicy::shared_floors(int32_t /*budget*/, int32_t /*tokens*/, const LaneGrid&) const {
+  return {};
+}
+
 }  // namespace pkv

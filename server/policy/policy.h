@@ -109,6 +109,9 @@ class CachePolicy {
   // Instead of lane_budgets(), [layers]: the lanes of a layer share its entries, the best scores of all of them are
   // kept. Empty: they do not.
   virtual std::vector<LayerTotal> layer_totals(int32_t budget, int32_t tokens, const LaneGrid& grid) const;
+  // Instead of both, [layers]: the lanes of all layers share B times the lanes, the best scores of all of them are
+  // kept, and beside what others have every lane of a layer has so many. Empty: they do not.
+  virtual std::vector<int32_t> shared_floors(int32_t budget, int32_t tokens, const LaneGrid& grid) const;
   // Whether they add up to B times the lanes. Otherwise it is more, and no layer lends to another.
   virtual bool spends_exactly() const { return true; }
   // Whether the lanes of a layer are alike, no layer has fewer entries than the one above it, and none fewer where B is

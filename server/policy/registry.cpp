@@ -40,8 +40,8 @@ constexpr ParameterInfo kObservedRows{"observed_rows", ">= 1", "256",
                                       "queries from the whole prompt that score too, turned to positions behind it"};
 constexpr ParameterInfo kFunnelAllocation{
     "allocation", "TABLE, GLOBAL", "TABLE",
-    "TABLE: budgets of heads from the model's lane table; GLOBAL: from the scores "
-    "of all layers (not built yet)"};
+    "TABLE: budgets of heads from the model's lane table; GLOBAL, and the default without a table: from the scores of "
+    "all layers"};
 constexpr ParameterInfo kRefit{"refit_values", "true, false", "false",
                                "whether kept values are fitted to stand for the dropped ones (not built yet)"};
 
@@ -160,7 +160,7 @@ constexpr std::array<PolicyRow, 12> kTable{{
      .name = "funnel",
      .summary =
          "per layer and KV head the entries that queries from the whole prompt would attend to behind it and that "
-         "weigh much in the layer's output; budgets of heads from a table of the model",
+         "weigh much in the layer's output; budgets of heads from a table of the model, or from all scores",
      .source = "",
      .takes_budget = true,
      .observes_attention = true,

@@ -98,6 +98,17 @@ absl::StatusOr<std::vector<int32_t>> select_entries(const SelectionInput& input)
   return kept;
 }
 
+absl::StatusOr<LayerScores> read_scores(const SelectionInput& input) {
+  raise_kept_spans(input);
+  const size_t numbers = input.budgets.size() * static_cast<size_t>(input.tokens);
+  LayerScores read{std::vector<float>(numbers), std::vector<float>(numbers)};
+  const Fetch reads[] = {{read.scores.data(), columns_of(input, input.scratch.scores)},
+                         {read.mass.data(), columns_of(input, input.scratch.mass)}};
+  input.backend.fetch(reads);
+  PKV_RETURN_IF_ERROR(input.backend.status());
+  return read;
+}
+
 void select_everything(const SelectionInput& input) {
   const std::vector<int32_t> all(input.budgets.size(), input.tokens);
   input.backend.upload(input.scratch.counts.view(), all.data());

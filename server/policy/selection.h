@@ -32,6 +32,13 @@ struct SelectionInput {
 //     enough for it and no shortfall is allowed.
 absl::StatusOr<std::vector<int32_t>> select_entries(const SelectionInput& input);
 
+// Scores, those of sinks and pins +infinity, and masses [kv_heads][n] of a layer, for the host.
+struct LayerScores {
+  std::vector<float> scores;
+  std::vector<float> mass;
+};
+absl::StatusOr<LayerScores> read_scores(const SelectionInput& input);
+
 // The same of a layer without scores that keeps everything.
 void select_everything(const SelectionInput& input);
 

@@ -77,7 +77,7 @@ class ReportCheck {
     const LayerOutcome& outcome = report_.layers[layer];
     const CachePlan& plan = case_.promised.own.plan;
     const size_t lane = layer * static_cast<size_t>(case_.shape.kv_heads) + head;
-    const bool shared = plan.shares(static_cast<int32_t>(layer));
+    const bool shared = plan.shares(static_cast<int32_t>(layer)) || plan.shares_model();
     const int32_t budget = plan.lane_budgets[lane], kept = outcome.kept[head];
     expect(by_recall() || shared ? kept <= budget : kept == budget,
            absl::StrCat(where, ": ", kept, " entries for a budget of ", budget));
@@ -103,6 +103,7 @@ class ReportCheck {
 
   // What the lanes of a layer share they have among them.
   void check_layer(size_t layer) {
+    sharing_ |= case_.promised.own.plan.shares_model();
     if (!case_.promised.own.plan.shares(static_cast<int32_t>(layer))) return;
     sharing_ = true;
     int64_t kept = 0;

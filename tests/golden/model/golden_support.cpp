@@ -96,6 +96,7 @@ PolicySpec policy_of(const json& values) {
     spec.budget.scope = BudgetScope::kTotal;
     spec.budget.interval_tokens = values["interval_tokens"].get<int32_t>();
   }
+  if (values.value("allocation", "TABLE") == "GLOBAL") spec.params.funnel_allocation = FunnelAllocation::kGlobal;
   if (values.value("score", "SUM") == "MEAN") spec.params.h2o_score = H2oScore::kMean;
   if (values.value("position_mode", "ORIGINAL") == "CACHE_RELATIVE") {
     spec.params.position_mode = PositionMode::kCacheRelative;

@@ -6,8 +6,8 @@
     ... --only TEXT        # only cases whose file name contains TEXT
     ... --double           # in float64: shows which lanes float32 alone decides
 
-Needs: pip install torch transformers gguf accelerate. The rules are in prompt_rules.py (what is kept of a prompt) and
-decode_rules.py (what is evicted while tokens are generated). The first new token comes from the full prefill, later ones
+Needs: pip install torch transformers gguf accelerate. The rules are in prompt_rules.py and funnel_rules.py (what is kept of a prompt)
+and decode_rules.py (what is evicted while tokens are generated). The first new token comes from the full prefill, later ones
 use the compressed cache. Files:
   full.json                    per prompt: log-probability, logits, greedy tokens with the full cache
   kept_PROMPT_POLICY_....json  kept[layer][kv_head] straight after the prompt, cut_margin likewise (distance to another
@@ -27,6 +27,7 @@ import torch
 from transformers.utils import logging
 
 import decode_rules
+import funnel_rules
 import model_run
 import prompt_rules
 
@@ -58,6 +59,10 @@ def kept_cases():
         add("gpl3_text", policy, 128, "_pin", pins=[[100, 140]])
     add("gpl3_text", "streaming_llm", 64, "_relative", position_mode="CACHE_RELATIVE")
     add("needles_chat", "snapkv", "recall", min_recall=0.9)
+    for allocation in ("TABLE", "GLOBAL"):
+        for prompt, budget in (("gpl3_text", 64), ("needles_chat", 128)):
+            add(prompt, "funnel", budget, f"_{allocation.lower()}", allocation=allocation)
+        add("gpl3_text", "funnel", 128, f"_{allocation.lower()}_pin", allocation=allocation, pins=[[100, 140]])
     return cases
 
 
@@ -92,11 +97,12 @@ def short(values, digits=3):
     return [[None if v is None or v == float("inf") else float(f"{v:.{digits}g}") for v in row] for row in values]
 
 
-def kept_case(model, prompt_name, case, prefill):
-    chosen = prompt_rules.select_prompt(case, prefill)
+def kept_case(model, prompt_name, case, prefill, table):
+    funnel = case["policy"] == "funnel"
+    chosen = funnel_rules.select_prompt(case, prefill, model, table) if funnel else prompt_rules.select_prompt(case, prefill)
     relative = case.get("position_mode") == "CACHE_RELATIVE"
     caches = [model_run.LayerCache(layer, c["kept"], relative) for layer, c in zip(prefill.layers, chosen)] \
-        if "budget" in case else None  # lanes of unequal lengths: the selection only
+        if "budget" in case and not funnel else None  # lanes of unequal lengths: the selection only
     value = {"prompt": prompt_name, **case, "kept": [c["kept"] for c in chosen],
              "cut_margin": short(c["margin"] for c in chosen)}
     if "min_recall" in case:
@@ -188,6 +194,7 @@ def main():
     files = Files(options)
     logging.disable_progress_bar()
     model = model_run.load(options.model, torch.float64 if options.double else torch.float32)
+    table = os.path.join(HERE, "../../../config/lane_tables", os.path.basename(options.model).replace(".gguf", ".lanes"))
     with open(os.path.join(HERE, "prompts.json")) as file:
         prompts = json.load(file)
     for prompt_name, prompt in prompts.items():
@@ -201,7 +208,7 @@ def main():
         if sums:
             files.give("h2o_sums.json", h2o_sums(prefill))
         for name, case in cases.items():
-            value, recall = kept_case(model, prompt_name, case, prefill)
+            value, recall = kept_case(model, prompt_name, case, prefill, table)
             files.give(name, value)
             if recall is not None:
                 files.give("recall.json", recall, name.removesuffix(".json"))

@@ -45,7 +45,9 @@ INSTANTIATE_TEST_SUITE_P(
                     "gpl3_text_pyramidkv_64", "gpl3_text_pyramidkv_256", "gpl2_chat_pyramidkv_128",
                     "needles_chat_pyramidkv_128", "lgpl_long_pyramidkv_128", "gpl3_text_pyramidkv_128_pin",
                     "gpl3_text_tova_64", "needles_chat_tova_128", "gpl3_text_l2norm_64", "needles_chat_l2norm_128",
-                    "gpl3_text_keydiff_64", "needles_chat_keydiff_128"),
+                    "gpl3_text_keydiff_64", "needles_chat_keydiff_128", "gpl3_text_funnel_64_table",
+                    "needles_chat_funnel_128_table", "gpl3_text_funnel_128_table_pin", "gpl3_text_funnel_64_global",
+                    "needles_chat_funnel_128_global", "gpl3_text_funnel_128_global_pin"),
     [](const testing::TestParamInfo<const char*>& kept) { return std::string(kept.param); });
 
 class TotalScope : public testing::TestWithParam<const char*> {};

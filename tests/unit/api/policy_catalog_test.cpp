@@ -27,9 +27,13 @@ PolicyCatalog catalog() {
   return *PolicyCatalog::create(config, KvDtype::kF32, test::lane_table());
 }
 
-TEST(PolicyCatalog, WithoutALaneTableFunnelIsRefused) {
+TEST(PolicyCatalog, WithoutALaneTableFunnelIsGlobal) {
   const PolicyCatalog bare = *PolicyCatalog::create({}, KvDtype::kF16);
-  const DecodedError error = decode_error(bare.resolve(message("funnel {}")).status());
+  const absl::StatusOr<PolicySpec> spec = bare.resolve(message("funnel {}"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->params.funnel_allocation, FunnelAllocation::kGlobal);
+  const DecodedError error =
+      decode_error(bare.resolve(message("funnel { allocation: FUNNEL_ALLOCATION_TABLE }")).status());
   EXPECT_EQ(error.reason, "BAD_CACHE_POLICY");
   EXPECT_EQ(error.field, "cache_policy.funnel.allocation");
 }
@@ -248,10 +252,9 @@ TEST_P(Unbuilt, IsRefusedByName) {
   EXPECT_THAT(error.message, HasSubstr(GetParam().field));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    PolicyCatalog, Unbuilt,
-    ::testing::Values(Refusal{"funnel { allocation: FUNNEL_ALLOCATION_GLOBAL }", "cache_policy.funnel.allocation"},
-                      Refusal{"funnel { refit_values: true }", "cache_policy.funnel.refit_values"}));
+INSTANTIATE_TEST_SUITE_P(PolicyCatalog, Unbuilt,
+                         ::testing::Values(Refusal{"funnel { refit_values: true }",
+                                                   "cache_policy.funnel.refit_values"}));
 
 class BadPolicy : public ::testing::TestWithParam<Refusal> {};
 

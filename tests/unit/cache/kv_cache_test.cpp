@@ -242,6 +242,47 @@ TEST_F(KvCacheTest, ALimitMayBeLowered) {
   EXPECT_EQ(cache->length(id, 1, 1), 4);
 }
 
+// Of 24 entries that six lanes share the first layer has most at first, the last in the end.
+TEST_F(KvCacheTest, LanesThatShareGetTheirPlacesWhenTheyAreCut) {
+  const auto cache = make(100);
+  const std::vector<int32_t> most(6, 20);
+  const SequenceId id =
+      *cache->open({.dtype = KvDtype::kF16, .lane_entries = most, .layer_entries = 20, .shared_entries = 24 + 6 * 3});
+  std::vector<int32_t> lengths(6, 0);
+  const std::vector<std::vector<int32_t>> counts = {{16, 4}, {13, 3, 4, 1}, {1, 3, 2, 1, 8, 9}};
+  for (int32_t layer = 0; layer < 3; ++layer) {
+    ASSERT_TRUE(cache->append_slots(id, layer, 20).ok());
+    const std::vector<int32_t>& now = counts[static_cast<size_t>(layer)];
+    std::vector<std::vector<int32_t>> before;
+    for (int32_t lane = 0; lane < 2 * layer + 2; ++lane) {
+      const std::span<const int32_t> ids = cache->page_ids(id, lane / 2, lane % 2);
+      before.emplace_back(ids.begin(), ids.end());
+    }
+    std::copy(now.begin(), now.end(), lengths.begin());
+    for (int32_t cut = 0; cut < layer; ++cut) cache->cut(id, cut, std::span(lengths).subspan(size_t(cut) * 2, 2));
+    cache->set_limits(id, lengths);
+    cache->cut(id, layer, std::span(lengths).subspan(size_t(layer) * 2, 2));
+    for (int32_t lane = 0; lane < 2 * layer + 2; ++lane) {
+      const std::vector<int32_t> after = table_on_backend(*cache, id, lane / 2, lane % 2);
+      const std::vector<int32_t>& old = before[static_cast<size_t>(lane)];
+      EXPECT_THAT(after, ElementsAreArray(old.begin(), old.begin() + (now[static_cast<size_t>(lane)] + 3) / 4));
+    }
+  }
+  std::vector<int32_t> grown = lengths;
+  for (int32_t& limit : grown) limit += 3;
+  cache->set_limits(id, grown);
+  cache->end_prompt(id);
+  for (int32_t token = 0; token < 3; ++token) EXPECT_EQ(*cache->place_token(id), 0);
+  EXPECT_EQ(*cache->place_token(id), 6);
+  for (int32_t lane = 0; lane < 6; ++lane) {
+    EXPECT_EQ(cache->length(id, lane / 2, lane % 2), grown[static_cast<size_t>(lane)]);
+    EXPECT_THAT(table_on_backend(*cache, id, lane / 2, lane % 2),
+                ElementsAreArray(cache->page_ids(id, lane / 2, lane % 2)));
+  }
+  cache->close(id);
+  EXPECT_EQ(cache->pool().live(), 0);
+}
+
 TEST_F(KvCacheTest, BringsMorePageIdsToTheBackendThanAStepHasRoomFor) {
   const auto cache = make(20000);
   const SequenceId id = open(*cache, KvDtype::kF16, 40000);

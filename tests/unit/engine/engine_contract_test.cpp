@@ -73,6 +73,7 @@ class RandomRequests {
     spec.params.beta_millionths = number(1, 30) * kMillion;
     spec.params.floor_millionths = number(0, 10) * kMillion / 10;
     spec.params.observed_rows = number(1, 20);
+    spec.params.funnel_allocation = static_cast<FunnelAllocation>(number(0, 1));
     spec.params.h2o_score = static_cast<H2oScore>(number(0, 1));
     spec.params.seed = static_cast<uint64_t>(number(0, 1000));
     if (spec.pins.empty()) {  // with them a rule of its own may leave no room, and positions may not move
@@ -134,8 +135,9 @@ TEST_P(EngineContract, EveryPolicyKeepsWhatItPromisesInAnyMixture) {
     const auto engine = make_engine(*tiny.model, options);
     std::vector<std::shared_ptr<Request>> requests;
     std::vector<std::shared_ptr<RecordingSink>> sinks;
-    for (int32_t i = 0; i < 63; ++i) {
-      const auto kind = i % 9 == 8 ? PolicyKind::kFull : kBudgeted[static_cast<size_t>(i % 9)];
+    for (size_t i = 0; i < 7 * (kBudgeted.size() + 1); ++i) {
+      const size_t row = i % (kBudgeted.size() + 1);
+      const auto kind = row == kBudgeted.size() ? PolicyKind::kFull : kBudgeted[row];
       requests.push_back(random.request(kind));
       sinks.push_back(submit(*engine, requests.back()));
     }
@@ -169,10 +171,12 @@ TEST_P(EngineContract, ByteBudgetsHoldFromTheSmallestOn) {
   for (const PolicyKind kind : kBudgeted) {
     for (const BudgetScope scope : {BudgetScope::kPrompt, BudgetScope::kTotal}) {
       for (const PyramidAllocation allocation : {PyramidAllocation::kExact, PyramidAllocation::kFactory}) {
-        if (allocation == PyramidAllocation::kFactory && kind != PolicyKind::kPyramidKv) continue;
+        const bool second = allocation == PyramidAllocation::kFactory;  // of the two divisions that some policies have
+        if (second && kind != PolicyKind::kPyramidKv && kind != PolicyKind::kFunnel) continue;
         SCOPED_TRACE(absl::StrCat(std::string(policy_row(kind).name), " scope ", static_cast<int>(scope)));
         PolicySpec spec = scoped({.kind = kind, .lane_table = test::lane_table()}, scope);
         spec.params.allocation = allocation;
+        spec.params.funnel_allocation = second ? FunnelAllocation::kGlobal : FunnelAllocation::kTable;
         spec.pins = {{20, 25}};
         const auto of = [&](uint64_t bytes) {
           return make_request(random_prompt(120, 4), 30, byte_budget(spec, bytes));
@@ -245,6 +249,7 @@ TEST_P(EngineContract, AloneAndTogetherEveryPolicyAnswersTheSame) {
       for (const PolicyKind kind : kBudgeted) {
         PolicySpec spec = scoped(policy(kind, 40), scope);
         spec.budget.interval_tokens = 8;
+        if (requests.size() % 2 == 1) spec.params.funnel_allocation = FunnelAllocation::kGlobal;
         spec.params.position_mode = requests.size() % 16 == 8 ? PositionMode::kCacheRelative : PositionMode::kOriginal;
         requests.push_back(
             make_request(random_prompt(random.number(20, 120), static_cast<uint32_t>(requests.size())), 50, spec));

@@ -290,6 +290,62 @@ TEST_F(CompressorTest, LanesShareALayersTotalByTheirScores) {
   }
 }
 
+// ---- layers that share
+
+TEST_F(CompressorTest, LayersThatShareKeepTheContentsOfWhatIsLeftInTheEnd) {
+  const test::BackendArray<float> inv_freq(*backend_, {0.5f});
+  int32_t uneven = 0;
+  for (int round = 0; round < 40; ++round) {
+    Shape shape = draw_shape();
+    shape.geometry.layers += 2;
+    shape.tokens += 20;
+    PolicySpec spec = spec_of(PolicyKind::kFunnel, 18 + round % 9);
+    spec.params.funnel_allocation = FunnelAllocation::kGlobal;
+    spec.params.window_tokens = 4;
+    spec.kv_dtype = KvDtype::kF32;
+    const Planned policy = shape.planned(spec);
+    ASSERT_TRUE(policy.plan.shares_model());
+    const auto cache = make_cache(shape.geometry);
+    Compressor::Options options = shape.options();
+    options.rope = {.inv_freq = inv_freq.data(), .pairs = 1, .head_dim = shape.geometry.head_dim};
+    PromptRun prompt(*backend_, *cache, policy, options);
+    std::vector<LayerRows> rows;
+    for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
+      rows.push_back(shape.layer(random_));
+      for (float& value : rows.back().q) value *= static_cast<float>(1 + layer % 2);
+      prompt.cut_layer(layer, rows.back(), 16);
+    }
+    const CacheBytes bytes = cache->bytes(prompt.sequence());
+    ASSERT_LE(bytes.peak, policy.plan.footprint.peak_bytes);
+    int64_t entries = 0;
+    for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
+      const LayerOutcome& outcome = prompt.read_outcomes()[static_cast<size_t>(layer)];
+      for (int32_t head = 0; head < shape.geometry.kv_heads; ++head) {
+        const auto index = static_cast<size_t>(head);
+        const std::vector<int32_t> kept = cache->positions(prompt.sequence(), layer, head);
+        expect_valid_lane(kept, outcome.kept[index], shape.tokens, 4);
+        if (HasFatalFailure()) return;
+        ASSERT_GE(outcome.kept[index], policy.plan.smallest_lanes[static_cast<size_t>(layer)]);
+        ASSERT_GT(outcome.recall[index], 0.0);
+        ASSERT_LE(outcome.recall[index], 1.0 + 1e-9);
+        entries += outcome.kept[index];
+        uneven += outcome.kept[index] != spec.budget.tokens ? 1 : 0;
+        const std::vector<float> values = prompt.first_dimension(layer, head, true);
+        const std::vector<float> keys = prompt.first_dimension(layer, head, false);
+        for (size_t slot = 0; slot < kept.size(); ++slot) {
+          const auto at = static_cast<size_t>((kept[slot] * shape.geometry.kv_heads + head) * shape.geometry.head_dim);
+          ASSERT_EQ(values[slot], static_cast<float>(kept[slot]));
+          ASSERT_EQ(keys[slot], rows[static_cast<size_t>(layer)].k[at]);
+        }
+      }
+    }
+    ASSERT_EQ(entries, policy.plan.model_budget);
+    cache->close(prompt.sequence());
+    ASSERT_EQ(cache->pool().live(), 0);
+  }
+  EXPECT_GT(uneven, 100);
+}
+
 // ---- rows at other positions than their own
 
 // Scores by the attention of any rows, at any positions.

@@ -128,6 +128,30 @@ TEST(Footprint, OfLanesThatShareIsThatOfTheDivisionThatNeedsMost) {
   }
 }
 
+// Every division among four lanes of two layers that are sure of `smallest` entries each.
+TEST(Footprint, OfLayersThatShareIsThatOfTheDivisionThatNeedsMost) {
+  const CacheGeometry geometry{.layers = 2, .kv_heads = 2, .head_dim = 8, .page_bytes = 128};  // pages of 4 slots
+  const PageLayout layout = geometry.layout(KvDtype::kF16);
+  constexpr int32_t kPrompt = 30;
+  const uint64_t whole = 2u * static_cast<uint64_t>(layout.pages_for(kPrompt));
+  for (int32_t entries = 8; entries <= 40; ++entries) {
+    for (int32_t smallest = 1; smallest <= entries / 4; ++smallest) {
+      const int32_t largest = std::min(kPrompt, entries - 3 * smallest);
+      const CachePlan plan{.lane_budgets = {largest, largest, largest, largest},
+                           .lane_limits = {largest, largest, largest, largest},
+                           .smallest_lanes = {smallest, smallest},
+                           .model_budget = entries,
+                           .model_limit = entries};
+      const Footprint footprint = cache_footprint(geometry, kPrompt, plan);
+      ASSERT_EQ(footprint.steady_pages, static_cast<uint64_t>(most_pages(layout, 4, entries, largest)));
+      // While the second layer is whole the first may have all that it is not sure of.
+      const auto first =
+          static_cast<uint64_t>(most_pages(layout, 2, std::min(entries - 2 * smallest, 2 * largest), largest));
+      ASSERT_EQ(footprint.peak_pages, std::max(footprint.steady_pages, whole + first));
+    }
+  }
+}
+
 TEST(Footprint, OfOneLayerThatSharesBesideOneThatDoesNot) {
   const CacheGeometry geometry{.layers = 2, .kv_heads = 2, .head_dim = 64};  // pages of 16 slots
   const CachePlan own{.lane_budgets = {100, 100, 32, 17},

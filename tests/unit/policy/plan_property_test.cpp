@@ -42,6 +42,7 @@ class RandomPlans : public ::testing::TestWithParam<LaneShape> {
     PolicySpec spec = spec_of(kind, between(16, 140));
     spec.budget.scope = between(0, 1) == 0 ? BudgetScope::kPrompt : BudgetScope::kTotal;
     if (between(0, 3) == 0 && kind == PolicyKind::kPyramidKv) spec.params.allocation = PyramidAllocation::kFactory;
+    if (between(0, 1) == 0) spec.params.funnel_allocation = FunnelAllocation::kGlobal;
     return spec;
   }
   CachePlan plan(const PolicySpec& spec, const Lengths& lengths) const {
@@ -60,7 +61,7 @@ class RandomPlans : public ::testing::TestWithParam<LaneShape> {
 };
 
 TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
-  int64_t uneven = 0, shared = 0;
+  int64_t uneven = 0, shared = 0, shared_models = 0;
   for (int round = 0; round < 2000; ++round) {
     const Lengths lengths = draw_lengths();
     const PolicySpec spec = draw_spec();
@@ -90,6 +91,21 @@ TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
       ASSERT_LE(smallest, most);
     }
     const int64_t all = int64_t{plan.budget_tokens} * static_cast<int64_t>(plan.lane_budgets.size());
+    if (plan.shares_model()) {
+      ++shared_models;
+      ASSERT_GE(kept, plan.model_budget);
+      ASSERT_GE(limits, plan.model_limit);
+      kept = plan.model_budget;
+      limits = plan.model_limit;
+      int64_t sure = 0;
+      for (size_t lane = 0; lane < plan.lane_budgets.size(); ++lane) {
+        const int32_t smallest = plan.smallest_lanes[lane / static_cast<size_t>(heads)];
+        ASSERT_GE(smallest, std::max(1, plan.window_tokens));
+        ASSERT_LE(smallest, plan.lane_budgets[lane]);
+        sure += smallest;
+      }
+      ASSERT_LE(sure, plan.model_budget);
+    }
     if (spends_exactly(spec) && spec.budget.scope == BudgetScope::kPrompt) {
       ASSERT_EQ(kept, all);
     } else if (spends_exactly(spec)) {
@@ -102,6 +118,7 @@ TEST_P(RandomPlans, LanesHoldTheWindowAndStayWithinTheirLimits) {
   }
   EXPECT_EQ(uneven > 100, GetParam() != LaneShape::kTotals);  // of funnel's own table, too
   EXPECT_EQ(shared > 100, GetParam() == LaneShape::kTotals || GetParam() == LaneShape::kOwn);
+  EXPECT_EQ(shared_models > 20, GetParam() == LaneShape::kOwn);
 }
 
 TEST_P(RandomPlans, BytesBuyTheLargestBudgetThereIs) {
@@ -163,7 +180,7 @@ TEST_P(RandomPlans, EveryLaneHasRoomForWhatIsAlwaysKept) {
       ASSERT_GE(plan->lane_limits[lane], std::min(written, always));
     }
     for (int32_t layer = 0; layer < lengths.geometry.layers; ++layer) {
-      if (!plan->shares(layer)) continue;
+      if (!plan->shares(layer) && !plan->shares_model()) continue;
       ASSERT_GE(plan->smallest_lanes[static_cast<size_t>(layer)], always);
     }
     ++pinned;

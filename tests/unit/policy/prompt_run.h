@@ -30,7 +30,10 @@ class PromptRun {
     const std::vector<int32_t> limits(
         static_cast<size_t>(options.geometry.layers) * static_cast<size_t>(options.geometry.kv_heads),
         options.prompt_tokens);
-    auto sequence = cache.open({.dtype = dtype, .lane_entries = limits});
+    auto sequence = cache.open({.dtype = dtype,
+                                .lane_entries = limits,
+                                .layer_entries = planned.plan.shares_model() ? options.prompt_tokens : 0,
+                                .shared_entries = planned.plan.model_limit});
     EXPECT_TRUE(sequence.ok()) << sequence.status();
     sequence_ = *sequence;
     if (planned.policy->weighs_values() && options.value_factors.data == nullptr) use_values_as_they_are();
