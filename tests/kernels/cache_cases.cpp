@@ -276,7 +276,7 @@ void add_convert_cases(OperationCases& cases) {
          .counts = {90, 40}});
     add({.name = "d8", .head_dim = 8, .page_bytes = 256, .from = from, .length = 50, .counts = {50}});
   }
-  add({.name = "long", .length = 8000, .counts = {8000, 900, 3000}});
+  add({.name = "long", .length = 2500, .counts = {2500, 900, 1700}});
   add({.name = "halves", .from = KvDtype::kF32, .to = KvDtype::kF16, .length = 70, .counts = {70, 9}});
 }
 
