@@ -24,11 +24,12 @@ namespace pkv {
 constexpr int32_t mixed_at_once(int32_t count) { return count & -count; }
 constexpr void mix(float* numbers, int32_t count) {
   for (int32_t reach = 1; reach < mixed_at_once(count); reach *= 2) {
-    for (int32_t i = 0; i < count; ++i) {
-      if ((i & reach) != 0) continue;
-      const float a = numbers[i], b = numbers[i + reach];
-      numbers[i] = a + b;
-      numbers[i + reach] = a - b;
+    for (int32_t first = 0; first < count; first += 2 * reach) {
+      for (int32_t i = first; i < first + reach; ++i) {
+        const float a = numbers[i], b = numbers[i + reach];
+        numbers[i] = a + b;
+        numbers[i + reach] = a - b;
+      }
     }
   }
 }

@@ -83,11 +83,12 @@ void CpuBackend::rope(const TensorView& x, const int32_t* positions, const RopeS
 void CpuBackend::turn_rows(const TensorView& x, int32_t delta, const RopeSpec& spec) {
   RopeSpec turn = spec;
   turn.magnitude = 1.0f;  // it was multiplied in when the rows were rotated first
-  turn_table_.prepare(std::span(&delta, 1), turn, pool_);
+  RopeTable& table = turn_tables_[static_cast<uint32_t>(delta) % kTurnTables];
+  table.prepare(std::span(&delta, 1), turn, pool_);
   const auto rotate = spec.pairing == RopePairing::kAdjacent ? elementwise_.rope_adjacent : elementwise_.rope_halves;
   const auto heads = static_cast<int32_t>(x.cols / spec.head_dim);
   parallel_for(pool_, x.rows, x.cols, [&](int64_t row) {
-    rotate(x.f32_row(row), turn_table_.cosines(0), turn_table_.sines(0), spec.pairs, heads, spec.head_dim);
+    rotate(x.f32_row(row), table.cosines(0), table.sines(0), spec.pairs, heads, spec.head_dim);
   });
 }
 

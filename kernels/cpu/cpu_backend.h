@@ -82,7 +82,9 @@ class CpuBackend final : public HostBackend {
   LinearRunner linear_;
   CpuAttention attention_;
   RopeTable rope_table_;
-  RopeTable turn_table_;                               // one row, of turn_rows()
+  static constexpr size_t kTurnTables = 4096;
+  // Of turn_rows(), one row each, by the lowest bits of delta: rows of a prompt are turned alike in every layer.
+  std::vector<RopeTable> turn_tables_{kTurnTables};
   std::vector<int32_t> turned_by_, turned_positions_;  // [rows] of write_turned()
   std::vector<Lane> turned_lanes_;
   WeightArena arena_;

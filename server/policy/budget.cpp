@@ -106,6 +106,12 @@ absl::Status validate_window(std::string_view policy, const PolicyParams& params
                  absl::StrCat("must be at least 1, got ", params.window_tokens));
 }
 
+absl::Status validate_observed(std::string_view policy, std::string_view field, int32_t rows) {
+  if (rows >= 1 && rows <= kMostObservedRows) return absl::OkStatus();
+  return refusal(absl::StrCat(std::string(policy), ".", std::string(field)),
+                 absl::StrCat("must be from 1 to ", kMostObservedRows, ", got ", rows));
+}
+
 absl::Status validate_sinks(std::string_view policy, const PolicyParams& params) {
   if (params.sink_tokens >= 0) return absl::OkStatus();
   return refusal(std::string(policy) + ".sink_tokens", absl::StrCat("must be at least 0, got ", params.sink_tokens));

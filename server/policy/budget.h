@@ -31,6 +31,10 @@ absl::Status validate_budget(const PolicySpec& spec, int64_t always_kept);
 // Refuses window_tokens below 1 or sink_tokens below 0. `policy` is the policy's field in the proto message
 // CachePolicy.
 absl::Status validate_window(std::string_view policy, const PolicyParams& params);
+// Refuses more rows that observe, `field` of the policy, than any prompt is worth: each costs as much as a query of the
+// prompt does in one layer's attention.
+constexpr int32_t kMostObservedRows = 8192;
+absl::Status validate_observed(std::string_view policy, std::string_view field, int32_t rows);
 absl::Status validate_sinks(std::string_view policy, const PolicyParams& params);
 
 // B for a text of `tokens`, not limited to it: the tokens asked for, or ceil(ratio * tokens), the latter at least

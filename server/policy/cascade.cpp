@@ -48,11 +48,13 @@ Cascade::Lane Cascade::ranked_lane(std::span<const float> scores, std::span<cons
             : static_cast<size_t>(past_);
   const size_t ranked = std::max(contenders, sure);
   std::vector<int32_t> order = lane.held;
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(ranked), order.end(),
-                    [&](int32_t a, int32_t b) {
-                      const float first = scores[static_cast<size_t>(a)], second = scores[static_cast<size_t>(b)];
-                      return first != second ? first > second : a < b;
-                    });
+  const auto ranks_before = [&](int32_t a, int32_t b) {
+    const float first = scores[static_cast<size_t>(a)], second = scores[static_cast<size_t>(b)];
+    return first != second ? first > second : a < b;
+  };
+  const auto end = order.begin() + static_cast<std::ptrdiff_t>(ranked);
+  if (end != order.end()) std::nth_element(order.begin(), end, order.end(), ranks_before);
+  std::sort(order.begin(), end, ranks_before);
   for (size_t rank = 0; rank < ranked; ++rank) {
     const auto column = static_cast<size_t>(order[rank]);
     lane.ranked.push_back({scores[column], mass[column], order[rank]});

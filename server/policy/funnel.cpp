@@ -111,11 +111,9 @@ absl::Status refusal(std::string_view field, std::string_view reason,
 }  // namespace
 
 absl::Status validate_funnel(const PolicySpec& spec) {
-  PKV_RETURN_IF_ERROR(validate_window("funnel", spec.params));
+  PKV_RETURN_IF_ERROR(validate_observed("funnel", "window_tokens", spec.params.window_tokens));
   PKV_RETURN_IF_ERROR(validate_sinks("funnel", spec.params));
-  if (spec.params.observed_rows < 1) {
-    return refusal("observed_rows", absl::StrCat("must be at least 1, got ", spec.params.observed_rows));
-  }
+  PKV_RETURN_IF_ERROR(validate_observed("funnel", "observed_rows", spec.params.observed_rows));
   if (spec.params.refit_values) {
     return refusal("refit_values", "is not built yet; leave it out", absl::StatusCode::kUnimplemented);
   }

@@ -10,7 +10,7 @@
 namespace pkv {
 namespace {
 
-constexpr ParameterInfo kObservingWindow{"window_tokens", ">= 1, below the budget", "8",
+constexpr ParameterInfo kObservingWindow{"window_tokens", "1 to 8192, below the budget", "8",
                                          "newest prompt entries, always kept; their queries score the others"};
 constexpr ParameterInfo kWindow{"window_tokens", ">= 1, below the budget", "8", "newest entries, always kept"};
 constexpr ParameterInfo kSinks{"sink_tokens", ">= 0, below the budget", "4", "first entries, always kept"};
@@ -34,9 +34,9 @@ constexpr ParameterInfo kH2oScoring{
     "score", "SUM, MEAN", "SUM", "over queries: their sum, as the paper, or divided by how many could see the entry"};
 constexpr ParameterInfo kSeed{"seed", ">= 0", "0", "requests with the same seed draw the same entries"};
 
-constexpr ParameterInfo kWideWindow{"window_tokens", ">= 1, below the budget", "32",
+constexpr ParameterInfo kWideWindow{"window_tokens", "1 to 8192, below the budget", "32",
                                     "newest prompt entries, always kept; the queries of the newest 8 score the others"};
-constexpr ParameterInfo kObservedRows{"observed_rows", ">= 1", "256",
+constexpr ParameterInfo kObservedRows{"observed_rows", "1 to 8192", "256",
                                       "queries from the whole prompt that score too, turned to positions behind it"};
 constexpr ParameterInfo kFunnelAllocation{
     "allocation", "TABLE, GLOBAL", "TABLE",

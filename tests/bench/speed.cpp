@@ -22,7 +22,7 @@ namespace pkv {
 namespace {
 
 struct SpeedOptions {
-  std::string model, lane_table, policy = "full", scope = "prompt", isa;
+  std::string model, lane_table, policy = "full", scope = "prompt", kv_dtype, isa;
   int32_t threads = 0, decode = 48, sequences = 1;
   int64_t budget = 0;
   std::vector<int32_t> prompts{512, 2048, 8000};
@@ -35,7 +35,14 @@ std::shared_ptr<Request> make_request(int32_t tokens, const SpeedOptions& option
   std::uniform_int_distribution<TokenId> id(100, 40000);
   for (int32_t i = 0; i < tokens; ++i) request->prompt.push_back(id(rng));
   const PolicyRow& row = *find_policy(options.policy);
-  request->policy = {.kind = row.kind, .params = row.defaults, .lane_table = lane_table};
+  request->policy = {.kind = row.kind,
+                     .params = row.defaults,
+                     .kv_dtype = row.kv_dtype.value_or(KvDtype::kF16),
+                     .lane_table = lane_table};
+  if (lane_table == nullptr) request->policy.params.funnel_allocation = FunnelAllocation::kGlobal;
+  for (const EntryFormat& format : kEntryFormats.rows) {
+    if (format.name == options.kv_dtype) request->policy.kv_dtype = format.id;
+  }
   if (options.budget > 0) {
     request->policy.budget = {.kind = BudgetKind::kTokens,
                               .tokens = options.budget,
@@ -101,7 +108,7 @@ absl::Status run(const SpeedOptions& options) {
     out["runs"][std::to_string(tokens)] = {
         {"prefill_tokens_per_second", tokens / absl::ToDoubleSeconds(result.timings.prefill)},
         {"decode_tokens_per_second", decode_rate(sinks)},
-        {"compress_share_of_prefill", result.timings.compress / result.timings.prefill},
+        {"compress_share_of_prefill", absl::FDivDuration(result.timings.compress, result.timings.prefill)},
         {"peak_cache_bytes", result.cache.bytes.peak}};
   }
   rusage usage{};
@@ -124,6 +131,10 @@ int main(int argc, char** argv) {
   app.add_option("--scope", options.scope, "What the budget covers")
       ->check(CLI::IsMember({"prompt", "total"}))
       ->capture_default_str();
+  std::vector<std::string> formats;
+  for (const pkv::EntryFormat& format : pkv::kEntryFormats.rows) formats.emplace_back(format.name);
+  app.add_option("--kv-dtype", options.kv_dtype, "Format of the entries; default the policy's")
+      ->check(CLI::IsMember(formats));
   app.add_option("--threads", options.threads, "0: one per core");
   app.add_option("--isa", options.isa, "Highest instruction-set path");
   app.add_option("--decode", options.decode, "Tokens to generate")->capture_default_str();

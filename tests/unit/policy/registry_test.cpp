@@ -217,7 +217,7 @@ class WindowPolicyValidation : public ::testing::TestWithParam<PolicyKind> {
 
 TEST_P(WindowPolicyValidation, ChecksWindowAndKernel) {
   PolicySpec spec = spec_of(GetParam(), 128);
-  for (int32_t window : {0, -3}) {
+  for (int32_t window : {0, -3, 8193}) {
     spec.params.window_tokens = window;
     EXPECT_EQ(refusal(spec), field("window_tokens"));
   }
@@ -300,9 +300,11 @@ TEST(Validation, PyramidsNeedABetaOfAtLeastOne) {
 TEST(Validation, FunnelByTableNeedsOne) {
   PolicySpec spec = spec_of(PolicyKind::kFunnel, 128);
   EXPECT_EQ(refusal(spec), "accepted");
-  spec.params.observed_rows = 0;
-  EXPECT_EQ(refusal(spec), "cache_policy.funnel.observed_rows");
-  spec.params.observed_rows = 1;
+  for (const int32_t rows : {0, 8193}) {
+    spec.params.observed_rows = rows;
+    EXPECT_EQ(refusal(spec), "cache_policy.funnel.observed_rows");
+  }
+  spec.params.observed_rows = 8192;
   EXPECT_EQ(refusal(spec), "accepted");
   spec.lane_table = nullptr;
   EXPECT_EQ(refusal(spec), "cache_policy.funnel.allocation");
