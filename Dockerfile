@@ -1,9 +1,9 @@
 # The server's image: docker build -t pyramidkv-server .
 #   docker run --read-only -p 50051:50051 -p 9464:9464 -v FOLDER:/models:ro pyramidkv-server --set model.path=/models/FILE.gguf
-# CUDA=1 builds the preset cuda, which has no GPU backend yet (the image computes on the CPU all the same); it needs bases with nvcc
-# and the driver's libraries:
-#   docker build --build-arg CUDA=1 --build-arg BUILD_BASE=nvidia/cuda:12.6.3-devel-ubuntu24.04 \
-#     --build-arg BASE=nvidia/cuda:12.6.3-base-ubuntu24.04 -t pyramidkv-server:cuda .
+# CUDA=1 adds the backend for GPUs (never run on one yet; without a GPU the same image computes on the CPU). It needs bases with nvcc
+# of CUDA 12.8 or later, which knows sm_100, and with cuBLAS; the driver's part comes from the machine:
+#   docker build --build-arg CUDA=1 --build-arg BUILD_BASE=nvidia/cuda:13.0.1-devel-ubuntu24.04 \
+#     --build-arg BASE=nvidia/cuda:13.0.1-runtime-ubuntu24.04 -t pyramidkv-server:0.1.0-cuda .
 # Both bases have to be the same distribution, Debian 12 or Ubuntu 24.04. scripts/image_check builds and runs it without a daemon.
 ARG BASE=debian:bookworm-slim
 ARG BUILD_BASE=debian:bookworm-slim

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -211,6 +212,21 @@ std::string stats_line(const v1::Stats* previous, const v1::Stats& now) {
       memory.kv_held_bytes(), memory.kv_full_equivalent_bytes(), memory.kv_saved_bytes(),
       now.totals().generation_tokens(), rate.generated, now.totals().prompt_tokens(), rate.read, ended(now.totals()),
       rate.requests, now.totals().rejected());
+}
+
+std::string device_memory_line(const v1::DeviceMemoryStats& device) {
+  const std::pair<const char*, uint64_t> parts[] = {
+      {"weights", device.weights_bytes()},    {"live cache", device.kv_live_bytes()},
+      {"free cache", device.kv_free_bytes()}, {"workspace", device.workspace_bytes()},
+      {"steps", device.step_bytes()},         {"other", device.other_bytes()},
+      {"idle", device.idle_bytes()}};
+  uint64_t sum = 0;
+  for (const auto& [name, bytes] : parts) sum += bytes;
+  std::string text = absl::StrCat("device memory ", human_bytes(sum), ":");
+  for (const auto& [name, bytes] : parts) {
+    absl::StrAppend(&text, name == parts[0].first ? " " : ", ", name, " ", human_bytes(bytes));
+  }
+  return absl::StrCat(text, "; pinned on the host ", human_bytes(device.staging_bytes()));
 }
 
 std::string state_word(v1::ServerState state) {

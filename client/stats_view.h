@@ -20,6 +20,8 @@ std::vector<std::string> stats_view(const v1::Stats* previous, const v1::Stats& 
 // KEY=VALUE separated by blanks, always the same keys in the same order; sizes in bytes.
 std::string stats_line(const v1::Stats* previous, const v1::Stats& now);
 
+// A device's memory by what it is used for.
+std::string device_memory_line(const v1::DeviceMemoryStats& device);
 // SERVING, LOADING, ...
 std::string state_word(v1::ServerState state);
 // What a stranger chose (a request's id, say), fit for a terminal: whatever is no printable ASCII becomes \xNN.

@@ -23,7 +23,9 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -75,6 +77,28 @@ struct Fetch {
 struct BackendTraits {
   int32_t page_bytes = 4096;   // of a cache page
   int32_t prefill_rows = 256;  // of a prompt, computed together
+  int32_t decode_rows = 1;     // decode steps have a multiple of so many rows; the last may be nobody's
+};
+
+// What a backend has taken of a memory that is not the machine's own: bytes now. used = weights + lazy + tensors +
+// staged + what operations need between their kernels.
+struct DeviceMemory {
+  uint64_t weights = 0;   // of prepare_weight()
+  uint64_t lazy = 0;      // of allocate_lazy(): the cache's pool
+  uint64_t tensors = 0;   // of allocate()
+  uint64_t staged = 0;    // of allocate_staged(), the device's side
+  uint64_t used = 0;      // in all
+  uint64_t reserved = 0;  // that the device has given to this process: used, and what is kept for the next who ask
+  uint64_t pinned = 0;    // of the machine's own memory, for transfers
+};
+
+// What a backend remembers of operations that were asked for together: Backend::replay().
+class Recording {
+ public:
+  Recording() = default;
+  virtual ~Recording() = default;
+  Recording(const Recording&) = delete;
+  Recording& operator=(const Recording&) = delete;
 };
 
 // What a model wants of attention.
@@ -96,6 +120,8 @@ class Backend {
   // The first error of the machine. It stays: from then on operations do nothing, and what is read is zeros. OK for
   // ever where no operation can fail.
   virtual absl::Status status() const { return absl::OkStatus(); }
+  // None where memory is the machine's own. Any thread.
+  virtual std::optional<DeviceMemory> device_memory() const { return std::nullopt; }
 
   // ---- memory (lifetimes: above)
   // Uninitialised [rows, cols], its rows without gaps. RESOURCE_EXHAUSTED when the machine has no such memory.
@@ -116,6 +142,13 @@ class Backend {
   virtual void sync() = 0;
   // `source` must stay valid as long as the weight (a memory-mapped file).
   virtual absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) = 0;
+
+  // ---- operations that are asked for again and again
+  // Does what `record` asks for: by calling it, or from what it asked for at an earlier call with the same `recording`.
+  // That is null at first, belongs to this backend, and goes before it. `record` asks for the same every time:
+  // operations on the same memory with the same arguments, whatever that memory holds; and for nothing of the sections
+  // "memory" and "time" but fill() and copy().
+  virtual void replay(std::unique_ptr<Recording>& /*recording*/, const std::function<void()>& record) { record(); }
 
   // ---- time
   // A moment between the operations asked for before it and those after, and the seconds from one to a later one: asked
@@ -253,6 +286,7 @@ struct BackendOptions {
   // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16). Empty: of all there is, the paths
   // that a measurement of some milliseconds finds faster.
   std::string isa;
+  bool graphs = true;  // cuda: replay() remembers; false: it asks anew every time
 };
 // INVALID_ARGUMENT for an unknown device or path, FAILED_PRECONDITION where this machine lacks it.
 absl::StatusOr<std::unique_ptr<Backend>> make_backend(const BackendOptions& options);

@@ -46,7 +46,8 @@ BackendOptions backend_options(const RuntimeConfig& config) {
   return {.device = config.device == "auto" ? choose_device().device : config.device,
           .exact = config.compute == "float32",
           .threads = config.threads,
-          .isa = config.isa == "auto" ? "" : config.isa};
+          .isa = config.isa == "auto" ? "" : config.isa,
+          .graphs = config.graphs};
 }
 
 int32_t cache_page_bytes(const CacheConfig& config, const Backend& backend) {

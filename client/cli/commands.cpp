@@ -71,7 +71,8 @@ int run_stats(Client& client, const StatsOptions& options) {
             << " reserved\n"
             << "held " << human_bytes(memory.kv_held_bytes()) << " where full caches would hold "
             << human_bytes(memory.kv_full_equivalent_bytes()) << "; weights " << human_bytes(memory.weights_bytes())
-            << "\n";
+            << "; workspace " << human_bytes(memory.workspace_bytes()) << "\n";
+  if (memory.has_device()) std::cout << device_memory_line(memory.device()) << "\n";
   for (const auto& policy : stats.policies()) {
     std::cout << absl::StrFormat(
         "%-14s %4u running %8u done  held %-12s saved %s\n", policy.policy(), policy.running(), policy.requests_total(),

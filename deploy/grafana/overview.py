@@ -99,7 +99,7 @@ def engine():
               COUNT, [(mean("batch_size", labels=INSTANCE), "sequences")], width=6),
         lines(62, "Rows of model work a step", "Mean of steps that had any: rows of a prompt's chunk in one layer, and one per answer that goes on. "
               "`scheduler.step_tokens` is the limit of the former.", COUNT, [(mean("step_tokens", labels=INSTANCE), "rows")], width=6),
-        lines(63, "Memory by component", "Weights, live cache pages and workspace of the chosen servers, and the processes' resident memory.", BYTES,
+        lines(63, "Memory by component", "Weights, live cache pages and workspace of the chosen servers, on a GPU all that they have of it, and the processes' resident memory.", BYTES,
               [(f"sum by (component) ({metric('device_memory_bytes', INSTANCE)})", "{{component}}"),
                (f"sum(process_resident_memory_bytes{{{INSTANCE}}})", "resident")], width=6, dashed="resident"),
         lines(64, "Processor", "Cores kept busy, instance by instance.", COUNT,

@@ -23,10 +23,13 @@ const CudaWeight& device_weight(const Weight& weight) { return static_cast<const
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::create(std::shared_ptr<gpu::Stream> stream,
-                                                             std::unique_ptr<gpu::Blas> blas) {
+                                                             std::unique_ptr<gpu::Blas> blas, bool graphs) {
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<PinnedStaging> staging, PinnedStaging::create(stream, kUpBytes, kDownBytes));
-  return std::unique_ptr<Backend>(new CudaBackend(std::move(stream), std::move(staging), std::move(blas)));
+  return std::unique_ptr<Backend>(new CudaBackend(std::move(stream), std::move(staging), std::move(blas), graphs));
 }
+
+// Products of single rows take eight at a time, so that rows beyond cost little, and a recording serves eight sizes.
+BackendTraits CudaBackend::traits() const { return {.decode_rows = graphs() ? 8 : 1}; }
 
 std::string CudaBackend::description() const {
   return absl::StrCat("cuda (", stream().description(), blas_ == nullptr ? "; float32 products" : "", ")");
@@ -54,7 +57,7 @@ absl::StatusOr<std::unique_ptr<Weight>> CudaBackend::prepare_weight(const Weight
   const WeightType type = blas_ == nullptr ? WeightType::kF32 : source.type;
   const QuantTraits& kept = quant_traits(type);
   const auto bytes = static_cast<size_t>(source.rows * source.cols / kept.block_size * kept.block_bytes);
-  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, device_memory(bytes));
+  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, take(bytes, &Taken::weights));
   auto weight = std::make_unique<CudaWeight>(source.rows, source.cols, type, std::move(memory));
   if (type == source.type) {
     upload_flat(weight->row(0), static_cast<const std::byte*>(source.data), bytes);

@@ -18,10 +18,11 @@ class CudaBackend final : public DeviceBackend {
  public:
   // Without a Blas every product and attention is a kernel of ours in float32, sums in one order: the exact mode.
   static absl::StatusOr<std::unique_ptr<Backend>> create(std::shared_ptr<gpu::Stream> stream,
-                                                         std::unique_ptr<gpu::Blas> blas);
+                                                         std::unique_ptr<gpu::Blas> blas, bool graphs);
 
   std::string_view name() const override { return "cuda"; }
   std::string description() const override;
+  BackendTraits traits() const override;
   absl::Status supports(const AttentionShape& shape) const override;
 
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
@@ -76,8 +77,8 @@ class CudaBackend final : public DeviceBackend {
 
  private:
   CudaBackend(std::shared_ptr<gpu::Stream> stream, std::unique_ptr<PinnedStaging> staging,
-              std::unique_ptr<gpu::Blas> blas)
-      : DeviceBackend(std::move(stream), std::move(staging)), blas_(std::move(blas)) {}
+              std::unique_ptr<gpu::Blas> blas, bool graphs)
+      : DeviceBackend(std::move(stream), std::move(staging), graphs), blas_(std::move(blas)) {}
 
   void decode_uploaded(const WeightSource& source, const QuantTraits& traits, int64_t blocks, float* to);
   void multiply_decoded(const TensorView& x, const CudaWeight& weight, bool accumulate, const TensorView& out);

@@ -5,7 +5,9 @@
 #include <cuda_runtime_api.h>
 
 #include <array>
+#include <atomic>
 #include <limits>
+#include <map>
 #include <mutex>
 #include <utility>
 
@@ -21,6 +23,12 @@ constexpr int kOldestMajor = 8;  // compute capability of what is built first (C
 constexpr size_t kMarks = 4096;  // moments that are remembered
 
 absl::Status missing(std::string what) { return absl::FailedPreconditionError(std::move(what)); }
+
+struct Graph final : gpu::Recorded {
+  explicit Graph(cudaGraphExec_t made) : exec(made) {}
+  ~Graph() override { cudaGraphExecDestroy(exec); }
+  cudaGraphExec_t exec;
+};
 
 class CudaStream final : public gpu::Stream {
  public:
@@ -38,6 +46,7 @@ class CudaStream final : public gpu::Stream {
   void release(void* memory) override;
   void* allocate_pinned(size_t bytes) override;
   void release_pinned(void* memory) override;
+  gpu::StreamMemory memory() const override;
   void upload(const gpu::Rows& device, const gpu::Rows& pinned, size_t row_bytes, size_t rows) override;
   void download(const gpu::Rows& pinned, const gpu::Rows& device, size_t row_bytes, size_t rows) override;
   void copy(const gpu::Rows& to, const gpu::Rows& from, size_t row_bytes, size_t rows) override;
@@ -46,10 +55,15 @@ class CudaStream final : public gpu::Stream {
   int64_t mark() override;
   void wait_for(int64_t mark) override;
   double seconds(int64_t from, int64_t to) override;
+  void begin_recording() override;
+  std::unique_ptr<gpu::Recorded> end_recording() override;
+  void replay(const gpu::Recorded& recorded) override;
   void* native() override;
 
  private:
   bool check(cudaError_t error, const char* call);
+  // Whether work is being remembered, of which `what` cannot be a part; then the stream has failed.
+  bool refused_while_recording(const char* what);
   void copy_rows(const gpu::Rows& to, const gpu::Rows& from, size_t row_bytes, size_t rows, cudaMemcpyKind kind);
   bool remembers(int64_t mark) const { return mark >= 0 && mark < next_mark_ && next_mark_ - mark <= int64_t{kMarks}; }
 
@@ -60,8 +74,11 @@ class CudaStream final : public gpu::Stream {
   cudaMemPool_t pool_ = nullptr;
   std::array<cudaEvent_t, kMarks> events_ = {};
   int64_t next_mark_ = 0;
-  mutable std::mutex mutex_;  // of the error
+  std::recursive_mutex order_;  // memory comes and goes between recordings, whichever thread asks
+  std::atomic<bool> recording_ = false;
+  mutable std::mutex mutex_;  // of what follows
   std::string error_;
+  std::map<void*, size_t> pinned_;  // bytes
 };
 
 absl::Status CudaStream::open() {
@@ -118,6 +135,12 @@ void CudaStream::fail(const std::string& why) {
   if (error_.empty()) error_ = why;
 }
 
+bool CudaStream::refused_while_recording(const char* what) {
+  if (!recording_) return false;
+  fail(absl::StrCat(what, " while work is recorded"));
+  return true;
+}
+
 void* CudaStream::native() {
   check(cudaSetDevice(device_), "cudaSetDevice");
   return stream_;
@@ -126,7 +149,8 @@ void* CudaStream::native() {
 // ---- memory
 
 void* CudaStream::allocate(size_t bytes) {
-  if (failed()) return nullptr;
+  std::lock_guard order(order_);
+  if (failed() || refused_while_recording("memory is asked for")) return nullptr;
   void* memory = nullptr;
   cudaSetDevice(device_);
   const cudaError_t error = cudaMallocFromPoolAsync(&memory, bytes, pool_, stream_);
@@ -138,21 +162,39 @@ void* CudaStream::allocate(size_t bytes) {
 }
 
 void CudaStream::release(void* memory) {
+  std::lock_guard order(order_);
+  if (refused_while_recording("memory is given back")) return;
   cudaSetDevice(device_);
   check(cudaFreeAsync(memory, stream_), "cudaFreeAsync");
 }
 
 void* CudaStream::allocate_pinned(size_t bytes) {
+  if (refused_while_recording("pinned memory is asked for")) return nullptr;
   void* memory = nullptr;
   cudaSetDevice(device_);
-  if (cudaHostAlloc(&memory, bytes, cudaHostAllocDefault) == cudaSuccess) return memory;
-  cudaGetLastError();
-  return nullptr;
+  if (cudaHostAlloc(&memory, bytes, cudaHostAllocDefault) != cudaSuccess) {
+    cudaGetLastError();
+    return nullptr;
+  }
+  std::lock_guard lock(mutex_);
+  pinned_[memory] = bytes;
+  return memory;
 }
 
 void CudaStream::release_pinned(void* memory) {
   cudaSetDevice(device_);
   check(cudaFreeHost(memory), "cudaFreeHost");
+  std::lock_guard lock(mutex_);
+  pinned_.erase(memory);
+}
+
+gpu::StreamMemory CudaStream::memory() const {
+  gpu::StreamMemory memory;
+  cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrUsedMemCurrent, &memory.used);
+  cudaMemPoolGetAttribute(pool_, cudaMemPoolAttrReservedMemCurrent, &memory.reserved);
+  std::lock_guard lock(mutex_);
+  for (const auto& [address, bytes] : pinned_) memory.pinned += bytes;
+  return memory;
 }
 
 // ---- work
@@ -170,10 +212,12 @@ void CudaStream::copy_rows(const gpu::Rows& to, const gpu::Rows& from, size_t ro
 }
 
 void CudaStream::upload(const gpu::Rows& device, const gpu::Rows& pinned, size_t row_bytes, size_t rows) {
+  if (refused_while_recording("something is uploaded")) return;
   copy_rows(device, pinned, row_bytes, rows, cudaMemcpyHostToDevice);
 }
 
 void CudaStream::download(const gpu::Rows& pinned, const gpu::Rows& device, size_t row_bytes, size_t rows) {
+  if (refused_while_recording("something is downloaded")) return;
   copy_rows(pinned, device, row_bytes, rows, cudaMemcpyDeviceToHost);
 }
 
@@ -190,14 +234,14 @@ void CudaStream::zero(void* device, size_t bytes) {
 // ---- moments
 
 void CudaStream::wait() {
-  if (failed()) return;
+  if (failed() || refused_while_recording("the host waits")) return;
   cudaSetDevice(device_);
   check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
 }
 
 int64_t CudaStream::mark() {
   cudaEvent_t& event = events_[static_cast<size_t>(next_mark_) % kMarks];
-  if (!failed()) {
+  if (!failed() && !refused_while_recording("a moment is marked")) {
     cudaSetDevice(device_);
     if ((event != nullptr || check(cudaEventCreate(&event), "cudaEventCreate"))) {
       check(cudaEventRecord(event, stream_), "cudaEventRecord");
@@ -207,7 +251,7 @@ int64_t CudaStream::mark() {
 }
 
 void CudaStream::wait_for(int64_t mark) {
-  if (failed()) return;
+  if (failed() || refused_while_recording("the host waits")) return;
   if (!remembers(mark)) return wait();
   cudaSetDevice(device_);
   check(cudaEventSynchronize(events_[static_cast<size_t>(mark) % kMarks]), "cudaEventSynchronize");
@@ -221,6 +265,38 @@ double CudaStream::seconds(int64_t from, int64_t to) {
                                                    events_[static_cast<size_t>(to) % kMarks]),
                               "cudaEventElapsedTime");
   return measured ? 1e-3 * static_cast<double>(milliseconds) : 0;
+}
+
+// ---- recordings
+
+void CudaStream::begin_recording() {
+  if (failed()) return;
+  order_.lock();
+  cudaSetDevice(device_);
+  // What other threads do meanwhile is no part of it.
+  recording_ = check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal), "cudaStreamBeginCapture");
+  if (!recording_) order_.unlock();
+}
+
+std::unique_ptr<gpu::Recorded> CudaStream::end_recording() {
+  if (!recording_.exchange(false)) return nullptr;
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t exec = nullptr;
+  cudaSetDevice(device_);
+  const bool ended = check(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");
+  order_.unlock();
+  if (!ended) return nullptr;
+  check(cudaGraphInstantiate(&exec, graph, 0), "cudaGraphInstantiate");
+  cudaGraphDestroy(graph);
+  std::unique_ptr<gpu::Recorded> recorded;
+  if (exec != nullptr) recorded = std::make_unique<Graph>(exec);
+  return failed() ? nullptr : std::move(recorded);
+}
+
+void CudaStream::replay(const gpu::Recorded& recorded) {
+  if (failed()) return;
+  cudaSetDevice(device_);
+  check(cudaGraphLaunch(static_cast<const Graph&>(recorded).exec, stream_), "cudaGraphLaunch");
 }
 
 }  // namespace

@@ -34,15 +34,36 @@ absl::Status DeviceBackend::status() const {
 
 // ---- allocation
 
-absl::StatusOr<std::shared_ptr<std::byte>> DeviceBackend::device_memory(size_t bytes) {
+std::optional<DeviceMemory> DeviceBackend::device_memory() const {
+  const gpu::StreamMemory memory = stream_->memory();
+  return DeviceMemory{.weights = taken_->weights,
+                      .lazy = taken_->lazy,
+                      .tensors = taken_->tensors,
+                      .staged = taken_->staged,
+                      .used = memory.used,
+                      .reserved = memory.reserved,
+                      .pinned = memory.pinned};
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> DeviceBackend::take(size_t bytes, Purpose purpose) {
   PKV_RETURN_IF_ERROR(status());
   void* memory = stream_->allocate(std::max<size_t>(bytes, 1));
   if (memory == nullptr) {
     PKV_RETURN_IF_ERROR(status());
     return absl::ResourceExhaustedError(absl::StrCat("no device memory for ", bytes, " bytes"));
   }
+  (*taken_).*purpose += bytes;
   return std::shared_ptr<std::byte>(static_cast<std::byte*>(memory),
-                                    [stream = stream_](std::byte* address) { stream->release(address); });
+                                    [stream = stream_, taken = taken_, bytes, purpose](std::byte* address) {
+                                      (*taken).*purpose -= bytes;
+                                      stream->release(address);
+                                    });
+}
+
+absl::StatusOr<std::shared_ptr<std::byte>> DeviceBackend::take_zeros(size_t bytes, Purpose purpose) {
+  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, take(bytes, purpose));
+  stream_->zero(memory.get(), bytes);
+  return memory;
 }
 
 absl::StatusOr<Tensor> DeviceBackend::allocate(int64_t rows, int64_t cols, DType dtype) {
@@ -51,19 +72,17 @@ absl::StatusOr<Tensor> DeviceBackend::allocate(int64_t rows, int64_t cols, DType
     return absl::ResourceExhaustedError(absl::StrCat("no device memory for a tensor of ", rows, " x ", cols));
   }
   PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory,
-                       device_memory(static_cast<size_t>(rows * cols) * dtype_bytes(dtype)));
+                       take(static_cast<size_t>(rows * cols) * dtype_bytes(dtype), &Taken::tensors));
   void* data = memory.get();
   return Tensor(std::move(memory), {data, dtype, rows, cols, cols});
 }
 
 absl::StatusOr<std::shared_ptr<std::byte>> DeviceBackend::allocate_lazy(size_t bytes) {
-  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> memory, device_memory(bytes));
-  stream_->zero(memory.get(), bytes);
-  return memory;
+  return take_zeros(bytes, &Taken::lazy);
 }
 
 absl::StatusOr<Staged> DeviceBackend::allocate_staged(size_t bytes) {
-  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> device, DeviceBackend::allocate_lazy(bytes));
+  PKV_ASSIGN_OR_RETURN(std::shared_ptr<std::byte> device, take_zeros(bytes, &Taken::staged));
   constexpr size_t kAlignment = 64;
   const size_t size = std::max(kAlignment, (bytes + kAlignment - 1) / kAlignment * kAlignment);
   auto* host = static_cast<std::byte*>(std::aligned_alloc(kAlignment, size));
@@ -152,6 +171,53 @@ void DeviceBackend::fetch(std::span<const Fetch> reads) {
     }
   }
   hand_out();
+}
+
+// ---- recordings
+
+class DeviceBackend::StepRecording final : public Recording {
+ public:
+  explicit StepRecording(std::shared_ptr<gpu::Stream> stream) : stream_(std::move(stream)) {}
+  ~StepRecording() override {
+    if (recorded != nullptr) stream_->wait();  // it may be under way
+  }
+
+  size_t scratch_bytes = 0;                 // that it takes
+  std::shared_ptr<std::byte> scratch;       // where it lies
+  std::unique_ptr<gpu::Recorded> recorded;  // nullptr: not yet
+
+ private:
+  std::shared_ptr<gpu::Stream> stream_;
+};
+
+void DeviceBackend::replay(std::unique_ptr<Recording>& recording, const std::function<void()>& record) {
+  if (!graphs_) return record();
+  gpu::ScratchRoom& room = stream_->scratch_room();
+  if (recording == nullptr) {
+    auto first = std::make_unique<StepRecording>(stream_);
+    room.most = 0;
+    record();
+    first->scratch_bytes = room.most;
+    recording = std::move(first);
+    return;
+  }
+  auto& step = static_cast<StepRecording&>(*recording);
+  if (step.recorded == nullptr) {
+    if (step.scratch_bytes > scratch_bytes_) {
+      absl::StatusOr<std::shared_ptr<std::byte>> memory = take(step.scratch_bytes, &Taken::tensors);
+      if (!memory.ok()) return record();  // it goes without
+      scratch_ = *std::move(memory);
+      scratch_bytes_ = step.scratch_bytes;
+    }
+    step.scratch = scratch_;
+    room.memory = scratch_.get();
+    room.bytes = scratch_bytes_;
+    stream_->begin_recording();
+    record();
+    step.recorded = stream_->end_recording();
+    room = {};
+  }
+  if (step.recorded != nullptr) stream_->replay(*step.recorded);
 }
 
 }  // namespace pkv

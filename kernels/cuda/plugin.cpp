@@ -28,7 +28,7 @@ absl::StatusOr<std::unique_ptr<Backend>> make(int32_t device, const BackendOptio
   if (!options.exact) {
     PKV_ASSIGN_OR_RETURN(blas, make_cublas(*stream));
   }
-  return CudaBackend::create(std::move(stream), std::move(blas));
+  return CudaBackend::create(std::move(stream), std::move(blas), options.graphs);
 }
 
 }  // namespace

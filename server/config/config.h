@@ -64,6 +64,7 @@ struct RuntimeConfig {
   std::string compute = "auto";  // auto, float32
   int32_t threads = 0;
   std::string isa = "auto";
+  bool graphs = true;
   uint64_t workspace_bytes = uint64_t{1} << 30;
 };
 

@@ -128,6 +128,10 @@ const std::array kKeys = std::to_array<ConfigKey>({
      TextKey{"auto, scalar, avx2, avx512, avx512_vnni, avx512_bf16",
              one_of<kAuto, kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16>,
              [](Config& c) -> std::string& { return c.runtime.isa; }}},
+    {"runtime.graphs",
+     "On a GPU, decode steps are recorded once for every eight sequences and then replayed as CUDA graphs. false: the "
+     "host asks for every kernel of every step.",
+     BooleanKey{[](Config& c) -> bool& { return c.runtime.graphs; }}},
     {"runtime.workspace_bytes",
      "Memory beside the cache: for prompts that are being read (residual streams), and for what decides evictions "
      "while "

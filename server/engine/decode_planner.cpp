@@ -2,6 +2,8 @@
 // reads them.
 #include "server/engine/decode_planner.h"
 
+#include <algorithm>
+
 #include "kernels/status_macros.h"
 
 namespace pkv {
@@ -11,7 +13,7 @@ absl::StatusOr<DecodePlanner> DecodePlanner::create(KvCache& cache, int32_t voca
       StepBuffer buffer,
       StepBuffer::create(
           cache, {.rows = rows, .spans = rows, .layers = cache.geometry().layers, .evicting = rows, .outputs = rows}));
-  DecodePlanner planner(cache, vocabulary, std::move(buffer));
+  DecodePlanner planner(cache, vocabulary, rows, std::move(buffer));
   planner.placed_.reserve(static_cast<size_t>(rows));
   planner.angles_.reserve(static_cast<size_t>(rows));
   return planner;
@@ -34,8 +36,11 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
   if (placed_.empty()) return plan_ = {};
   const CacheGeometry& geometry = cache_->geometry();
   const auto count = static_cast<int32_t>(placed_.size());
+  const int32_t multiple = cache_->backend().traits().decode_rows;
+  const int32_t padded = std::min(rows_, (count + multiple - 1) / multiple * multiple);
   buffer_.begin(Phase::kDecode,
-                {.rows = count, .spans = count, .layers = geometry.layers, .evicting = evicting, .outputs = count}, 0);
+                {.rows = padded, .spans = padded, .layers = geometry.layers, .evicting = evicting, .outputs = count},
+                0);
   int32_t *token_ids = buffer_.token_ids(), *positions = buffer_.positions(), *angles = buffer_.angles();
   RowSpan* spans = buffer_.spans();
   EvictingRow* next_evicting = buffer_.evicting();
@@ -53,6 +58,11 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
       *next_evicting = evictor->evicting_row(row);
       scores_keys_ |= needs_key(next_evicting++->new_score);
     }
+  }
+  // The others are nobody's: what lies there from the last step belongs to nobody either.
+  for (int32_t row = count; row < padded; ++row) {
+    token_ids[row] = positions[row] = angles[row] = 0;
+    spans[row] = {.first_row = row, .rows = 0, .first_lane = 0};
   }
   plan_ = buffer_.commit();
   return plan_;

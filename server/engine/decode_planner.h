@@ -34,17 +34,18 @@ class DecodePlanner {
   // plan is valid until the next one.
   using OnFailure = absl::FunctionRef<void(size_t row, const absl::Status& status)>;
   const StepPlan& plan(std::span<const DecodeRow> rows, size_t first, size_t end, OnFailure on_failure);
-  // The step's rows: their places in what plan() was given.
+  // The step's rows, but those behind them that are nobody's: their places in what plan() was given.
   std::span<const size_t> placed() const { return placed_; }
   // Whether new entries are scored by their keys.
   bool scores_keys() const { return scores_keys_; }
 
  private:
-  DecodePlanner(KvCache& cache, int32_t vocabulary, StepBuffer buffer)
-      : cache_(&cache), vocabulary_(vocabulary), buffer_(std::move(buffer)) {}
+  DecodePlanner(KvCache& cache, int32_t vocabulary, int32_t rows, StepBuffer buffer)
+      : cache_(&cache), vocabulary_(vocabulary), rows_(rows), buffer_(std::move(buffer)) {}
 
   KvCache* cache_;
   int32_t vocabulary_;
+  int32_t rows_;  // at most
   StepBuffer buffer_;
   StepPlan plan_;
   std::vector<size_t> placed_;

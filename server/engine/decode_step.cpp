@@ -2,6 +2,7 @@
 #include "server/engine/decode_step.h"
 
 #include <algorithm>
+#include <functional>
 #include <utility>
 
 #include "kernels/status_macros.h"
@@ -30,17 +31,31 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
   const std::span<const size_t> placed = planner_.placed();
   make_room(rows, plan);
   const TensorView x = x_.rows(plan.rows);
-  shared_.model.embed(plan.token_ids, x);
-  for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
-    shared_.model.run_layer(plan, layer, x, shared_.scratch, plan.rows);
-    observe(rows, plan, layer);
+  if (plan.evicting_rows == 0) {
+    // Where everything lies follows from the number of rows alone (StepBuffer): what else a step is, is in memory.
+    const auto layers = [&] { run_layers(plan, x); };
+    shared_.model.backend().replay(recordings_[plan.rows], std::cref(layers));
+  } else {
+    shared_.model.embed(plan.token_ids, x);
+    for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
+      shared_.model.run_layer(plan, layer, x, shared_.scratch, plan.rows);
+      observe(rows, plan, layer);
+    }
   }
   for (const size_t i : placed) rows[i].lanes->end_token();
 
   outputs_.clear();
   for (const size_t i : placed) outputs_.push_back(rows[i].output);
-  return shared_.head.run({.x = x, .phase = Phase::kDecode, .rows = outputs_}, plan.outputs,
-                          [&](size_t row, const OutputHead::Result& output) { return on_output(placed[row], output); });
+  return shared_.head.run(
+      {.x = x.slice_rows(0, static_cast<int64_t>(placed.size())), .phase = Phase::kDecode, .rows = outputs_},
+      plan.outputs, [&](size_t row, const OutputHead::Result& output) { return on_output(placed[row], output); });
+}
+
+void DecodeStep::run_layers(const StepPlan& plan, const TensorView& x) {
+  shared_.model.embed(plan.token_ids, x);
+  for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
+    shared_.model.run_layer(plan, layer, x, shared_.scratch, plan.rows);
+  }
 }
 
 void DecodeStep::make_room(std::span<const DecodeRow> rows, const StepPlan& plan) {

@@ -3,6 +3,8 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
+#include <memory>
 #include <span>
 #include <utility>
 #include <vector>
@@ -42,9 +44,13 @@ class DecodeStep {
   void make_room(std::span<const DecodeRow> rows, const StepPlan& plan);
   void observe(std::span<const DecodeRow> rows, const StepPlan& plan, int32_t layer);
 
+  // One token of every row through all layers, nothing of which is observed.
+  void run_layers(const StepPlan& plan, const TensorView& x);
+
   Shared shared_;
   DecodePlanner planner_;
-  Tensor x_;  // [rows, D]
+  std::map<int32_t, std::unique_ptr<Recording>> recordings_;  // of run_layers(), by the plan's rows
+  Tensor x_;                                                  // [rows, D]
   std::vector<OutputHead::Row> outputs_;
 };
 

@@ -167,6 +167,7 @@ std::shared_ptr<EngineImpl::Snapshot> EngineImpl::make_snapshot(absl::Time now) 
   EngineStats& stats = snapshot->stats;
   stats.reserved_bytes = snapshot->room.reserved_pages * static_cast<uint64_t>(options_.page_bytes);
   stats.workspace_bytes = runner_->shared_workspace_bytes() + scheduler_.workspace_bytes();
+  stats.device = model_.backend().device_memory();
   return snapshot;
 }
 

@@ -5,10 +5,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/time/time.h"
+#include "kernels/backend.h"
 #include "server/cache/kv_cache.h"
 #include "server/engine/histograms.h"
 
@@ -67,6 +69,7 @@ struct EngineStats {
   uint64_t reserved_bytes = 0;
   CacheBytes cache;
   uint64_t workspace_bytes = 0;                  // in use now: residual streams, observed queries, step scratch
+  std::optional<DeviceMemory> device;            // none: all of it is the machine's own memory
   std::map<std::string, PolicyTotals> policies;  // every policy of the table, from the start
   std::vector<RequestRow> requests;
   std::shared_ptr<const EngineHistograms> histograms;  // not of one instant: read as it is; nullptr: no engine

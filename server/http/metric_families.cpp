@@ -5,7 +5,9 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "server/engine/device_use.h"
 #include "server/http/family_builder.h"
 #include "server/http/metrics_exporter.h"
 #include "server/policy/registry.h"
@@ -225,14 +227,22 @@ void add_server(const MetricsSnapshot& snapshot, const EngineView& view, FamilyB
   out.sample({{"version", std::string(version())}}, 1);
 }
 
+std::vector<std::pair<const char*, uint64_t>> memory_components(const MetricsSnapshot& snapshot,
+                                                                const EngineStats& engine) {
+  if (!engine.device.has_value()) {
+    return {{"weights", snapshot.weight_bytes}, {"kv_cache", engine.live_bytes}, {"workspace", engine.workspace_bytes}};
+  }
+  const DeviceUse use = device_use(engine);
+  return {{"weights", use.weights},     {"kv_cache", use.kv_live}, {"kv_cache_free", use.kv_free},
+          {"workspace", use.workspace}, {"step", use.step},        {"other", use.other},
+          {"idle", use.idle},           {"staging", use.staging}};
+}
+
 void add_model(const MetricsSnapshot& snapshot, const EngineView& view, FamilyBuilder& out) {
   out.begin("model_info", "Always 1, once the model is loaded; the labels name it.", Type::Gauge);
   out.sample({{"model", snapshot.model}, {"architecture", snapshot.architecture}, {"weights", snapshot.weights}}, 1);
   out.begin("device_memory_bytes", "Memory in use by component, once the model is loaded.", Type::Gauge);
-  const std::pair<const char*, uint64_t> components[] = {{"weights", snapshot.weight_bytes},
-                                                         {"kv_cache", view.engine.live_bytes},
-                                                         {"workspace", view.engine.workspace_bytes}};
-  for (const auto& [component, bytes] : components) {
+  for (const auto& [component, bytes] : memory_components(snapshot, view.engine)) {
     out.sample({{"device", snapshot.device}, {"component", component}}, static_cast<double>(bytes));
   }
   if (!snapshot.layers) return;

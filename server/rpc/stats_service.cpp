@@ -5,6 +5,7 @@
 
 #include "absl/time/clock.h"
 #include "server/api/times.h"
+#include "server/engine/device_use.h"
 #include "server/engine/engine.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/guard.h"
@@ -30,6 +31,17 @@ pb::ServerState to_proto(Engine::State state) {
   return pb::SERVER_STATE_UNSPECIFIED;
 }
 
+void set_device(const DeviceUse& use, pb::DeviceMemoryStats& out) {
+  out.set_weights_bytes(use.weights);
+  out.set_kv_live_bytes(use.kv_live);
+  out.set_kv_free_bytes(use.kv_free);
+  out.set_workspace_bytes(use.workspace);
+  out.set_step_bytes(use.step);
+  out.set_other_bytes(use.other);
+  out.set_idle_bytes(use.idle);
+  out.set_staging_bytes(use.staging);
+}
+
 void set_memory(const EngineStats& stats, const ServedModel& served, pb::MemoryStats& out) {
   uint64_t full_equivalent = 0;
   int64_t saved = 0;
@@ -47,6 +59,7 @@ void set_memory(const EngineStats& stats, const ServedModel& served, pb::MemoryS
   out.set_weights_bytes(served.weight_bytes);
   out.set_workspace_bytes(stats.workspace_bytes);
   out.set_page_bytes(static_cast<uint32_t>(served.engine->options().page_bytes));
+  if (stats.device.has_value()) set_device(device_use(stats), *out.mutable_device());
 }
 
 void set_scheduler(const EngineStats& stats, const EngineOptions& options, pb::SchedulerStats& out) {

@@ -3,12 +3,16 @@
 //
 //   pkv-gpu-check [--device=cuda:0] [--filter=TEXT] conformance   every operation case against the reference, both
 //   modes pkv-gpu-check [--device=cuda:0] [--filter=TEXT] times         microseconds of every case, by the device's
-//   clock pkv-gpu-check [--device=cuda:0] ceiling                       what a copy on the device reaches
+//   clock pkv-gpu-check [--device=cuda:0] [--mib=512] ceiling           what a copy of so much and a prompt's product
+//   reach
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <random>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "kernels/reference/reference_backend.h"
 #include "tests/kernels/operation_cases.h"
@@ -18,6 +22,7 @@ namespace {
 
 struct CheckOptions {
   std::string device = "cuda:0", filter, what;
+  int64_t mib = 512;
 };
 
 bool same_bits(const Outputs& a, const Outputs& b) {
@@ -102,16 +107,39 @@ int times(const CheckOptions& options) {
   return backend->status().ok() ? 0 : 1;
 }
 
+// A prompt's rows through a matrix of 16-bit floats, both as large as a chunk of them and a layer of an 8B model, or,
+// beside small copies, small.
+bool product(Backend& backend, int64_t mib) {
+  const int64_t rows = std::min<int64_t>(2048, 4 * mib), inputs = 2 * rows, outputs = 7 * rows;
+  std::mt19937 rng(1);
+  std::vector<uint16_t> halves(static_cast<size_t>(inputs * outputs));
+  for (uint16_t& half : halves) half = static_cast<uint16_t>(0x3c00 | (rng() & 0x83ff));  // of either sign, 1 to 2
+  const auto weight =
+      backend.prepare_weight({.data = halves.data(), .type = WeightType::kF16, .rows = outputs, .cols = inputs});
+  const auto x = backend.allocate(rows, inputs, DType::kF32), out = backend.allocate(rows, outputs, DType::kF32);
+  if (!weight.ok() || !x.ok() || !out.ok()) return false;
+  std::vector<float> values(static_cast<size_t>(rows * inputs));
+  for (float& value : values) value = static_cast<float>(rng()) * 0x1p-31f - 1;
+  backend.upload(x->view(), values.data());
+  const double time =
+      microseconds(backend, [&] { backend.linear(x->view(), **weight, false, Phase::kPrefill, out->view()); });
+  std::printf("product of %lld x %lld x %lld, as prompts have it: %.1f TFLOP/s\n", static_cast<long long>(rows),
+              static_cast<long long>(inputs), static_cast<long long>(outputs),
+              2e-6 * static_cast<double>(rows * inputs * outputs) / time);
+  return true;
+}
+
 int ceiling(const CheckOptions& options) {
   const std::unique_ptr<Backend> backend = make(options, false);
   if (backend == nullptr) return 1;
-  constexpr int64_t kRows = 1024, kCols = 128 << 10;  // 512 MiB
-  const auto from = backend->allocate(kRows, kCols, DType::kF32), to = backend->allocate(kRows, kCols, DType::kF32);
+  constexpr int64_t kCols = 1024;
+  const int64_t rows = options.mib * (1 << 20) / (kCols * static_cast<int64_t>(sizeof(float)));
+  const auto from = backend->allocate(rows, kCols, DType::kF32), to = backend->allocate(rows, kCols, DType::kF32);
   if (!from.ok() || !to.ok()) return 1;
   backend->fill(from->view(), 1);
   const double time = microseconds(*backend, [&] { backend->copy(to->view(), from->view()); });
   std::printf("copy on the device: %.0f GB/s read and written\n", 2e-3 * static_cast<double>(from->bytes()) / time);
-  return backend->status().ok() ? 0 : 1;
+  return product(*backend, options.mib) && backend->status().ok() ? 0 : 1;
 }
 
 bool parse(int count, char** arguments, CheckOptions& options) {
@@ -121,6 +149,9 @@ bool parse(int count, char** arguments, CheckOptions& options) {
       options.device = argument.substr(argument.find('=') + 1);
     } else if (argument.starts_with("--filter=")) {
       options.filter = argument.substr(argument.find('=') + 1);
+    } else if (argument.starts_with("--mib=")) {
+      options.mib = std::atoll(argument.data() + argument.find('=') + 1);
+      if (options.mib < 1) return false;
     } else if (options.what.empty() && !argument.starts_with("-")) {
       options.what = argument;
     } else {
@@ -140,6 +171,7 @@ int main(int count, char** arguments) {
     if (options.what == "times") return pkv::times(options);
     if (options.what == "ceiling") return pkv::ceiling(options);
   }
-  std::fprintf(stderr, "usage: %s [--device=cuda:0] [--filter=TEXT] conformance|times|ceiling\n", arguments[0]);
+  std::fprintf(stderr, "usage: %s [--device=cuda:0] [--filter=TEXT] [--mib=512] conformance|times|ceiling\n",
+               arguments[0]);
   return 2;
 }

@@ -22,17 +22,18 @@ namespace pkv {
 namespace {
 
 struct SpeedOptions {
-  std::string model, lane_table, policy = "full", scope = "prompt", kv_dtype, isa;
+  std::string model, device = "cpu", lane_table, policy = "full", scope = "prompt", kv_dtype, isa;
   int32_t threads = 0, decode = 48, sequences = 1;
+  uint64_t pool_mib = 512, workspace_mib = 1024;
   int64_t budget = 0;
   std::vector<int32_t> prompts{512, 2048, 8000};
 };
 
-std::shared_ptr<Request> make_request(int32_t tokens, const SpeedOptions& options,
+std::shared_ptr<Request> make_request(int32_t tokens, int32_t vocabulary, const SpeedOptions& options,
                                       const std::shared_ptr<const LaneTable>& lane_table) {
   auto request = std::make_shared<Request>();
   std::mt19937 rng(7);
-  std::uniform_int_distribution<TokenId> id(100, 40000);
+  std::uniform_int_distribution<TokenId> id(100, std::min(40000, vocabulary - 1));
   for (int32_t i = 0; i < tokens; ++i) request->prompt.push_back(id(rng));
   const PolicyRow& row = *find_policy(options.policy);
   request->policy = {.kind = row.kind,
@@ -90,18 +91,20 @@ absl::Status run(const SpeedOptions& options) {
     PKV_ASSIGN_OR_RETURN(LaneTable table, read_lane_table(options.lane_table));
     lane_table = std::make_shared<const LaneTable>(std::move(table));
   }
-  auto backend = make_backend({.device = "cpu", .threads = options.threads, .isa = options.isa});
+  auto backend = make_backend({.device = options.device, .threads = options.threads, .isa = options.isa});
   if (!backend.ok()) return backend.status();
   auto model = load_model(**file, **backend);
   if (!model.ok()) return model.status();
-  auto engine = Engine::create(**model, {});
+  auto engine =
+      Engine::create(**model, {.pool_bytes = options.pool_mib << 20, .workspace_bytes = options.workspace_mib << 20});
   if (!engine.ok()) return engine.status();
   nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}, {"scope", options.scope}};
   for (int32_t tokens : options.prompts) {
     std::vector<std::shared_ptr<TimedSink>> sinks;
     for (int32_t i = 0; i < options.sequences; ++i) {
       sinks.push_back(std::make_shared<TimedSink>());
-      PKV_RETURN_IF_ERROR(test::prepare_and_submit(**engine, make_request(tokens, options, lane_table), sinks.back()));
+      PKV_RETURN_IF_ERROR(test::prepare_and_submit(
+          **engine, make_request(tokens, (*model)->shape().vocab_size, options, lane_table), sinks.back()));
     }
     for (const std::shared_ptr<TimedSink>& sink : sinks) PKV_RETURN_IF_ERROR(sink->wait());
     const RequestResult& result = sinks.front()->result();
@@ -125,6 +128,9 @@ int main(int argc, char** argv) {
   pkv::SpeedOptions options;
   CLI::App app("Prefill and decode rates of one request, as JSON");
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
+  app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
+  app.add_option("--pool-mib", options.pool_mib, "Cache pool")->capture_default_str();
+  app.add_option("--workspace-mib", options.workspace_mib, "For prompts that are read")->capture_default_str();
   app.add_option("--lane-table", options.lane_table, "The model's lane table, for funnel")->check(CLI::ExistingFile);
   app.add_option("--policy", options.policy, "Cache policy")->capture_default_str();
   app.add_option("--budget", options.budget, "Entries per layer and KV head");

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <numeric>
 
 #include "kernels/cuda/sim/sim_backend.h"
@@ -94,12 +95,37 @@ TEST(DeviceBackendTest, MemoryIsGivenBack) {
   {
     const Tensor tensor = *made.backend->allocate(10, 10, DType::kF32);
     const Staged staged = *made.backend->allocate_staged(100);
-    EXPECT_EQ(made.stream->allocated(), 500u);
+    EXPECT_EQ(made.stream->memory().used, 500u);
   }
-  EXPECT_EQ(made.stream->allocated(), 0u);
+  EXPECT_EQ(made.stream->memory().used, 0u);
   const Tensor outlives = *made.backend->allocate(1, 1, DType::kF32);
   made.backend.reset();
-  EXPECT_EQ(made.stream->pinned(), 0);
+  EXPECT_EQ(made.stream->memory().pinned, 0u);
+}
+
+TEST(DeviceBackendTest, MemoryIsToldByWhatItWasAskedFor) {
+  const SimBackend made = make();
+  const uint64_t pinned = made.backend->device_memory()->pinned;
+  EXPECT_GT(pinned, 0u);
+  const auto taken = [&] {
+    const DeviceMemory now = *made.backend->device_memory();
+    EXPECT_EQ(now.used, now.weights + now.lazy + now.tensors + now.staged);
+    EXPECT_GE(now.reserved, now.used);
+    EXPECT_EQ(now.pinned, pinned);
+    return std::vector<uint64_t>{now.weights, now.lazy, now.tensors, now.staged};
+  };
+  uint64_t most = 0;
+  {
+    const float values[] = {1, 2, 3, 4, 5, 6};
+    const auto weight = *made.backend->prepare_weight({.data = values, .type = WeightType::kF32, .rows = 2, .cols = 3});
+    const auto lazy = *made.backend->allocate_lazy(1000);
+    const Tensor tensor = *made.backend->allocate(2, 5, DType::kF32);
+    const Staged staged = *made.backend->allocate_staged(100);
+    EXPECT_EQ(taken(), (std::vector<uint64_t>{24, 1000, 40, 100}));
+    most = made.backend->device_memory()->reserved;
+  }
+  EXPECT_EQ(taken(), std::vector<uint64_t>(4));
+  EXPECT_EQ(made.backend->device_memory()->reserved, most) << "what was given back is kept";
 }
 
 TEST(DeviceBackendTest, WeightsAreDecoded) {
@@ -146,6 +172,85 @@ TEST(DeviceBackendTest, TheFirstFailureStays) {
     EXPECT_EQ(made.backend->allocate(1, 1, DType::kF32).status(), made.backend->status());
     EXPECT_EQ(read(*made.backend, a.view()), std::vector<float>(4)) << n;
   }
+}
+
+// ---- recordings
+
+TEST(DeviceBackendTest, AReplayedStepSeesWhatMemoryHoldsNow) {
+  const SimBackend made = make();
+  const Tensor a = *made.backend->allocate(2, 8, DType::kF32), gain = *made.backend->allocate(1, 8, DType::kF32);
+  made.backend->upload(gain.view(), std::vector<float>(8, 1.0f).data());
+  std::unique_ptr<Recording> recording;
+  int32_t recorded = 0;
+  for (int32_t time = 0; time < 5; ++time) {
+    std::vector<float> values = numbers(16);
+    for (float& value : values) value += static_cast<float>(time);
+    made.backend->upload(a.view(), values.data());
+    made.backend->replay(recording, [&] {
+      ++recorded;
+      made.backend->add_bias(a.view(), gain.view());
+      made.backend->silu_mul(a.view(), a.view());
+    });
+    const std::vector<float> got = read(*made.backend, a.view());
+    for (size_t i = 0; i < got.size(); ++i) {
+      const double x = values[i] + 1;
+      EXPECT_NEAR(got[i], x * x / (1 + std::exp(-x)), 1e-4 * x * x) << time << " " << i;
+    }
+  }
+  EXPECT_EQ(recorded, 2) << "as always, and once to be remembered";
+  EXPECT_TRUE(made.backend->status().ok());
+}
+
+// Operations that take scratch, in recordings of two sizes: the smaller one's scratch stays valid when the larger one
+// needs more.
+TEST(DeviceBackendTest, RecordingsShareTheirScratch) {
+  const SimBackend made = *sim::make_sim_backend({}, /*exact=*/false);
+  constexpr int64_t kCols = 1024;
+  const std::vector<float> values(static_cast<size_t>(16 * kCols), 0.5f);
+  const auto weight =
+      *made.backend->prepare_weight({.data = values.data(), .type = WeightType::kF32, .rows = 16, .cols = kCols});
+  const Tensor x = *made.backend->allocate(16, kCols, DType::kF32), out = *made.backend->allocate(16, 16, DType::kF32);
+  made.backend->upload(x.view(), values.data());
+  std::unique_ptr<Recording> recordings[2];
+  for (int32_t time = 0; time < 4; ++time) {
+    for (const int64_t rows : {int64_t{1}, int64_t{16}}) {
+      made.backend->fill(out.view(), -1.0f);
+      made.backend->replay(recordings[rows == 16], [&] {
+        made.backend->linear(x.view().slice_rows(0, rows), *weight, false, Phase::kDecode,
+                             out.view().slice_rows(0, rows));
+      });
+      EXPECT_EQ(read(*made.backend, out.view().slice_rows(0, rows)),
+                std::vector<float>(static_cast<size_t>(rows * 16), kCols * 0.25f));
+    }
+  }
+  EXPECT_TRUE(made.backend->status().ok()) << made.backend->status();
+}
+
+TEST(DeviceBackendTest, AWaitInARecordedStepIsAFailureThatIsNamed) {
+  const SimBackend made = make();
+  const Tensor a = *made.backend->allocate(1, 4, DType::kF32);
+  made.backend->fill(a.view(), 1);
+  std::unique_ptr<Recording> recording;
+  const auto step = [&] {
+    made.backend->silu_mul(a.view(), a.view());
+    read(*made.backend, a.view());
+  };
+  made.backend->replay(recording, step);
+  EXPECT_TRUE(made.backend->status().ok()) << "not recorded yet";
+  made.backend->replay(recording, step);
+  EXPECT_EQ(made.backend->status().code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(made.backend->status().message()), HasSubstr("while work is recorded"));
+  EXPECT_EQ(read(*made.backend, a.view()), std::vector<float>(4));
+}
+
+TEST(DeviceBackendTest, WithoutGraphsEveryStepIsAskedForAnew) {
+  const SimBackend made = *sim::make_sim_backend({}, true, /*graphs=*/false);
+  std::unique_ptr<Recording> recording;
+  int32_t calls = 0;
+  for (int32_t time = 0; time < 3; ++time) made.backend->replay(recording, [&] { ++calls; });
+  EXPECT_EQ(calls, 3);
+  EXPECT_EQ(recording, nullptr);
+  EXPECT_EQ(made.backend->traits().decode_rows, 1);
 }
 
 TEST(DeviceBackendTest, SupportsEvenHeadsOfAtMost256) {

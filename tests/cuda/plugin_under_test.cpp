@@ -29,7 +29,7 @@ PKV_EXPORT pkv::Backend* pkv_plugin_make(int device, [[maybe_unused]] const pkv:
   std::snprintf(message, size, "no GPU %d", device);
   return nullptr;
 #else
-  auto made = pkv::sim::make_sim_backend({}, options->exact);
+  auto made = pkv::sim::make_sim_backend({}, options->exact, options->graphs);
   std::snprintf(message, size, "made on %d", device);
   return made.ok() ? made->backend.release() : nullptr;
 #endif

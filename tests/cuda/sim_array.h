@@ -1,46 +1,12 @@
 // An array in a simulated device's memory, for tests beneath the Backend interface.
 #pragma once
 
-#include <cstring>
-#include <vector>
-
-#include "kernels/check.h"
 #include "kernels/cuda/sim/sim_stream.h"
+#include "tests/cuda/device_array.h"
 
 namespace pkv::test {
 
 template <typename T>
-class SimArray {
- public:
-  SimArray(sim::SimStream& stream, const std::vector<T>& content)
-      : stream_(stream), bytes_(content.size() * sizeof(T)), device_(stream.allocate(bytes_)) {
-    PKV_CHECK(device_ != nullptr, "no device memory for a test's array");
-    void* pinned = stream.allocate_pinned(bytes_);
-    std::memcpy(pinned, content.data(), bytes_);
-    stream.upload({device_, bytes_}, {pinned, bytes_}, bytes_, 1);
-    stream.wait();
-    stream.release_pinned(pinned);
-  }
-  ~SimArray() { stream_.release(device_); }
-  SimArray(const SimArray&) = delete;
-  SimArray& operator=(const SimArray&) = delete;
-
-  T* data() const { return static_cast<T*>(device_); }
-  std::vector<T> read() const {
-    void* pinned = stream_.allocate_pinned(bytes_);
-    std::memset(pinned, 0, bytes_);
-    stream_.download({pinned, bytes_}, {device_, bytes_}, bytes_, 1);
-    stream_.wait();
-    std::vector<T> content(bytes_ / sizeof(T));
-    std::memcpy(content.data(), pinned, bytes_);
-    stream_.release_pinned(pinned);
-    return content;
-  }
-
- private:
-  sim::SimStream& stream_;
-  size_t bytes_;
-  void* device_;
-};
+using SimArray = DeviceArray<T>;
 
 }  // namespace pkv::test

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 
 #include "tests/cuda/planted_faults.h"
@@ -193,6 +194,88 @@ TEST(SimulatorTest, TheCallThatIsToFailFails) {
   stream.fail_at(1);
   EXPECT_EQ(stream.allocate(4), nullptr);
   EXPECT_FALSE(stream.failed()) << "no memory is no failure of the device";
+}
+
+// ---- recordings
+
+TEST(SimulatorTest, WhatIsRecordedIsDoneAsOftenAsItIsReplayed) {
+  SimStream stream({});
+  const SimArray<float> from(stream, numbers(kFaultThreads)), to(stream, std::vector<float>(kFaultThreads));
+  stream.begin_recording();
+  reverse(stream, Fault::kNone, from.data(), to.data());
+  stream.copy({from.data(), 0}, {to.data(), 0}, kFaultThreads * sizeof(float), 1);
+  const std::unique_ptr<gpu::Recorded> recorded = stream.end_recording();
+  ASSERT_NE(recorded, nullptr);
+  EXPECT_EQ(to.read(), std::vector<float>(kFaultThreads)) << "it was remembered and not done";
+  std::vector<float> expected = numbers(kFaultThreads);
+  for (int32_t time = 0; time < 3; ++time) {
+    stream.replay(*recorded);
+    std::reverse(expected.begin(), expected.end());
+    EXPECT_EQ(to.read(), expected) << time;
+  }
+  EXPECT_EQ(stream.error(), "");
+}
+
+// What a captured step cannot have in it, each of which a CUDA capture refuses or, worse, remembers.
+TEST(SimulatorTest, ARecordingRefusesMemoryTransfersAndWaiting) {
+  constexpr size_t kBytes = 16;
+  struct Case {
+    const char* what;
+    std::function<void(SimStream&, void* device, void* pinned)> fault;
+  };
+  const Case cases[] = {
+      {"the host waits", [](SimStream& s, void*, void*) { s.wait(); }},
+      {"the host waits", [](SimStream& s, void*, void*) { s.wait_for(0); }},
+      {"a moment is marked", [](SimStream& s, void*, void*) { s.mark(); }},
+      {"memory is asked for", [](SimStream& s, void*, void*) { EXPECT_EQ(s.allocate(kBytes), nullptr); }},
+      {"memory is asked for", [](SimStream& s, void*, void*) { gpu::Scratch(s, kBytes); }},
+      {"memory is given back", [](SimStream& s, void* device, void*) { s.release(device); }},
+      {"pinned memory is asked for", [](SimStream& s, void*, void*) { EXPECT_EQ(s.allocate_pinned(kBytes), nullptr); }},
+      {"something is uploaded",
+       [](SimStream& s, void* d, void* p) {
+         s.upload({d, 0}, {p, 0}, kBytes, 1);
+       }},
+      {"something is downloaded",
+       [](SimStream& s, void* d, void* p) {
+         s.download({p, 0}, {d, 0}, kBytes, 1);
+       }},
+  };
+  for (const Case& one : cases) {
+    SimStream stream({});
+    void *device = stream.allocate(kBytes), *pinned = stream.allocate_pinned(kBytes);
+    stream.begin_recording();
+    one.fault(stream, device, pinned);
+    EXPECT_EQ(stream.end_recording(), nullptr) << one.what;
+    EXPECT_EQ(stream.error(), std::string(one.what) + " while work is recorded");
+    stream.release_pinned(pinned);
+  }
+}
+
+TEST(SimulatorTest, ScratchOfARecordingLiesInTheRoomForIt) {
+  SimStream stream({});
+  gpu::ScratchRoom& room = stream.scratch_room();
+  {
+    const gpu::Scratch outer(stream, 300);
+    { const gpu::Scratch passing(stream, 100); }
+    const gpu::Scratch inner(stream, 200);
+  }
+  EXPECT_EQ(room.most, 512u + 256);
+  EXPECT_EQ(room.used, 0u);
+  auto* memory = static_cast<std::byte*>(stream.allocate(512));
+  room = {.memory = memory, .bytes = 512};
+  stream.begin_recording();
+  {
+    const gpu::Scratch outer(stream, 256), inner(stream, 256);
+    EXPECT_EQ(outer.as<std::byte>(), memory);
+    EXPECT_EQ(inner.as<std::byte>(), memory + 256);
+  }
+  EXPECT_FALSE(stream.failed());
+  const gpu::Scratch large(stream, 513);
+  EXPECT_EQ(large.as<std::byte>(), nullptr);
+  EXPECT_THAT(stream.error(), HasSubstr("513 bytes of scratch"));
+  EXPECT_EQ(stream.end_recording(), nullptr);
+  room = {.used = room.used};
+  stream.release(memory);
 }
 
 }  // namespace

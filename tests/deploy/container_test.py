@@ -94,6 +94,26 @@ class ComposeTest(unittest.TestCase):
             with self.assertRaises(ValueError):
                 parse(text.replace(good, bad))
 
+    def test_the_gpu_build_is_the_same_everywhere(self):
+        server = yaml.safe_load((DOCKER / "compose.cuda.yaml").read_text())["services"]["server"]
+        tag = f"{project_version()}-cuda"
+        component = yaml.safe_load((SOURCE / "deploy/kubernetes/components/cuda/kustomization.yaml").read_text())
+        self.assertEqual(server["image"], f"pyramidkv-server:{tag}")
+        self.assertEqual(component["images"], [{"name": "pyramidkv-server", "newTag": tag}])
+        dockerfile = DockerfileTest.text
+        self.assertIn(f"-t pyramidkv-server:{tag} .", dockerfile)
+        arguments = server["build"]["args"]
+        self.assertEqual(arguments["CUDA"], "1")
+        versions = set()
+        # nvcc in one, cuBLAS in the other, which `base` images have not.
+        for name, kind in (("BUILD_BASE", "devel"), ("BASE", "runtime")):
+            self.assertIn(f"--build-arg {name}={arguments[name]}", dockerfile)
+            self.assertRegex(dockerfile, rf"(?m)^ARG {name}=")
+            versions.add(re.fullmatch(rf"nvidia/cuda:(\d+\.\d+)\.\d+-{kind}-ubuntu24\.04", arguments[name])[1])
+        self.assertEqual(len(versions), 1)
+        self.assertGreaterEqual(tuple(map(int, versions.pop().split("."))), (12, 8), "nvcc knows sm_100 from then on")
+        self.assertIn("100", re.search(r"set\(CMAKE_CUDA_ARCHITECTURES (.*) CACHE", (SOURCE / "kernels/cuda/CMakeLists.txt").read_text())[1])
+
     def test_mounts_only_folders_that_are_there(self):
         for name, service in self.compose["services"].items():
             for volume in service["volumes"]:

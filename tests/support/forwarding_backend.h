@@ -22,6 +22,7 @@ class ForwardingBackend : public Backend {
   BackendTraits traits() const override { return inner_->traits(); }
   absl::Status supports(const AttentionShape& shape) const override { return inner_->supports(shape); }
   absl::Status status() const override { return inner_->status(); }
+  std::optional<DeviceMemory> device_memory() const override { return inner_->device_memory(); }
   int64_t mark() override { return inner_->mark(); }
   double elapsed(int64_t from, int64_t to) const override { return inner_->elapsed(from, to); }
 

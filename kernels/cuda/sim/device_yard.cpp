@@ -2,6 +2,7 @@
 
 #include <sys/mman.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 
@@ -41,6 +42,7 @@ std::byte* DeviceYard::take(size_t bytes) {
   }
   given_[at] = {bytes, size};
   taken_ += bytes;
+  most_taken_ = std::max(most_taken_, taken_);
   return at;
 }
 
@@ -56,6 +58,11 @@ void DeviceYard::give_back(std::byte* at) {
 size_t DeviceYard::taken() const {
   std::lock_guard lock(mutex_);
   return taken_;
+}
+
+size_t DeviceYard::most_taken() const {
+  std::lock_guard lock(mutex_);
+  return most_taken_;
 }
 
 void DeviceYard::begin_block(std::byte* at, size_t bytes) {

@@ -21,7 +21,8 @@ class DeviceYard {
   // begin_block() and end_block(). nullptr where there is no more. Any thread.
   std::byte* take(size_t bytes);
   void give_back(std::byte* at);
-  size_t taken() const;  // bytes
+  size_t taken() const;       // bytes
+  size_t most_taken() const;  // at any time so far
 
   // Only between open() and close().
   void begin_block(std::byte* at, size_t bytes);
@@ -39,7 +40,7 @@ class DeviceYard {
 
   mutable std::mutex mutex_;
   std::byte* base_ = nullptr;
-  size_t used_ = 0, taken_ = 0;
+  size_t used_ = 0, taken_ = 0, most_taken_ = 0;
   std::unordered_map<std::byte*, Block> given_;  // to the host
   std::multimap<size_t, std::byte*> free_;       // by size
   std::map<std::byte*, size_t> blocks_;          // that are there for operations: bytes

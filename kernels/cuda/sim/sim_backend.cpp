@@ -8,9 +8,10 @@
 
 namespace pkv::sim {
 
-absl::StatusOr<SimBackend> make_sim_backend(const Options& options, bool exact) {
+absl::StatusOr<SimBackend> make_sim_backend(const Options& options, bool exact, bool graphs) {
   SimBackend made{.stream = std::make_shared<SimStream>(options)};
-  PKV_ASSIGN_OR_RETURN(made.backend, CudaBackend::create(made.stream, exact ? nullptr : make_sim_blas(*made.stream)));
+  PKV_ASSIGN_OR_RETURN(made.backend,
+                       CudaBackend::create(made.stream, exact ? nullptr : make_sim_blas(*made.stream), graphs));
   return made;
 }
 

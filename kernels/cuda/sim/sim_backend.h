@@ -15,7 +15,7 @@ struct SimBackend {
   std::shared_ptr<SimStream> stream;  // its device
 };
 
-// `exact`: with products of our own kernels, otherwise with those of the device.
-absl::StatusOr<SimBackend> make_sim_backend(const Options& options = {}, bool exact = true);
+// `exact`: with products of our own kernels, otherwise with those of the device. `graphs`: replay() remembers.
+absl::StatusOr<SimBackend> make_sim_backend(const Options& options = {}, bool exact = true, bool graphs = true);
 
 }  // namespace pkv::sim

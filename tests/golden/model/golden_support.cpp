@@ -41,13 +41,15 @@ TokenId end_token() {
 
 }  // namespace
 
-Loaded load(const BackendOptions& options) {
+Loaded load(const BackendOptions& options) { return load(*make_backend(options)); }
+
+Loaded load(std::unique_ptr<Backend> backend) {
   Loaded loaded;
   auto file = GgufFile::open(environment("PKV_MODEL"));
   EXPECT_TRUE(file.ok()) << "PKV_MODEL must name the model (scripts/fetch_model): " << file.status();
   if (!file.ok()) std::exit(1);
   loaded.file = *std::move(file);
-  loaded.backend = *make_backend(options);
+  loaded.backend = std::move(backend);
   loaded.model = *load_model(*loaded.file, *loaded.backend);
   return loaded;
 }

@@ -26,6 +26,7 @@ struct Loaded {
 };
 
 Loaded load(const BackendOptions& options);
+Loaded load(std::unique_ptr<Backend> backend);
 const Loaded& exact();  // every product in float32
 const Loaded& fast();   // as served
 

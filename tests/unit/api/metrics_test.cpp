@@ -135,6 +135,30 @@ TEST(Metrics, ValuesComeFromTheSnapshot) {
   }
 }
 
+TEST(Metrics, ADevicesMemoryIsToldWhole) {
+  const EngineStats engine{
+      .live_bytes = 25,
+      .free_bytes = 75,
+      .device = DeviceMemory{
+          .weights = 1000, .lazy = 110, .tensors = 50, .staged = 7, .used = 1200, .reserved = 1300, .pinned = 64}};
+  MetricsSnapshot snapshot = loaded_snapshot(engine);
+  snapshot.device = "cuda";
+  snapshot.weight_bytes = 999;  // what the model says; the device knows better
+  std::map<std::string, double> components;
+  for (const prometheus::MetricFamily& family : metric_families(snapshot)) {
+    if (family.name != "pyramidkv_device_memory_bytes") continue;
+    for (const prometheus::ClientMetric& metric : family.metric) {
+      ASSERT_EQ(metric.label.size(), 2u);
+      EXPECT_EQ(metric.label[0].value, "cuda");
+      components[metric.label[1].value] = metric.gauge.value;
+    }
+  }
+  const std::map<std::string, double> expected = {{"weights", 1000}, {"kv_cache", 25}, {"kv_cache_free", 75},
+                                                  {"workspace", 50}, {"step", 7},      {"other", 43},
+                                                  {"idle", 100},     {"staging", 64}};
+  EXPECT_EQ(components, expected);
+}
+
 TEST(Metrics, HistogramsAreCumulative) {
   auto histograms = std::make_shared<EngineHistograms>();
   for (const double seconds : {0.02, 0.3, 0.4, 1000.0}) {

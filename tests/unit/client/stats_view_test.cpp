@@ -188,5 +188,18 @@ TEST(StatsLine, AlwaysTheSameKeys) {
             "prompt_tokens_per_second=10.0 requests=12 requests_per_second=2.0 rejected=2");
 }
 
+TEST(StatsView, DeviceMemoryByWhatItIsUsedFor) {
+  v1::DeviceMemoryStats device;
+  device.set_weights_bytes(8 * kMiB);
+  device.set_kv_live_bytes(kMiB);
+  device.set_kv_free_bytes(3 * kMiB);
+  device.set_idle_bytes(4 * kMiB);
+  device.set_staging_bytes(2 * kMiB);
+  EXPECT_EQ(
+      device_memory_line(device),
+      "device memory 16.00 MiB: weights 8.00 MiB, live cache 1.00 MiB, free cache 3.00 MiB, workspace 0 B, steps 0 B, "
+      "other 0 B, idle 4.00 MiB; pinned on the host 2.00 MiB");
+}
+
 }  // namespace
 }  // namespace pkv::client
