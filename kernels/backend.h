@@ -78,7 +78,6 @@ struct BackendTraits {
   int32_t page_bytes = 4096;   // of a cache page
   int32_t prefill_rows = 256;  // of a prompt, computed together
   int32_t decode_rows = 1;     // decode steps have a multiple of so many rows; the last may be nobody's
-  bool reads_codes = true;     // it can work on cache entries whose numbers are codes (entry_codes.h)
 };
 
 // What a backend has taken of a memory that is not the machine's own: bytes now. used = weights + lazy + tensors +
