@@ -16,7 +16,6 @@ namespace pkv {
 class Cascade {
  public:
   struct Shape {
-    int32_t layers = 0;
     int32_t kv_heads = 0;
     int32_t tokens = 0;  // n: of the prompt
   };
