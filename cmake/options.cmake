@@ -6,6 +6,9 @@ target_include_directories(pkv_options INTERFACE ${PROJECT_SOURCE_DIR})
 if(PKV_SANITIZE)
   add_compile_options(-fsanitize=${PKV_SANITIZE} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${PKV_SANITIZE})
+  if(PKV_FUZZ)
+    add_compile_options(-fno-sanitize-recover=all)  # a finding ends the run
+  endif()
 endif()
 
 find_program(CCACHE ccache)

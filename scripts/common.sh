@@ -75,3 +75,13 @@ address_when_ready() {
   done
   die "the server was not ready within a minute"
 }
+
+# endurance PROGRAM [ARG...]: of tests/endurance, with what it needs built and found.
+endurance() {
+  local build=$root/build/release
+  [[ -x $build/bin/pyramidkv-server && -d $build/tests/integration/python/stubs ]] || "$root/scripts/build" release pkv_python_stubs
+  PKV_MODEL=$("$root/scripts/fetch_model")
+  export PKV_MODEL PKV_BIN=$build/bin PKV_SOURCE_DIR=$root PKV_GOLDEN_DIR=$root/tests/golden PYTHONDONTWRITEBYTECODE=1
+  PYTHONPATH=$build/tests/integration/python/stubs:$root/tests/integration/python \
+    /usr/bin/python3 "$root/tests/endurance/$1" "${@:2}"  # the one that has python3-grpcio
+}

@@ -39,6 +39,7 @@ FrontLimits limits_of(const Config& config) {
   return {.preparation_threads = config.server.preparation_threads,
           .max_waiting = static_cast<size_t>(config.scheduler.max_waiting),
           .max_waiting_bytes = config.server.max_waiting_bytes,
+          .max_reply_bytes = config.server.max_message_bytes,
           .max_unread_bytes = config.server.max_unread_bytes};
 }
 
@@ -75,7 +76,7 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
   const Probes probes{.live = [self = app.get()] { return self->live(); },
                       .ready = [self = app.get()] { return self->ready(); }};
   if (!config.http.listen.empty()) {
-    PKV_ASSIGN_OR_RETURN(app->http_, OpenAiServer::start(config.http, app->state_, probes));
+    PKV_ASSIGN_OR_RETURN(app->http_, OpenAiServer::start(config.http, config.server.tls, app->state_, probes));
   }
   if (!config.metrics.listen.empty()) {
     PKV_ASSIGN_OR_RETURN(
@@ -185,7 +186,9 @@ uint32_t App::open_requests() const {
 }
 
 MetricsSnapshot App::snapshot() {
-  MetricsSnapshot snapshot{.layers = config_.metrics.layers, .requests = state_.metrics().snapshot()};
+  MetricsSnapshot snapshot{.layers = config_.metrics.layers,
+                           .open_calls = static_cast<uint64_t>(open_calls()),
+                           .requests = state_.metrics().snapshot()};
   const ServedModel* served = state_.model();
   if (served == nullptr) return snapshot;
   snapshot.state = served->engine->state();

@@ -60,6 +60,8 @@ class App {
   absl::Status engine_failure() const;  // OK, or what its engine came to
   // Running and waiting, as the engine last said; thread-safe, and it does not block.
   uint32_t open_requests() const;
+  // ServerState::open_calls(); thread-safe.
+  int64_t open_calls() { return state_.open_calls(); }
   int port() const { return rpc_->port(); }
   int http_port() const { return http_ == nullptr ? 0 : http_->port(); }
   int health_port() const { return rpc_->health_port(); }

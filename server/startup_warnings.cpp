@@ -67,7 +67,8 @@ std::vector<std::string> startup_warnings(const Config& config, std::optional<ui
                                     " can be reached from other machines without encryption: keys, prompts and "
                                     "answers can be read on the way; set server.tls.cert and server.tls.key"));
   }
-  if (!config.http.listen.empty() && !is_local_address(config.http.listen)) {
+  const bool plain_http = config.server.tls.cert.empty() || !config.http.tls;
+  if (plain_http && !config.http.listen.empty() && !is_local_address(config.http.listen)) {
     warnings.push_back(absl::StrCat("http.listen: ", config.http.listen,
                                     " can be reached from other machines without encryption: keys, prompts and "
                                     "answers can be read on the way"));

@@ -1,4 +1,5 @@
 // Writing new entries: values row by row, keys transposed to [head_dim][slots].
+#include "kernels/cuda/entry_writer.cuh"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
@@ -34,8 +35,8 @@ __global__ void __launch_bounds__(kThreads)
     const float* value = v.f32_row(first + row) + column;
     for (int32_t i = lane_of_warp; i < d; i += kWarp) keys[row * pitch + i] = key[i];
     with_entries(kv, *lanes[row], [&](const auto& entries) {
-      const auto to = entries.value(slots[row]);
-      for (int32_t i = lane_of_warp; i < d; i += kWarp) to.set(i, value[i]);
+      write_value(entries, slots[row], value, d);
+      round_key(entries, slots[row], keys + row * pitch, d);
       if (lane_of_warp == 0) entries.position(slots[row]).stored(0) = positions[first + row];
     });
   }
@@ -43,8 +44,7 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t row = lane_of_warp;
   if (lanes[row] == nullptr) return;
   with_entries(kv, *lanes[row], [&](const auto& entries) {
-    const auto to = entries.key(slots[row]);
-    for (int32_t i = warp; i < d; i += kThreads / kWarp) to.set(i, keys[row * pitch + i]);
+    for (int32_t i = warp; i < d; i += kThreads / kWarp) write_key(entries, slots[row], i, keys[row * pitch + i]);
   });
 }
 

@@ -114,6 +114,7 @@ __device__ Attended<kHeads> attend_slots(const KvView& kv, const Lane& lane, int
   __syncthreads();  // whoever reads what was there
   load_queries<kHeads>(row, heads, kv.head_dim, shared);
   __syncthreads();
+  match_queries<kHeads>(lane, 1, kv.head_dim, shared);
   AttendState<kHeads, kDims> state;
   for (int32_t h = 0; h < kHeads; ++h) {
     state.softmax.largest[h] = -INFINITY;
@@ -124,6 +125,7 @@ __device__ Attended<kHeads> attend_slots(const KvView& kv, const Lane& lane, int
     walk_lane<kHeads, kDims>(entries, begin, end, kv.head_dim, scale, shared, state);
   });
   add_warps<kHeads, kDims>(state, kv.head_dim, shared);
+  if (has_codes(lane)) unmix_values(kHeads, kv.head_dim, shared);
   for (int32_t h = 0; h < kHeads; ++h) state.softmax.sum[h] = block_sum(state.softmax.sum[h]);
   return state.softmax;
 }

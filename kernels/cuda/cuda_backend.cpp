@@ -1,4 +1,4 @@
-// Operations hand their arguments on; weights become float32.
+// Operations hand their arguments on.
 #include "kernels/cuda/cuda_backend.h"
 
 #include <algorithm>
@@ -16,6 +16,8 @@ namespace {
 // A decode step's commit is some KiB; weights pass through in pieces. Back come rows of logits, of several MB each.
 constexpr size_t kUpBytes = 16 << 20, kDownBytes = 16 << 20;
 
+int64_t round_up(int64_t count, int64_t unit) { return (count + unit - 1) / unit * unit; }
+
 const CudaWeight& device_weight(const Weight& weight) { return static_cast<const CudaWeight&>(weight); }
 
 }  // namespace
@@ -27,7 +29,7 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::create(std::shared_ptr<gpu
 }
 
 // Products of single rows take eight at a time, so that rows beyond cost little, and a recording serves eight sizes.
-BackendTraits CudaBackend::traits() const { return {.decode_rows = graphs() ? 8 : 1, .reads_codes = false}; }
+BackendTraits CudaBackend::traits() const { return {.decode_rows = graphs() ? 8 : 1}; }
 
 std::string CudaBackend::description() const {
   return absl::StrCat("cuda (", stream().description(), blas_ == nullptr ? "; float32 products" : "", ")");
@@ -35,9 +37,9 @@ std::string CudaBackend::description() const {
 
 absl::Status CudaBackend::supports(const AttentionShape& shape) const {
   constexpr int32_t kLargestHead = 256;
-  if (shape.head_dim < 1 || shape.head_dim > kLargestHead) {
+  if (shape.head_dim < 2 || shape.head_dim % 2 != 0 || shape.head_dim > kLargestHead) {
     return absl::UnimplementedError(
-        absl::StrCat("the cuda device takes head sizes of 1 to ", kLargestHead, ", not ", shape.head_dim));
+        absl::StrCat("the cuda device takes even head sizes of 2 to ", kLargestHead, ", not ", shape.head_dim));
   }
   if (shape.kv_heads < 1 || shape.q_heads % shape.kv_heads != 0) {
     return absl::UnimplementedError(absl::StrCat("the cuda device takes as many query heads for each KV head, not ",
@@ -100,16 +102,23 @@ void CudaBackend::linear(const TensorView& x, const Weight& weight, bool accumul
 }
 
 // A prompt has rows enough to decode the weight for: some outputs at a time, into memory that does not grow with it.
+// What cuBLASLt computes by follows from the weight's shape, so outputs are cut by it alone.
 void CudaBackend::multiply_decoded(const TensorView& x, const CudaWeight& weight, bool accumulate,
                                    const TensorView& out) {
-  constexpr int64_t kDecodedBytes = 64 << 20;
-  const int64_t fit = std::max<int64_t>(1, kDecodedBytes / static_cast<int64_t>(sizeof(float)) / weight.cols());
+  constexpr int64_t kDecodedBytes = 64 << 20, kOutputs = 64;
+  const int64_t inputs = round_up(weight.cols(), gpu::BfloatFactors::kMultiple);
+  const int64_t row_bytes = inputs * static_cast<int64_t>(sizeof(uint16_t));
+  const int64_t fit = std::max(kOutputs, kDecodedBytes / row_bytes / kOutputs * kOutputs);
+  const gpu::Scratch rounded(stream(), static_cast<size_t>(round_up(x.rows, gpu::Blas::kRows) * row_bytes));
+  gpu::input_factors(stream(), x, inputs, rounded.as<uint16_t>());
   for (int64_t first = 0; first < weight.rows() && !stream().failed(); first += fit) {
-    const int64_t outputs = std::min(fit, weight.rows() - first), count = outputs * weight.cols();
-    const gpu::Scratch decoded(stream(), static_cast<size_t>(count) * sizeof(float));
+    const int64_t outputs = std::min(fit, weight.rows() - first);
+    const gpu::Scratch decoded(stream(), static_cast<size_t>(outputs * row_bytes));
     if (stream().failed()) return;
-    gpu::decode_weights(stream(), weight.type(), weight.row(first), count, decoded.as<float>());
-    blas_->multiply(x, decoded.as<float>(), accumulate, out.slice_cols(first, outputs));
+    gpu::weight_factors(stream(), weight.type(), weight.row(first), outputs, weight.cols(), inputs,
+                        decoded.as<uint16_t>());
+    blas_->multiply({rounded.as<uint16_t>(), decoded.as<uint16_t>(), inputs}, accumulate,
+                    out.slice_cols(first, outputs));
   }
 }
 
@@ -147,10 +156,14 @@ void CudaBackend::attend(const AttendArgs& args) {
   gpu::attend(stream(), args);
 }
 
-void CudaBackend::row_lse(const ObserveArgs& args, const TensorView& lse) { gpu::row_lse(stream(), args, lse); }
+void CudaBackend::row_lse(const ObserveArgs& args, const TensorView& lse) {
+  if (blas_ == nullptr) return gpu::row_lse_exact(stream(), args, lse);
+  gpu::row_lse(stream(), args, lse);
+}
 
 void CudaBackend::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                               const TensorView& squares) {
+  if (blas_ == nullptr) return gpu::column_mass_exact(stream(), args, lse, sums, squares);
   gpu::column_mass(stream(), args, lse, sums, squares);
 }
 

@@ -4,7 +4,7 @@
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/ordered_place.cuh"
+#include "kernels/cuda/sort.cuh"
 
 namespace pkv::gpu {
 namespace {
@@ -167,37 +167,40 @@ LaunchShape over_slots(const ScoredLanes& lanes, const TensorView& scores) {
 
 // ---- order_entries
 
-// Scores and positions in the order of the positions, beside where they belong.
-struct OrderedEntries {
-  float* scores = nullptr;       // [lanes][columns]
-  int32_t* positions = nullptr;  // likewise
-  int64_t columns = 0;
+// What entries are put in order by: positions, and those that a lane does not have after all others.
+struct PositionEntry {
+  ScoredLanes lanes;
+
+  __device__ uint64_t operator()(int32_t index, int32_t slot) const {
+    const Lane& lane = lanes.lanes[index];
+    if (slot >= entries_before(lane)) return sort_entry(~0u, slot);
+    return sort_entry(static_cast<uint32_t>(lanes.positions[lane.first_score + slot]), slot);
+  }
 };
 
-// Blocks (x, y): slots x * kThreads and following of lane y.
+// Blocks (x, y): places x * kThreads and following of lane y. ordered [lanes][columns]: their scores, beside where
+// these belong.
 __global__ void __launch_bounds__(kThreads)
-    order_entries_kernel(ScoredLanes lanes, TensorView order, OrderedEntries ordered) {
-  PKV_SHARED(uint32_t, room, kThreads);
+    take_order_kernel(ScoredLanes lanes, const uint64_t* sorted, TensorView order, float* ordered) {
   const Lane& lane = lanes.lanes[blockIdx.y];
-  const int32_t* positions = lanes.positions + lane.first_score;
-  const auto slot = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x);
-  const int32_t entries = entries_before(lane);
-  const int32_t place =
-      ordered_place(slot, entries, room, [positions](int32_t i) { return static_cast<uint32_t>(positions[i]); });
-  if (slot >= entries) return;
+  const auto place = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x);
+  if (place >= entries_before(lane)) return;
+  const int64_t at = int64_t{blockIdx.y} * order.cols + place;
+  const int32_t slot = sorted_index(sorted[at]);
   order.i32_row(blockIdx.y)[place] = slot;
-  ordered.scores[blockIdx.y * ordered.columns + place] = lanes.scores[lane.first_score + slot];
-  ordered.positions[blockIdx.y * ordered.columns + place] = positions[slot];
+  ordered[at] = lanes.scores[lane.first_score + slot];
 }
 
-__global__ void put_back_kernel(ScoredLanes lanes, OrderedEntries ordered, int32_t* counts) {
+__global__ void put_back_kernel(ScoredLanes lanes, const uint64_t* sorted, const float* ordered, int64_t columns,
+                                int32_t* counts) {
   const Lane& lane = lanes.lanes[blockIdx.y];
   const int32_t entries = entries_before(lane);
   const auto slot = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x);
   if (slot == 0) counts[blockIdx.y] = entries;
   if (slot >= entries) return;
-  lanes.scores[lane.first_score + slot] = ordered.scores[blockIdx.y * ordered.columns + slot];
-  lanes.positions[lane.first_score + slot] = ordered.positions[blockIdx.y * ordered.columns + slot];
+  const int64_t at = blockIdx.y * columns + slot;
+  lanes.scores[lane.first_score + slot] = ordered[at];
+  lanes.positions[lane.first_score + slot] = static_cast<int32_t>(sorted_number(sorted[at]));
 }
 
 }  // namespace
@@ -220,11 +223,15 @@ void set_scores(Stream& stream, const ScoredLanes& lanes, const TensorView& scor
 }
 
 void order_entries(Stream& stream, const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) {
-  const int64_t words = lanes.count * order.cols;
-  const Scratch scratch(stream, 2 * sizeof(float) * static_cast<size_t>(words));
-  const OrderedEntries ordered{scratch.as<float>(), scratch.as<int32_t>() + words, order.cols};
-  launch(stream, "order_entries", over_slots(lanes, order), order_entries_kernel, lanes, order, ordered);
-  launch(stream, "order_entries", over_slots(lanes, order), put_back_kernel, lanes, ordered, counts.i32());
+  const int64_t entries = lanes.count * order.cols;
+  const Scratch rooms(stream, (2 * sizeof(uint64_t) + sizeof(float)) * static_cast<size_t>(entries));
+  auto* const room = rooms.as<uint64_t>();
+  auto* const ordered = reinterpret_cast<float*>(room + 2 * entries);
+  const uint64_t* sorted =
+      sort_lanes(stream, PositionEntry{lanes}, lanes.count, static_cast<int32_t>(order.cols), room, room + entries);
+  launch(stream, "order_entries", over_slots(lanes, order), take_order_kernel, lanes, sorted, order, ordered);
+  launch(stream, "order_entries: back", over_slots(lanes, order), put_back_kernel, lanes, sorted, ordered, order.cols,
+         counts.i32());
 }
 
 }  // namespace pkv::gpu

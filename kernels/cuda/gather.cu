@@ -1,10 +1,11 @@
-// Moves entries between slots, within lanes or from some to others. A block has some dimensions of a lane, which no
-// other block touches, and moves them in batches: read a batch, meet, write it. Where no entry moves to a later slot,
-// batches may follow each other in place; otherwise a batch is everything, of as many dimensions at a time as there is
-// room for.
+// Moves entries between slots, within lanes or from some to others of the same format (convert.cu has the rest). A
+// block has some dimensions of a lane, which no other block touches, and moves them in batches: read a batch, meet,
+// write it. Where no entry moves to a later slot, batches may follow each other in place; otherwise a batch is
+// everything, of as many dimensions at a time as there is room for.
 #include <algorithm>
 #include <type_traits>
 
+#include "kernels/cuda/convert.h"
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
@@ -65,13 +66,14 @@ __device__ void move_numbers(const Move& move, int32_t width, bool in_batches, c
   }
 }
 
-// Block (x, y): dimensions [x * kDims, (x + 1) * kDims) of lane y, and its positions where x is 0. `room`: where a
-// block's shared memory cannot hold one number of every entry, as much memory for each block.
+// Block (x, y): dimensions [x * kDims, (x + 1) * kDims) of lane y, where x is 0 also its scales and positions. `room`:
+// where a block's shared memory cannot hold one number of every entry, as much memory for each block.
 __global__ void __launch_bounds__(kThreads)
     gather_kernel(KvView kv, int32_t from, int32_t to, TensorView kept, const int32_t* counts, int32_t shared_bytes,
                   std::byte* room) {
   PKV_DYNAMIC_SHARED(std::byte, shared);
   const auto g = static_cast<int32_t>(blockIdx.y);
+  if (kv.lanes[from + g].dtype != kv.lanes[to + g].dtype) return;
   const Move move{kept.i32_row(g), counts[g], from == to};
   const bool in_batches = streams(move);
   Staging staging{shared, shared_bytes};
@@ -80,20 +82,26 @@ __global__ void __launch_bounds__(kThreads)
     staging = {room + (int64_t{blockIdx.y} * gridDim.x + blockIdx.x) * all_bytes, all_bytes};
   }
   const int32_t begin = static_cast<int32_t>(blockIdx.x) * kDims, width = min(kDims, kv.head_dim - begin);
-  PKV_DEVICE_CHECK(kv.lanes[from + g].dtype == kv.lanes[to + g].dtype, "entries are converted by no kernel here yet");
   with_entries(kv, kv.lanes[from + g], [&](const auto& source) {
     using Entries = std::remove_cvref_t<decltype(source)>;
+    constexpr int32_t kPiece = Entries::kValuesOfPiece;
     const Entries target(kv, kv.lanes[to + g]);
-    move_numbers<typename Entries::Key::Stored>(
-        move, width, in_batches, staging, [&](int32_t slot) { return source.key(slot).from(begin); },
-        [&](int32_t slot) { return target.key(slot).from(begin); });
-    move_numbers<typename Entries::Value::Stored>(
-        move, width, in_batches, staging, [&](int32_t slot) { return source.value(slot).from(begin); },
-        [&](int32_t slot) { return target.value(slot).from(begin); });
+    const auto move_pieces = [&](int32_t pieces, const auto& pieces_of) {
+      using Stored = std::remove_cvref_t<decltype(pieces_of(source, 0).stored(0))>;
+      move_numbers<Stored>(
+          move, pieces, in_batches, staging, [&](int32_t slot) { return pieces_of(source, slot); },
+          [&](int32_t slot) { return pieces_of(target, slot); });
+    };
+    move_pieces(width, [=](const Entries& entries, int32_t slot) { return entries.stored_key(slot).from(begin); });
+    move_pieces(width / kPiece,
+                [=](const Entries& entries, int32_t slot) { return entries.stored_value(slot).from(begin / kPiece); });
     if (begin != 0) return;
-    move_numbers<int32_t>(
-        move, 1, in_batches, staging, [&](int32_t slot) { return source.position(slot); },
-        [&](int32_t slot) { return target.position(slot); });
+    if constexpr (Entries::kCodes) {
+      move_pieces(1, [](const Entries& entries, int32_t slot) { return entries.key_scale(slot); });
+      move_pieces(blocks_for(kv.head_dim, CodedValue::kCodesOfScale),
+                  [](const Entries& entries, int32_t slot) { return entries.value_scales(slot); });
+    }
+    move_pieces(1, [](const Entries& entries, int32_t slot) { return entries.position(slot); });
   });
 }
 
@@ -110,7 +118,11 @@ void gather(Stream& stream, const KvView& kv, int32_t from, const TensorView& ke
     launch(stream, "gather", shape, gather_kernel, kv, from, to, kept, counts.i32(), static_cast<int32_t>(shared),
            room);
   };
-  if (from != to || all <= shared) return run(nullptr);
+  if (from != to) {
+    run(nullptr);
+    return convert_entries(stream, kv, from, kept, counts, to);
+  }
+  if (all <= shared) return run(nullptr);
   const Scratch room(stream, all * static_cast<size_t>(blocks * kept.rows));
   run(room.as<std::byte>());
 }

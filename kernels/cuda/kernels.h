@@ -29,6 +29,11 @@ void packed_gemm(Stream& stream, const TensorView& x, WeightType type, const voi
                  const TensorView& out);
 // The float32 weights of `count` packed ones, whole blocks: the host's (kernels/quant.h) to the bit.
 void decode_weights(Stream& stream, WeightType type, const void* blocks, int64_t count, float* out);
+// Factors for Blas, rows of `inputs` bfloat16 numbers, an even count and zeros where there are none: [rows, cols] of
+// packed weights, and rows of x.
+void weight_factors(Stream& stream, WeightType type, const void* blocks, int64_t rows, int64_t cols, int64_t inputs,
+                    uint16_t* out);
+void input_factors(Stream& stream, const TensorView& x, int64_t inputs, uint16_t* out);
 void rms_norm(Stream& stream, const TensorView& x, const TensorView& gain, float eps, const TensorView& out);
 void add_bias(Stream& stream, const TensorView& x, const TensorView& bias);
 void rope(Stream& stream, const TensorView& x, const int32_t* positions, const RopeSpec& spec);
@@ -42,7 +47,11 @@ void write_kv(Stream& stream, const TensorView& k, const TensorView& v, const in
 // attend_exact() in float32; attend() with 16-bit factors where tensor cores take the shape and the format.
 void attend_exact(Stream& stream, const AttendArgs& args);
 void attend(Stream& stream, const AttendArgs& args);
+// Float32 in both ways: by ordinary cores, and by tensor cores where these take the shape and the format.
+void row_lse_exact(Stream& stream, const ObserveArgs& args, const TensorView& lse);
 void row_lse(Stream& stream, const ObserveArgs& args, const TensorView& lse);
+void column_mass_exact(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                       const TensorView& squares);
 void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                  const TensorView& squares);
 

@@ -90,6 +90,35 @@ __device__ inline uint32_t pack_halves(float low, float high) {
   return float_to_half(low) | static_cast<uint32_t>(float_to_half(high)) << 16;
 }
 
+// Of four int8 the first and the third as f16, and the second and the fourth.
+__device__ inline void halves_of_bytes(uint32_t bytes, uint32_t& even, uint32_t& odd) {
+#ifdef __CUDACC__
+  // 0x6400 | b is 1024 + b: an offset of 128 makes b unsigned and is taken off again.
+  const uint32_t shifted = bytes ^ 0x80808080u;
+  asm("sub.f16x2 %0, %1, %2;" : "=r"(even) : "r"(__byte_perm(shifted, 0x64646464u, 0x4240)), "r"(0x64806480u));
+  asm("sub.f16x2 %0, %1, %2;" : "=r"(odd) : "r"(__byte_perm(shifted, 0x64646464u, 0x4341)), "r"(0x64806480u));
+#else
+  const auto byte = [bytes](int32_t i) { return static_cast<float>(static_cast<int8_t>(bytes >> 8 * i)); };
+  even = pack_halves(byte(0), byte(2));
+  odd = pack_halves(byte(1), byte(3));
+#endif
+}
+
+// Number `index` of the four of 4 bits, -8 to 7, in each half of a register, as f16.
+__device__ inline uint32_t halves_of_nibbles(uint32_t nibbles, int32_t index) {
+#ifdef __CUDACC__
+  const uint32_t shifted = ((nibbles >> 4 * index) & 0x000f000fu) ^ 0x64086408u;  // 1024 + 8 + the number
+  uint32_t halves;
+  asm("sub.f16x2 %0, %1, %2;" : "=r"(halves) : "r"(shifted), "r"(0x64086408u));
+  return halves;
+#else
+  const auto number = [=](int32_t half) {
+    return static_cast<float>(static_cast<int32_t>((nibbles >> (16 * half + 4 * index) & 15u) ^ 8u) - 8);
+  };
+  return pack_halves(number(0), number(1));
+#endif
+}
+
 // Two floats as bfloat16, rounded to nearest even.
 __device__ inline uint32_t pack_bf16(float low, float high) {
 #ifdef __CUDACC__
@@ -101,8 +130,9 @@ __device__ inline uint32_t pack_bf16(float low, float high) {
 #endif
 }
 
-// ---- copies of 16 bytes to shared memory that go on while the thread does other things. Copies belong to the thread's
-// next group; what they bring may be read after a wait for that group, by other threads after a barrier besides.
+// ---- copies of 16 or 8 bytes to shared memory that go on while the thread does other things. Copies belong to the
+// thread's next group; what they bring may be read after a wait for that group, by other threads after a barrier
+// besides.
 
 // Zeros where there is nothing to copy; `from` is then not read.
 __device__ inline void copy_16(void* shared, const void* from, bool there) {
@@ -112,6 +142,16 @@ __device__ inline void copy_16(void* shared, const void* from, bool there) {
                : "memory");
 #else
   pkv::sim::start_copy(shared, there ? from : nullptr, 16);
+#endif
+}
+// The same of 8 bytes.
+__device__ inline void copy_8(void* shared, const void* from, bool there) {
+#ifdef __CUDACC__
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(shared_address(shared)), "l"(from),
+               "r"(there ? 8 : 0)
+               : "memory");
+#else
+  pkv::sim::start_copy(shared, there ? from : nullptr, 8);
 #endif
 }
 __device__ inline void end_copy_group() {

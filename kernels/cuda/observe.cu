@@ -1,10 +1,12 @@
 // Observation passes: the log-sum-exp of query rows, and the attention mass that lands on each slot. Scores are
-// float32, as attend_exact has them; whatever is added up over rows is float64.
+// float32, as attend_exact has them; whatever is added up over rows is float64. Exact mode runs on these kernels, and
+// what those for tensor cores (observe_halves.cu) do not take.
 #include <type_traits>
 
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/observe_halves.h"
 #include "kernels/cuda/page_reader.cuh"
 #include "kernels/cuda/query_block.cuh"
 
@@ -13,18 +15,24 @@ namespace {
 
 constexpr int32_t kThreads = 128;
 
+// Whether a lane is left to others.
+__device__ bool left_out(const Lane& lane, bool f16) { return !f16 && lane.dtype == KvDtype::kF16; }
+
 // Block (x, y): row x, part y % parts of the query heads of KV head y / parts. A thread has every kThreads-th slot.
+// `f16`: also of lanes with f16 entries.
 template <int32_t kHeads>
-__global__ void __launch_bounds__(kThreads) row_lse_kernel(ObserveArgs args, TensorView lse, int32_t parts) {
+__global__ void __launch_bounds__(kThreads) row_lse_kernel(ObserveArgs args, TensorView lse, int32_t parts, bool f16) {
   PKV_DYNAMIC_SHARED(float, queries);
   const auto row = static_cast<int32_t>(blockIdx.x), thread = static_cast<int32_t>(threadIdx.x);
   const int32_t kv_head = static_cast<int32_t>(blockIdx.y) / parts, part = static_cast<int32_t>(blockIdx.y) % parts;
   const int32_t d = args.kv.head_dim;
   const Lane& lane = args.kv.lanes[args.first_lane + kv_head];
+  if (left_out(lane, f16)) return;
   const int32_t visible = args.visible(lane.length, row);
   const QueryHeads heads = query_heads<kHeads>(kv_head, part, args.q_heads / args.kv_heads);
   load_queries<kHeads>(args.q.f32_row(row), heads, d, queries);
   __syncthreads();
+  match_queries<kHeads>(lane, 1, d, queries);
   float largest[kHeads], sum[kHeads];
   for (int32_t h = 0; h < kHeads; ++h) largest[h] = -INFINITY, sum[h] = 0;
   with_entries(args.kv, lane, [&](const auto& entries) {
@@ -57,7 +65,7 @@ constexpr int32_t rows_at_once(int32_t head_dim, int32_t heads) {
 // / parts. Rows come one after another, so a slot's sum is made in their order.
 template <int32_t kHeads>
 __global__ void __launch_bounds__(kThreads)
-    column_mass_kernel(ObserveArgs args, TensorView lse, TensorView sums, TensorView squares, int32_t parts) {
+    column_mass_kernel(ObserveArgs args, TensorView lse, TensorView sums, TensorView squares, int32_t parts, bool f16) {
   PKV_DYNAMIC_SHARED(float, queries);
   const auto thread = static_cast<int32_t>(threadIdx.x);
   const int32_t first_slot = static_cast<int32_t>(blockIdx.x) * kThreads, slot = first_slot + thread;
@@ -65,7 +73,7 @@ __global__ void __launch_bounds__(kThreads)
   const int32_t d = args.kv.head_dim, rows = static_cast<int32_t>(args.q.rows), at_once = rows_at_once(d, kHeads);
   const Lane& lane = args.kv.lanes[args.first_lane + kv_head];
   const QueryHeads heads = query_heads<kHeads>(kv_head, part, args.q_heads / args.kv_heads);
-  if (args.visible(lane.length, rows - 1) <= first_slot) return;  // the last row sees most
+  if (left_out(lane, f16) || args.visible(lane.length, rows - 1) <= first_slot) return;  // the last row sees most
   double mass[kHeads], mass_squares[kHeads];
   for (int32_t h = 0; h < kHeads; ++h) mass[h] = 0, mass_squares[h] = 0;
   with_entries(args.kv, lane, [&](const auto& entries) {
@@ -76,6 +84,7 @@ __global__ void __launch_bounds__(kThreads)
         load_queries<kHeads>(args.q.f32_row(row), heads, d, queries + (row - first) * kHeads * d);
       }
       __syncthreads();
+      match_queries<kHeads>(lane, end - first, d, queries);
       for (int32_t row = first; row < end; ++row) {
         if (slot >= args.visible(lane.length, row)) continue;
         float scores[kHeads];
@@ -101,9 +110,7 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-}  // namespace
-
-void row_lse(Stream& stream, const ObserveArgs& args, const TensorView& lse) {
+void row_lse_rows(Stream& stream, const ObserveArgs& args, const TensorView& lse, bool f16) {
   const int32_t group = args.q_heads / args.kv_heads;
   with_query_heads(group, [&](auto heads) {
     constexpr int32_t kHeads = decltype(heads)::value;
@@ -113,12 +120,12 @@ void row_lse(Stream& stream, const ObserveArgs& args, const TensorView& lse) {
             .threads = kThreads,
             .blocks_y = int64_t{args.kv_heads} * parts,
             .shared_bytes = sizeof(float) * static_cast<size_t>(kHeads * args.kv.head_dim)},
-           row_lse_kernel<kHeads>, args, lse, parts);
+           row_lse_kernel<kHeads>, args, lse, parts, f16);
   });
 }
 
-void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
-                 const TensorView& squares) {
+void column_mass_slots(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                       const TensorView& squares, bool f16) {
   if (args.q.rows == 0) return;
   const int32_t group = args.q_heads / args.kv_heads;
   with_query_heads(group, [&](auto heads) {
@@ -130,8 +137,29 @@ void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse,
             .threads = kThreads,
             .blocks_y = int64_t{args.kv_heads} * parts,
             .shared_bytes = sizeof(float) * static_cast<size_t>(floats)},
-           column_mass_kernel<kHeads>, args, lse, sums, squares, parts);
+           column_mass_kernel<kHeads>, args, lse, sums, squares, parts, f16);
   });
+}
+
+}  // namespace
+
+void row_lse_exact(Stream& stream, const ObserveArgs& args, const TensorView& lse) {
+  row_lse_rows(stream, args, lse, true);
+}
+
+void row_lse(Stream& stream, const ObserveArgs& args, const TensorView& lse) {
+  row_lse_rows(stream, args, lse, !row_lse_of_halves(stream, args, lse));
+}
+
+void column_mass_exact(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                       const TensorView& squares) {
+  column_mass_slots(stream, args, lse, sums, squares, true);
+}
+
+void column_mass(Stream& stream, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                 const TensorView& squares) {
+  if (args.q.rows == 0) return;
+  column_mass_slots(stream, args, lse, sums, squares, !column_mass_of_halves(stream, args, lse, sums, squares));
 }
 
 }  // namespace pkv::gpu

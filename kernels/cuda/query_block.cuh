@@ -6,6 +6,8 @@
 #include <type_traits>
 
 #include "kernels/cuda/gpu.h"
+#include "kernels/cuda/mixing.cuh"
+#include "kernels/cuda/page_reader.cuh"
 
 namespace pkv::gpu {
 
@@ -35,7 +37,17 @@ __device__ void load_queries(const float* row, const QueryHeads& heads, int32_t 
   }
 }
 
-// scores[h] = scale * q_h . key.
+// Makes the queries of some rows, one after another as load_queries() has them, those that the lane's keys are to be
+// multiplied by. All threads of the block, which have met since they were loaded and meet afterwards.
+template <int32_t kHeads>
+__device__ void match_queries(const Lane& lane, int32_t rows, int32_t head_dim, float* queries) {
+  if (!has_codes(lane)) return;
+  mix_by_block(rows * kHeads, head_dim, [=](int32_t v, int32_t i) -> float& {
+    return queries[(v / kHeads * head_dim + i) * kHeads + v % kHeads];
+  });
+}
+
+// scores[h] = scale * q_h . key, of matched queries.
 template <int32_t kHeads, typename Key>
 __device__ void score_slot(const float* queries, const Key& key, int32_t head_dim, float scale, float* scores) {
   for (int32_t h = 0; h < kHeads; ++h) scores[h] = 0;

@@ -103,41 +103,57 @@ __device__ Threshold find_threshold(int32_t n, int32_t count, const RankRoom& ro
   return {prefix, count};
 }
 
-// How many of the block's threads before this one have `flag`, and how many have it in all. `room` [32].
-struct FlagRank {
+// The sum over the block's threads before this one, and over all. `room` [32].
+struct RunningSum {
   int32_t before = 0;
   int32_t all = 0;
 };
-__device__ inline FlagRank rank_flag(bool flag, int32_t* room) {
+__device__ inline RunningSum running_sum(int32_t own, int32_t* room) {
   const auto lane = static_cast<int32_t>(threadIdx.x) % kWarp, warp = static_cast<int32_t>(threadIdx.x) / kWarp;
-  const uint32_t flags = __ballot_sync(kAllLanes, flag);
-  __syncthreads();  // whoever reads the room of the call before
-  if (lane == 0) room[warp] = __popc(flags);
-  __syncthreads();
-  FlagRank rank{__popc(flags & ((1u << lane) - 1)), 0};
-  for (int32_t w = 0; w < static_cast<int32_t>(blockDim.x) / kWarp; ++w) {
-    if (w < warp) rank.before += room[w];
-    rank.all += room[w];
+  int32_t up_to = own;  // of the warp's lanes up to this one
+  for (int32_t distance = 1; distance < kWarp; distance *= 2) {
+    const int32_t other = __shfl_up_sync(kAllLanes, up_to, static_cast<unsigned>(distance));
+    if (lane >= distance) up_to += other;
   }
-  return rank;
+  __syncthreads();  // whoever reads the room of the call before
+  if (lane == kWarp - 1) room[warp] = up_to;
+  __syncthreads();
+  RunningSum sum{up_to - own, 0};
+  for (int32_t w = 0; w < static_cast<int32_t>(blockDim.x) / kWarp; ++w) {
+    if (w < warp) sum.before += room[w];
+    sum.all += room[w];
+  }
+  return sum;
 }
 
 // Calls take(i, j) for the i-th chosen place j, ascending. All threads of the block; `room` [32].
 template <typename Key, typename Take>
 __device__ void for_each_chosen(int32_t n, const Threshold& threshold, int32_t* room, const Key& key,
                                 const Take& take) {
+  constexpr int32_t kEach = 8;         // places of a thread, one after another
+  constexpr int32_t kEqual = 1 << 16;  // a sum has the better ones below it, and the equal ones
+  const auto thread = static_cast<int32_t>(threadIdx.x), threads = static_cast<int32_t>(blockDim.x);
   int32_t taken = 0, equal_left = threshold.equal;
-  const auto threads = static_cast<int32_t>(blockDim.x);
-  for (int32_t first = 0; first < n; first += threads) {
-    const int32_t j = first + static_cast<int32_t>(threadIdx.x);
-    const uint32_t here = j < n ? key(j) : 0;
-    const bool equal = j < n && here == threshold.key, better = j < n && here > threshold.key;
-    const FlagRank among_equal = rank_flag(equal, room);
-    const bool chosen = better || (equal && among_equal.before < equal_left);
-    const FlagRank among_chosen = rank_flag(chosen, room);
-    if (chosen) take(taken + among_chosen.before, j);
-    taken += among_chosen.all;
-    equal_left -= min(equal_left, among_equal.all);
+  for (int32_t first = 0; first < n; first += threads * kEach) {
+    const int32_t begin = first + thread * kEach, end = min(n, begin + kEach);
+    int32_t own = 0;
+    for (int32_t j = begin; j < end; ++j) {
+      const uint32_t here = key(j);
+      own += here > threshold.key ? 1 : here == threshold.key ? kEqual : 0;
+    }
+    const RunningSum sum = running_sum(own, room);
+    int32_t better = sum.before % kEqual, equal = sum.before / kEqual;
+    if (own != 0) {
+      for (int32_t j = begin; j < end; ++j) {
+        const uint32_t here = key(j);
+        if (here < threshold.key) continue;
+        const bool is_equal = here == threshold.key;
+        if (!is_equal || equal < equal_left) take(taken + better + min(equal, equal_left), j);
+        (is_equal ? equal : better) += 1;
+      }
+    }
+    taken += sum.all % kEqual + min(equal_left, sum.all / kEqual);
+    equal_left -= min(equal_left, sum.all / kEqual);
   }
 }
 

@@ -3,8 +3,8 @@
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
-#include "kernels/cuda/ordered_place.cuh"
 #include "kernels/cuda/ranking.cuh"
+#include "kernels/cuda/sort.cuh"
 
 namespace pkv::gpu {
 namespace {
@@ -61,48 +61,43 @@ struct ColumnKeys {
   __device__ uint32_t operator()(int32_t column) const { return rank_key(column < past ? scores[column] : INFINITY); }
 };
 
-// Blocks (x, y): columns x * kThreads and following of lane y to where their rank is. ranked [lanes][columns].
-__global__ void __launch_bounds__(kThreads)
-    rank_mass_kernel(TensorView scores, TensorView mass, int32_t window, float* ranked) {
-  PKV_SHARED(uint32_t, room, kThreads);
-  const auto columns = static_cast<int32_t>(scores.cols);
-  const ColumnKeys keys{scores.f32_row(blockIdx.y), columns - window};
-  const auto column = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x);
-  // What comes before: larger keys, and equal ones of smaller columns.
-  const int32_t rank = ordered_place(column, columns, room, [keys](int32_t j) { return ~keys(j); });
-  if (column < columns) ranked[int64_t{blockIdx.y} * columns + rank] = mass.f32_row(blockIdx.y)[column];
-}
+// What columns are put in order by: the best first, of equal ones the smaller column.
+struct RankEntry {
+  TensorView scores;
+  int32_t past = 0;
+
+  __device__ uint64_t operator()(int32_t lane, int32_t column) const {
+    return sort_entry(~ColumnKeys{scores.f32_row(lane), past}(column), column);
+  }
+};
 
 // A block a lane.
 __global__ void __launch_bounds__(kThreads)
-    count_for_recall_kernel(TensorView scores, RecallShare share, const float* ranked, int32_t* counts,
-                            double* recalls) {
+    count_for_recall_kernel(TensorView scores, TensorView mass, RecallShare share, const uint64_t* ranked,
+                            int32_t* counts, double* recalls) {
   PKV_SHARED(float, room, kThreads);
   PKV_SHARED(int32_t, goes_on, 1);
   const auto columns = static_cast<int32_t>(scores.cols);
   const ColumnKeys keys{scores.f32_row(blockIdx.x), columns - share.window};
-  const float* row = ranked + int64_t{blockIdx.x} * columns;
+  const uint64_t* ranks = ranked + int64_t{blockIdx.x} * columns;
+  const auto mass_at = [ranks, row = mass.f32_row(blockIdx.x)](int32_t rank) { return row[sorted_index(ranks[rank])]; };
   const uint32_t highest = rank_key(INFINITY);
   int32_t infinite = 0;
   for (auto j = static_cast<int32_t>(threadIdx.x); j < columns; j += kThreads) infinite += keys(j) == highest;
   infinite = block_sum(infinite);
   double total = 0, carried = 0;
   int32_t count = 0;
-  in_order(
-      columns, room, goes_on, [row](int32_t i) { return row[i]; },
-      [&](float number) {
-        total += number;
-        return true;
-      });
+  in_order(columns, room, goes_on, mass_at, [&](float number) {
+    total += number;
+    return true;
+  });
   const double surely_less = share.recall * total * (1 - 1e-12);  // spares a division an entry
-  in_order(
-      min(columns, share.largest_lane), room, goes_on, [row](int32_t i) { return row[i]; },
-      [&](float number) {
-        if (count >= infinite && !(carried < surely_less) && !(carried / total < share.recall)) return false;
-        carried += number;
-        ++count;
-        return true;
-      });
+  in_order(min(columns, share.largest_lane), room, goes_on, mass_at, [&](float number) {
+    if (count >= infinite && !(carried < surely_less) && !(carried / total < share.recall)) return false;
+    carried += number;
+    ++count;
+    return true;
+  });
   if (threadIdx.x != 0) return;
   counts[blockIdx.x] = count;
   recalls[blockIdx.x] = carried / total;
@@ -118,12 +113,14 @@ void recall(Stream& stream, const TensorView& mass, const TensorView& kept, cons
 
 void count_for_recall(Stream& stream, const TensorView& scores, const TensorView& mass, const RecallShare& share,
                       const TensorView& counts, const TensorView& recalls) {
-  const Scratch ranked(stream, sizeof(float) * static_cast<size_t>(scores.rows * scores.cols));
-  launch(stream, "count_for_recall ranks",
-         {.blocks = blocks_for(scores.cols, kThreads), .threads = kThreads, .blocks_y = scores.rows}, rank_mass_kernel,
-         scores, mass, share.window, ranked.as<float>());
+  const auto columns = static_cast<int32_t>(scores.cols);
+  const int64_t entries = scores.rows * scores.cols;
+  const Scratch rooms(stream, 2 * sizeof(uint64_t) * static_cast<size_t>(entries));
+  auto* const room = rooms.as<uint64_t>();
+  const uint64_t* ranked =
+      sort_lanes(stream, RankEntry{scores, columns - share.window}, scores.rows, columns, room, room + entries);
   launch(stream, "count_for_recall", {.blocks = scores.rows, .threads = kThreads}, count_for_recall_kernel, scores,
-         share, ranked.as<float>(), counts.i32(), recalls.f64());
+         mass, share, ranked, counts.i32(), recalls.f64());
 }
 
 }  // namespace pkv::gpu

@@ -131,7 +131,7 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
   PKV_RETURN_IF_ERROR(read_continuation(message, served, *draft->request));
   PKV_RETURN_IF_ERROR(read_policies(message, served, *state.policies(), *draft));
-  absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served);
+  absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served, state.limits());
   if (!valid.ok()) return with_field_moved(valid.status(), "", "request.");
   return valid;
 }

@@ -34,6 +34,7 @@ constexpr std::array kKinds = {
     ErrorKind{kBadSampling, absl::StatusCode::kInvalidArgument, 400},
     ErrorKind{kBadCachePolicy, absl::StatusCode::kInvalidArgument, 400},
     ErrorKind{kContextTooLong, absl::StatusCode::kInvalidArgument, 400},
+    ErrorKind{kReplyTooLarge, absl::StatusCode::kInvalidArgument, 400},
     ErrorKind{kCacheNeverFits, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kRecallNotReached, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kNotImplemented, absl::StatusCode::kUnimplemented, 400},
@@ -123,6 +124,8 @@ absl::Status bad_cache_policy(const std::string& field, const std::string& descr
 absl::Status not_built(const std::string& field, const std::string& description) {
   return make_error({.reason = kNotImplemented, .field = field, .description = description});
 }
+
+absl::Status out_of_memory() { return absl::ResourceExhaustedError("there is not enough memory for this request now"); }
 
 absl::Status not_found(const std::string& field, const std::string& description) {
   return make_error({.reason = kNotFound, .field = field, .description = description});

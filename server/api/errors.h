@@ -20,6 +20,7 @@ inline constexpr std::string_view kBadInput = "BAD_INPUT";
 inline constexpr std::string_view kBadSampling = "BAD_SAMPLING";
 inline constexpr std::string_view kBadCachePolicy = "BAD_CACHE_POLICY";
 inline constexpr std::string_view kContextTooLong = "CONTEXT_TOO_LONG";
+inline constexpr std::string_view kReplyTooLarge = "REPLY_TOO_LARGE";
 inline constexpr std::string_view kCacheNeverFits = "CACHE_NEVER_FITS";
 inline constexpr std::string_view kRecallNotReached = "RECALL_NOT_REACHED";
 inline constexpr std::string_view kNotImplemented = "UNIMPLEMENTED";
@@ -56,6 +57,8 @@ absl::Status bad_sampling(const std::string& field, const std::string& descripti
 absl::Status bad_cache_policy(const std::string& field, const std::string& description);
 // UNIMPLEMENTED: what is asked for by `field` is part of the contract, but not of this build.
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
+// RESOURCE_EXHAUSTED: the process has no memory for what was asked.
+absl::Status out_of_memory();
 absl::Status not_found(const std::string& field, const std::string& description);
 
 // What a caller wrote, in quotes and short enough to be part of an error: metadata beyond 8 KB reaches nobody.

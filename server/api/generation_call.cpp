@@ -55,7 +55,7 @@ void GenerationCall::prepare(const Reader& read) {
     if (!accepted.ok()) return refuse(accepted.status());
     submit(*std::move(accepted));
   } catch (const std::bad_alloc&) {
-    refuse(absl::ResourceExhaustedError("there is not enough memory for this request now"));
+    refuse(out_of_memory());
   }
 }
 
@@ -168,6 +168,14 @@ void GenerationCall::sent(bool ok) {
   if (!ok) cancel();
 }
 
+void GenerationCall::read_too_slowly() {
+  const std::lock_guard lock(mutex_);
+  if (!error_.ok() || told_) return;
+  error_ =
+      make_error({.reason = kSlowReader, .description = "the answer is read too slowly (server.max_unread_seconds)"});
+  if (output_) output_->drop();
+}
+
 void GenerationCall::wake_locked() {
   if (delivery_ == Delivery::kIdle) {
     post_delivery();
@@ -186,7 +194,11 @@ void GenerationCall::run_delivery() {
     const std::lock_guard lock(mutex_);
     delivery_ = Delivery::kRunning;
   }
-  deliver();
+  try {
+    deliver();
+  } catch (const std::bad_alloc&) {
+    give_up_answer();
+  }
   const std::lock_guard lock(mutex_);
   if (std::exchange(delivery_, Delivery::kIdle) == Delivery::kRunningAndDue) post_delivery();
 }
@@ -242,6 +254,24 @@ void GenerationCall::deliver() {
     case Kind::kError:
       return send_error();
   }
+}
+
+// No memory for the message that was to be sent: instead of it, the call's end.
+void GenerationCall::give_up_answer() {
+  bool told = false;
+  {
+    const std::lock_guard lock(mutex_);
+    if (error_.ok()) error_ = out_of_memory();
+    if (output_) output_->drop();
+    told = told_;
+    if (told) {
+      final_code_ = status_code_name(error_.code());
+    } else {
+      sending_ = false;
+      wake_locked();
+    }
+  }
+  told ? send_error() : cancel();
 }
 
 void GenerationCall::log_end() {

@@ -28,7 +28,8 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   // Makes the request of what the caller sent. It is called on a preparation thread, once, if at all.
   using Reader = std::function<absl::StatusOr<AcceptedRequest>(CallInfo& info)>;
 
-  GenerationCall(ServerState& state, CallInfo info) : state_(state), info_(std::move(info)) {}
+  GenerationCall(ServerState& state, CallInfo info) : state_(state), info_(std::move(info)) { ++state_.open_calls(); }
+  ~GenerationCall() override { --state_.open_calls(); }
 
   // Returns at once. What is refused at the gate, before `read` is called, ends the call like everything else: by
   // send_error(). `bytes`: of the message.
@@ -59,6 +60,8 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   virtual void send_error() = 0;
   // What was sent is on its way, or, where it is not `ok`, never will be: the client is gone. From any thread.
   void sent(bool ok);
+  // The message under way has not been taken for as long as the transport allows: the call is about to be cancelled.
+  void read_too_slowly();
 
   // What is known when it starts, its result when it ends; from then on they do not change.
   const ServedModel& served() const { return *served_; }
@@ -93,6 +96,7 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   void post_delivery();
   void run_delivery();
   void deliver();
+  void give_up_answer();
   Event next_event();
   bool end_is_due();
   void refuse(const absl::Status& error);

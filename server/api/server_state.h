@@ -102,6 +102,9 @@ class ServerState {
 
   const FrontLimits& limits() const { return limits_; }
   WaitingRoom& waiting() { return waiting_; }
+  // Generation calls that there are, from their arrival until nothing of them is left: mailbox, buffers, the
+  // transport's part.
+  std::atomic<int64_t>& open_calls() { return open_calls_; }
   // Where requests are parsed, tokenised and planned: what may take milliseconds.
   WorkerPool& preparation() { return preparation_; }
   // Where what the engine says is made into messages and given to the callers' transports.
@@ -122,6 +125,7 @@ class ServerState {
   absl::Time started_ = absl::Now();
   const FrontLimits limits_;
   WaitingRoom waiting_;
+  std::atomic<int64_t> open_calls_ = 0;
   WorkerPool delivery_;
   WorkerPool preparation_;  // ends first: it makes work for the other
 };

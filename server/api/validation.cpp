@@ -9,6 +9,7 @@
 #include "kernels/status_macros.h"
 #include "server/api/admission_check.h"
 #include "server/api/errors.h"
+#include "server/api/report_size.h"
 #include "server/api/sampling_rules.h"
 #include "server/engine/engine.h"
 #include "server/policy/registry.h"
@@ -131,16 +132,19 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   return draft;
 }
 
-absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const ServedModel& served) {
+absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const ServedModel& served,
+                                           const FrontLimits& limits) {
   absl::StatusOr<Prepared> prepared = served.engine->prepare(draft.request);
   if (!prepared.ok()) return contract_error(prepared.status(), query_of(*draft.request));
+  PKV_RETURN_IF_ERROR(
+      check_report_size(draft.report, prepared->contract(), served.shape.kv_heads, limits.max_reply_bytes));
   return ValidRequest{.prepared = *std::move(prepared), .output = draft.output, .report = draft.report};
 }
 
 absl::StatusOr<ValidRequest> validate_request(const pb::GenerateRequest& message, const ServedModel& served,
                                               ServerState& state, std::optional<absl::Time> deadline) {
   PKV_ASSIGN_OR_RETURN(RequestDraft draft, read_request(message, served, state, deadline));
-  return prepare_draft(draft, served);
+  return prepare_draft(draft, served, state.limits());
 }
 
 }  // namespace pkv

@@ -45,7 +45,8 @@ struct RequestDraft {
 };
 absl::StatusOr<RequestDraft> read_request(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served,
                                           ServerState& state, std::optional<absl::Time> deadline);
-absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const ServedModel& served);
+absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const ServedModel& served,
+                                           const FrontLimits& limits);
 
 // Tokens that prompt and answer may have together: the model's length, unless positions stay within what the cache
 // holds. Then the engine judges what that may be.

@@ -14,7 +14,7 @@
 
 namespace pkv {
 
-// Of the gRPC services, PEM files. Without `cert` they speak plain text.
+// Of the gRPC services and OpenAI's API, PEM files. Without `cert` they speak plain text.
 struct TlsConfig {
   std::string cert;
   std::string key;
@@ -28,6 +28,7 @@ struct ServerConfig {
   int32_t preparation_threads = 2;
   uint64_t max_waiting_bytes = uint64_t{256} << 20;
   uint64_t max_unread_bytes = uint64_t{4} << 20;
+  double max_unread_seconds = 60;
   std::string api_keys;  // a file; empty: everybody may call
   TlsConfig tls;
   bool insecure = false;
@@ -41,6 +42,7 @@ struct ServerConfig {
 // OpenAI's API.
 struct HttpConfig {
   std::string listen;  // empty: it is not served
+  bool tls = true;     // where the gRPC services have it
   int32_t max_connections = 1024;
   uint64_t max_header_bytes = uint64_t{16} << 10;
   uint64_t max_body_bytes = uint64_t{16} << 20;

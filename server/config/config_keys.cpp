@@ -57,11 +57,16 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"server.max_unread_bytes",
      "Of one streamed answer: what its client may leave unread before the call is ended with RESOURCE_EXHAUSTED.",
      BytesKey{1 << 10, kMaxBytes, [](Config& c) -> uint64_t& { return c.server.max_unread_bytes; }}},
+    {"server.max_unread_seconds",
+     "How long a gRPC client may take to read a message; longer, and its call is cancelled. http.idle_seconds is the "
+     "same over HTTP.",
+     RealKey{0, 86400, true, [](Config& c) -> double& { return c.server.max_unread_seconds; }}},
     {"server.api_keys",
      "File of the keys that callers need, by their SHA-256 hashes (docs/security.md). Empty: everybody may call.",
      TextKey{"a file or empty", nullptr, [](Config& c) -> std::string& { return c.server.api_keys; }}, kLive},
     {"server.tls.cert",
-     "Certificate of the gRPC services, with those that lead to its authority; PEM. Read again when it changes. Empty: "
+     "Certificate of the gRPC services and of OpenAI's API, with those that lead to its authority; PEM. Read again "
+     "when it changes. Empty: "
      "no TLS.",
      TextKey{"a file or empty", nullptr, [](Config& c) -> std::string& { return c.server.tls.cert; }}},
     {"server.tls.key", "Its private key, PEM without a passphrase.",
@@ -88,6 +93,8 @@ const std::array kKeys = std::to_array<ConfigKey>({
      "Address of OpenAI's API: /v1/completions, /v1/chat/completions, /v1/models. Empty: it is not served.",
      TextKey{"HOST:PORT or empty", is_optional_listen_address,
              [](Config& c) -> std::string& { return c.http.listen; }}},
+    {"http.tls", "Whether it speaks TLS where server.tls.cert is set. false: plain text, for a proxy before it.",
+     BooleanKey{[](Config& c) -> bool& { return c.http.tls; }}},
     {"http.max_connections", "Connections at once; the idle ones make room for further ones.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.http.max_connections; }}},
     {"http.max_header_bytes", "Of the head of one request.",

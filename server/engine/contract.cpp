@@ -12,17 +12,8 @@
 namespace pkv {
 namespace {
 
-absl::Status check_format(const PolicySpec& spec, const BackendTraits& backend) {
-  const EntryFormat format = entry_format(spec.kv_dtype);
-  if (backend.reads_codes || !format.has_codes()) return absl::OkStatus();
-  return field_error("cache_policy.kv_dtype",
-                     absl::StrCat("the device of this server has no kernels for ", format.name, " entries yet; take ",
-                                  entry_format(format.prompt).name),
-                     absl::StatusCode::kUnimplemented);
-}
-
 // What a query says by itself.
-absl::Status check_query(const Contract::Query& query, const ModelShape& shape, const BackendTraits& backend) {
+absl::Status check_query(const Contract::Query& query, const ModelShape& shape) {
   if (query.prompt_tokens < 1) return field_error("prompt", "at least one token is needed");
   if (query.max_tokens < 0) return field_error("sampling.max_tokens", "must not be negative");
   if (int64_t{query.prompt_tokens} + query.max_tokens > kMaxTextTokens) {
@@ -36,10 +27,8 @@ absl::Status check_query(const Contract::Query& query, const ModelShape& shape, 
     return field_error(
         "prompt", absl::StrCat("has ", query.prompt_tokens, " tokens; the model's length is ", shape.max_positions));
   }
-  PKV_RETURN_IF_ERROR(check_format(query.policy, backend));
   const KvDtype prompt = prompt_format(query.policy.kv_dtype);
   for (const PolicySpec& spec : query.compare_with) {
-    PKV_RETURN_IF_ERROR(check_format(spec, backend));
     if (prompt_format(spec.kv_dtype) == prompt) continue;
     return field_error("cache_policy.kv_dtype",
                        absl::StrCat("must be a format whose prompt is read with ", entry_format(prompt).name,
@@ -162,7 +151,7 @@ std::optional<Refusal> ContractRules::refusal(const Contract::Query& query, cons
 }
 
 absl::StatusOr<Contract> ContractRules::contract(const Contract::Query& query) const {
-  PKV_RETURN_IF_ERROR(check_query(query, shape_, traits_));
+  PKV_RETURN_IF_ERROR(check_query(query, shape_));
   PKV_ASSIGN_OR_RETURN(Contract::Terms own, terms(query.policy, query));
   Contract contract{.own = std::move(own)};
   for (const PolicySpec& spec : query.compare_with) {

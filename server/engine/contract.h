@@ -73,12 +73,12 @@ class Prepared {
 class ContractRules {
  public:
   // `shape` must outlive the rules.
-  ContractRules(const ModelShape& shape, const BackendTraits& traits, const CacheGeometry& geometry,
-                const Scheduler::Limits& limits, PolicyMaker make_policy = pkv::make_policy)
-      : shape_(shape), traits_(traits), geometry_(geometry), limits_(limits), make_policy_(std::move(make_policy)) {}
+  ContractRules(const ModelShape& shape, const CacheGeometry& geometry, const Scheduler::Limits& limits,
+                PolicyMaker make_policy = pkv::make_policy)
+      : shape_(shape), geometry_(geometry), limits_(limits), make_policy_(std::move(make_policy)) {}
 
-  // INVALID_ARGUMENT or UNIMPLEMENTED about the field (FieldError) for a policy, budget or pins that cannot be, or with
-  // the refusal for a length beyond the model's. That the engine can never hold it is no error: the contract says so.
+  // INVALID_ARGUMENT about the field (FieldError) for a policy, budget or pins that cannot be, or with the refusal for
+  // a length beyond the model's. That the engine can never hold it is no error: the contract says so.
   absl::StatusOr<Contract> contract(const Contract::Query& query) const;
   // The same of a whole request, and INVALID_ARGUMENT about the field for a token outside the vocabulary. A contract
   // that can never be kept is refused.
@@ -91,7 +91,6 @@ class ContractRules {
   std::optional<Refusal> refusal(const Contract::Query& query, const Contract& contract) const;
 
   const ModelShape& shape_;
-  BackendTraits traits_;
   CacheGeometry geometry_;
   Scheduler::Limits limits_;
   PolicyMaker make_policy_;

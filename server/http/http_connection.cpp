@@ -114,14 +114,15 @@ class HttpConnection::Exchange final : public HttpExchange, public std::enable_s
   std::function<void()> gone_;
 };
 
-HttpConnection::HttpConnection(tcp::socket socket, std::shared_ptr<HttpConnections> server)
+HttpConnection::HttpConnection(tcp::socket socket, std::shared_ptr<asio::ssl::context> tls,
+                               std::shared_ptr<HttpConnections> server)
     : server_(std::move(server)),
-      socket_(std::move(socket)),
+      stream_(std::move(socket), std::move(tls)),
       deadline_(server_->context),
       buffer_(server_->options.max_header_bytes + kReadBytes) {
   Error ignored;
-  socket_.set_option(tcp::no_delay(true), ignored);
-  const tcp::endpoint peer = socket_.remote_endpoint(ignored);
+  stream_.socket().set_option(tcp::no_delay(true), ignored);
+  const tcp::endpoint peer = stream_.socket().remote_endpoint(ignored);
   peer_ = absl::StrCat(peer.address().to_string(ignored), ":", peer.port());
 }
 
@@ -129,16 +130,26 @@ HttpConnection::~HttpConnection() = default;
 
 void HttpConnection::start() {
   arm(std::chrono::duration<double>(server_->options.idle_seconds));
-  read_head();
+  shake_hands([this] { read_head(); });
 }
 
-void HttpConnection::turn_away() { refuse(503, "there are too many connections; try again later"); }
+void HttpConnection::turn_away() {
+  arm(kMaxFarewell);
+  shake_hands([this] { refuse(503, "there are too many connections; try again later"); });
+}
+
+void HttpConnection::shake_hands(std::function<void()> then) {
+  stream_.async_handshake([self = shared_from_this(), then = std::move(then)](Error error) {
+    if (error) return self->close();
+    then();
+  });
+}
 
 void HttpConnection::close() {
-  if (!socket_.is_open()) return;
+  if (!stream_.socket().is_open()) return;
   const auto self = shared_from_this();
   Error ignored;
-  socket_.close(ignored);
+  stream_.socket().close(ignored);
   disarm();
   count_arriving(0);
   server_->forget(this);
@@ -168,7 +179,7 @@ void HttpConnection::read_head() {
   buffer_.reserve(kHeadBytes);
   parser_->header_limit(server_->options.max_header_bytes);
   parser_->body_limit(server_->options.max_body_bytes);
-  http::async_read_header(socket_, buffer_, *parser_,
+  http::async_read_header(stream_, buffer_, *parser_,
                           [self = shared_from_this()](Error error, size_t) { self->head_is_there(error); });
 }
 
@@ -195,7 +206,7 @@ void HttpConnection::head_is_there(Error error) {
 void HttpConnection::read_body() {
   if (parser_->is_done()) return dispatch();
   buffer_.reserve(kReadBytes);
-  http::async_read_some(socket_, buffer_, *parser_,
+  http::async_read_some(stream_, buffer_, *parser_,
                         [self = shared_from_this()](Error error, size_t) { self->body_has_grown(error); });
 }
 
@@ -246,7 +257,7 @@ void HttpConnection::refuse(int status, const std::string& remedy) {
 void HttpConnection::watch() {
   if (watching_ || buffer_.size() > 0) return;
   watching_ = true;
-  socket_.async_read_some(buffer_.prepare(kReadBytes),
+  stream_.async_read_some(buffer_.prepare(kReadBytes),
                           [self = shared_from_this()](Error error, size_t bytes) { self->watched(error, bytes); });
 }
 
@@ -269,7 +280,7 @@ void HttpConnection::send(std::string bytes, HttpExchange::Done done) {
   outgoing_ = std::move(bytes);
   sending_ = true;
   arm(std::chrono::duration<double>(server_->options.idle_seconds));
-  asio::async_write(socket_, asio::buffer(outgoing_),
+  asio::async_write(stream_, asio::buffer(outgoing_),
                     [self = shared_from_this(), done = std::move(done)](Error error, size_t) {
                       self->outgoing_ = {};
                       self->sending_ = false;
@@ -290,12 +301,10 @@ void HttpConnection::answered(const HttpExchange::Done& done, bool sent) {
 
 // Closing first would make the system take back what the client has not read yet.
 void HttpConnection::say_farewell() {
-  Error ignored;
-  socket_.shutdown(tcp::socket::shutdown_send, ignored);
   leaving_ = true;
   arm(kMaxFarewell);
   buffer_.clear();
-  watch();
+  stream_.async_end([self = shared_from_this()](Error) { self->watch(); });
 }
 
 }  // namespace pkv

@@ -4,17 +4,18 @@
 
 #include <atomic>
 #include <boost/asio/io_context.hpp>
-#include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/http/parser.hpp>
 #include <boost/beast/http/string_body.hpp>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
 
 #include "server/http/http_server.h"
+#include "server/http/http_stream.h"
 
 namespace pkv {
 
@@ -36,7 +37,9 @@ class HttpConnections {
 
 class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
  public:
-  HttpConnection(boost::asio::ip::tcp::socket socket, std::shared_ptr<HttpConnections> server);
+  // `tls`: null for plain text.
+  HttpConnection(HttpStream::Socket socket, std::shared_ptr<boost::asio::ssl::context> tls,
+                 std::shared_ptr<HttpConnections> server);
   ~HttpConnection();
 
   void start();
@@ -50,6 +53,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   using Error = boost::system::error_code;
   class Exchange;
 
+  void shake_hands(std::function<void()> then);
   void read_head();
   void head_is_there(Error error);
   void read_body();
@@ -67,7 +71,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void count_arriving(uint64_t bytes);
 
   const std::shared_ptr<HttpConnections> server_;
-  boost::asio::ip::tcp::socket socket_;
+  HttpStream stream_;
   boost::asio::steady_timer deadline_;
   boost::beast::flat_buffer buffer_;
   std::optional<boost::beast::http::request_parser<boost::beast::http::string_body>> parser_;

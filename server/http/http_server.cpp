@@ -5,11 +5,14 @@
 #include <boost/asio/post.hpp>
 #include <exception>
 #include <list>
+#include <new>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "absl/time/clock.h"
 #include "server/http/http_connection.h"
+#include "server/http/http_tls.h"
 
 namespace pkv {
 namespace {
@@ -30,6 +33,7 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   using HttpConnections::HttpConnections;
 
   error_code open() {
+    if (!options.tls.cert.empty()) tls_.emplace(options.tls);
     const std::string& listen = options.listen;
     const size_t colon = listen.rfind(':');
     std::string host = listen.substr(0, colon);
@@ -48,7 +52,8 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
     accept();
     thread_ = std::thread([this] {
       if (options.nice > 0) setpriority(PRIO_PROCESS, 0, options.nice);  // of this thread alone, as Linux has it
-      context.run();
+      while (!run_until_it_throws()) {
+      }
     });
   }
 
@@ -83,6 +88,16 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
     return error;
   }
 
+  // False: there was no memory for a step of some connection, which its deadline ends.
+  bool run_until_it_throws() {
+    try {
+      context.run();
+      return true;
+    } catch (const std::bad_alloc&) {
+      return false;
+    }
+  }
+
   void accept() {
     acceptor_.async_accept([this](error_code error, tcp::socket socket) {
       if (!acceptor_.is_open()) return;
@@ -101,7 +116,8 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   }
 
   void take(tcp::socket socket) {
-    const auto connection = std::make_shared<HttpConnection>(std::move(socket), shared_from_this());
+    const auto connection =
+        std::make_shared<HttpConnection>(std::move(socket), tls_ ? tls_->context() : nullptr, shared_from_this());
     const bool room = connections_.size() < options.max_connections || close_oldest();
     if (!room && connections_.size() >= options.max_connections + kMaxTurnedAway) return;
     connections_.push_back(connection);
@@ -118,6 +134,7 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
     return false;
   }
 
+  std::optional<HttpTls> tls_;  // none: plain text
   tcp::acceptor acceptor_{context};
   asio::steady_timer pause_{context};
   std::list<std::shared_ptr<HttpConnection>> connections_;  // the oldest first

@@ -9,6 +9,7 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
+#include "server/config/config.h"
 #include "server/http/http_message.h"
 
 namespace pkv {
@@ -23,6 +24,7 @@ struct HttpServerOptions {
   // A request has to be there this long after the connection or the answer before, and each part of an answer has to be
   // taken in this time.
   double idle_seconds = 10;
+  TlsConfig tls = {};       // its files; without a certificate: plain text
   bool keep_alive = false;  // more than one request a connection
   int nice = 0;             // of the server's thread
   // The answer to what is no request, or too large or too many, by its status. `remedy`: a sentence.
@@ -34,7 +36,7 @@ using HttpHandler = std::function<void(HttpRequest request, std::shared_ptr<Http
 
 class HttpServer {
  public:
-  // UNAVAILABLE, with the system's reason, where the address cannot be had.
+  // UNAVAILABLE, with the system's reason, where the address cannot be had or the files of `tls` are no good.
   static absl::StatusOr<std::unique_ptr<HttpServer>> start(const HttpServerOptions& options, HttpHandler handler);
   ~HttpServer();  // at once, whatever the clients do
   int port() const;

@@ -28,6 +28,7 @@ struct MetricsSnapshot {
   std::string device;  // cpu, reference, cuda
   uint64_t weight_bytes = 0;
   bool layers = true;                         // whether bytes held are exported layer by layer
+  uint64_t open_calls = 0;                    // ServerState::open_calls()
   std::shared_ptr<const EngineStats> engine;  // nullptr: all zero
   RequestMetrics::Snapshot requests;
 };

@@ -36,8 +36,8 @@ HttpResponse wrong_method(const std::string& path, const char* allowed) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConfig& config, ServerState& state,
-                                                                  Probes probes) {
+absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConfig& config, const TlsConfig& tls,
+                                                                  ServerState& state, Probes probes) {
   std::unique_ptr<OpenAiServer> server(new OpenAiServer(state, std::move(probes)));
   absl::StatusOr<std::unique_ptr<HttpServer>> http =
       HttpServer::start({.listen = config.listen,
@@ -46,6 +46,7 @@ absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConf
                          .max_body_bytes = config.max_body_bytes,
                          .max_arriving_bytes = kArrivingBodies * config.max_body_bytes,
                          .idle_seconds = config.idle_seconds,
+                         .tls = config.tls ? tls : TlsConfig{},
                          .keep_alive = true,
                          .refusal = [](int status, const std::string& remedy) { return openai_error(status, remedy); }},
                         [self = server.get()](HttpRequest request, std::shared_ptr<HttpExchange> exchange) {

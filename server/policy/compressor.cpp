@@ -19,7 +19,7 @@ constexpr int32_t kRowsAtOnce = 64;
 int32_t turn_of(const ObservationRow& row) { return row.position - row.prompt_row; }
 
 Cascade::Shape cascade_shape(const Compressor::Options& options) {
-  return {.layers = options.geometry.layers, .kv_heads = options.geometry.kv_heads, .tokens = options.prompt_tokens};
+  return {.kv_heads = options.geometry.kv_heads, .tokens = options.prompt_tokens};
 }
 
 }  // namespace

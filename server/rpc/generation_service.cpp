@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -47,16 +48,16 @@ GenerationCall::Reader comparison_reader(const grpc::ByteBuffer& buffer, ServerS
 template <typename Response>
 grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::ByteBuffer& request,
                                           grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
-                                          ServerState& state,
+                                          ServerState& state, const std::shared_ptr<ReplyWatch>& watch,
                                           absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&,
                                                                Response&)) {
-  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
+  auto* reactor = new WatchedReply(watch, context);  // deletes itself
   CallInfo info = describe_call(context, method);
   const absl::Status admitted = state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key);
   const auto finish = [reactor, info, &context, &state](const absl::Status& status) {
     if (info.key != nullptr) info.key->release();  // before the caller hears of the end, and may call again
     add_retry_trailer(status, context);
-    reactor->Finish(to_grpc_status(status));  // gRPC's objects are gone from here on
+    reactor->reply(to_grpc_status(status));  // gRPC's objects are gone from here on
     log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
   };
   if (!admitted.ok()) {
@@ -64,9 +65,14 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
     return reactor;
   }
   const bool posted = state.preparation().post([request, make, finish, &response, &state] {
-    Response message;
-    const absl::Status status = make(request, state, message);
-    if (status.ok()) response = serialize_message(message);
+    absl::Status status;
+    try {
+      Response message;
+      status = make(request, state, message);
+      if (status.ok()) response = serialize_message(message);
+    } catch (const std::bad_alloc&) {
+      status = out_of_memory();
+    }
     finish(status);
   });
   if (!posted) finish(queue_full(state));
@@ -117,35 +123,35 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
 
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return start_unary_call(state_, describe_call(*context, "Generate"), *context, *response, request->Length(),
+  return start_unary_call(state_, watch_, describe_call(*context, "Generate"), *context, *response, request->Length(),
                           reader(*request, state_, deadline_of(*context)));
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(grpc::CallbackServerContext* context,
                                                                               const grpc::ByteBuffer* request) {
-  return start_stream_call(state_, describe_call(*context, "GenerateStream"), *context, request->Length(),
+  return start_stream_call(state_, watch_, describe_call(*context, "GenerateStream"), *context, request->Length(),
                            reader(*request, state_, deadline_of(*context)));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return answer_prepared("Tokenize", *request, *context, *response, state_, tokenize);
+  return answer_prepared("Tokenize", *request, *context, *response, state_, watch_, tokenize);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return answer_prepared("Detokenize", *request, *context, *response, state_, detokenize);
+  return answer_prepared("Detokenize", *request, *context, *response, state_, watch_, detokenize);
 }
 
 grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerContext* context,
                                                            const grpc::ByteBuffer* request,
                                                            grpc::ByteBuffer* response) {
-  return answer_prepared("EstimateCache", *request, *context, *response, state_, estimate);
+  return answer_prepared("EstimateCache", *request, *context, *response, state_, watch_, estimate);
 }
 
 grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context,
                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return start_unary_call(state_, describe_call(*context, "Compare"), *context, *response, request->Length(),
+  return start_unary_call(state_, watch_, describe_call(*context, "Compare"), *context, *response, request->Length(),
                           comparison_reader(*request, state_, deadline_of(*context)));
 }
 

@@ -4,8 +4,12 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <memory>
+#include <utility>
+
 #include "pyramidkv/v1/generation.grpc.pb.h"
 #include "server/api/server_state.h"
+#include "server/rpc/reply_watch.h"
 
 namespace pkv {
 
@@ -20,7 +24,7 @@ using RawGenerationService = pyramidkv::v1::GenerationService::WithRawCallbackMe
 
 class GenerationService final : public RawGenerationService {
  public:
-  explicit GenerationService(ServerState& state) : state_(state) {}
+  GenerationService(ServerState& state, std::shared_ptr<ReplyWatch> watch) : state_(state), watch_(std::move(watch)) {}
 
   grpc::ServerUnaryReactor* Generate(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response) override;
@@ -37,6 +41,7 @@ class GenerationService final : public RawGenerationService {
 
  private:
   ServerState& state_;
+  const std::shared_ptr<ReplyWatch> watch_;
 };
 
 }  // namespace pkv

@@ -13,12 +13,6 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
-grpc::ServerUnaryReactor* finish(grpc::CallbackServerContext& context, const absl::Status& status) {
-  grpc::ServerUnaryReactor* reactor = context.DefaultReactor();
-  reactor->Finish(to_grpc_status(status));
-  return reactor;
-}
-
 void set_model(const ServedModel& served, pb::Model& out) {
   const ModelShape& shape = served.shape;
   out.set_id(served.id);
@@ -60,14 +54,14 @@ grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* 
   const absl::Status status = guard(state_, *context, "ListModels", KeyScope::kAny);
   const ServedModel* served = state_.model();
   if (status.ok() && served != nullptr) set_model(*served, *response->add_models());
-  return finish(*context, status);
+  return reply_now(watch_, *context, to_grpc_status(status));
 }
 
 grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerContext* context,
                                                           const pb::ListCachePoliciesRequest*,
                                                           pb::ListCachePoliciesResponse* response) {
   if (const absl::Status status = guard(state_, *context, "ListCachePolicies", KeyScope::kAny); !status.ok()) {
-    return finish(*context, status);
+    return reply_now(watch_, *context, to_grpc_status(status));
   }
   const std::shared_ptr<const PolicyCatalog> policies = state_.policies();
   const PolicyCatalog& catalog = *policies;
@@ -78,7 +72,7 @@ grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerCo
     preset.set_name(name);
     *preset.mutable_policy() = to_proto(spec);
   }
-  return finish(*context, absl::OkStatus());
+  return reply_now(watch_, *context, grpc::Status::OK);
 }
 
 }  // namespace pkv

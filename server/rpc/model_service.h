@@ -3,14 +3,18 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <memory>
+#include <utility>
+
 #include "pyramidkv/v1/model.grpc.pb.h"
 #include "server/api/server_state.h"
+#include "server/rpc/reply_watch.h"
 
 namespace pkv {
 
 class ModelService final : public pyramidkv::v1::ModelService::CallbackService {
  public:
-  explicit ModelService(const ServerState& state) : state_(state) {}
+  ModelService(const ServerState& state, std::shared_ptr<ReplyWatch> watch) : state_(state), watch_(std::move(watch)) {}
 
   // No model while it is being loaded.
   grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
@@ -23,6 +27,7 @@ class ModelService final : public pyramidkv::v1::ModelService::CallbackService {
 
  private:
   const ServerState& state_;
+  const std::shared_ptr<ReplyWatch> watch_;
 };
 
 }  // namespace pkv

@@ -15,6 +15,7 @@
 #include "server/rpc/generation_service.h"
 #include "server/rpc/listen_failure.h"
 #include "server/rpc/model_service.h"
+#include "server/rpc/reply_watch.h"
 #include "server/rpc/stats_service.h"
 
 namespace pkv {
@@ -67,12 +68,14 @@ absl::Status not_listening(const std::string& key, const std::string& listen) {
 
 struct RpcServer::Services {
   Services(ServerState& state, const RpcServerOptions& options)
-      : generation(state),
-        model(state),
-        stats(state, static_cast<size_t>(options.config.max_watchers)),
+      : replies(std::make_shared<ReplyWatch>(absl::Seconds(options.config.max_unread_seconds), state.metrics())),
+        generation(state, replies),
+        model(state, replies),
+        stats(state, replies, static_cast<size_t>(options.config.max_watchers)),
         health(options.health) {
     if (!options.config.health_listen.empty()) plain_health.emplace(options.health);
   }
+  const std::shared_ptr<ReplyWatch> replies;
   GenerationService generation;
   ModelService model;
   StatsService stats;

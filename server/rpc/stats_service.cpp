@@ -142,14 +142,10 @@ void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
 grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* context,
                                                  const pb::GetStatsRequest* request, pb::GetStatsResponse* response) {
   if (const absl::Status status = guard(state_, *context, "GetStats", KeyScope::kStats); !status.ok()) {
-    grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    reactor->Finish(to_grpc_status(status));
-    return reactor;
+    return reply_now(replies_, *context, to_grpc_status(status));
   }
   set_stats(state_, request->include_requests(), *response->mutable_stats());
-  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-  reactor->Finish(grpc::Status::OK);
-  return reactor;
+  return reply_now(replies_, *context, grpc::Status::OK);
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StatsService::WatchStats(grpc::CallbackServerContext* context,

@@ -4,8 +4,11 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <memory>
+
 #include "pyramidkv/v1/stats.grpc.pb.h"
 #include "server/api/server_state.h"
+#include "server/rpc/reply_watch.h"
 #include "server/rpc/stats_watch.h"
 
 namespace pkv {
@@ -16,7 +19,8 @@ using RawStatsService = pyramidkv::v1::StatsService::WithCallbackMethod_GetStats
 
 class StatsService final : public RawStatsService {
  public:
-  StatsService(ServerState& state, size_t max_watchers) : state_(state), watch_(state, max_watchers) {}
+  StatsService(ServerState& state, const std::shared_ptr<ReplyWatch>& replies, size_t max_watchers)
+      : state_(state), replies_(replies), watch_(state, replies, max_watchers) {}
 
   grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
                                      const pyramidkv::v1::GetStatsRequest* request,
@@ -28,6 +32,7 @@ class StatsService final : public RawStatsService {
 
  private:
   ServerState& state_;
+  const std::shared_ptr<ReplyWatch> replies_;
   StatsWatch watch_;
 };
 

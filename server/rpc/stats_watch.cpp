@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "pyramidkv/v1/stats.pb.h"
@@ -61,6 +62,7 @@ class StatsWatch::Watcher final : public Reactor {
   void write(const grpc::ByteBuffer& message) {
     writing_ = true;
     buffer_ = message;
+    watch_.replies_->begin(context_);
     StartWrite(&buffer_);
   }
   // Ticks that were missed are not made up for.
@@ -77,6 +79,7 @@ class StatsWatch::Watcher final : public Reactor {
   }
 
   void OnWriteDone(bool ok) override {
+    watch_.replies_->end(context_);
     const std::lock_guard lock(watch_.mutex_);
     writing_ = false;
     if (!ok || cancelled_) {
@@ -91,6 +94,7 @@ class StatsWatch::Watcher final : public Reactor {
     if (!writing_) finish(grpc::Status::CANCELLED);
   }
   void OnDone() override {
+    watch_.replies_->end(context_);
     watch_.remove(*this);
     delete this;
   }
@@ -99,6 +103,7 @@ class StatsWatch::Watcher final : public Reactor {
   void finish(const grpc::Status& status) {
     if (finished_) return;
     finished_ = true;
+    watch_.replies_->begin(context_);
     Finish(status);
   }
 
@@ -113,8 +118,8 @@ class StatsWatch::Watcher final : public Reactor {
   bool finished_ = false;
 };
 
-StatsWatch::StatsWatch(ServerState& state, size_t max_watchers)
-    : state_(state), max_watchers_(max_watchers), thread_([this] { run(); }) {}
+StatsWatch::StatsWatch(ServerState& state, std::shared_ptr<ReplyWatch> replies, size_t max_watchers)
+    : state_(state), replies_(std::move(replies)), max_watchers_(max_watchers), thread_([this] { run(); }) {}
 
 StatsWatch::~StatsWatch() {
   close();

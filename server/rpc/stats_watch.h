@@ -6,12 +6,14 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
 #include <vector>
 
 #include "server/api/server_state.h"
+#include "server/rpc/reply_watch.h"
 
 namespace pkv {
 
@@ -19,7 +21,7 @@ class StatsWatch {
  public:
   using Reactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
-  StatsWatch(ServerState& state, size_t max_watchers);
+  StatsWatch(ServerState& state, std::shared_ptr<ReplyWatch> replies, size_t max_watchers);
   // Every stream must have ended.
   ~StatsWatch();
 
@@ -39,6 +41,7 @@ class StatsWatch {
   void remove(Watcher& watcher);
 
   ServerState& state_;
+  const std::shared_ptr<ReplyWatch> replies_;
   const size_t max_watchers_;
   std::mutex mutex_;
   std::condition_variable changed_;

@@ -15,10 +15,17 @@ using WriteReactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 // Nothing of its reactor may be touched after Finish: gRPC deletes it.
 class StreamCall final : public GenerationCall {
  public:
-  StreamCall(ServerState& state, CallInfo info, grpc::CallbackServerContext& context)
-      : GenerationCall(state, std::move(info)), context_(context) {}
+  StreamCall(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info, grpc::CallbackServerContext& context)
+      : GenerationCall(state, std::move(info)), watch_(std::move(watch)), context_(context) {}
   void attach(WriteReactor* reactor) { reactor_ = reactor; }
-  void write_done(bool ok) { sent(ok); }
+  void write_done(bool ok) {
+    watch_->end(context_);
+    sent(ok);
+  }
+  void done() {
+    watch_->end(context_);
+    log_end();
+  }
 
  private:
   void send_start() override {
@@ -46,18 +53,25 @@ class StreamCall final : public GenerationCall {
     pb::StreamEnd& end = *message.mutable_end();
     set_ending(ending(), end, *end.add_choices());
     buffer_ = serialize_message(message);
+    watch();
     reactor_->StartWriteAndFinish(&buffer_, grpc::WriteOptions(), grpc::Status::OK);
   }
   void send_error() override {
     add_retry_trailer(error(), context_);
+    watch();
     reactor_->Finish(to_grpc_status(error()));
   }
 
   void write(const pb::GenerateStreamResponse& message) {
     buffer_ = serialize_message(message);
+    watch();
     reactor_->StartWrite(&buffer_);
   }
+  void watch() {
+    watch_->begin(context_, [this] { read_too_slowly(); });
+  }
 
+  const std::shared_ptr<ReplyWatch> watch_;
   grpc::CallbackServerContext& context_;
   WriteReactor* reactor_ = nullptr;
   grpc::ByteBuffer buffer_;  // of the write under way
@@ -69,7 +83,7 @@ class StreamReactor final : public WriteReactor {
   void OnWriteDone(bool ok) override { call_->write_done(ok); }
   void OnCancel() override { call_->cancel(); }
   void OnDone() override {
-    call_->log_end();
+    call_->done();
     delete this;
   }
 
@@ -79,9 +93,9 @@ class StreamReactor final : public WriteReactor {
 
 }  // namespace
 
-WriteReactor* start_stream_call(ServerState& state, CallInfo info, grpc::CallbackServerContext& context, uint64_t bytes,
-                                GenerationCall::Reader read) {
-  auto call = std::make_shared<StreamCall>(state, std::move(info), context);
+WriteReactor* start_stream_call(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info,
+                                grpc::CallbackServerContext& context, uint64_t bytes, GenerationCall::Reader read) {
+  auto call = std::make_shared<StreamCall>(state, std::move(watch), std::move(info), context);
   auto* reactor = new StreamReactor(call);
   call->attach(reactor);
   call->start(bytes, std::move(read));

@@ -13,22 +13,31 @@ namespace pb = ::pyramidkv::v1;
 
 class UnaryCall final : public GenerationCall {
  public:
-  UnaryCall(ServerState& state, CallInfo info, grpc::CallbackServerContext& context, grpc::ByteBuffer& response)
-      : GenerationCall(state, std::move(info)), context_(context), response_(response) {
+  UnaryCall(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info, grpc::CallbackServerContext& context,
+            grpc::ByteBuffer& response)
+      : GenerationCall(state, std::move(info)), watch_(std::move(watch)), context_(context), response_(response) {
     answer_whole();
   }
   void attach(grpc::ServerUnaryReactor* reactor) { reactor_ = reactor; }
+  void done() {
+    watch_->end(context_);
+    log_end();
+  }
 
  private:
   void send_end(OutputAssembler::Piece rest) override {
     pb::GenerateResponse message = reply(std::move(rest));
     response_ =
         request().compare_with.empty() ? serialize_message(message) : serialize_message(comparison(std::move(message)));
-    reactor_->Finish(grpc::Status::OK);
+    finish(grpc::Status::OK);
   }
   void send_error() override {
     add_retry_trailer(error(), context_);
-    reactor_->Finish(to_grpc_status(error()));
+    finish(to_grpc_status(error()));
+  }
+  void finish(const grpc::Status& status) {
+    watch_->begin(context_);
+    reactor_->Finish(status);
   }
 
   pb::GenerateResponse reply(OutputAssembler::Piece whole) const {
@@ -60,6 +69,7 @@ class UnaryCall final : public GenerationCall {
     return message;
   }
 
+  const std::shared_ptr<ReplyWatch> watch_;
   grpc::CallbackServerContext& context_;  // gRPC's, as the next two, valid until the reactor is finished
   grpc::ByteBuffer& response_;
   grpc::ServerUnaryReactor* reactor_ = nullptr;
@@ -70,7 +80,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
   explicit UnaryReactor(std::shared_ptr<UnaryCall> call) : call_(std::move(call)) {}
   void OnCancel() override { call_->cancel(); }
   void OnDone() override {
-    call_->log_end();
+    call_->done();
     delete this;
   }
 
@@ -80,9 +90,10 @@ class UnaryReactor final : public grpc::ServerUnaryReactor {
 
 }  // namespace
 
-grpc::ServerUnaryReactor* start_unary_call(ServerState& state, CallInfo info, grpc::CallbackServerContext& context,
-                                           grpc::ByteBuffer& response, uint64_t bytes, GenerationCall::Reader read) {
-  auto call = std::make_shared<UnaryCall>(state, std::move(info), context, response);
+grpc::ServerUnaryReactor* start_unary_call(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info,
+                                           grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
+                                           uint64_t bytes, GenerationCall::Reader read) {
+  auto call = std::make_shared<UnaryCall>(state, std::move(watch), std::move(info), context, response);
   auto* reactor = new UnaryReactor(call);
   call->attach(reactor);
   call->start(bytes, std::move(read));

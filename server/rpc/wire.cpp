@@ -1,14 +1,15 @@
 #include "server/rpc/wire.h"
 
 #include <google/protobuf/descriptor.h>
-#include <google/protobuf/unknown_field_set.h>
 #include <grpcpp/support/slice.h>
 
 #include <string>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/status_macros.h"
 #include "server/api/errors.h"
+#include "server/rpc/request_scan.h"
 #include "server/telemetry/utf8.h"
 
 namespace pkv {
@@ -62,6 +63,7 @@ absl::Status parse_message(const grpc::ByteBuffer& buffer, Message& message) {
   if (const grpc::Status status = buffer.DumpToSingleSlice(&slice); !status.ok()) {
     return make_error({.reason = kBadInput, .description = "the request could not be read"});
   }
+  PKV_RETURN_IF_ERROR(scan_request({slice.begin(), slice.size()}, *message.GetDescriptor()));
   if (message.ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) return absl::OkStatus();
   // What was parsed before the failure is still in the message, the offending text included.
   if (const std::string field = find_bad_text(message, ""); !field.empty())

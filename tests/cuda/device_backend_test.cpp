@@ -265,11 +265,12 @@ TEST(DeviceBackendTest, WithoutGraphsEveryStepIsAskedForAnew) {
   EXPECT_EQ(made.backend->traits().decode_rows, 1);
 }
 
-TEST(DeviceBackendTest, SupportsHeadsOfAtMost256) {
+TEST(DeviceBackendTest, SupportsEvenHeadsOfAtMost256) {
   const SimBackend made = make();
   EXPECT_TRUE(made.backend->supports({.q_heads = 9, .kv_heads = 3, .head_dim = 64}).ok());
   EXPECT_TRUE(made.backend->supports({.q_heads = 80, .kv_heads = 1, .head_dim = 12}).ok());
-  for (const AttentionShape& shape : {AttentionShape{7, 2, 64}, AttentionShape{4, 2, 257}, AttentionShape{4, 2, 0}}) {
+  for (const AttentionShape& shape :
+       {AttentionShape{7, 2, 64}, AttentionShape{4, 2, 258}, AttentionShape{4, 2, 33}, AttentionShape{4, 2, 0}}) {
     EXPECT_EQ(made.backend->supports(shape).code(), absl::StatusCode::kUnimplemented);
   }
 }

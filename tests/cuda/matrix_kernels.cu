@@ -9,6 +9,10 @@ namespace {
 using gpu::kWarp;
 
 __device__ uint32_t pair(uint16_t low, uint16_t high) { return low | static_cast<uint32_t>(high) << 16; }
+__device__ void put(uint32_t halves, uint16_t* to) {
+  to[0] = static_cast<uint16_t>(halves & 0xffffu);
+  to[1] = static_cast<uint16_t>(halves >> 16);
+}
 
 __global__ void multiply_kernel(const uint16_t* a, const uint16_t* b, float* c) {
   const auto lane = static_cast<int32_t>(threadIdx.x);
@@ -36,9 +40,7 @@ __global__ void load_kernel(const uint16_t* from, int32_t pitch, uint16_t* to) {
   uint32_t registers[4];
   gpu::load_transposed(registers, rows + lane * pitch);
   for (int32_t m = 0; m < 4; ++m) {
-    uint16_t* row = to + m * 64 + lane / 4 * 8 + lane % 4 * 2;
-    row[0] = static_cast<uint16_t>(registers[m] & 0xffffu);
-    row[1] = static_cast<uint16_t>(registers[m] >> 16);
+    put(registers[m], to + m * 64 + lane / 4 * 8 + lane % 4 * 2);
   }
 }
 
@@ -46,8 +48,16 @@ __global__ void move_kernel(const uint16_t* from, uint16_t* to) {
   const auto lane = static_cast<int32_t>(threadIdx.x);
   const int32_t at = lane / 4 * 8 + lane % 4 * 2;
   const uint32_t result = gpu::transposed(pair(from[at], from[at + 1]));
-  to[at] = static_cast<uint16_t>(result & 0xffffu);
-  to[at + 1] = static_cast<uint16_t>(result >> 16);
+  put(result, to + at);
+}
+
+__global__ void codes_kernel(const uint32_t* registers, uint16_t* bytes, uint16_t* nibbles) {
+  const auto lane = static_cast<int32_t>(threadIdx.x);
+  uint32_t even, odd;
+  gpu::halves_of_bytes(registers[lane], even, odd);
+  put(even, bytes + 4 * lane);
+  put(odd, bytes + 4 * lane + 2);
+  for (int32_t i = 0; i < 4; ++i) put(gpu::halves_of_nibbles(registers[lane], i), nibbles + 8 * lane + 2 * i);
 }
 
 __global__ void copy_kernel(const float* from, bool there, bool waits, float* to) {
@@ -83,6 +93,10 @@ void transpose_loading(gpu::Stream& stream, const uint16_t* from, int32_t pitch,
 
 void transpose_moving(gpu::Stream& stream, const uint16_t* from, uint16_t* to) {
   gpu::launch(stream, "move", {.blocks = 1, .threads = kWarp}, move_kernel, from, to);
+}
+
+void halves_of_codes(gpu::Stream& stream, const uint32_t* registers, uint16_t* bytes, uint16_t* nibbles) {
+  gpu::launch(stream, "codes", {.blocks = 1, .threads = kWarp}, codes_kernel, registers, bytes, nibbles);
 }
 
 void copy_groups(gpu::Stream& stream, const float* from, bool there, bool waits, float* to) {

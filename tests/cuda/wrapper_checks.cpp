@@ -67,6 +67,28 @@ std::string transposes_moving(gpu::Stream& stream) {
   return transposed_is(out.read(), from, 1);
 }
 
+std::string codes_become_halves(gpu::Stream& stream) {
+  std::mt19937 rng(2);
+  std::vector<uint32_t> registers(32);
+  for (uint32_t& bits : registers) bits = static_cast<uint32_t>(rng());
+  const DeviceArray<uint32_t> in(stream, registers);
+  const DeviceArray<uint16_t> bytes(stream, std::vector<uint16_t>(32 * 4)),
+      nibbles(stream, std::vector<uint16_t>(32 * 8));
+  halves_of_codes(stream, in.data(), bytes.data(), nibbles.data());
+  const std::vector<uint16_t> of_bytes = bytes.read(), of_nibbles = nibbles.read();
+  for (size_t i = 0; i < of_bytes.size(); ++i) {
+    constexpr uint32_t kOrder[] = {0, 2, 1, 3};
+    const float expected = static_cast<int8_t>(registers[i / 4] >> 8 * kOrder[i % 4]);
+    if (half_to_float(of_bytes[i]) != expected) return at(i, half_to_float(of_bytes[i]), expected);
+  }
+  for (size_t i = 0; i < of_nibbles.size(); ++i) {
+    const int32_t code = static_cast<int32_t>(registers[i / 8] >> (16 * (i % 2) + 4 * (i % 8 / 2)) & 15);
+    const float expected = static_cast<float>(code < 8 ? code : code - 16);
+    if (half_to_float(of_nibbles[i]) != expected) return at(i, half_to_float(of_nibbles[i]), expected);
+  }
+  return "";
+}
+
 std::string copies(gpu::Stream& stream) {
   std::vector<float> from(3 * 32 * 4);
   std::iota(from.begin(), from.end(), 1.0f);
@@ -83,9 +105,8 @@ std::string copies(gpu::Stream& stream) {
 }
 
 constexpr WrapperCheck kChecks[] = {
-    {"mma.m16n8k16, halves", multiplies},
-    {"ldmatrix.trans", transposes_loading},
-    {"movmatrix.trans", transposes_moving},
+    {"mma.m16n8k16, halves", multiplies},   {"ldmatrix.trans", transposes_loading},
+    {"movmatrix.trans", transposes_moving}, {"prmt and sub.f16x2, codes", codes_become_halves},
     {"cp.async, groups and zeros", copies},
 };
 

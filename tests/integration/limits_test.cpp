@@ -1,6 +1,7 @@
 // What a server takes of its callers at most, by its configuration.
 #include <gmock/gmock.h>
 
+#include "tests/integration/raw_call.h"
 #include "tests/integration/server_fixture.h"
 
 namespace pkv {
@@ -8,7 +9,10 @@ namespace {
 
 using ::testing::HasSubstr;
 
-using LimitsTest = ServerTest;
+class LimitsTest : public ServerTest {
+ protected:
+  uint64_t slow_readers() { return stats().totals().rejected(); }
+};
 
 TEST_F(LimitsTest, AMessageThatIsTooLongIsRefusedByItsSize) {
   start_and_load([](Config& config) { config.server.max_message_bytes = 1 << 16; });
@@ -48,6 +52,52 @@ TEST_F(LimitsTest, WatchersBeyondTheLimitAreRefusedByItsName) {
   while (watching->Read(&message)) {
   }
   watching->Finish();
+}
+
+// gRPC has no limit of its own for these.
+TEST_F(LimitsTest, WhoDoesNotReadIsCutOffInTime) {
+  start_and_load([](Config& config) {
+    config.server.max_unread_seconds = 0.2;
+    config.server.max_unread_bytes = uint64_t{1} << 30;
+  });
+  pb::GenerateRequest chatty = request("hello", 6000);
+  chatty.mutable_output()->set_top_logprobs(20);
+  pb::TokenizeRequest tokenize;
+  tokenize.set_text(std::string(1 << 20, 'x'));
+  const std::string service = "/pyramidkv.v1.GenerationService/";
+  UnreadCall stream(app_->port(), service + "GenerateStream", chatty.SerializeAsString());
+  UnreadCall unary(app_->port(), service + "Generate", chatty.SerializeAsString());
+  UnreadCall without_engine(app_->port(), service + "Tokenize", tokenize.SerializeAsString());
+  EXPECT_TRUE(eventually([&] { return slow_readers() == 3; }))
+      << stats().totals().DebugString() << app_->open_calls() << " calls are open";
+  EXPECT_TRUE(eventually_idle());
+  EXPECT_TRUE(eventually([&] { return app_->open_calls() == 0; }));
+  EXPECT_EQ(stats().totals().requests_by_code().at("RESOURCE_EXHAUSTED"), 1u);  // the stream; the other was complete
+  pb::GenerateResponse reply;
+  EXPECT_TRUE(generate(request("hello", 2), reply).ok());
+}
+
+// Known at admission, not when all the work is done.
+TEST_F(LimitsTest, PositionsThatNoReplyCouldHoldAreRefusedAtOnce) {
+  start_and_load([](Config& config) { config.server.max_message_bytes = 1 << 16; });
+  pb::GenerateRequest large = request(std::string(8000, 'x'), 2);
+  large.set_cache_report(pb::CACHE_REPORT_DETAIL_POSITIONS);
+  pb::GenerateResponse reply;
+  const grpc::Status status = generate(large, reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(reason(status), "REPLY_TOO_LARGE");
+  EXPECT_THAT(status.error_message(), AllOf(HasSubstr("cache_report: "), HasSubstr("server.max_message_bytes")));
+  EXPECT_EQ(metadata(status).at("max"), "65536");
+  EXPECT_EQ(policy_stats("full").requests_total(), 0u);
+
+  large.mutable_cache_policy()->mutable_snapkv();
+  large.mutable_cache_policy()->mutable_budget()->set_tokens(2000);
+  ASSERT_TRUE(generate(large, reply).ok());
+  EXPECT_GT(reply.ByteSizeLong(), size_t{30'000});
+  large.mutable_cache_policy()->mutable_budget()->set_tokens(4200);
+  const grpc::Status beyond = generate(large, reply);
+  EXPECT_EQ(reason(beyond), "REPLY_TOO_LARGE");
+  EXPECT_NEAR(std::stod(metadata(beyond).at("got")), 4 * 2 * 4200 * 2, 100);  // lanes, lists, entries, bytes
 }
 
 }  // namespace

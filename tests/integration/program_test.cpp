@@ -165,6 +165,16 @@ TEST_F(RunningProgram, SighupEndsNothing) {
   EXPECT_EQ(program_.wait(), 0);
 }
 
+// Without metrics, too.
+TEST_F(RunningProgram, SigpipeEndsNothing) {
+  program_.send(SIGPIPE);
+  grpc::ClientContext context;
+  pb::GenerateRequest request;
+  request.set_prompt("hello");
+  pb::GenerateResponse reply;
+  EXPECT_TRUE(stub_->Generate(&context, request, &reply).ok());
+}
+
 TEST_F(RunningProgram, ATakenPortIsExplained) {
   const Outcome second =
       run({"--set", "model.path=" + model_.path(), "--set", "server.listen=" + address_, "--set", "metrics.listen="});

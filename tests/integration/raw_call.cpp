@@ -67,6 +67,14 @@ int serving_status(const google::protobuf::UnknownFieldSet& reply) {
   return reply.field_count() == 0 ? 0 : static_cast<int>(reply.field(0).varint());
 }
 
+// Otherwise the library reads megabytes ahead.
+std::shared_ptr<grpc::Channel> eager_for_nothing(int port) {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(port), grpc::InsecureChannelCredentials(), arguments);
+}
+
 }  // namespace
 
 int check_health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) {
@@ -117,6 +125,32 @@ void HealthWatch::finish() {
   ended_ = true;
   stream_->Finish(&status_, nullptr);
   wait();
+}
+
+UnreadCall::UnreadCall(int port, const std::string& method, const std::string& message)
+    : stub_(eager_for_nothing(port)) {
+  stream_ = stub_.PrepareCall(&context_, method, &queue_);
+  stream_->StartCall(nullptr);
+  wait();
+  const grpc::Slice slice(message);
+  stream_->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
+  wait();
+}
+
+UnreadCall::~UnreadCall() {
+  context_.TryCancel();
+  grpc::Status status;
+  stream_->Finish(&status, nullptr);
+  wait();
+  queue_.Shutdown();
+  while (wait()) {
+  }
+}
+
+bool UnreadCall::wait() {
+  void* tag = nullptr;
+  bool ok = false;
+  return queue_.Next(&tag, &ok) && ok;
 }
 
 std::vector<std::string> list_services(const std::shared_ptr<grpc::Channel>& channel) {

@@ -35,6 +35,21 @@ class HealthWatch {
   bool ended_ = false;
 };
 
+// A call to a port of 127.0.0.1 whose client takes no more than HTTP/2's first window of the reply, and leaves when
+// this is destroyed.
+class UnreadCall {
+ public:
+  UnreadCall(int port, const std::string& method, const std::string& message);
+  ~UnreadCall();
+
+ private:
+  bool wait();
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
+};
+
 // Names by grpc.reflection.v1alpha.ServerReflection; empty where it is not offered.
 std::vector<std::string> list_services(const std::shared_ptr<grpc::Channel>& channel);
 

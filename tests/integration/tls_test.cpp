@@ -106,6 +106,91 @@ TEST_F(TlsTest, KeysGoWithTlsAndHealthHasAPlainAddressOfItsOwn) {
   EXPECT_EQ(nothing_else.error.code, grpc::StatusCode::UNIMPLEMENTED);
 }
 
+// By curl, over a connection of its own; `options`: further ones. What it printed, and its exit code.
+std::pair<std::string, int> curl(const std::string& options, const std::string& url) {
+  FILE* pipe = popen(("curl -sS -m 20 " + options + " " + url + " 2>&1").c_str(), "r");
+  std::string output;
+  char buffer[4096];
+  while (const size_t got = fread(buffer, 1, sizeof(buffer), pipe)) output.append(buffer, got);
+  return {output, WEXITSTATUS(pclose(pipe))};
+}
+
+class HttpsTest : public TlsTest {
+ protected:
+  static constexpr int kCannotVerify = 60;  // of curl
+  void start_https(const std::string& client_ca = "", const std::function<void(Config&)>& change = {}) {
+    start_with(client_ca, [&](Config& config) {
+      config.http.listen = "127.0.0.1:0";
+      if (change) change(config);
+    });
+  }
+  std::string url(const std::string& path, const std::string& scheme = "https") const {
+    return scheme + "://127.0.0.1:" + std::to_string(app_->http_port()) + path;
+  }
+  std::string trust() const { return "--cacert " + ca_.path(); }
+};
+
+TEST_F(HttpsTest, OpenAisApiHasTheSameCertificates) {
+  start_https();
+  EXPECT_THAT(curl(trust(), url("/v1/models")).first, HasSubstr("\"id\":\"tiny\""));
+  const auto [events, code] =
+      curl(trust() + R"( -N -d '{"prompt": "hello", "max_tokens": 5, "stream": true}')", url("/v1/completions"));
+  EXPECT_EQ(code, 0);
+  EXPECT_THAT(events, ::testing::EndsWith("data: [DONE]\n\n"));
+  // Its end is told even where nothing else tells the length.
+  EXPECT_EQ(
+      curl(trust() + R"( --http1.0 -d '{"prompt": "hello", "max_tokens": 5, "stream": true}')", url("/v1/completions"))
+          .second,
+      0);
+  const test::TempFile other(stranger_.certificate());
+  EXPECT_EQ(curl("--cacert " + other.path(), url("/v1/models")).second, kCannotVerify);
+  EXPECT_NE(curl("", url("/v1/models", "http")).second, 0);
+  EXPECT_NE(curl(trust() + " --tls-max 1.1", url("/v1/models")).second, 0);
+}
+
+TEST_F(HttpsTest, LargeBodiesAndAnswersArriveWhole) {
+  start_https();
+  const test::TempFile body(R"({"max_tokens": 3, "echo": true, "logprobs": 5, "prompt": ")" + std::string(4000, 'x') +
+                            "\"}");
+  const auto [answer, code] = curl(trust() + " --data-binary @" + body.path(), url("/v1/completions"));
+  EXPECT_EQ(code, 0);
+  EXPECT_GT(answer.size(), size_t{200'000});
+  EXPECT_THAT(answer.substr(answer.size() - 3), ::testing::EndsWith("}"));
+}
+
+TEST_F(HttpsTest, NewCertificatesTakeEffectWithoutAStart) {
+  start_https();
+  const test::Identity next = stranger_.issue("server");
+  std::ofstream(key_.path()) << next.private_key;
+  // The two do not fit together now: what was in force still is.
+  absl::SleepFor(absl::Milliseconds(1100));
+  EXPECT_EQ(curl(trust(), url("/v1/models")).second, 0);
+  std::ofstream(cert_.path()) << next.certificate;
+  const test::TempFile other(stranger_.certificate());
+  EXPECT_TRUE(eventually([&] { return curl("--cacert " + other.path(), url("/v1/models")).second == 0; }));
+  EXPECT_EQ(curl(trust(), url("/v1/models")).second, kCannotVerify);
+}
+
+TEST_F(HttpsTest, WithAClientAuthorityClientsNeedACertificateOfIt) {
+  start_https(ca_.path());
+  const test::Identity mine = authority_.issue("client");
+  const test::TempFile cert(mine.certificate), key(mine.private_key);
+  EXPECT_EQ(curl(trust() + " --cert " + cert.path() + " --key " + key.path(), url("/v1/models")).second, 0);
+  EXPECT_NE(curl(trust(), url("/v1/models")).second, 0);
+}
+
+TEST_F(HttpsTest, ItCanBeLeftToAProxy) {
+  start_https("", [](Config& config) { config.http.tls = false; });
+  EXPECT_EQ(curl("", url("/v1/models", "http")).second, 0);
+}
+
+TEST_F(HttpsTest, AClientThatLeavesIsNoticed) {
+  start_https();
+  curl(trust() + " -m 1 -N -d '{\"prompt\": \"hello\", \"max_tokens\": 60000, \"ignore_eos\": true, \"stream\": true}'",
+       url("/v1/completions"));
+  EXPECT_TRUE(eventually([&] { return app_->open_calls() == 0 && app_->open_requests() == 0; }));
+}
+
 TEST_F(TlsTest, FilesThatAreNoGoodAreNamedAtTheStart) {
   Config config;
   config.server.listen = "127.0.0.1:0";

@@ -32,7 +32,6 @@ class AttendCase : public OperationCase {
  public:
   explicit AttendCase(AttendSpec spec) : OperationCase(absl::StrCat("attend/", spec.name)), spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor q, out, lse;

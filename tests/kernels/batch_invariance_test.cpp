@@ -94,7 +94,6 @@ TEST_F(BatchInvarianceTest, AttendRowsOfSeveralSequences) {
   for (KvDtype dtype : {KvDtype::kF16, KvDtype::kF32, KvDtype::kK8V4}) {
     const CacheContent cache = make_cache(rng, lengths, dtype);
     for (const BackendUnderTest& tested : *backends_) {
-      if (entry_format(dtype).has_codes() && !tested.backend->traits().reads_codes) continue;
       const CaseTensor queries(*tested.backend, q, Placement::kDense);
       for (Phase phase : {Phase::kDecode, Phase::kPrefill}) {
         const std::vector<float> together =

@@ -34,7 +34,6 @@ class WriteCase : public OperationCase {
  public:
   explicit WriteCase(WriteSpec spec) : OperationCase(absl::StrCat("write_kv/", spec.name)), spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor k, v;
@@ -153,7 +152,6 @@ class GatherCase : public OperationCase {
  public:
   explicit GatherCase(GatherSpec spec) : OperationCase(gather_name(spec)), spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor kept, counts;
@@ -217,7 +215,6 @@ class ConvertCase : public OperationCase {
                                    spec.name, spec.in_place ? "_in_place" : "_to_other_lanes")),
         spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return {KvDtype::kK8V4}; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       CaseTensor kept, counts;
@@ -279,7 +276,7 @@ void add_convert_cases(OperationCases& cases) {
          .counts = {90, 40}});
     add({.name = "d8", .head_dim = 8, .page_bytes = 256, .from = from, .length = 50, .counts = {50}});
   }
-  add({.name = "long", .length = 8000, .counts = {8000, 900, 3000}});
+  add({.name = "long", .length = 2500, .counts = {2500, 900, 1700}});
   add({.name = "halves", .from = KvDtype::kF32, .to = KvDtype::kF16, .length = 70, .counts = {70, 9}});
 }
 

@@ -279,7 +279,6 @@ class WriteTurnedCase : public OperationCase {
     for (int32_t i = 0; i < 24; ++i) inv_freq_.push_back(static_cast<float>(std::pow(1e4, -2.0 * i / 48)));
   }
 
-  std::vector<KvDtype> formats() const override { return {dtype_}; }
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
       std::unique_ptr<CaseCache> cache;

@@ -28,8 +28,6 @@ class KeyCase : public OperationCase {
   KeyCase(const std::string& operation, KeySpec spec)
       : OperationCase(absl::StrCat(operation, "/", spec.name)), spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
-
  protected:
   const KeySpec& spec() const { return spec_; }
   int32_t lanes() const { return static_cast<int32_t>(spec_.dtypes.size()); }

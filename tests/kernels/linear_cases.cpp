@@ -1,6 +1,7 @@
 // Cases of linear: every weight format, both phases, one row to many, odd extents, accumulation.
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "tests/kernels/case_data.h"
@@ -16,22 +17,38 @@ struct LinearSpec {
   Placement placement = Placement::kDense;
 };
 
-// Squared error (variance) that rounding the activations and weights to bfloat16, or the activations to int8 in groups
-// of 32, may bring to x . w. A value rounded to steps of s is off by s / sqrt(12) in the mean square.
-double quantisation_variance(const float* x, const float* w, int64_t count) {
-  constexpr int64_t kGroup = 32;
-  constexpr double kBf16 = 0x1p-8 * 0x1p-8 / 12.0;  // steps of at most 2^-8 of the value
-  double int8 = 0, bf16 = 0;
-  for (int64_t start = 0; start < count; start += kGroup) {
-    double highest = 0, weight_squares = 0;
-    for (int64_t i = start; i < std::min(count, start + kGroup); ++i) {
-      highest = std::max<double>(highest, std::abs(x[i]));
-      weight_squares += static_cast<double>(w[i]) * w[i];
-      bf16 += 2 * kBf16 * x[i] * x[i] * static_cast<double>(w[i]) * w[i];
+// Squares of a row's numbers, added up in groups of 32 too, and the variance of one that is rounded to int8 in its
+// group. A value rounded to steps of s is off by s / sqrt(12) in the mean square.
+struct Squares {
+  std::vector<double> each, of_group, rounding;
+
+  Squares(const float* row, int64_t count) {
+    constexpr int64_t kGroup = 32;
+    for (int64_t start = 0; start < count; start += kGroup) {
+      double highest = 0, sum = 0;
+      for (int64_t i = start; i < std::min(count, start + kGroup); ++i) {
+        highest = std::max<double>(highest, std::abs(row[i]));
+        each.push_back(static_cast<double>(row[i]) * row[i]);
+        sum += each.back();
+      }
+      of_group.push_back(sum);
+      rounding.push_back(highest / 127.0 * (highest / 127.0) / 12.0);
     }
-    const double step = highest / 127.0;
-    int8 += step * step / 12.0 * weight_squares;
   }
+  double norm() const { return std::sqrt(std::accumulate(of_group.begin(), of_group.end(), 0.0)); }
+};
+std::vector<Squares> squares_of(const Matrix& matrix) {
+  std::vector<Squares> rows;
+  for (int64_t row = 0; row < matrix.rows; ++row) rows.emplace_back(matrix.row(row), matrix.cols);
+  return rows;
+}
+
+// Squared error (variance) that rounding the activations and weights to bfloat16, or the activations to int8 in groups
+// of 32, may bring to x . w.
+double quantisation_variance(const Squares& x, const Squares& w) {
+  constexpr double kBf16 = 0x1p-8 * 0x1p-8 / 12.0;  // steps of at most 2^-8 of the value
+  const double int8 = std::inner_product(x.rounding.begin(), x.rounding.end(), w.of_group.begin(), 0.0);
+  const double bf16 = 2 * kBf16 * std::inner_product(x.each.begin(), x.each.end(), w.each.begin(), 0.0);
   return std::max(int8, bf16);
 }
 
@@ -72,16 +89,18 @@ class LinearCase : public OperationCase {
     Matrix weight(spec_.outputs, spec_.inputs);
     quant_traits(spec_.type).decode(data.blocks.data(), weight.values.data(), spec_.outputs * spec_.inputs);
     std::vector<double> tolerance(expected[output].floats.size());
+    const std::vector<Squares> weights = squares_of(weight);
     for (int64_t r = 0; r < spec_.rows; ++r) {
-      const double x_norm = norm(data.x.row(r), spec_.inputs);
+      const Squares x(data.x.row(r), spec_.inputs);
       for (int64_t n = 0; n < spec_.outputs; ++n) {
+        const Squares& w = weights[static_cast<size_t>(n)];
         const auto at = static_cast<size_t>(r * spec_.outputs + n);
         // Float32 sums in any order; in practice the error grows with the root of the length, which the norms have in
         // them.
-        double allowed = 1e-6 * (x_norm * norm(weight.row(n), spec_.inputs) + std::abs(data.out.values[at]));
+        double allowed = 1e-6 * (x.norm() * w.norm() + std::abs(data.out.values[at]));
         if (accuracy == Accuracy::kDefault) {
           constexpr double kDeviations = 6;  // of a normal distribution: one in 5e8
-          allowed += kDeviations * std::sqrt(quantisation_variance(data.x.row(r), weight.row(n), spec_.inputs));
+          allowed += kDeviations * std::sqrt(quantisation_variance(x, w));
         }
         tolerance[at] = allowed;
       }

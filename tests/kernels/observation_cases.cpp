@@ -30,8 +30,6 @@ class ObserveCase : public OperationCase {
   ObserveCase(const std::string& operation, ObserveSpec spec)
       : OperationCase(absl::StrCat(operation, "/", spec.name)), spec_(std::move(spec)) {}
 
-  std::vector<KvDtype> formats() const override { return spec_.dtypes; }
-
  protected:
   static constexpr int32_t kFirstLane = 2;  // lanes of another sequence come before
 

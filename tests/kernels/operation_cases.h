@@ -43,8 +43,6 @@ class OperationCase {
   explicit OperationCase(std::string name) : name_(std::move(name)) {}
   virtual ~OperationCase() = default;
   const std::string& name() const { return name_; }  // operation/what/shape
-  // Of the cache entries it works on.
-  virtual std::vector<KvDtype> formats() const { return {}; }
   virtual std::unique_ptr<PreparedCase> prepare(Backend& backend) const = 0;
   Tolerances tolerances(const Outputs& expected, Accuracy accuracy) const;
   // Empty where `actual` is within the tolerances, else what is wrong first and worst.

@@ -72,7 +72,6 @@ double allowed_difference(KvDtype dtype) {
 
 void expect_sums(Backend& backend, const std::string& name) {
   for (const EntryFormat& format : kEntryFormats.rows) {
-    if (format.has_codes() && !backend.traits().reads_codes) continue;
     for (RopePairing pairing : {RopePairing::kAdjacent, RopePairing::kHalves}) {
       for (int32_t delta : {1, 300, -1, -200}) {
         EXPECT_LT(largest_difference(backend, {format.id, pairing, delta}), allowed_difference(format.id))

@@ -30,6 +30,8 @@ class HttpConnection {
     const ssize_t got = ::recv(socket_, buffer, sizeof(buffer), 0);
     return std::string(buffer, got > 0 ? static_cast<size_t>(got) : 0);
   }
+  // Nothing more is sent, and nothing read.
+  void shut() { ::shutdown(socket_, SHUT_RDWR); }
   // Sends `text` and reads until the server closes.
   std::string ask(const std::string& text) {
     send(text);

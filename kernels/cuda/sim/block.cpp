@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <deque>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -44,14 +43,26 @@ struct Thread {
   State state = State::kReady;
   Place at;  // where it waits
   Exchange* exchange = nullptr;
-  std::deque<AsyncCopy> copies;  // on their way
-  int64_t group = 0;             // of the next
+  std::vector<AsyncCopy> copies;  // in order; the first `copied` are done
+  size_t copied = 0;
+  int64_t group = 0;  // of the next
 };
+
+// Of this host thread, for one simulation after the other of devices that are alike.
+SharedMemory& shared_memory(size_t limit) {
+  thread_local std::unique_ptr<SharedMemory> memory;
+  if (memory == nullptr || memory->limit() != limit) memory = std::make_unique<SharedMemory>(limit);
+  return *memory;
+}
 
 class Simulation {
  public:
   Simulation(const Options& options, const Grid& grid, const std::function<void()>& body)
-      : options_(options), grid_(grid), body_(body), random_(options.seed), shared_(options.shared_bytes) {}
+      : options_(options),
+        grid_(grid),
+        body_(body),
+        random_(options.seed),
+        shared_(shared_memory(options.shared_bytes)) {}
 
   std::string run();
 
@@ -87,7 +98,7 @@ class Simulation {
   const Grid& grid_;
   const std::function<void()>& body_;
   std::mt19937 random_;
-  SharedMemory shared_;
+  SharedMemory& shared_;
   BlockPlace block_;
   std::vector<Thread> threads_;
   std::vector<int32_t> order_;
@@ -286,9 +297,9 @@ void end_copy_group() { ++current->thread().group; }
 
 void wait_for_copies(size_t groups) {
   Thread& self = current->thread();
-  while (!self.copies.empty() && self.copies.front().group < self.group - static_cast<int64_t>(groups)) {
-    const AsyncCopy copy = self.copies.front();
-    self.copies.pop_front();
+  while (self.copied < self.copies.size() &&
+         self.copies[self.copied].group < self.group - static_cast<int64_t>(groups)) {
+    const AsyncCopy& copy = self.copies[self.copied++];
     if (copy.from == nullptr) {
       std::memset(copy.to, 0, copy.bytes);
     } else {

@@ -12,6 +12,7 @@ class SharedMemory {
  public:
   explicit SharedMemory(size_t limit);
   ~SharedMemory();
+  size_t limit() const { return limit_; }
   SharedMemory(const SharedMemory&) = delete;
   SharedMemory& operator=(const SharedMemory&) = delete;
 

@@ -8,7 +8,7 @@
 
 namespace pkv::sim {
 
-// `stream` must outlive it. Products and sums in float32, in ascending order.
+// `stream` must outlive it. Products and sums in float32, in one order.
 std::unique_ptr<gpu::Blas> make_sim_blas(SimStream& stream);
 
 }  // namespace pkv::sim

@@ -29,8 +29,8 @@ class Server:
             command += ["--set", setting]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         for line in self.process.stdout:
-            if found := re.search(r" ready address=(\S+).* metrics=(\S+)", line):
-                self.address, self.metrics = found.groups()
+            if found := re.search(r" ready address=(\S+).* http=(\S+) metrics=(\S+)", line):
+                self.address, self.http, self.metrics = found.groups()
                 break
         else:
             raise RuntimeError("the server ended before it was ready")

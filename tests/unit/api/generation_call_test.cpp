@@ -62,10 +62,21 @@ class WatchedCall final : public GenerationCall {
     return error_;
   }
 
+  std::atomic<bool> no_memory = false;  // for messages of the answer
+
  private:
   void send_start() override { hold(); }
-  void send_piece(OutputAssembler::Piece) override { hold(); }
-  void send_end(OutputAssembler::Piece) override { end(absl::OkStatus()); }
+  void send_piece(OutputAssembler::Piece) override {
+    run_out();
+    hold();
+  }
+  void send_end(OutputAssembler::Piece) override {
+    run_out();
+    end(absl::OkStatus());
+  }
+  void run_out() const {
+    if (no_memory) throw std::bad_alloc();
+  }
   void send_error() override { end(error()); }
   void hold() {
     {
@@ -220,6 +231,20 @@ TEST_F(GenerationCallTest, WhoReadsTooSlowlyIsCutOffAlone) {
   EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(error.reason, "SLOW_READER");
   EXPECT_EQ(error.metadata.at("max"), "1000");
+}
+
+TEST_F(GenerationCallTest, WithoutMemoryForAMessageTheCallAloneEnds) {
+  for (const bool whole : {false, true}) {
+    const auto call = start(1, whole);
+    call->no_memory = true;
+    call->read_on();
+    const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(whole ? 1 : 0);
+    sink->on_start();
+    sink->on_token({.id = *tokenizer_->find_token("a")});
+    whole ? sink->on_end({.finish_reason = FinishReason::kLength}) : sink->on_error(call->wait_for_error());
+    EXPECT_EQ(call->wait_for_error().code(), absl::StatusCode::kResourceExhausted);
+  }
+  EXPECT_EQ(holding_.cancelled.size(), 1u);  // the other had ended
 }
 
 TEST_F(GenerationCallTest, AnAnswerInOnePieceIsNotReadTooSlowly) {

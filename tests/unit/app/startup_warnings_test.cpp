@@ -82,6 +82,8 @@ TEST(StartupWarnings, KeysThatCanBeReadOnTheWay) {
   config.server.tls.cert = "cert.pem";
   EXPECT_THAT(startup_warnings(config, std::nullopt), IsEmpty());
   config.http.listen = "0.0.0.0:8000";
+  EXPECT_THAT(startup_warnings(config, std::nullopt), IsEmpty());
+  config.http.tls = false;
   EXPECT_THAT(startup_warnings(config, std::nullopt), ElementsAre(HasSubstr("http.listen: 0.0.0.0:8000")));
 }
 

@@ -1,7 +1,10 @@
 // Requests that are no messages: the answer names the field whose text is not UTF-8.
 #include "server/rpc/wire.h"
 
+#include <gmock/gmock.h>
+
 #include "pyramidkv/v1/generation.pb.h"
+#include "server/rpc/request_scan.h"
 #include "tests/unit/api/api_fixture.h"
 
 namespace pkv {
@@ -61,6 +64,46 @@ TEST(Wire, GarbageIsRefused) {
   const DecodedError error = refusal(grpc::ByteBuffer(&slice, 1));
   EXPECT_EQ(error.code, absl::StatusCode::kInvalidArgument);
   EXPECT_EQ(error.reason, "BAD_INPUT");
+}
+
+// The proto says "never ignored".
+TEST(Wire, AFieldThatIsNotKnownIsRefusedByItsNumber) {
+  pb::GenerateRequest message;
+  message.set_prompt("hello");
+  message.GetReflection()->MutableUnknownFields(&message)->AddVarint(12, 1);
+  const DecodedError error = refusal(serialize_message(message));
+  EXPECT_EQ(error.code, absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(error.field, "12");
+  EXPECT_THAT(error.message, ::testing::HasSubstr("pyramidkv.v1.GenerateRequest"));
+
+  message.Clear();
+  pb::ChatMessage& inner = *message.mutable_chat()->add_messages();
+  inner.GetReflection()->MutableUnknownFields(&inner)->AddLengthDelimited(99, "x");
+  EXPECT_EQ(refusal(serialize_message(message)).field, "chat.messages.99");
+}
+
+// 4 MB of empty chat messages would become 223 MiB.
+TEST(Wire, ValuesAreCountedBeforeAnyIsMade) {
+  pb::GenerateRequest message;
+  for (size_t i = 0; i <= kMaxValues; ++i) message.mutable_chat()->add_messages();
+  EXPECT_EQ(refusal(serialize_message(message)).field, "chat.messages");
+  message.Clear();
+  for (size_t i = 0; i <= kMaxValues; ++i) message.mutable_sampling()->add_stop();
+  EXPECT_EQ(refusal(serialize_message(message)).field, "sampling.stop");
+  message.Clear();  // packed, so one value
+  message.mutable_prompt_token_ids()->mutable_ids()->Resize(static_cast<int>(kMaxValues) + 1, 1);
+  EXPECT_EQ(refusal(serialize_message(message)).message, "");
+}
+
+TEST(Wire, EveryFieldThatIsKnownIsTaken) {
+  pb::CompareRequest message;
+  message.mutable_request()->mutable_chat()->add_messages()->set_content("hello");
+  (*message.mutable_request()->mutable_sampling()->mutable_logit_bias())[7] = 1;
+  message.mutable_request()->mutable_output()->set_echo(true);
+  message.add_policies()->mutable_budget()->set_keep_ratio(0.5);
+  pb::CompareRequest back;
+  ASSERT_TRUE(parse_message(serialize_message(message), back).ok());
+  EXPECT_EQ(back.SerializeAsString(), message.SerializeAsString());
 }
 
 }  // namespace

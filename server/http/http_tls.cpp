@@ -1,0 +1,59 @@
+#include "server/http/http_tls.h"
+
+#include <sys/stat.h>
+
+#include <boost/system/system_error.hpp>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace pkv {
+namespace {
+
+namespace ssl = boost::asio::ssl;
+
+constexpr std::chrono::seconds kLookInterval{1};
+
+}  // namespace
+
+HttpTls::HttpTls(TlsConfig files)
+    : files_(std::move(files)), looked_at_(Clock::now()), state_(state_of_files()), context_(load()) {}
+
+std::shared_ptr<ssl::context> HttpTls::context() {
+  if (Clock::now() - looked_at_ < kLookInterval) return context_;
+  looked_at_ = Clock::now();
+  if (std::string state = state_of_files(); state != state_) {
+    try {
+      context_ = load();
+      state_ = std::move(state);
+    } catch (const boost::system::system_error&) {  // half written, or the two do not fit together yet
+    }
+  }
+  return context_;
+}
+
+std::shared_ptr<ssl::context> HttpTls::load() const {
+  auto context = std::make_shared<ssl::context>(ssl::context::tls_server);
+  context->set_options(ssl::context::no_tlsv1 | ssl::context::no_tlsv1_1 | ssl::context::no_compression);
+  context->use_certificate_chain_file(files_.cert);
+  context->use_private_key_file(files_.key, ssl::context::pem);
+  if (!files_.client_ca.empty()) {
+    context->load_verify_file(files_.client_ca);
+    context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert);
+  }
+  return context;
+}
+
+// Another text when any of them was replaced or written.
+std::string HttpTls::state_of_files() const {
+  std::string state;
+  for (const std::string* path : {&files_.cert, &files_.key, &files_.client_ca}) {
+    struct stat file = {};
+    if (path->empty() || stat(path->c_str(), &file) != 0) continue;
+    absl::StrAppend(&state, file.st_dev, ":", file.st_ino, ":", file.st_size, ":", file.st_mtim.tv_sec, ".",
+                    file.st_mtim.tv_nsec, " ");
+  }
+  return state;
+}
+
+}  // namespace pkv

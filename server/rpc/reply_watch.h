@@ -1,0 +1,78 @@
+// Bounds the time that a message may be on its way to its client. One that stops reading while its connection lives
+// would keep the call and the message for good: gRPC has no such limit.
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+
+#include "absl/time/time.h"
+#include "server/telemetry/request_metrics.h"
+
+namespace pkv {
+
+// Shared with the calls, of which gRPC may let go after their service is gone.
+class ReplyWatch {
+ public:
+  // Calls whose message is under way for longer than `limit` are cancelled and counted as SLOW_READER.
+  ReplyWatch(absl::Duration limit, RequestMetrics& metrics);
+  ~ReplyWatch();
+
+  // A message of the call is about to be given to gRPC. `late` is called just before the call is cancelled; it must not
+  // call this.
+  void begin(grpc::CallbackServerContext& context, std::function<void()> late = {});
+  // It was taken, or the call is done. From then on neither `context` nor `late` is touched.
+  void end(grpc::CallbackServerContext& context);
+
+ private:
+  struct UnderWay {
+    absl::Time since;
+    std::function<void()> late;
+  };
+  void run();
+  void cancel_late();
+
+  const absl::Duration limit_;
+  RequestMetrics& metrics_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::unordered_map<grpc::CallbackServerContext*, UnderWay> under_way_;
+  bool stopped_ = false;
+  std::thread thread_;
+};
+
+// The one reply of a call that is answered without the engine.
+class WatchedReply final : public grpc::ServerUnaryReactor {
+ public:
+  WatchedReply(std::shared_ptr<ReplyWatch> watch, grpc::CallbackServerContext& context)
+      : watch_(std::move(watch)), context_(context) {}
+  // Once. Nothing of the call may be touched afterwards.
+  void reply(const grpc::Status& status) {
+    watch_->begin(context_);
+    Finish(status);
+  }
+  void OnDone() override {
+    watch_->end(context_);
+    delete this;
+  }
+
+ private:
+  const std::shared_ptr<ReplyWatch> watch_;
+  grpc::CallbackServerContext& context_;
+};
+
+// The reactor of a call whose reply is there already.
+inline grpc::ServerUnaryReactor* reply_now(std::shared_ptr<ReplyWatch> watch, grpc::CallbackServerContext& context,
+                                           const grpc::Status& status) {
+  auto* reactor = new WatchedReply(std::move(watch), context);
+  reactor->reply(status);
+  return reactor;
+}
+
+}  // namespace pkv

@@ -1,0 +1,75 @@
+"""The server program under a load that means it harm, and what has to hold at every moment of it."""
+import re
+import threading
+import time
+import urllib.request
+
+import grpc
+from pyramidkv.v1 import stats_pb2
+from real_server import Server
+
+
+class WatchedServer(Server):
+    """Every state that WatchStats tells is checked against the invariants; what did not hold is in `faults`."""
+
+    def __init__(self, *settings):
+        super().__init__("http.listen=127.0.0.1:0", *settings)
+        self.faults, self.states, self.most_running = [], 0, 0
+        self._watch = self.stats.WatchStats(self._every(0.05))
+        self._watcher = threading.Thread(target=self._check_all, daemon=True)
+        self._watcher.start()
+        self.baseline = self.kept()
+
+    @staticmethod
+    def _every(seconds):
+        request = stats_pb2.WatchStatsRequest()
+        request.interval.FromNanoseconds(int(seconds * 1e9))
+        return request
+
+    def _check_all(self):
+        try:
+            for message in self._watch:
+                self.states += 1
+                self._check(message.stats)
+        except grpc.RpcError as error:
+            if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
+                self.faults.append(f"the watch ended: {error.details()}")
+
+    def _check(self, stats):
+        memory, scheduler = stats.memory, stats.scheduler
+        self.most_running = max(self.most_running, scheduler.running)
+        for good, what in ((memory.kv_pool_bytes == memory.kv_live_bytes + memory.kv_free_bytes, "pool = live + free"),
+                           (memory.kv_live_bytes <= memory.kv_reserved_bytes <= memory.kv_pool_bytes, "live <= reserved <= pool"),
+                           (memory.kv_held_bytes <= memory.kv_live_bytes, "held <= live"),
+                           (scheduler.running <= scheduler.max_running, "running <= max_running"),
+                           (scheduler.waiting <= scheduler.max_waiting, "waiting <= max_waiting"),
+                           (stats.state != stats_pb2.SERVER_STATE_FAILED, "the engine works")):
+            if not good:
+                self.faults.append(f"{what}: {memory} {scheduler}")
+
+    def figures(self):
+        """Of /metrics, those without labels."""
+        with urllib.request.urlopen(f"http://{self.metrics}", timeout=60) as reply:
+            return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", reply.read().decode(), re.MULTILINE)}
+
+    def kept(self):
+        """What has to come back to where it was."""
+        figures = self.figures()
+        memory = self.memory()
+        return {"open calls": figures["pyramidkv_open_calls"], "running": figures["pyramidkv_requests_running"],
+                "waiting": figures["pyramidkv_requests_waiting"], "live": memory.kv_live_bytes, "reserved": memory.kv_reserved_bytes}
+
+    def rest(self, timeout=60):
+        """Waits until everything is back; what is not, as a list of sentences."""
+        end = time.monotonic() + timeout
+        while (kept := self.kept()) != self.baseline and time.monotonic() < end:
+            time.sleep(0.05)
+        return [f"{name}: {kept[name]}, not {was}" for name, was in self.baseline.items() if kept[name] != was]
+
+    def resident(self):
+        return self.figures()["process_resident_memory_bytes"]
+
+    def stop(self):
+        self._watch.cancel()
+        self._watcher.join()
+        return super().stop()
