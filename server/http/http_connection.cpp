@@ -9,6 +9,7 @@
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/status.hpp>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -45,38 +46,31 @@ class HttpConnection::Exchange final : public HttpExchange, public std::enable_s
   }
 
   void respond(HttpResponse response, Done done) override {
-    run([this, response = std::move(response), done = std::move(done)] {
-      HttpConnection& connection = *connection_;
-      if (!open_) return done(false);
-      const std::string head = connection.head_of(response, absl::StrCat("Content-Length: ", response.body.size()));
-      finish(head + response.body, done);
+    run(std::move(done), [this, response = std::move(response)](const Done& sent) {
+      const std::string head = connection_->head_of(response, absl::StrCat("Content-Length: ", response.body.size()));
+      finish(head + response.body, sent);
     });
   }
   void begin(HttpResponse head, Done done) override {
-    run([this, head = std::move(head), done = std::move(done)] {
-      if (!open_) return done(false);
+    run(std::move(done), [this, head = std::move(head)](const Done& sent) {
       HttpConnection& connection = *connection_;
       if (!connection.chunked_) connection.keep_alive_ = false;
       const std::string text = connection.head_of(head, connection.chunked_ ? "Transfer-Encoding: chunked" : "");
-      connection.send(text + part(head.body), done);
+      connection.send(text + part(head.body), sent);
     });
   }
   void write(std::string bytes, Done done) override {
-    run([this, bytes = std::move(bytes), done = std::move(done)] {
-      if (!open_) return done(false);
-      connection_->send(part(bytes), done);
-    });
+    run(std::move(done), [this, bytes = std::move(bytes)](const Done& sent) { connection_->send(part(bytes), sent); });
   }
   void end(std::string last, Done done) override {
-    run([this, last = std::move(last), done = std::move(done)] {
-      if (!open_) return done(false);
-      finish(part(last) + (connection_->chunked_ ? "0\r\n\r\n" : ""), done);
+    run(std::move(done), [this, last = std::move(last)](const Done& sent) {
+      finish(part(last) + (connection_->chunked_ ? "0\r\n\r\n" : ""), sent);
     });
   }
   void when_gone(std::function<void()> gone) override {
-    run([this, gone = std::move(gone)] {
+    post([this, gone = std::move(gone)]() mutable {
       if (!open_ && !complete_) return gone();
-      gone_ = gone;
+      gone_ = std::move(gone);
     });
   }
 
@@ -89,22 +83,36 @@ class HttpConnection::Exchange final : public HttpExchange, public std::enable_s
 
  private:
   // The connection lives as long as this does, and this as long as the function waits.
-  void run(std::function<void()> function) {
+  template <typename Function>
+  void post(Function function) {
     HttpConnections& server = *connection_->server_;
     if (server.stopped) return;  // nobody is left to run it
-    asio::post(server.context, [self = shared_from_this(), function = std::move(function)] { function(); });
+    asio::post(server.context, [self = shared_from_this(), function = std::move(function)]() mutable { function(); });
+  }
+  // `send` hands `done` on. Without memory for that the connection ends.
+  template <typename Send>
+  void run(Done done, Send send) {
+    post([this, done = std::move(done), send = std::move(send)] {
+      if (!open_) return done(false);
+      try {
+        send(done);
+      } catch (const std::bad_alloc&) {
+        connection_->close();
+        done(false);
+      }
+    });
   }
   std::string part(const std::string& bytes) const { return connection_->chunked_ ? chunk(bytes) : bytes; }
   void finish(const std::string& bytes, const Done& done) {
-    open_ = false;
-    complete_ = true;
-    gone_ = nullptr;
     HttpConnection& connection = *connection_;
-    connection.exchange_ = nullptr;
     connection.send(bytes, [&connection, done](bool sent) {
       --connection.server_->under_way;
       connection.answered(done, sent);
     });
+    open_ = false;
+    complete_ = true;
+    gone_ = nullptr;
+    connection.exchange_ = nullptr;
   }
 
   const std::shared_ptr<HttpConnection> connection_;
@@ -228,7 +236,6 @@ void HttpConnection::body_has_grown(Error error) {
 
 void HttpConnection::dispatch() {
   count_arriving(0);
-  disarm();
   auto message = parser_->release();
   const std::string target(message.target());
   HttpRequest request{.method = std::string(message.method_string()),
@@ -241,6 +248,7 @@ void HttpConnection::dispatch() {
   exchange_ = std::make_shared<Exchange>(shared_from_this());
   watch();
   server_->handler(std::move(request), exchange_);
+  disarm();  // last: without memory for the handler the deadline is left
 }
 
 // No request of the handler's: the answer, and the end.
@@ -284,9 +292,9 @@ void HttpConnection::send(std::string bytes, HttpExchange::Done done) {
                     [self = shared_from_this(), done = std::move(done)](Error error, size_t) {
                       self->outgoing_ = {};
                       self->sending_ = false;
-                      if (self->exchange_ != nullptr) self->disarm();
                       if (error) self->close();
                       done(!error);
+                      if (self->exchange_ != nullptr) self->disarm();
                     });
 }
 

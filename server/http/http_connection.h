@@ -47,7 +47,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void turn_away();
   void close();
   // Whether its client waits for an answer that is not complete yet.
-  bool answering() const { return exchange_ != nullptr; }
+  bool answering() const { return exchange_ != nullptr || sending_; }
 
  private:
   using Error = boost::system::error_code;

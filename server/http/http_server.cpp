@@ -102,8 +102,8 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
     acceptor_.async_accept([this](error_code error, tcp::socket socket) {
       if (!acceptor_.is_open()) return;
       if (error) return pause();
+      accept();  // first: with the memory of the one that is done
       take(std::move(socket));
-      accept();
     });
   }
 
@@ -115,13 +115,19 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
     });
   }
 
+  // Without memory for it, OpenSSL's too, it is dropped.
   void take(tcp::socket socket) {
-    const auto connection =
-        std::make_shared<HttpConnection>(std::move(socket), tls_ ? tls_->context() : nullptr, shared_from_this());
-    const bool room = connections_.size() < options.max_connections || close_oldest();
-    if (!room && connections_.size() >= options.max_connections + kMaxTurnedAway) return;
-    connections_.push_back(connection);
-    room ? connection->start() : connection->turn_away();
+    std::shared_ptr<HttpConnection> connection;
+    try {
+      connection =
+          std::make_shared<HttpConnection>(std::move(socket), tls_ ? tls_->context() : nullptr, shared_from_this());
+      const bool room = connections_.size() < options.max_connections || close_oldest();
+      if (!room && connections_.size() >= options.max_connections + kMaxTurnedAway) return;
+      connections_.push_back(connection);
+      room ? connection->start() : connection->turn_away();
+    } catch (const std::exception&) {
+      if (connection != nullptr) connection->close();
+    }
   }
 
   // Of those whose client waits for no answer. False: there is none.

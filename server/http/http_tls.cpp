@@ -1,5 +1,6 @@
 #include "server/http/http_tls.h"
 
+#include <openssl/ssl.h>
 #include <sys/stat.h>
 
 #include <boost/system/system_error.hpp>
@@ -13,6 +14,7 @@ namespace {
 namespace ssl = boost::asio::ssl;
 
 constexpr std::chrono::seconds kLookInterval{1};
+constexpr unsigned char kSessions[] = {'p', 'k', 'v'};
 
 }  // namespace
 
@@ -40,6 +42,8 @@ std::shared_ptr<ssl::context> HttpTls::load() const {
   if (!files_.client_ca.empty()) {
     context->load_verify_file(files_.client_ca);
     context->set_verify_mode(ssl::verify_peer | ssl::verify_fail_if_no_peer_cert);
+    // Without it OpenSSL fails sessions that are resumed.
+    SSL_CTX_set_session_id_context(context->native_handle(), kSessions, sizeof(kSessions));
   }
   return context;
 }

@@ -179,6 +179,20 @@ TEST_F(HttpsTest, WithAClientAuthorityClientsNeedACertificateOfIt) {
   EXPECT_NE(curl(trust(), url("/v1/models")).second, 0);
 }
 
+// The second of two connections resumes the session of the first.
+TEST_F(HttpsTest, WithAClientAuthoritySessionsAreResumed) {
+  start_https(ca_.path());
+  const test::Identity mine = authority_.issue("client");
+  const test::TempFile cert(mine.certificate), key(mine.private_key);
+  for (const char* version : {" --tls-max 1.2", ""}) {
+    const auto [output, code] =
+        curl(trust() + " --cert " + cert.path() + " --key " + key.path() + version + " -v -H 'Connection: close'",
+             url("/v1/models") + " " + url("/v1/models"));
+    EXPECT_EQ(code, 0) << output;
+    EXPECT_THAT(output, ::testing::ContainsRegex("SSL re-?using session"));
+  }
+}
+
 TEST_F(HttpsTest, ItCanBeLeftToAProxy) {
   start_https("", [](Config& config) { config.http.tls = false; });
   EXPECT_EQ(curl("", url("/v1/models", "http")).second, 0);

@@ -205,6 +205,16 @@ TEST_F(SlowAnswersTest, WhoWaitsForAnAnswerIsNotPushedOut) {
   EXPECT_EQ(gone_, 0);
 }
 
+TEST_F(HttpServerTest, WhoStillReadsItsAnswerIsNotPushedOut) {
+  start({.max_connections = 1});
+  test::HttpConnection first(server_->port());
+  first.send("GET /big HTTP/1.1\r\n\r\n");
+  std::string reply = first.read();
+  EXPECT_THAT(ask("GET /a HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 503 "));
+  reply += first.ask("");
+  EXPECT_EQ(reply.size() - reply.find("\r\n\r\n") - 4, kBig);
+}
+
 TEST_F(HttpServerTest, AnAddressThatIsTakenSaysSo) {
   const HttpHandler ignore = [](const HttpRequest&, const std::shared_ptr<HttpExchange>&) {};
   const auto second = HttpServer::start({.listen = "127.0.0.1:" + std::to_string(server_->port())}, ignore);
