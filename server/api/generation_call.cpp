@@ -21,6 +21,8 @@ constexpr double kProgressStep = 0.01;
 // Log-probabilities of a long prompt are split, so that a message stays far below what clients accept (4 MiB by
 // default).
 constexpr size_t kMaxTokensOfPiece = 1024;
+// Without memory even for the error that ends a call.
+constexpr absl::Duration kMemoryPause = absl::Milliseconds(100);
 
 absl::Status slow_reader(size_t bytes, size_t limit) {
   return make_error({.reason = kSlowReader,
@@ -197,7 +199,7 @@ void GenerationCall::run_delivery() {
   try {
     deliver();
   } catch (const std::bad_alloc&) {
-    give_up_answer();
+    while (!give_up_answer()) absl::SleepFor(kMemoryPause);
   }
   const std::lock_guard lock(mutex_);
   if (std::exchange(delivery_, Delivery::kIdle) == Delivery::kRunningAndDue) post_delivery();
@@ -238,7 +240,6 @@ void GenerationCall::deliver() {
   Event event = next_event();
   if (event.kind == Kind::kEnd || event.kind == Kind::kError) {
     if (info_.key != nullptr) info_.key->release();  // before the caller hears of the end, and may call again
-    state_.metrics().count_end(request_ == nullptr ? kNoPolicy : policy_row(request_->policy.kind).name, final_code_);
   }
   switch (event.kind) {
     case Kind::kNothing:
@@ -250,14 +251,20 @@ void GenerationCall::deliver() {
     case Kind::kPiece:
       return send_piece(std::move(event.piece));
     case Kind::kEnd:
-      return send_end(std::move(event.piece));
+      send_end(std::move(event.piece));
+      return count_end();
     case Kind::kError:
-      return send_error();
+      send_error();
+      return count_end();
   }
 }
 
-// No memory for the message that was to be sent: instead of it, the call's end.
-void GenerationCall::give_up_answer() {
+void GenerationCall::count_end() {
+  state_.metrics().count_end(request_ == nullptr ? kNoPolicy : policy_row(request_->policy.kind).name, final_code_);
+}
+
+// No memory for the message that was to be sent: instead of it, the call's end. False: there is none for that either.
+bool GenerationCall::give_up_answer() try {
   bool told = false;
   {
     const std::lock_guard lock(mutex_);
@@ -271,7 +278,15 @@ void GenerationCall::give_up_answer() {
       wake_locked();
     }
   }
-  told ? send_error() : cancel();
+  if (!told) {
+    cancel();
+    return true;
+  }
+  send_error();
+  count_end();
+  return true;
+} catch (const std::bad_alloc&) {
+  return false;
 }
 
 void GenerationCall::log_end() {

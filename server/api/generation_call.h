@@ -55,7 +55,8 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   virtual void send_start() { sent(true); }
   virtual void send_progress(double /*prefill_done*/) { sent(true); }
   virtual void send_piece(OutputAssembler::Piece /*piece*/) { sent(true); }
-  // Either of these is the last. `rest`: the whole answer, where it is handed on in one piece.
+  // Either of these is the last. `rest`: the whole answer, where it is handed on in one piece. Where one throws
+  // std::bad_alloc, nothing of it was sent, and send_error() is called.
   virtual void send_end(OutputAssembler::Piece rest) = 0;
   virtual void send_error() = 0;
   // What was sent is on its way, or, where it is not `ok`, never will be: the client is gone. From any thread.
@@ -96,7 +97,8 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   void post_delivery();
   void run_delivery();
   void deliver();
-  void give_up_answer();
+  bool give_up_answer();
+  void count_end();
   Event next_event();
   bool end_is_due();
   void refuse(const absl::Status& error);

@@ -13,6 +13,8 @@ namespace pkv {
 namespace {
 
 constexpr int kBitsOfVarintByte = 7;
+// A lane's own: its head, and the tags and lengths of its message and of both lists, each below 256 MiB.
+constexpr uint64_t kBytesOfLane = 3 + 3 * 5;
 
 int64_t sum(std::span<const int32_t> lanes) { return std::accumulate(lanes.begin(), lanes.end(), int64_t{0}); }
 
@@ -25,7 +27,7 @@ int64_t entries(std::span<const int32_t> lanes, std::span<const int64_t> shared,
   return total;
 }
 
-// KeptPositions.positions and final_positions.
+// KeptPositions of all lanes.
 uint64_t position_bytes(const CachePlan& plan, size_t heads) {
   const auto last = static_cast<uint64_t>(plan.positions_used);
   const auto bytes_each = static_cast<uint64_t>((std::bit_width(last | 1) + kBitsOfVarintByte - 1) / kBitsOfVarintByte);
@@ -33,21 +35,24 @@ uint64_t position_bytes(const CachePlan& plan, size_t heads) {
       plan.shares_model() ? plan.model_budget : entries(plan.lane_budgets, plan.shared_budgets, plan, heads);
   const int64_t final_ones =
       plan.shares_model() ? plan.model_limit : entries(plan.lane_limits, plan.shared_limits, plan, heads);
-  return bytes_each * static_cast<uint64_t>(kept + final_ones);
+  return kBytesOfLane * plan.lane_budgets.size() + bytes_each * static_cast<uint64_t>(kept + final_ones);
 }
 
 }  // namespace
 
-uint64_t most_position_bytes(const Contract& contract, int32_t kv_heads) {
+uint64_t most_report_bytes(const Contract& contract, int32_t kv_heads, int32_t max_tokens) {
   const auto heads = static_cast<size_t>(kv_heads);
   uint64_t bytes = position_bytes(contract.own.plan, heads);
-  for (const Contract::Terms& rival : contract.rivals) bytes += position_bytes(rival.plan, heads);
+  for (const Contract::Terms& rival : contract.rivals) {
+    bytes += position_bytes(rival.plan, heads) + sizeof(double) * static_cast<uint64_t>(max_tokens);
+  }
   return bytes;
 }
 
-absl::Status check_report_size(ReportDetail detail, const Contract& contract, int32_t kv_heads, uint64_t max_bytes) {
+absl::Status check_report_size(ReportDetail detail, const Contract& contract, int32_t kv_heads, int32_t max_tokens,
+                               uint64_t max_bytes) {
   if (detail != ReportDetail::kPositions) return absl::OkStatus();
-  const uint64_t bytes = most_position_bytes(contract, kv_heads);
+  const uint64_t bytes = most_report_bytes(contract, kv_heads, max_tokens);
   if (bytes <= max_bytes) return absl::OkStatus();
   return make_error(
       {.reason = kReplyTooLarge,

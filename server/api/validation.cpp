@@ -136,8 +136,8 @@ absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const Serv
                                            const FrontLimits& limits) {
   absl::StatusOr<Prepared> prepared = served.engine->prepare(draft.request);
   if (!prepared.ok()) return contract_error(prepared.status(), query_of(*draft.request));
-  PKV_RETURN_IF_ERROR(
-      check_report_size(draft.report, prepared->contract(), served.shape.kv_heads, limits.max_reply_bytes));
+  PKV_RETURN_IF_ERROR(check_report_size(draft.report, prepared->contract(), served.shape.kv_heads,
+                                        draft.request->sampling.max_tokens, limits.max_reply_bytes));
   return ValidRequest{.prepared = *std::move(prepared), .output = draft.output, .report = draft.report};
 }
 

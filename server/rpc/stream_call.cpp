@@ -57,9 +57,10 @@ class StreamCall final : public GenerationCall {
     reactor_->StartWriteAndFinish(&buffer_, grpc::WriteOptions(), grpc::Status::OK);
   }
   void send_error() override {
-    add_retry_trailer(error(), context_);
+    const grpc::Status status = to_grpc_status(error());
     watch();
-    reactor_->Finish(to_grpc_status(error()));
+    add_retry_trailer(error(), context_);  // last of what may need memory: it must not be there twice
+    reactor_->Finish(status);
   }
 
   void write(const pb::GenerateStreamResponse& message) {

@@ -29,14 +29,13 @@ class UnaryCall final : public GenerationCall {
     pb::GenerateResponse message = reply(std::move(rest));
     response_ =
         request().compare_with.empty() ? serialize_message(message) : serialize_message(comparison(std::move(message)));
-    finish(grpc::Status::OK);
+    watch_->begin(context_);
+    reactor_->Finish(grpc::Status::OK);
   }
   void send_error() override {
-    add_retry_trailer(error(), context_);
-    finish(to_grpc_status(error()));
-  }
-  void finish(const grpc::Status& status) {
+    const grpc::Status status = to_grpc_status(error());
     watch_->begin(context_);
+    add_retry_trailer(error(), context_);  // last of what may need memory: it must not be there twice
     reactor_->Finish(status);
   }
 

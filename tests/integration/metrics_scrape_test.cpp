@@ -92,6 +92,7 @@ TEST_F(ServerTest, MetricsTellWhatHappened) {
   wish.set_priority(1);
   EXPECT_FALSE(generate(wish, reply).ok());
   ASSERT_TRUE(eventually_idle());
+  ASSERT_TRUE(eventually([&] { return app_->open_calls() == 0; }));  // an end is counted once it is sent
 
   const std::string response = http_get(app_->metrics_port(), "/metrics");
   ASSERT_THAT(response, ::testing::StartsWith("HTTP/1.1 200"));

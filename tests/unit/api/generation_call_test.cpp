@@ -62,7 +62,8 @@ class WatchedCall final : public GenerationCall {
     return error_;
   }
 
-  std::atomic<bool> no_memory = false;  // for messages of the answer
+  std::atomic<bool> no_memory = false;         // for messages of the answer
+  std::atomic<int> errors_without_memory = 0;  // the first ones
 
  private:
   void send_start() override { hold(); }
@@ -77,7 +78,10 @@ class WatchedCall final : public GenerationCall {
   void run_out() const {
     if (no_memory) throw std::bad_alloc();
   }
-  void send_error() override { end(error()); }
+  void send_error() override {
+    if (errors_without_memory-- > 0) throw std::bad_alloc();
+    end(error());
+  }
   void hold() {
     {
       const std::lock_guard lock(mutex_);
@@ -237,6 +241,7 @@ TEST_F(GenerationCallTest, WithoutMemoryForAMessageTheCallAloneEnds) {
   for (const bool whole : {false, true}) {
     const auto call = start(1, whole);
     call->no_memory = true;
+    call->errors_without_memory = 2;
     call->read_on();
     const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(whole ? 1 : 0);
     sink->on_start();
@@ -245,6 +250,10 @@ TEST_F(GenerationCallTest, WithoutMemoryForAMessageTheCallAloneEnds) {
     EXPECT_EQ(call->wait_for_error().code(), absl::StatusCode::kResourceExhausted);
   }
   EXPECT_EQ(holding_.cancelled.size(), 1u);  // the other had ended
+  state_->delivery().stop();
+  const auto ends = state_->metrics().snapshot().requests;
+  EXPECT_EQ(ends.at({"full", "RESOURCE_EXHAUSTED"}), 2u);
+  EXPECT_EQ(ends.at({"full", "OK"}), 0u);
 }
 
 TEST_F(GenerationCallTest, AnAnswerInOnePieceIsNotReadTooSlowly) {

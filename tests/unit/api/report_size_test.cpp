@@ -1,0 +1,61 @@
+// That what is said of a reply's size beforehand holds for the largest reply.
+#include "server/api/report_size.h"
+
+#include <gtest/gtest.h>
+
+#include <numeric>
+#include <utility>
+#include <vector>
+
+#include "pyramidkv/v1/generation.pb.h"
+
+namespace pkv {
+namespace {
+
+namespace pb = ::pyramidkv::v1;
+
+constexpr int32_t kLayers = 3, kHeads = 2, kMaxTokens = 50;
+
+// Every lane keeps as many.
+Contract::Terms terms(int32_t kept, int64_t positions) {
+  Contract::Terms terms;
+  terms.plan.lane_budgets.assign(size_t{kLayers} * kHeads, kept);
+  terms.plan.lane_limits = terms.plan.lane_budgets;
+  terms.plan.positions_used = positions;
+  return terms;
+}
+
+void fill(int32_t kept, int64_t positions, pb::CacheReport& report) {
+  std::vector<uint32_t> last(static_cast<size_t>(kept));
+  std::iota(last.begin(), last.end(), static_cast<uint32_t>(positions - kept));
+  for (int32_t layer = 0; layer < kLayers; ++layer) {
+    pb::LayerCache& out = *report.add_layers();
+    for (uint32_t head = 0; head < kHeads; ++head) {
+      pb::KeptPositions& lane = *out.add_heads();
+      lane.set_kv_head(head);
+      lane.mutable_positions()->Add(last.begin(), last.end());
+      lane.mutable_final_positions()->Add(last.begin(), last.end());
+    }
+  }
+}
+
+TEST(ReportSize, NoReportIsLarger) {
+  for (const auto& [kept, positions] : {std::pair{1, int64_t{20}}, {40, 20'000}, {3000, 3'000'000}}) {
+    Contract contract;
+    contract.own = terms(kept, positions);
+    pb::CompareResponse reply;
+    fill(kept, positions, *reply.mutable_baseline()->mutable_cache());
+    for (int i = 0; i < 2; ++i) {
+      contract.rivals.push_back(terms(kept, positions));
+      pb::Comparison& rival = *reply.add_comparisons();
+      fill(kept, positions, *rival.mutable_cache());
+      for (int32_t token = 0; token < kMaxTokens; ++token) rival.add_kl(1);
+    }
+    const size_t largest = reply.ByteSizeLong();
+    EXPECT_GE(most_report_bytes(contract, kHeads, kMaxTokens), largest) << kept;
+    EXPECT_LE(most_report_bytes(contract, kHeads, kMaxTokens), largest + size_t{18} * kLayers * kHeads * 3) << kept;
+  }
+}
+
+}  // namespace
+}  // namespace pkv
