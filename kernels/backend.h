@@ -190,6 +190,12 @@ class Backend {
   // are columns. `squares`, when its data is not null, gets the sums of squares likewise. Float32 throughout.
   virtual void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                            const TensorView& squares) = 0;
+  // row_lse(), and column_mass() by what it found: the scores of rows and keys may be computed once for both.
+  virtual void observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                       const TensorView& squares) {
+    row_lse(args, lse);
+    column_mass(args, lse, sums, squares);
+  }
   // norms[h, j] = |v_j F_h| of the values v of lane first_lane + h / G, the lanes being kv_heads and query head h's F_h
   // the rows [h d, (h + 1) d) of factors: lower triangular, what is above the diagonal is not read. factors [Hq * d,
   // d], norms [Hq, n]. Float32 throughout.

@@ -41,6 +41,10 @@ class CpuBackend final : public HostBackend {
   void attend(const AttendArgs& args) override;
 
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
+  void observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+               const TensorView& squares) override {
+    attention_.observe(args, lse, sums, squares);
+  }
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,

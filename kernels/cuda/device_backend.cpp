@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
@@ -213,9 +214,11 @@ void DeviceBackend::replay(std::unique_ptr<Recording>& recording, const std::fun
     room.memory = scratch_.get();
     room.bytes = scratch_bytes_;
     stream_->begin_recording();
+    const absl::Cleanup end = [&] {  // also where `record` throws
+      step.recorded = stream_->end_recording();
+      room = {};
+    };
     record();
-    step.recorded = stream_->end_recording();
-    room = {};
   }
   if (step.recorded != nullptr) stream_->replay(*step.recorded);
 }

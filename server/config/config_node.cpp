@@ -4,6 +4,7 @@
 #include <yaml-cpp/yaml.h>
 
 #include <set>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
@@ -29,7 +30,7 @@ absl::Status convert_entries(const YAML::Node& yaml, const std::string& name, in
     if (!seen.insert(key).second) return absl::InvalidArgumentError(absl::StrCat(where, ": ", key, ": given twice"));
     PKV_ASSIGN_OR_RETURN(ConfigNode value, convert(entry.second, name, depth + 1));
     value.where = where;
-    node.entries.emplace_back(key, std::move(value));
+    node.entries.push_back({key, std::move(value)});
   }
   return absl::OkStatus();
 }

@@ -5,6 +5,7 @@
 #include <limits>
 #include <numeric>
 #include <tuple>
+#include <utility>
 
 #include "kernels/check.h"
 
@@ -102,24 +103,31 @@ int32_t Cascade::held(int32_t layer, int32_t kv_head) const {
   return static_cast<int32_t>(lane(layer, kv_head).held.size()) + shape_.tokens - past_;
 }
 
-std::vector<int32_t> Cascade::kept_positions(int32_t layer, int32_t kv_head) const {
-  std::vector<int32_t> positions;
-  for (const Entry& entry : lane(layer, kv_head).ranked) positions.push_back(entry.position);
-  std::sort(positions.begin(), positions.end());
-  for (int32_t position = past_; position < shape_.tokens; ++position) positions.push_back(position);
-  return positions;
+std::vector<int32_t> Cascade::slots_before_window(const Lane& lane) const {
+  std::vector<uint8_t> kept(static_cast<size_t>(past_), 0);
+  for (const Entry& entry : lane.ranked) kept[static_cast<size_t>(entry.position)] = 1;
+  std::vector<int32_t> slots;
+  slots.reserve(lane.ranked.size() + static_cast<size_t>(shape_.tokens - past_));
+  for (size_t slot = 0; slot < lane.held.size(); ++slot) {
+    if (kept[static_cast<size_t>(lane.held[slot])] != 0) slots.push_back(static_cast<int32_t>(slot));
+  }
+  return slots;
 }
 
 std::vector<int32_t> Cascade::kept_slots(int32_t layer, int32_t kv_head) const {
-  const std::vector<int32_t>& held = lane(layer, kv_head).held;
-  std::vector<int32_t> slots = kept_positions(layer, kv_head);
-  auto slot = held.begin();
-  for (int32_t& position : slots) {
-    slot = std::lower_bound(slot, held.end(), position);
-    // The window follows what is before it.
-    position = static_cast<int32_t>(slot - held.begin()) + std::max(0, position - past_);
+  std::vector<int32_t> slots = slots_before_window(lane(layer, kv_head));
+  for (int32_t slot = held(layer, kv_head) - (shape_.tokens - past_); slot < held(layer, kv_head); ++slot) {
+    slots.push_back(slot);
   }
   return slots;
+}
+
+std::vector<int32_t> Cascade::kept_positions(int32_t layer, int32_t kv_head) const {
+  const Lane& of = lane(layer, kv_head);
+  std::vector<int32_t> positions = slots_before_window(of);
+  for (int32_t& slot : positions) slot = of.held[static_cast<size_t>(slot)];
+  for (int32_t position = past_; position < shape_.tokens; ++position) positions.push_back(position);
+  return positions;
 }
 
 std::vector<float> Cascade::kept_scores(int32_t layer, int32_t kv_head) const {
@@ -129,11 +137,11 @@ std::vector<float> Cascade::kept_scores(int32_t layer, int32_t kv_head) const {
 }
 
 void Cascade::set_cut(int32_t layer) {
-  const int32_t heads = shape_.kv_heads;
-  for (int32_t head = 0; head < heads; ++head) {
-    std::vector<int32_t> positions = kept_positions(layer, head);
-    positions.resize(positions.size() - static_cast<size_t>(shape_.tokens - past_));
-    lanes_[static_cast<size_t>(layer * heads + head)].held = std::move(positions);
+  for (int32_t head = 0; head < shape_.kv_heads; ++head) {
+    Lane& cut = lanes_[static_cast<size_t>(layer * shape_.kv_heads + head)];
+    std::vector<int32_t> left = slots_before_window(cut);
+    for (int32_t& slot : left) slot = cut.held[static_cast<size_t>(slot)];
+    cut.held = std::move(left);
   }
 }
 

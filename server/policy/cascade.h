@@ -16,7 +16,6 @@ namespace pkv {
 class Cascade {
  public:
   struct Shape {
-    int32_t layers = 0;
     int32_t kv_heads = 0;
     int32_t tokens = 0;  // n: of the prompt
   };
@@ -58,6 +57,8 @@ class Cascade {
   };
   const Lane& lane(int32_t layer, int32_t kv_head) const;
   Lane ranked_lane(std::span<const float> scores, std::span<const float> mass, size_t sure) const;
+  // Where the cache has what the lane keeps before the window, ascending.
+  std::vector<int32_t> slots_before_window(const Lane& lane) const;
   // Drops what the budget has no room for.
   void drop_surplus();
 

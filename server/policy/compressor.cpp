@@ -29,7 +29,7 @@ int64_t kept_work(const Compressor::Options& options) {
 }
 
 Cascade::Shape cascade_shape(const Compressor::Options& options) {
-  return {.layers = options.geometry.layers, .kv_heads = options.geometry.kv_heads, .tokens = options.prompt_tokens};
+  return {.kv_heads = options.geometry.kv_heads, .tokens = options.prompt_tokens};
 }
 
 }  // namespace

@@ -1,7 +1,6 @@
 // The cut where the lanes of all layers share a budget by their scores.
 #include <algorithm>
 
-#include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "server/cache/layer_lanes.h"
 #include "server/policy/compressor.h"

@@ -16,8 +16,7 @@ void add_rows(const LayerView& layer, const ObservedRows& rows, const TensorView
                              .kv_heads = layer.kv_heads,
                              .scale = layer.scale};
   const TensorView own = lse.slice_rows(0, rows.q.rows);  // done with before the next rows need it
-  layer.backend->row_lse(observed, own);
-  layer.backend->column_mass(observed, own, sums, squares);
+  layer.backend->observe(observed, own, sums, squares);
 }
 
 // As many rows a step as its work allows. Columns are added up row by row, so the result is that of one step.

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <new>
 #include <numeric>
 
 #include "kernels/cuda/sim/sim_backend.h"
@@ -241,6 +242,17 @@ TEST(DeviceBackendTest, AWaitInARecordedStepIsAFailureThatIsNamed) {
   EXPECT_EQ(made.backend->status().code(), absl::StatusCode::kInternal);
   EXPECT_THAT(std::string(made.backend->status().message()), HasSubstr("while work is recorded"));
   EXPECT_EQ(read(*made.backend, a.view()), std::vector<float>(4));
+}
+
+TEST(DeviceBackendTest, ARecorderThatThrowsEndsTheRecording) {
+  const SimBackend made = make();
+  const Tensor a = *made.backend->allocate(1, 4, DType::kF32);
+  std::unique_ptr<Recording> recording;
+  made.backend->replay(recording, [] {});
+  EXPECT_THROW(made.backend->replay(recording, [] { throw std::bad_alloc(); }), std::bad_alloc);
+  made.backend->fill(a.view(), 2);
+  EXPECT_EQ(read(*made.backend, a.view()), std::vector<float>(4, 2.0f));
+  EXPECT_TRUE(made.backend->allocate(1, 1, DType::kF32).ok());
 }
 
 TEST(DeviceBackendTest, WithoutGraphsEveryStepIsAskedForAnew) {

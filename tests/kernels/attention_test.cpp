@@ -356,6 +356,13 @@ TEST_P(AttentionTest, ObservationMatchesDoubles) {
                            .scale = 1 / std::sqrt(static_cast<float>(d))};
     attention.row_lse(args, matrix(lse, rows));
     attention.column_mass(args, matrix(lse, rows), matrix(sums, q_heads), matrix(squares, q_heads));
+    std::vector<float> lse_too(lse.size()), sums_too(sums.size(), 1.0f), squares_too(squares.size(), 2.0f);
+    attention.observe(args, matrix(lse_too, rows), matrix(sums_too, q_heads), matrix(squares_too, q_heads));
+    EXPECT_EQ(lse_too, lse);
+    for (size_t i = 0; i < sums.size(); ++i) {
+      ASSERT_NEAR(sums_too[i], sums[i], 2e-6);
+      ASSERT_NEAR(squares_too[i], squares[i], 2e-6);
+    }
     for (int32_t head = 0; head < q_heads; ++head) {
       const DenseLane dense(cache, 2 + head / shape.group);
       std::vector<double> want_sums(531, 1.0);
@@ -390,8 +397,7 @@ TEST_P(AttentionTest, ObservationDoesNotDependOnThreadsOrNeighbours) {
     std::vector<float> sums(6 * 1000, 0.0f);
     ObserveArgs args{
         .q = matrix(q, kRows), .kv = cache.view(), .unseen = kRows - 1, .q_heads = 6, .kv_heads = 2, .scale = 0.125f};
-    attention.row_lse(args, matrix(lse, kRows));
-    attention.column_mass(args, matrix(lse, kRows), matrix(sums, 6), {});
+    attention.observe(args, matrix(lse, kRows), matrix(sums, 6), {});
     if (threads == 1) {
       first_lse = lse;
       first_sums = sums;

@@ -37,6 +37,8 @@ class CpuAttention {
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
+  // Both, where the scores between fit a core's share of the caches in one pass.
+  void observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms);
   void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to);
@@ -67,6 +69,8 @@ class CpuAttention {
   };
   struct ObserveChunk;
   struct ObservePanel;
+  struct TilePartials;
+  struct MassRows;
   struct KeyTile;
 
   void decode(const AttendArgs& args);
@@ -76,9 +80,11 @@ class CpuAttention {
   void list_prefill_items(const AttendArgs& args);
   void run_prefill_item(const AttendArgs& args, const PrefillItem& item, float* scratch);
   int64_t prefill_scratch_floats(const AttendArgs& args) const;
-  // Calls body(chunk) for at most 64 observation rows at a time, ascending, their queries packed.
+  // Calls body(chunk) for at most `most` observation rows at a time, ascending, their queries packed.
   template <typename Body>
-  void for_each_chunk(const ObserveArgs& args, Body body);
+  void for_each_chunk(const ObserveArgs& args, int32_t most, Body body);
+  // The rows' log-sum-exps.
+  void merge_tiles(const ObserveArgs& args, const TilePartials& partials, const TensorView& lse);
   // Calls visit(which panel, panel) for a chunk's panels against every tile of every lane.
   template <typename Visit>
   void for_each_panel(const ObserveArgs& args, const ObserveChunk& chunk, Visit visit);
@@ -95,6 +101,7 @@ class CpuAttention {
 
   Scratch shared_;
   Scratch partials_;
+  Scratch weights_;
   std::vector<Scratch> per_thread_;
   RopeTable turn_table_;
   std::vector<DecodeUnit> units_;

@@ -45,6 +45,7 @@ constinit const AttentionKernels PathTable<AttentionKernels, kIsa>::kernels = {.
                                                                                .combine_tiles = combine_tiles,
                                                                                .lse_panel = lse_panel,
                                                                                .mass_panel = mass_panel,
+                                                                               .add_weights = add_weights,
                                                                                .to_half = to_half,
                                                                                .pack_factor = pack_factor,
                                                                                .factor_norms = factor_norms,

@@ -14,6 +14,8 @@ namespace {
 
 // Bounds the packed queries and the per-tile results of one pass.
 constexpr int32_t kChunkRows = 64;
+// Scores that are kept between the two passes of observe(), in floats: what caches that cores share hold.
+constexpr int64_t kKeptScores = int64_t{3} << 20;
 // A query that is packed, and a tile's result that is merged, against an element read and written.
 constexpr int64_t kPackedElement = 4;
 constexpr int64_t kMergedElement = 64;
@@ -52,7 +54,7 @@ struct CpuAttention::ObservePanel {
 };
 
 template <typename Body>
-void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
+void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body body) {
   const PanelKernels& panel = kernels_.panel;
   const int32_t group = args.q_heads / args.kv_heads;
   const int32_t d = args.kv.head_dim;
@@ -64,8 +66,8 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, Body body) {
   const int64_t keys = static_cast<int64_t>(kTileSlots) * (d + kMaxPanelCols);
   for (Scratch& scratch : per_thread_) scratch.reserve(keys + 2 * kMaxPanelRows * kScoreStride);
 
-  for (int32_t first_row = 0; first_row < total; first_row += kChunkRows) {
-    const int32_t rows = std::min(kChunkRows, total - first_row);
+  for (int32_t first_row = 0; first_row < total; first_row += most) {
+    const int32_t rows = std::min(most, total - first_row);
     ObserveChunk chunk{.first_row = first_row, .query_rows = rows * group};
     chunk.padded_rows = (chunk.query_rows + panel.rows - 1) / panel.rows * panel.rows;
     chunk.most_visible = args.visible(longest, first_row + rows - 1);
@@ -120,58 +122,140 @@ void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& c
   });
 }
 
-void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
+// What a chunk's panels found over each tile: [kv_heads][tiles][padded_rows] maxima, then as many sums.
+struct CpuAttention::TilePartials {
+  const ObserveChunk& chunk;
+  float* tops;
+  float* sums;
+
+  TilePartials(const ObserveChunk& of, int32_t kv_heads, Scratch& scratch) : chunk(of) {
+    const int64_t count = static_cast<int64_t>(kv_heads) * of.tiles * of.padded_rows;
+    tops = scratch.reserve(2 * count);
+    sums = tops + count;
+  }
+  int64_t at(int32_t head, int32_t tile, int32_t m) const {
+    return (static_cast<int64_t>(head) * chunk.tiles + tile) * chunk.padded_rows + m;
+  }
+  // The row's log-sum-exp over all tiles.
+  float merged(int32_t head, int32_t m) const {
+    float top = -std::numeric_limits<float>::infinity();
+    float sum = 0.0f;
+    for (int32_t tile = 0; tile < chunk.tiles; ++tile) {
+      const int64_t place = at(head, tile, m);
+      if (sums[place] == 0.0f) continue;
+      const float next = std::max(top, tops[place]);
+      sum = sum * std::exp2(top - next) + sums[place] * std::exp2(tops[place] - next);
+      top = next;
+    }
+    return top * std::numbers::ln2_v<float> + std::log(sum);
+  }
+};
+
+void CpuAttention::merge_tiles(const ObserveArgs& args, const TilePartials& partials, const TensorView& lse) {
+  const ObserveChunk& chunk = partials.chunk;
   const int32_t group = args.q_heads / args.kv_heads;
-  for_each_chunk(args, [&](const ObserveChunk& chunk) {
-    // [kv_heads][tiles][padded_rows] maxima, then as many sums.
-    const int64_t count = static_cast<int64_t>(args.kv_heads) * chunk.tiles * chunk.padded_rows;
-    float* tops = partials_.reserve(2 * count);
-    float* sums = tops + count;
-    const auto partial = [&](int32_t head, int32_t tile, int32_t m) {
-      return (static_cast<int64_t>(head) * chunk.tiles + tile) * chunk.padded_rows + m;
-    };
+  parallel_for(pool_, args.kv_heads, kMergedElement * chunk.tiles * chunk.query_rows, [&](int64_t head) {
+    for (int32_t m = 0; m < chunk.query_rows; ++m) {
+      lse.f32_row(chunk.first_row + m / group)[head * group + m % group] =
+          partials.merged(static_cast<int32_t>(head), m);
+    }
+  });
+}
+
+void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
+  for_each_chunk(args, kChunkRows, [&](const ObserveChunk& chunk) {
+    const TilePartials partials(chunk, args.kv_heads, partials_);
     for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
-      const int64_t at = partial(place.head, place.tile, place.first);
-      kernels_.lse_panel(panel, tops + at, sums + at);
+      const int64_t at = partials.at(place.head, place.tile, place.first);
+      kernels_.lse_panel(panel, partials.tops + at, partials.sums + at);
     });
-    const int64_t merged = static_cast<int64_t>(chunk.tiles) * chunk.query_rows;
-    parallel_for(pool_, args.kv_heads, kMergedElement * merged, [&](int64_t head) {
-      for (int32_t m = 0; m < chunk.query_rows; ++m) {
-        float top = -std::numeric_limits<float>::infinity();
-        float sum = 0.0f;
-        for (int32_t tile = 0; tile < chunk.tiles; ++tile) {
-          const int64_t at = partial(static_cast<int32_t>(head), tile, m);
-          if (sums[at] == 0.0f) continue;
-          const float next = std::max(top, tops[at]);
-          sum = sum * std::exp2(top - next) + sums[at] * std::exp2(tops[at] - next);
-          top = next;
-        }
-        lse.f32_row(chunk.first_row + m / group)[head * group + m % group] =
-            top * std::numbers::ln2_v<float> + std::log(sum);
+    merge_tiles(args, partials, lse);
+  });
+}
+
+// Where a panel's rows add their weights; their `lse` is still to be filled in.
+struct CpuAttention::MassRows {
+  float lse[kMaxPanelRows] = {};  // log2 units
+  float* sums[kMaxPanelRows] = {};
+  float* squares[kMaxPanelRows] = {};
+  bool squared = false;
+
+  MassRows(const ObserveChunk& chunk, const ObservePanel& place, int32_t group, const TensorView& all_sums,
+           const TensorView& all_squares)
+      : squared(all_squares.data != nullptr) {
+    const int32_t start = place.tile * kTileSlots;
+    for (int32_t r = 0; r < kMaxPanelRows && place.first + r < chunk.query_rows; ++r) {
+      const int32_t q_head = place.head * group + (place.first + r) % group;
+      sums[r] = all_sums.f32_row(q_head) + start;
+      if (squared) squares[r] = all_squares.f32_row(q_head) + start;
+    }
+  }
+  PanelMass mass() const { return {.lse = lse, .sums = sums, .squares = squared ? squares : nullptr}; }
+};
+
+void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                               const TensorView& squares) {
+  const int32_t group = args.q_heads / args.kv_heads;
+  for_each_chunk(args, kChunkRows, [&](const ObserveChunk& chunk) {
+    for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
+      MassRows rows(chunk, place, group, sums, squares);
+      for (int32_t r = 0; r < kernels_.panel.rows && place.first + r < chunk.query_rows; ++r) {
+        const int32_t m = place.first + r;
+        const float* of_row = lse.f32_row(chunk.first_row + m / group);
+        rows.lse[r] = of_row[place.head * group + m % group] * std::numbers::log2e_v<float>;
       }
+      kernels_.mass_panel(panel, rows.mass());
     });
   });
 }
 
-void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
-                               const TensorView& squares) {
-  const int32_t panel_rows = kernels_.panel.rows;
-  const int32_t group = args.q_heads / args.kv_heads;
-  for_each_chunk(args, [&](const ObserveChunk& chunk) {
+void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                           const TensorView& squares) {
+  const int32_t group = args.q_heads / args.kv_heads, panel_rows = kernels_.panel.rows;
+  int32_t longest = 0;
+  for (int32_t head = 0; head < args.kv_heads; ++head) {
+    longest = std::max(longest, args.kv.lanes[args.first_lane + head].length);
+  }
+  const int64_t tiles = (longest + kTileSlots - 1) / kTileSlots;
+  const int64_t row_scores = std::max<int64_t>(1, args.kv_heads * tiles * group * kScoreStride);
+  const auto most = static_cast<int32_t>(std::min<int64_t>(kChunkRows, kKeptScores / row_scores));
+  if (most * group < 3 * panel_rows) {  // keys would be packed for too few rows at a time
+    row_lse(args, lse);
+    column_mass(args, lse, sums, squares);
+    return;
+  }
+  for_each_chunk(args, most, [&](const ObserveChunk& chunk) {
+    const TilePartials partials(chunk, args.kv_heads, partials_);
+    float* kept =
+        weights_.reserve(static_cast<int64_t>(args.kv_heads) * chunk.tiles * chunk.padded_rows * kScoreStride);
     for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
-      const int32_t start = place.tile * kTileSlots;
-      float row_lse_log2[kMaxPanelRows] = {};
-      float* row_sums[kMaxPanelRows] = {};
-      float* row_squares[kMaxPanelRows] = {};
-      for (int32_t r = 0; r < panel_rows && place.first + r < chunk.query_rows; ++r) {
-        const int32_t m = place.first + r;
-        const int32_t q_head = place.head * group + m % group;
-        row_lse_log2[r] = lse.f32_row(chunk.first_row + m / group)[q_head] * std::numbers::log2e_v<float>;
-        row_sums[r] = sums.f32_row(q_head) + start;
-        if (squares.data != nullptr) row_squares[r] = squares.f32_row(q_head) + start;
+      const int64_t at = partials.at(place.head, place.tile, place.first);
+      Panel own = panel;
+      own.scores = kept + at * kScoreStride;
+      kernels_.lse_panel(own, partials.tops + at, partials.sums + at);
+    });
+    merge_tiles(args, partials, lse);
+    const int64_t work = elements_of_multiply_adds(static_cast<int64_t>(chunk.padded_rows) * kTileSlots);
+    parallel_for(pool_, static_cast<int64_t>(args.kv_heads) * chunk.tiles, work, [&](int64_t task) {
+      const auto head = static_cast<int32_t>(task / chunk.tiles), tile = static_cast<int32_t>(task % chunk.tiles);
+      const Lane& lane = args.kv.lanes[args.first_lane + head];
+      for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
+        const ObservePanel place{.head = head, .tile = tile, .first = first};
+        int32_t limits[kMaxPanelRows];
+        const int32_t seen = chunk.limits(args, lane, first, tile * kTileSlots, panel_rows, limits);
+        MassRows rows(chunk, place, group, sums, squares);
+        for (int32_t r = 0; r < panel_rows && first + r < chunk.query_rows; ++r) {
+          const int32_t m = first + r;
+          const float* of_row = lse.f32_row(chunk.first_row + m / group);
+          rows.lse[r] = of_row[head * group + m % group] * std::numbers::log2e_v<float> -
+                        partials.tops[partials.at(head, tile, m)];
+        }
+        kernels_.add_weights({.limits = limits,
+                              .head_dim = args.kv.head_dim,
+                              .count = seen,
+                              .scores = kept + partials.at(head, tile, first) * kScoreStride},
+                             rows.mass());
       }
-      kernels_.mass_panel(
-          panel, {.lse = row_lse_log2, .sums = row_sums, .squares = squares.data != nullptr ? row_squares : nullptr});
     });
   });
 }

@@ -197,6 +197,24 @@ void lse_panel(const Panel& panel, float* max, float* sum) {
   }
 }
 
+// sums[j] += w, squares[j] += w^2 (where there are any) of the weights [0, count), w = weight * factor.
+inline void add_row(const float* weights, int32_t count, float factor, float* sums, float* squares) {
+  const V::Type factors = V::broadcast(factor);
+  int32_t j = 0;
+  for (; j + V::kWidth <= count; j += V::kWidth) {
+    const V::Type weight = V::load(weights + j) * factors;
+    V::store(sums + j, V::load(sums + j) + weight);
+    if (squares != nullptr) V::store(squares + j, V::load(squares + j) + weight * weight);
+  }
+  for (; j < count; ++j) {
+    const float weight = weights[j] * factor;
+    sums[j] += weight;
+    if (squares == nullptr) continue;
+    const float square = weight * weight;
+    squares[j] += square;
+  }
+}
+
 void mass_panel(const Panel& panel, const PanelMass& mass) {
   score_panel(panel);
   for (int32_t r = 0; r < kPanelRows; ++r) {
@@ -204,20 +222,17 @@ void mass_panel(const Panel& panel, const PanelMass& mass) {
     const int32_t limit = panel.limits[r];
     if (limit == 0) continue;
     exp_and_sum(weights, limit, mass.lse[r]);
-    float* sums = mass.sums[r];
-    int32_t j = 0;
-    for (; j + V::kWidth <= limit; j += V::kWidth) V::store(sums + j, V::load(sums + j) + V::load(weights + j));
-    for (; j < limit; ++j) sums[j] += weights[j];
-    if (mass.squares == nullptr) continue;
-    float* squares = mass.squares[r];
-    for (j = 0; j + V::kWidth <= limit; j += V::kWidth) {
-      const V::Type weight = V::load(weights + j);
-      V::store(squares + j, V::load(squares + j) + weight * weight);
-    }
-    for (; j < limit; ++j) {
-      const float square = weights[j] * weights[j];
-      squares[j] += square;
-    }
+    add_row(weights, limit, 1.0f, mass.sums[r], mass.squares == nullptr ? nullptr : mass.squares[r]);
+  }
+}
+
+void add_weights(const Panel& panel, const PanelMass& mass) {
+  for (int32_t r = 0; r < kPanelRows; ++r) {
+    const int32_t limit = panel.limits[r];
+    if (limit == 0) continue;
+    const float factor = V::first(exp2(V::broadcast(-mass.lse[r])));
+    add_row(panel.scores + r * kScoreStride, limit, factor, mass.sums[r],
+            mass.squares == nullptr ? nullptr : mass.squares[r]);
   }
 }
 

@@ -17,6 +17,7 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 struct Prompt {
   CachePlan plan;
   Cascade::Shape shape;
+  int32_t layers = 0;
   std::vector<std::vector<float>> scores, mass;  // [layers] of [kv_heads][n]
 
   std::span<const float> lane(const std::vector<std::vector<float>>& of, int32_t layer, int32_t head) const {
@@ -32,11 +33,11 @@ class CascadeTest : public ::testing::Test {
   }
   // Scores of few values, so that many are equal within lanes and between them; a sink or two.
   Prompt draw() {
-    Prompt prompt{.shape = {.layers = between(1, 8), .kv_heads = between(1, 3), .tokens = between(12, 60)}};
+    Prompt prompt{.shape = {.kv_heads = between(1, 3), .tokens = between(12, 60)}, .layers = between(1, 8)};
     const int32_t window = between(0, 5), sinks = between(0, 2), values = between(2, 200);
     prompt.plan.window_tokens = window;
     int64_t sure = 0, most = 0;
-    for (int32_t layer = 0; layer < prompt.shape.layers; ++layer) {
+    for (int32_t layer = 0; layer < prompt.layers; ++layer) {
       prompt.plan.smallest_lanes.push_back(between(std::max(1, window + sinks), 10));
       sure += int64_t{prompt.shape.kv_heads} * prompt.plan.smallest_lanes.back();
       most += int64_t{prompt.shape.kv_heads} * prompt.shape.tokens;
@@ -60,10 +61,10 @@ using Kept = std::vector<std::vector<std::vector<int32_t>>>;
 
 Kept chosen_at_once(const Prompt& prompt) {
   const int32_t past = prompt.shape.tokens - prompt.plan.window_tokens;
-  Kept kept(static_cast<size_t>(prompt.shape.layers));
+  Kept kept(static_cast<size_t>(prompt.layers));
   std::vector<std::tuple<float, int32_t, int32_t, int32_t>> others;  // minus score, layer, head, position
   int64_t free = prompt.plan.model_budget;
-  for (int32_t layer = 0; layer < prompt.shape.layers; ++layer) {
+  for (int32_t layer = 0; layer < prompt.layers; ++layer) {
     for (int32_t head = 0; head < prompt.shape.kv_heads; ++head) {
       const std::span<const float> scores = prompt.lane(prompt.scores, layer, head);
       std::vector<int32_t> order(static_cast<size_t>(past));
@@ -100,7 +101,7 @@ TEST_F(CascadeTest, EqualsOneChoiceAtTheEnd) {
     Cascade cascade(prompt.plan, prompt.shape);
     // What the cache would hold: positions by slot.
     Kept held;
-    for (int32_t layer = 0; layer < prompt.shape.layers; ++layer) {
+    for (int32_t layer = 0; layer < prompt.layers; ++layer) {
       cascade.add_layer(prompt.scores[static_cast<size_t>(layer)], prompt.mass[static_cast<size_t>(layer)]);
       std::vector<int32_t> whole(static_cast<size_t>(prompt.shape.tokens));
       std::iota(whole.begin(), whole.end(), 0);
@@ -108,7 +109,7 @@ TEST_F(CascadeTest, EqualsOneChoiceAtTheEnd) {
       int64_t entries = 0, later = 0;
       for (int32_t cut = 0; cut <= layer; ++cut) {
         for (const int32_t count : cascade.counts(cut)) entries += count;
-        const bool last = layer + 1 == prompt.shape.layers;
+        const bool last = layer + 1 == prompt.layers;
         if (cut < layer && !last && between(0, 2) == 0) continue;  // it is worth no cut now
         for (int32_t head = 0; head < prompt.shape.kv_heads; ++head) {
           std::vector<int32_t>& lane = held[static_cast<size_t>(cut)][static_cast<size_t>(head)];
@@ -120,13 +121,13 @@ TEST_F(CascadeTest, EqualsOneChoiceAtTheEnd) {
         }
         cascade.set_cut(cut);
       }
-      for (int32_t other = layer + 1; other < prompt.shape.layers; ++other) {
+      for (int32_t other = layer + 1; other < prompt.layers; ++other) {
         later += int64_t{prompt.shape.kv_heads} * prompt.plan.smallest_lanes[static_cast<size_t>(other)];
       }
       ASSERT_LE(entries + later, prompt.plan.model_budget) << "after layer " << layer;
     }
     EXPECT_EQ(held, chosen_at_once(prompt)) << round;
-    for (int32_t layer = 0; layer < prompt.shape.layers; ++layer) {
+    for (int32_t layer = 0; layer < prompt.layers; ++layer) {
       for (int32_t head = 0; head < prompt.shape.kv_heads; ++head) {
         const std::vector<int32_t>& lane = held[static_cast<size_t>(layer)][static_cast<size_t>(head)];
         const std::span<const float> mass = prompt.lane(prompt.mass, layer, head);
