@@ -240,7 +240,9 @@ void add_key_cases(OperationCases& cases) {
     add({.name = name + "_only_first", .dtypes = three, .length = 90, .columns = 53}, {});
     add({.name = name + "_large_pages", .page_bytes = 65536, .dtypes = {dtype, dtype}, .length = 1000},
         {{.delta = -7}});
-    add({.name = name + "_8000", .dtypes = three, .length = 8000}, {{.first_slot = 4, .delta = -512}});
+    // Many blocks and pages; the depth of a prompt for one format, which is enough for times.
+    const int32_t deep = dtype == KvDtype::kF16 ? 8000 : 1100;
+    add({.name = absl::StrCat(name, "_", deep), .dtypes = three, .length = deep}, {{.first_slot = 4, .delta = -512}});
   }
   add({.name = "mixed", .dtypes = {KvDtype::kF16, KvDtype::kF32, KvDtype::kK8V4}, .length = 700},
       {{.first_slot = 20, .delta = -9}});
