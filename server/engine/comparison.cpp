@@ -13,6 +13,11 @@ void Comparison::start(TokenId first_token) {
   }
 }
 
+size_t Comparison::rows(bool answered) const {
+  const auto running = std::count_if(rivals.begin(), rivals.end(), [](const Rival& rival) { return !rival.ended; });
+  return static_cast<size_t>(running) + (answered ? 0 : 1 + rivals.size());
+}
+
 bool Comparison::done() const {
   return std::all_of(rivals.begin(), rivals.end(), [](const Rival& rival) { return rival.ended; });
 }

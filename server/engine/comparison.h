@@ -46,6 +46,8 @@ class Comparison {
   // The first place follows from the whole prompt for everybody.
   void start(TokenId first_token);
   bool done() const;
+  // Of its next step.
+  size_t rows(bool answered) const;
 
   std::vector<Rival> rivals;
   // Of the answer's places in mean and agreement: what comes before was the same for everybody.

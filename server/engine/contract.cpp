@@ -62,6 +62,11 @@ absl::Status check_tokens(const Request& request, int32_t vocab_size) {
 
 }  // namespace
 
+bool Contract::scores_layers() const {
+  const auto drops = [](const Terms& terms) { return terms.plan.drops_entries(); };
+  return drops(own) || std::any_of(rivals.begin(), rivals.end(), drops);
+}
+
 Contract::Query query_of(const Request& request) {
   return {.policy = request.policy,
           .prompt_tokens = static_cast<int32_t>(request.prompt.size()),
@@ -98,26 +103,39 @@ absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, con
 }
 
 // Every rival has two sets of lanes, with their state: one follows the baseline's answer, one has its own. The
-// workspace is the residual stream [n, D], and what each policy observes. Every answer has its own edits of logits.
+// workspace is the residual stream [n, D], what each policy observes, and what cuts are scored in. Every answer has its
+// own edits of logits.
 void ContractRules::add_cost(const Contract::Query& query, Contract& contract) const {
   const Compressor::Options options{
       .geometry = geometry_, .q_heads = shape_.q_heads, .prompt_tokens = query.prompt_tokens};
   std::vector<const CachePlan*> others;
   JobCost& cost = contract.cost;
+  PromptWork& work = contract.work;
+  work = {.row = layer_row_work(shape_),
+          .pair = int64_t{2} * shape_.q_heads * shape_.head_dim,
+          .head_row = query.prompt_logprobs ? head_row_work(shape_) : 0};
   cost.workspace_bytes =
-      sizeof(float) * static_cast<uint64_t>(query.prompt_tokens) * static_cast<uint64_t>(shape_.width) +
-      Compressor::workspace_bytes(*contract.own.policy, contract.own.plan, options);
+      sizeof(float) * static_cast<uint64_t>(query.prompt_tokens) * static_cast<uint64_t>(shape_.width);
+  if (contract.scores_layers()) {
+    cost.workspace_bytes += CompressorScratch::bytes(shape_.q_heads, geometry_, query.prompt_tokens);
+  }
   const uint64_t edit_bytes = LogitEdits::bytes(std::min<int64_t>(query.edited_tokens, shape_.vocab_size));
   cost.state_bytes = contract.own.plan.state_bytes + edit_bytes;
+  const auto add_observation = [&](const Contract::Terms& terms) {
+    cost.workspace_bytes += Compressor::workspace_bytes(*terms.policy, terms.plan, options);
+    work.pair += Compressor::observed_pair_work(*terms.policy, terms.plan, options);
+    work.cut += Compressor::cut_work(*terms.policy, terms.plan, options);
+  };
+  add_observation(contract.own);
   for (const Contract::Terms& rival : contract.rivals) {
     others.insert(others.end(), 2, &rival.plan);
-    cost.workspace_bytes += Compressor::workspace_bytes(*rival.policy, rival.plan, options);
+    add_observation(rival);
     cost.state_bytes += 2 * rival.plan.state_bytes + edit_bytes;
   }
   const Footprint footprint = cache_footprint(geometry_, query.prompt_tokens, contract.own.plan, others);
   cost.steady_pages = footprint.steady_pages;
   cost.peak_pages = footprint.peak_pages;
-  cost.prefill_work = query.prompt_tokens * (shape_.layers + (query.prompt_logprobs ? head_work_layers(shape_) : 0));
+  cost.prefill_work = contract.work.whole(query.prompt_tokens, shape_.layers);
   contract.steady_bytes = footprint.steady_bytes;
   contract.peak_bytes = footprint.peak_bytes;
   contract.full_bytes = static_cast<uint64_t>(query.prompt_tokens + std::max(query.max_tokens - 1, 0)) *
@@ -167,14 +185,6 @@ absl::StatusOr<Prepared> ContractRules::prepare(std::shared_ptr<const Request> r
   PKV_RETURN_IF_ERROR(check_tokens(*request, shape_.vocab_size));
   PKV_ASSIGN_OR_RETURN(Contract made, contract(query_of(*request)));
   return Prepared::make(std::move(request), std::move(made));
-}
-
-int64_t head_work_layers(const ModelShape& shape) {
-  const int64_t width = shape.width;
-  const int64_t attention = 2 * width * shape.head_dim * (shape.q_heads + shape.kv_heads);
-  const int64_t layer = attention + 3 * width * shape.feed_forward;
-  const int64_t head = width * shape.vocab_size;
-  return std::max<int64_t>(1, head / layer);
 }
 
 }  // namespace pkv

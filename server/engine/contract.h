@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "server/engine/prompt_work.h"
 #include "server/engine/refusal.h"
 #include "server/engine/request.h"
 #include "server/engine/scheduler.h"
@@ -45,8 +46,12 @@ struct Contract {
   uint64_t steady_bytes = 0;
   uint64_t peak_bytes = 0;
   uint64_t full_bytes = 0;
-  JobCost cost;                    // what the scheduler reserves: pages, workspace, state
+  JobCost cost;  // what the scheduler reserves: pages, workspace, state
+  PromptWork work;
   std::optional<Refusal> refusal;  // nothing: alone it would run
+
+  // Whether layers are scored, in tensors of the request's own.
+  bool scores_layers() const;
 };
 
 Contract::Query query_of(const Request& request);
@@ -95,8 +100,5 @@ class ContractRules {
   Scheduler::Limits limits_;
   PolicyMaker make_policy_;
 };
-
-// The output head's work for one row in units of one layer's, at least 1: what a prompt's own log-probabilities cost.
-int64_t head_work_layers(const ModelShape& shape);
 
 }  // namespace pkv

@@ -16,11 +16,9 @@ absl::Status check_options(const EngineOptions& options) {
   const struct {
     const char* name;
     int64_t value;
-  } at_least_one[] = {{"max_running", options.max_running},
-                      {"max_waiting", options.max_waiting},
-                      {"step_tokens", options.step_tokens},
-                      {"prefill_chunk_rows", options.prefill_chunk_rows},
-                      {"concurrent_prefills", options.concurrent_prefills}};
+  } at_least_one[] = {{"max_running", options.max_running}, {"max_waiting", options.max_waiting},
+                      {"step_tokens", options.step_tokens}, {"prefill_chunk_rows", options.prefill_chunk_rows},
+                      {"step_rows", options.step_rows},     {"concurrent_prefills", options.concurrent_prefills}};
   for (const auto& [name, value] : at_least_one) {
     if (value < 1)
       return absl::InvalidArgumentError(absl::StrCat("scheduler.", name, ": must be at least 1, got ", value));
@@ -28,8 +26,13 @@ absl::Status check_options(const EngineOptions& options) {
   return absl::OkStatus();
 }
 
+// A decode step of one row waits for memory, on a GPU for launches too, while rows of a prompt are computed.
+constexpr int32_t kStepRows = 3, kStepRowsOfGpu = 256;
+
 // With the backend's choices where there are none, and units that fit into a step.
-EngineOptions resolve(EngineOptions options, const BackendTraits& traits) {
+EngineOptions resolve(EngineOptions options, const Backend& backend) {
+  const BackendTraits traits = backend.traits();
+  if (options.step_rows == 0) options.step_rows = backend.name() == "cuda" ? kStepRowsOfGpu : kStepRows;
   if (options.page_bytes == 0) options.page_bytes = traits.page_bytes;
   if (options.prefill_chunk_rows == 0) options.prefill_chunk_rows = traits.prefill_rows;
   options.prefill_chunk_rows = std::min(options.prefill_chunk_rows, options.step_tokens);
@@ -120,7 +123,7 @@ std::shared_ptr<const EngineStats> EngineImpl::stats() const {
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::create(const Model& model, const EngineOptions& options) {
-  const EngineOptions resolved = resolve(options, model.backend().traits());
+  const EngineOptions resolved = resolve(options, model.backend());
   PKV_RETURN_IF_ERROR(check_options(resolved));
   PKV_ASSIGN_OR_RETURN(std::unique_ptr<ModelRunner> runner, ModelRunner::create(model, resolved));
   model.backend().sync();  // the weights are there, or it says why not

@@ -66,6 +66,7 @@ class EngineImpl final : public Engine {
   void admit();
   absl::Status decode_step();
   absl::Status prefill_step();
+  absl::StatusOr<int64_t> prefill_unit(int64_t most);
   absl::Status collect_done();
   std::shared_ptr<Snapshot> make_snapshot(absl::Time now);
   void publish(absl::Time now);
@@ -82,7 +83,7 @@ class EngineImpl final : public Engine {
   StatsRecorder recorder_;
   std::vector<std::shared_ptr<Sequence>> sequences_;  // waiting and running, in order of submission
   std::vector<Sequence*> decoding_;                   // of one step
-  size_t decoded_ = 0;                                // of one step, comparisons included
+  size_t decoded_ = 0, decoded_rows_ = 0;             // of one step: sequences, comparisons included, and their rows
   std::vector<Ending> endings_;                       // told at the end of the step, when their pages are back
   bool changed_ = true;  // since the last snapshot: a request came, started, had its prompt read or ended
   absl::Time snapshot_at_;

@@ -104,29 +104,44 @@ void EngineImpl::admit() {
 
 absl::Status EngineImpl::decode_step() {
   decoding_.clear();
-  decoded_ = 0;
+  decoded_ = decoded_rows_ = 0;
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     if (sequence->phase() != Sequence::Phase::kDecode || sequence->done()) continue;
     ++decoded_;
-    if (sequence->comparison() != nullptr) {
+    if (const Comparison* comparison = sequence->comparison(); comparison != nullptr) {
+      decoded_rows_ += comparison->rows(sequence->answered());
       PKV_RETURN_IF_ERROR(runner_->decode_comparison(*sequence));
     } else {
       decoding_.push_back(sequence.get());
     }
   }
+  decoded_rows_ += decoding_.size();
   return decoding_.empty() ? absl::OkStatus() : runner_->decode(decoding_);
 }
 
+// One unit; beside decode steps as many as they have work, but for a rest that is not worth one.
 absl::Status EngineImpl::prefill_step() {
+  const StepWork& step = runner_->step_work();
+  int64_t left = step.beside(decoded_rows_), work = 0;
+  do {
+    PKV_ASSIGN_OR_RETURN(work, prefill_unit(left));
+    left -= work;
+    beat();
+  } while (work > 0 && decoded_rows_ > 0 && 2 * left >= step.least());
+  return absl::OkStatus();
+}
+
+// The work that was done, `most` about; 0 where there is nothing to do, or where it failed.
+absl::StatusOr<int64_t> EngineImpl::prefill_unit(int64_t most) {
   const std::optional<JobId> job = scheduler_.next_prefill();
-  if (!job) return absl::OkStatus();
+  if (!job) return 0;
   Sequence& sequence = sequence_of(*job);
   absl::Status started = sequence.prefill_started() ? absl::OkStatus() : runner_->start_prefill(sequence);
-  const absl::StatusOr<int64_t> work = started.ok() ? runner_->prefill_unit(sequence) : std::move(started);
+  const absl::StatusOr<int64_t> work = started.ok() ? runner_->prefill_unit(sequence, most) : std::move(started);
   PKV_RETURN_IF_ERROR(model_.backend().status());  // before one request gets the blame
   if (!work.ok()) {
     sequence.fail(work.status());
-    return absl::OkStatus();
+    return 0;
   }
   scheduler_.prefill_progress(*job, *work);
   if (sequence.phase() == Sequence::Phase::kDecode) {
@@ -135,7 +150,7 @@ absl::Status EngineImpl::prefill_step() {
   } else {
     sequence.report_progress(model_.shape().layers, options_.clock());
   }
-  return absl::OkStatus();
+  return *work;
 }
 
 // Takes the ended sequences out and gives back what they hold; their sinks are told at the end of the step.

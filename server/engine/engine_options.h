@@ -17,9 +17,12 @@ struct EngineOptions {
   int32_t page_bytes = 0;  // 0: the backend's choice
   int32_t max_running = 64;
   int32_t max_waiting = 256;
-  // Prefill units start at absolute multiples of this; at most step_tokens. 0: the backend's choice.
+  // Rows of a prompt that are computed together at most; at most step_tokens. 0: the backend's choice.
   int32_t prefill_chunk_rows = 0;
   int32_t step_tokens = 256;  // rows of one run of the model at most: a prefill unit, or decode rows
+  // Of a prompt, through the whole model, in the time of a decode step of one row: what prompts may do between steps.
+  // 0: as of the device.
+  int32_t step_rows = 0;
   int32_t concurrent_prefills = 2;
   uint64_t workspace_bytes = uint64_t{1} << 30;   // of prefills under way and of state: see JobCost
   absl::Duration abort_time = absl::Seconds(10);  // what cancelling the rest may take after a drain's deadline

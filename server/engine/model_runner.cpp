@@ -53,8 +53,10 @@ absl::Status ModelRunner::allocate() {
 uint64_t ModelRunner::shared_workspace_bytes() const {
   // Of the page table one place for each page is in the auxiliary bytes of whoever has the page.
   const int32_t places = cache_->page_table().places() - cache_->pool().total();
-  return scratch_.bytes + compressor_scratch_->bytes() + head_->bytes() + decode_step_->bytes() +
-         prefill_buffer_->bytes() + cache_->between_steps().bytes() + sizeof(int32_t) * static_cast<uint64_t>(places);
+  const ModelShape& shape = model_.shape();
+  const uint64_t scoring = CompressorScratch::bytes(shape.q_heads, cache_->geometry(), shape.max_positions);
+  return scratch_.bytes + scoring + head_->bytes() + decode_step_->bytes() + prefill_buffer_->bytes() +
+         cache_->between_steps().bytes() + sizeof(int32_t) * static_cast<uint64_t>(places);
 }
 
 // ---- prefill
@@ -64,6 +66,7 @@ Compressor::Options ModelRunner::compressor_options(const Sequence& sequence, co
           .q_heads = model_.shape().q_heads,
           .prompt_tokens = sequence.prompt_tokens(),
           .budget = spec.budget,
+          .most_step_work = step_work_.least(),
           .rope = model_.rope(),
           .value_factors = model_.value_factors()};
 }
@@ -86,49 +89,62 @@ absl::Status ModelRunner::start_prefill(Sequence& sequence) {
                        model_.backend().allocate(sequence.prompt_tokens(), model_.shape().width, DType::kF32));
   PKV_ASSIGN_OR_RETURN(auto compressor, Compressor::create(model_.backend(), *terms.policy, terms.plan,
                                                            compressor_options(sequence, spec)));
+  std::unique_ptr<CompressorScratch> scratch;
+  if (sequence.contract().scores_layers()) {
+    PKV_ASSIGN_OR_RETURN(scratch, CompressorScratch::create(model_.backend(), model_.shape().q_heads,
+                                                            cache_->geometry(), sequence.prompt_tokens()));
+  }
   PKV_ASSIGN_OR_RETURN(auto lanes,
                        SequenceLanes::open(lane_options(sequence, spec, terms, /*holds_whole_layers=*/true)));
   PKV_ASSIGN_OR_RETURN(auto edits, make_edits(sequence));
-  sequence.start_prefill({.residual = std::move(residual), .compressor = std::move(compressor)}, std::move(lanes),
-                         std::move(edits), options_.clock());
+  sequence.start_prefill(
+      {.residual = std::move(residual), .compressor = std::move(compressor), .scratch = std::move(scratch)},
+      std::move(lanes), std::move(edits), options_.clock());
   PKV_ASSIGN_OR_RETURN(auto comparison, start_comparison(sequence));
   sequence.set_comparison(std::move(comparison));
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> ModelRunner::prefill_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> ModelRunner::prefill_unit(Sequence& sequence, int64_t most) {
   const Sequence::Prefill& prefill = *sequence.prefill();
-  PKV_ASSIGN_OR_RETURN(const int64_t work,
-                       prefill.layer < model_.shape().layers ? layer_unit(sequence) : scoring_unit(sequence));
+  int64_t work = 0;
+  if (prefill.layer == model_.shape().layers) {
+    PKV_ASSIGN_OR_RETURN(work, scoring_unit(sequence, most));
+  } else {
+    if (prefill.row < sequence.prompt_tokens()) {
+      PKV_ASSIGN_OR_RETURN(work, layer_unit(sequence, most));
+    }
+    if (prefill.row == sequence.prompt_tokens()) {
+      PKV_ASSIGN_OR_RETURN(work, cut_unit(sequence, most, work));
+    }
+  }
   const int32_t stages = model_.shape().layers + (scores_prompt(sequence) ? 1 : 0);
   if (prefill.layer == stages) PKV_RETURN_IF_ERROR(finish_prompt(sequence));
   return work;
 }
 
-absl::StatusOr<int64_t> ModelRunner::layer_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> ModelRunner::layer_unit(Sequence& sequence, int64_t most) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const int32_t tokens = sequence.prompt_tokens(), layer = prefill.layer;
-  const int32_t rows = std::min(options_.prefill_chunk_rows, tokens - prefill.row);
+  const PromptWork& work = sequence.contract().work;
+  const int32_t first = prefill.row;
+  const int32_t rows = work.rows_within(most, first, std::min(options_.prefill_chunk_rows, tokens - first));
   if (absl::Status status = cache_->append_slots(sequence.lanes()->id(), layer, rows); !status.ok()) {
     return no_slots(status);
   }
   plan_prefill(sequence, rows);
-  const TensorView x = prefill.residual.view().slice_rows(prefill.row, rows);
+  const TensorView x = prefill.residual.view().slice_rows(first, rows);
   if (layer == 0) model_.embed(plan_.token_ids, x);
 
   // Of the last layer only the rows that the output head reads are wanted.
-  const bool last_chunk = prefill.row + rows == tokens;
+  const bool last_chunk = first + rows == tokens;
   const bool all_rows = layer + 1 < model_.shape().layers || scores_prompt(sequence);
   const int32_t outputs = all_rows ? rows : (last_chunk ? 1 : 0);
   model_.run_layer(plan_, layer, x, scratch_, outputs);
   rows_run_ += rows;
   observe_rows(sequence, rows);
-
   prefill.row += rows;
-  if (last_chunk) {
-    PKV_RETURN_IF_ERROR(finish_layer(sequence));
-  }
-  return rows;
+  return work.rows(first, rows);
 }
 
 void ModelRunner::observe_rows(Sequence& sequence, int32_t rows) {
@@ -155,37 +171,6 @@ void ModelRunner::plan_prefill(const Sequence& sequence, int32_t rows) {
   buffer.spans()[0] = {.first_row = 0, .rows = rows, .first_lane = 0};
   cache_->view(sequence.lanes()->id(), prefill.layer, rows, buffer.lanes());
   plan_ = buffer.commit();
-}
-
-absl::Status ModelRunner::finish_layer(Sequence& sequence) {
-  Sequence::Prefill& prefill = *sequence.prefill();
-  const int64_t begin = model_.backend().mark();
-  PKV_RETURN_IF_ERROR(cut_layer(sequence, prefill.layer));
-  prefill.cuts.emplace_back(begin, model_.backend().mark());
-  ++prefill.layer;
-  prefill.row = 0;
-  return absl::OkStatus();
-}
-
-// The rivals take their part of the layer while it is whole; then the sequence's own lanes are cut.
-absl::Status ModelRunner::cut_layer(Sequence& sequence, int32_t layer) {
-  const SequenceId from = sequence.lanes()->id();
-  const auto cut = [&](Compressor& compressor, std::span<const Compressor::Target> targets) {
-    return compressor.finish_layer(
-        {.cache = *cache_, .from = from, .targets = targets, .scratch = *compressor_scratch_}, layer);
-  };
-  if (sequence.comparison() != nullptr) {
-    for (Comparison::Rival& rival : sequence.comparison()->rivals) {
-      const Compressor::Target targets[] = {{rival.teacher_forced->id(), rival.teacher_forced->evictor()},
-                                            {rival.free_running->id(), rival.free_running->evictor()}};
-      PKV_ASSIGN_OR_RETURN(LayerOutcome outcome, cut(*rival.compressor, targets));
-      rival.outcomes.push_back(std::move(outcome));
-    }
-  }
-  const Compressor::Target own{from, sequence.lanes()->evictor()};
-  PKV_ASSIGN_OR_RETURN(LayerOutcome outcome, cut(*sequence.prefill()->compressor, {&own, 1}));
-  sequence.add_outcome(std::move(outcome));
-  return absl::OkStatus();
 }
 
 // ---- decode

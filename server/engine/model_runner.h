@@ -31,16 +31,18 @@ class ModelRunner {
   const KvCache& cache() const { return *cache_; }
   // Of what all sequences share beside the pages: tensors, buffers of steps, page tables.
   uint64_t shared_workspace_bytes() const;
+  const StepWork& step_work() const { return step_work_; }
   // Rows that went through the model, or through one layer of it or its output head, since this was last asked.
   int64_t take_rows_run() { return std::exchange(rows_run_, 0); }
 
   // Allocates the sequence's workspace and opens its lanes. RESOURCE_EXHAUSTED where the machine has no such memory.
   absl::Status start_prefill(Sequence& sequence);
-  // The sequence's next unit: one chunk of rows through one layer, or, where the prompt's own log-probabilities are
-  // asked for, one tile of rows through the output head. Returns its work in rows x layers. After the last unit the
+  // The sequence's next unit: one chunk of rows through one layer, steps of the layer's cut, or, where the prompt's own
+  // log-probabilities are asked for, one tile of rows through the output head. Returns its work in multiply-adds: no
+  // more than `most`, but one row or one step is always done. After the last unit the
   // sequence has its first token and phase kDecode, or is done. INTERNAL where the cache has no slots, which its
   // reservation excludes; the backend's status() where that is one.
-  absl::StatusOr<int64_t> prefill_unit(Sequence& sequence);
+  absl::StatusOr<int64_t> prefill_unit(Sequence& sequence, int64_t most);
   // One more token for each: all in phase kDecode and not done, nothing compared. One that fails gets its `failure`;
   // the others go on. An error is the backend's status(): no token comes of it.
   absl::Status decode(std::span<Sequence* const> sequences);
@@ -49,7 +51,8 @@ class ModelRunner {
   absl::Status decode_comparison(Sequence& sequence);
 
  private:
-  ModelRunner(const Model& model, const EngineOptions& options) : model_(model), options_(options) {}
+  ModelRunner(const Model& model, const EngineOptions& options)
+      : model_(model), options_(options), step_work_(model.shape(), options) {}
   absl::Status allocate();
 
   // The failure of a sequence whose reserved slots were not there.
@@ -58,11 +61,11 @@ class ModelRunner {
   bool scores_prompt(const Sequence& sequence) const { return sequence.request().prompt_logprobs; }
   // nullptr where nothing is compared.
   absl::StatusOr<std::unique_ptr<Comparison>> start_comparison(const Sequence& sequence);
-  absl::StatusOr<int64_t> layer_unit(Sequence& sequence);
-  absl::StatusOr<int64_t> scoring_unit(Sequence& sequence);
+  absl::StatusOr<int64_t> layer_unit(Sequence& sequence, int64_t most);
+  // Steps of the cut behind `work` that the unit has already done; returns both.
+  absl::StatusOr<int64_t> cut_unit(Sequence& sequence, int64_t most, int64_t work);
+  absl::StatusOr<int64_t> scoring_unit(Sequence& sequence, int64_t most);
   void observe_rows(Sequence& sequence, int32_t rows);
-  absl::Status finish_layer(Sequence& sequence);
-  absl::Status cut_layer(Sequence& sequence, int32_t layer);
   absl::Status finish_prompt(Sequence& sequence);
   void plan_prefill(const Sequence& sequence, int32_t rows);
   Compressor::Options compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
@@ -74,8 +77,9 @@ class ModelRunner {
 
   const Model& model_;
   EngineOptions options_;
+  StepWork step_work_;
   std::unique_ptr<KvCache> cache_;
-  std::unique_ptr<CompressorScratch> compressor_scratch_;
+  std::unique_ptr<CompressorScratch> compressor_scratch_;  // of decode steps
   StepScratch scratch_;
   std::optional<OutputHead> head_;
   std::optional<DecodeStep> decode_step_;

@@ -18,11 +18,13 @@ absl::Status ModelRunner::accept(Sequence& sequence, const OutputHead::Result& o
   return absl::OkStatus();
 }
 
-absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence) {
+absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence, int64_t most) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const Request& request = sequence.request();
   const int32_t first = prefill.row;
-  const auto rows = std::min(head_->tile_rows(), sequence.prompt_tokens() - first);
+  const int64_t row_work = sequence.contract().work.head_row;
+  const auto fits = static_cast<int32_t>(std::clamp<int64_t>(most / row_work, 1, head_->tile_rows()));
+  const int32_t rows = std::min(fits, sequence.prompt_tokens() - first);
   // Of each row the token that follows it; nothing follows the last one.
   std::vector<OutputHead::Row> wanted(static_cast<size_t>(rows));
   for (int32_t i = 0; i < rows && first + i + 1 < sequence.prompt_tokens(); ++i) {
@@ -42,7 +44,7 @@ absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence) {
   if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
   prefill.row += rows;
   if (prefill.row == sequence.prompt_tokens()) ++prefill.layer;
-  return rows * head_work_layers(model_.shape());
+  return rows * row_work;
 }
 
 // The first token comes from the whole prompt's own attention; what was kept counts from the second on.

@@ -31,7 +31,7 @@ struct JobCost {
   uint64_t workspace_bytes = 0;  // from the start of its prefill to its end
   uint64_t state_bytes =
       0;  // of what decides evictions and edits logits, from the start of its prefill until the job ends
-  int64_t prefill_work = 0;  // rows x layers
+  int64_t prefill_work = 0;  // multiply-adds of its prompt, about
 };
 
 class Scheduler {

@@ -34,9 +34,12 @@ class Sequence {
   struct Prefill {
     Tensor residual;  // [prompt tokens, D]: x between the layers
     std::unique_ptr<Compressor> compressor;
-    std::vector<std::pair<int64_t, int64_t>> cuts;  // Backend::mark() before and after each layer's
-    int32_t layer = 0;  // of the next unit; == layers: the output head over the prompt's rows
-    int32_t row = 0;    // first of the next unit
+    std::unique_ptr<CompressorScratch> scratch;     // of cuts; nullptr where nothing is scored
+    std::vector<std::pair<int64_t, int64_t>> cuts;  // Backend::mark() before and after a unit's part of one
+    int32_t layer = 0;        // of the next unit; == layers: the output head over the prompt's rows
+    int32_t row = 0;          // first of the next unit; == prompt tokens: the layer is being cut
+    size_t policies_cut = 0;  // so many are done with the layer, a comparison's rivals first
+    bool cutting = false;     // the next of them has begun
   };
   // What the counters have seen of it so far.
   struct Counted {

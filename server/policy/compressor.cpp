@@ -18,6 +18,16 @@ constexpr int32_t kRowsAtOnce = 64;
 // By how many positions a row's query is turned.
 int32_t turn_of(const ObservationRow& row) { return row.position - row.prompt_row; }
 
+// Of one observed row and one entry in all query heads: two passes.
+int64_t pair_work(const Compressor::Options& options) {
+  return int64_t{2} * options.q_heads * options.geometry.head_dim;
+}
+
+// Selecting and moving a layer's entries, each of whose numbers is touched a few times.
+int64_t kept_work(const Compressor::Options& options) {
+  return int64_t{8} * options.prompt_tokens * options.geometry.kv_heads * options.geometry.head_dim;
+}
+
 Cascade::Shape cascade_shape(const Compressor::Options& options) {
   return {.kv_heads = options.geometry.kv_heads, .tokens = options.prompt_tokens};
 }
@@ -128,33 +138,50 @@ void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t fi
     const auto rows = static_cast<int32_t>(std::min<int64_t>(kRowsAtOnce, q.rows - row));
     // The chunk's own slots are the lanes' newest.
     const ObservedRows observed{.q = q.slice_rows(row, rows), .unseen = static_cast<int32_t>(q.rows) - 1 - row};
-    add_observed_attention(layer_view(kv, {&observed, 1}), lse_.view(), sums_.view());
+    pkv::add_attention(layer_view(kv, {}), observed, lse_.view(), sums_.view());
   }
   rows_seen_ += static_cast<int32_t>(q.rows);
 }
 
-absl::StatusOr<LayerOutcome> Compressor::finish_layer(const Cut& cut, int32_t layer) {
+int64_t Compressor::observed_pair_work(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
+  const bool observed = plan.drops_entries() && policy.observation() == Observation::kEveryRow;
+  return observed ? pair_work(options) : 0;
+}
+
+int64_t Compressor::cut_work(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
+  if (!plan.drops_entries() || policy.observation() != Observation::kRows) return kept_work(options);
+  const auto rows = static_cast<int64_t>(policy.observe(options.prompt_tokens).size());
+  return rows * options.prompt_tokens * pair_work(options) + kept_work(options);
+}
+
+void Compressor::begin_cut(const Cut& cut, int32_t layer) {
   const bool every_row = plan_.drops_entries() && policy_.observation() == Observation::kEveryRow;
   const int32_t expected = every_row ? options_.prompt_tokens : static_cast<int32_t>(rows_.size());
   PKV_CHECK(rows_seen_ == expected, "a layer ends before every row was observed");
   rows_seen_ = 0;
-  const int32_t heads = options_.geometry.kv_heads, tokens = options_.prompt_tokens;
-  for (int32_t head = 0; head < heads; ++head) {
+  const int32_t tokens = options_.prompt_tokens;
+  for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
     PKV_CHECK(cut.cache.length(cut.from, layer, head) == tokens, "a lane that does not hold the whole prompt");
   }
   PKV_CHECK(cut.scratch.max_tokens >= tokens, "scratch for shorter prompts");
+  steps_.emplace(options_.most_step_work);
+  if (scores_layer(layer)) list_score_steps(cut, layer);
+}
 
-  if (scores_layer(layer)) {
-    const LayerLanes lanes(cut.cache, {cut.from}, layer);
-    score_layer(lanes.kv(), layer, cut.scratch);
+int64_t Compressor::next_step_work() const { return steps_->done() ? kept_work(options_) : steps_->next_work(); }
+
+absl::StatusOr<std::optional<LayerOutcome>> Compressor::cut_step(const Cut& cut, int32_t layer) {
+  if (steps_->done()) {
+    if (cascade_) return share_step(cut, layer);
+    return finish_cut(cut, layer);
   }
-  if (cascade_) {
-    std::optional<LayerOutcome> outcome;
-    while (!outcome) {
-      PKV_ASSIGN_OR_RETURN(outcome, share_step(cut, layer));
-    }
-    return *std::move(outcome);
-  }
+  const LayerLanes lanes(cut.cache, {cut.from}, layer);
+  steps_->run_next(scored_view(lanes.kv(), layer));
+  return std::nullopt;
+}
+
+absl::StatusOr<LayerOutcome> Compressor::finish_cut(const Cut& cut, int32_t layer) {
+  const int32_t heads = options_.geometry.kv_heads;
   PKV_ASSIGN_OR_RETURN(std::vector<int32_t> counts, select(cut, layer));
   for (const Target& target : cut.targets) {
     if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, counts, *target.evictor);
@@ -222,24 +249,32 @@ bool Compressor::scores_layer(int32_t layer) const {
          (plan_.evicts_while_generating && policy_.decode_rule().scoring() != DecodeRule::Scoring::kAtIntervals);
 }
 
-void Compressor::score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch) {
-  const int64_t tokens = options_.prompt_tokens;
-  const bool every_row = policy_.observation() == Observation::kEveryRow;
+LayerView Compressor::scored_view(const KvView& kv, int32_t layer) const {
   LayerView view = layer_view(kv, observed_);
   view.layer = layer;
   if (policy_.weighs_values()) {
     const int64_t rows = int64_t{options_.q_heads} * options_.geometry.head_dim;
     view.value_factors = options_.value_factors.slice_rows(layer * rows, rows);
   }
+  return view;
+}
+
+void Compressor::list_score_steps(const Cut& cut, int32_t layer) {
+  const int64_t tokens = options_.prompt_tokens;
+  const bool every_row = policy_.observation() == Observation::kEveryRow;
+  const CompressorScratch& scratch = cut.scratch;
+  const LayerLanes lanes(cut.cache, {cut.from}, layer);
   const int32_t state = policy_.lane_state_floats(options_.geometry.head_dim);
-  policy_.score(view, {.lse = lse_.view(),
-                       .sums = every_row ? sums_.view() : scratch.sums.view().slice_cols(0, tokens),
-                       .mass = scratch.mass.view().slice_cols(0, tokens),
-                       .scores = scratch.scores.view().slice_cols(0, tokens),
-                       .squares = scratch.squares.view().slice_cols(0, tokens),
-                       .value_norms = scratch.value_norms.view().slice_cols(0, tokens),
-                       .other_scores = scratch.other_scores.view().slice_cols(0, tokens),
-                       .lane_state = scratch.state.view().slice_cols(0, state)});
+  policy_.score(scored_view(lanes.kv(), layer),
+                {.lse = lse_.view(),
+                 .sums = every_row ? sums_.view() : scratch.sums.view().slice_cols(0, tokens),
+                 .mass = scratch.mass.view().slice_cols(0, tokens),
+                 .scores = scratch.scores.view().slice_cols(0, tokens),
+                 .squares = scratch.squares.view().slice_cols(0, tokens),
+                 .value_norms = scratch.value_norms.view().slice_cols(0, tokens),
+                 .other_scores = scratch.other_scores.view().slice_cols(0, tokens),
+                 .lane_state = scratch.state.view().slice_cols(0, state)},
+                *steps_);
 }
 
 absl::StatusOr<std::vector<int32_t>> Compressor::select(const Cut& cut, int32_t layer) {

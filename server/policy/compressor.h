@@ -1,9 +1,11 @@
 // The meeting point of policy and cache while a prompt is read. For one request: collects the rows its policy observes
 // while a layer is prefilled and, after the layer's last chunk, scores, selects, compacts and shrinks that layer's
-// lanes before the next layer begins. Waits for the backend only where data decides how many entries are kept.
+// lanes before the next layer begins: in steps, so that others can have the backend in between. Waits for the backend
+// only where data decides how many entries are kept.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -28,6 +30,7 @@ class Compressor {
     int32_t q_heads = 0;
     int32_t prompt_tokens = 0;
     Budget budget;
+    int64_t most_step_work = std::numeric_limits<int64_t>::max();  // multiply-adds, where a step can be divided
     RopeSpec rope;             // of the model, for rows that are observed at other positions than their own
     TensorView value_factors;  // of the model, for policies that weigh values
   };
@@ -43,11 +46,15 @@ class Compressor {
   // the layer's lanes [kv_heads] with these rows written.
   void observe(const TensorView& q, const KvView& kv, int32_t first_row);
 
+  // Multiply-adds of observe() for every row and every entry that it sees.
+  static int64_t observed_pair_work(const CachePolicy& policy, const CachePlan& plan, const Options& options);
+  // Of all steps of a layer's cut, about.
+  static int64_t cut_work(const CachePolicy& policy, const CachePlan& plan, const Options& options);
+
   // The layer has seen the whole prompt: the lanes of sequence `from` hold prompt_tokens entries, slot == position.
   // Scores them and leaves what is kept in the lanes of every target: empty ones, or those of `from` as the only
-  // target, which are cut in place so that their surplus pages go back. `scratch` is for at least prompt_tokens.
-  // FAILED_PRECONDITION (recall_shortfall()) where min_recall is out of reach; RESOURCE_EXHAUSTED where a target cannot
-  // have its pages.
+  // target, which are cut in place so that their surplus pages go back. `scratch` is for at least prompt_tokens, and
+  // nobody else's until the cut is done.
   struct Target {
     SequenceId sequence;
     Evictor* evictor;  // told what it has to know; or nullptr
@@ -58,7 +65,12 @@ class Compressor {
     std::span<const Target> targets;
     CompressorScratch& scratch;
   };
-  absl::StatusOr<LayerOutcome> finish_layer(const Cut& cut, int32_t layer);
+  void begin_cut(const Cut& cut, int32_t layer);
+  // The multiply-adds of the next step.
+  int64_t next_step_work() const;
+  // One step more; the outcome where it was the last. FAILED_PRECONDITION (recall_shortfall()) where min_recall is out
+  // of reach; RESOURCE_EXHAUSTED where a target cannot have its pages.
+  absl::StatusOr<std::optional<LayerOutcome>> cut_step(const Cut& cut, int32_t layer);
 
   // The recalls of the layers [0, outcomes.size()), all of them finished: adds the reads that bring them there.
   void read_recalls(std::span<LayerOutcome> outcomes, std::vector<Fetch>& reads) const;
@@ -74,7 +86,9 @@ class Compressor {
   void list_observed_rows();
   void add_attention(const TensorView& q, const KvView& kv, int32_t first_row);
   void keep_rows(const TensorView& q, int32_t first_row);
-  void score_layer(const KvView& kv, int32_t layer, const CompressorScratch& scratch);
+  LayerView scored_view(const KvView& kv, int32_t layer) const;
+  void list_score_steps(const Cut& cut, int32_t layer);
+  absl::StatusOr<LayerOutcome> finish_cut(const Cut& cut, int32_t layer);
   absl::StatusOr<std::vector<int32_t>> select(const Cut& cut, int32_t layer);
   absl::Status move_entries(const Cut& cut, const Target& target, int32_t layer, std::span<const int32_t> counts);
   // Where all layers share (Cascade): one step of a layer's cut, which cuts layers again that were cut before; the
@@ -100,6 +114,7 @@ class Compressor {
   std::vector<ObservationRow> rows_;
   std::vector<ObservedRows> observed_;  // of observed_q_
   int32_t rows_seen_ = 0;               // of this layer so far
+  std::optional<ScoreSteps> steps_;     // of the cut under way
   std::optional<Cascade> cascade_;      // where all layers share
   int32_t recut_ = 0;                   // the next layer that may be cut again
   Tensor observed_q_;                   // [observation rows, Hq * d]

@@ -2,15 +2,13 @@
 #include "server/policy/compressor_scratch.h"
 
 #include "kernels/status_macros.h"
-#include "kernels/tensor_set.h"
 
 namespace pkv {
 
-absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Backend& backend, int32_t q_heads,
-                                                                             const CacheGeometry& geometry,
-                                                                             int32_t max_tokens) {
+TensorSet<CompressorScratch> CompressorScratch::tensors(int32_t q_heads, const CacheGeometry& geometry,
+                                                        int32_t max_tokens) {
   const int32_t kv_heads = geometry.kv_heads;
-  const TensorSet<CompressorScratch> tensors = {
+  return {
       {&CompressorScratch::sums, q_heads, max_tokens},
       {&CompressorScratch::squares, q_heads, max_tokens},
       {&CompressorScratch::value_norms, q_heads, max_tokens},
@@ -21,10 +19,18 @@ absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Bac
       {&CompressorScratch::counts, 1, kv_heads, DType::kI32},
       {&CompressorScratch::state, kv_heads, geometry.head_dim},
   };
+}
+
+uint64_t CompressorScratch::bytes(int32_t q_heads, const CacheGeometry& geometry, int32_t max_tokens) {
+  return tensors(q_heads, geometry, max_tokens).bytes();
+}
+
+absl::StatusOr<std::unique_ptr<CompressorScratch>> CompressorScratch::create(Backend& backend, int32_t q_heads,
+                                                                             const CacheGeometry& geometry,
+                                                                             int32_t max_tokens) {
   std::unique_ptr<CompressorScratch> scratch(new CompressorScratch());
-  PKV_RETURN_IF_ERROR(tensors.allocate(backend, *scratch));
+  PKV_RETURN_IF_ERROR(tensors(q_heads, geometry, max_tokens).allocate(backend, *scratch));
   scratch->max_tokens = max_tokens;
-  scratch->bytes_ = tensors.bytes();
   return scratch;
 }
 

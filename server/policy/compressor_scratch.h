@@ -5,17 +5,17 @@
 #include <memory>
 
 #include "absl/status/statusor.h"
+#include "kernels/tensor_set.h"
 #include "server/cache/kv_cache.h"
 
 namespace pkv {
 
-// Score tensors for prompts of up to `max_tokens`, shared by all requests of the engine thread. RESOURCE_EXHAUSTED
-// where the backend has no memory for them.
+// Score tensors for lanes of up to `max_tokens` entries. RESOURCE_EXHAUSTED where the backend has no memory for them.
 class CompressorScratch {
  public:
   static absl::StatusOr<std::unique_ptr<CompressorScratch>> create(Backend& backend, int32_t q_heads,
                                                                    const CacheGeometry& geometry, int32_t max_tokens);
-  uint64_t bytes() const { return bytes_; }
+  static uint64_t bytes(int32_t q_heads, const CacheGeometry& geometry, int32_t max_tokens);
 
   Tensor sums;                  // [Hq, max_tokens]
   Tensor squares, value_norms;  // [Hq, max_tokens]
@@ -29,8 +29,7 @@ class CompressorScratch {
 
  private:
   CompressorScratch() = default;
-
-  uint64_t bytes_ = 0;  // of all tensors
+  static TensorSet<CompressorScratch> tensors(int32_t q_heads, const CacheGeometry& geometry, int32_t max_tokens);
 };
 
 }  // namespace pkv

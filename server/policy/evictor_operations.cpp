@@ -80,13 +80,14 @@ void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, Compr
                                                              int64_t{view.q_heads} * options_.geometry.head_dim);
     }
     const TensorView scores = scratch.scores.view().slice_rows(0, run.heads).slice_cols(0, entries);
-    policy_.score(view, {.lse = query_heads(lse_.view().slice_rows(0, queries.rows), run, 1),
-                         .sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
-                         .mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, entries),
-                         .scores = scores,
-                         .squares = scratch.squares.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
-                         .value_norms = scratch.value_norms.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
-                         .other_scores = scratch.other_scores.view().slice_rows(0, run.heads).slice_cols(0, entries)});
+    score_now(policy_, view,
+              {.lse = query_heads(lse_.view().slice_rows(0, queries.rows), run, 1),
+               .sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
+               .mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, entries),
+               .scores = scores,
+               .squares = scratch.squares.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
+               .value_norms = scratch.value_norms.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
+               .other_scores = scratch.other_scores.view().slice_rows(0, run.heads).slice_cols(0, entries)});
     backend_.set_scores(scored_lanes(kv, first_lane, run), scores, window_);
   }
 }
@@ -111,7 +112,8 @@ void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScra
     view.tokens = lane(layer, run.first_head).length;
     const TensorView sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, view.tokens);
     const TensorView mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, view.tokens);
-    sum_observed_attention(view, query_heads(lse_.view(), run, 1), sums);
+    backend_.fill(sums, 0);
+    pkv::add_attention(view, newest, query_heads(lse_.view(), run, 1), sums);
     backend_.reduce_groups(sums, GroupReduce::kMean, mass);
     backend_.add_scores(scored_lanes(token.kv, token.first_lane, run), mass);
   }

@@ -10,7 +10,9 @@ namespace {
 class FullPolicy : public CachePolicy {
  public:
   int32_t window_tokens(int32_t /*budget*/) const override { return 0; }
-  void score(const LayerView&, const ScoreBuffers&) const override { PKV_CHECK(false, "full cuts nothing"); }
+  void score(const LayerView&, const ScoreBuffers&, ScoreSteps&) const override {
+    PKV_CHECK(false, "full cuts nothing");
+  }
   DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kPosition}; }
 };
 

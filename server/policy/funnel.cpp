@@ -68,32 +68,49 @@ class FunnelPolicy : public CachePolicy {
   // mass[g, j]: the scoring rows' attention to slot j, summed over rows, averaged over the group's query heads.
   // scores[g, j], j < n - W: of the turned rows and of the newest, each the root mean square over rows and query heads
   // of attention times |v_j W_o|, pooled and (TABLE) divided by its mean: the larger of the two.
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    Backend& backend = *layer.backend;
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
     const int32_t past = layer.tokens - params_.window_tokens;
-    backend.fill(buffers.sums, 0);
-    backend.value_norms(layer.kv, layer.first_lane, layer.kv_heads, layer.value_factors, buffers.value_norms);
+    steps.add(layer.entries_work(), [buffers](const LayerView& now) { now.backend->fill(buffers.sums, 0); });
+    add_value_norms(layer, buffers.value_norms, steps);
     // Lanes are compared with each other by raw scores, of all rows.
     const bool narrow = layer.observed.size() > 1 && !global();
     for (size_t set = 0; set < layer.observed.size(); ++set) {
       const ObservedRows rows =
           narrow && !layer.observed[set].turned ? newest_rows(layer.observed[set], kScoringRows) : layer.observed[set];
-      backend.fill(buffers.squares, 0);
-      add_observed_squares(layer, rows, buffers);
+      steps.add(layer.entries_work(), [buffers](const LayerView& now) { now.backend->fill(buffers.squares, 0); });
+      add_observed_squares(layer, rows, buffers, steps);
       const float mean = 1.0f / static_cast<float>(rows.q.rows * (layer.q_heads / layer.kv_heads));
-      backend.weigh_groups(buffers.squares, buffers.value_norms, mean, buffers.mass);
-      if (past <= 0) continue;
-      const TensorView& pooled = set == 0 ? buffers.scores : buffers.other_scores;
-      backend.pool_scores(buffers.mass.slice_cols(0, past), PoolKind::kMax, kPoolingWidth, pooled.slice_cols(0, past));
-      if (set > 0) backend.merge_scores(pooled.slice_cols(0, past), !global(), buffers.scores.slice_cols(0, past));
+      steps.add(layer.entries_work(), [this, buffers, set, mean, past](const LayerView& now) {
+        now.backend->weigh_groups(buffers.squares, buffers.value_norms, mean, buffers.mass);
+        if (past > 0) pool_set(*now.backend, set, past, buffers);
+      });
     }
-    backend.reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
+    steps.add(layer.entries_work(), [buffers](const LayerView& now) {
+      now.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
+    });
   }
   DecodeRule decode_rule() const override { return {}; }
 
  private:
   int32_t always_kept() const { return params_.window_tokens + params_.sink_tokens; }
   bool global() const { return params_.funnel_allocation == FunnelAllocation::kGlobal; }
+  // buffers.mass of a set of rows joins the scores of those before.
+  void pool_set(Backend& backend, size_t set, int32_t past, const ScoreBuffers& buffers) const {
+    const TensorView pooled = (set == 0 ? buffers.scores : buffers.other_scores).slice_cols(0, past);
+    backend.pool_scores(buffers.mass.slice_cols(0, past), PoolKind::kMax, kPoolingWidth, pooled);
+    if (set > 0) backend.merge_scores(pooled, !global(), buffers.scores.slice_cols(0, past));
+  }
+  // |v_j W_o|, KV head by KV head.
+  static void add_value_norms(const LayerView& layer, const TensorView& norms, ScoreSteps& steps) {
+    const int64_t group = layer.q_heads / layer.kv_heads, d = layer.kv.head_dim;
+    for (int32_t head = 0; head < layer.kv_heads; ++head) {
+      steps.add(layer.tokens * group * d * d / 2, [norms, group, d, head](const LayerView& now) {
+        now.backend->value_norms(now.kv, now.first_lane + head, 1,
+                                 now.value_factors.slice_rows(head * group * d, group * d),
+                                 norms.slice_rows(head * group, group));
+      });
+    }
+  }
   static ObservedRows newest_rows(const ObservedRows& rows, int32_t count) {
     const auto skipped = static_cast<int32_t>(std::max<int64_t>(0, rows.q.rows - count));
     return {.q = rows.q.slice_rows(skipped, rows.q.rows - skipped), .unseen = std::max(0, rows.unseen - skipped)};

@@ -26,11 +26,13 @@ class H2oPolicy : public CachePolicy {
   Observation observation() const override { return Observation::kEveryRow; }
   // mass[g, j]: column j of the causal softmax matrix, summed over all rows, averaged over the group's query heads.
   // scores[g, j]: the same (SUM), or its mean over the rows that see slot j (MEAN), for which slot == position.
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    layer.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
-    layer.backend->copy(buffers.scores, buffers.mass);
-    if (params_.h2o_score == H2oScore::kSum) return;
-    layer.backend->score_entries({.kind = EntryScore::kPerQuery}, buffers.scores);
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    steps.add(layer.entries_work(), [buffers, score = params_.h2o_score](const LayerView& now) {
+      now.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
+      now.backend->copy(buffers.scores, buffers.mass);
+      if (score == H2oScore::kSum) return;
+      now.backend->score_entries({.kind = EntryScore::kPerQuery}, buffers.scores);
+    });
   }
   DecodeRule decode_rule() const override {
     const bool mean = params_.h2o_score == H2oScore::kMean;

@@ -14,9 +14,11 @@ class KeyDiffPolicy : public CachePolicy {
   int32_t window_tokens(int32_t /*budget*/) const override { return params_.window_tokens; }
   Observation observation() const override { return Observation::kKeys; }
   // scores[g, j] = minus the cosine of key j to the sum of the unit-length keys, which is the lane's state.
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    layer.backend->key_similarity(layer.kv, layer.first_lane, buffers.lane_state, buffers.scores);
-    layer.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    steps.add(layer.pair_work() * layer.tokens, [buffers](const LayerView& now) {
+      now.backend->key_similarity(now.kv, now.first_lane, buffers.lane_state, buffers.scores);
+      now.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
+    });
   }
   // A new key is added to the sum, as if it had been there when the prompt was scored, and compared with that.
   DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kKeySimilarity}; }

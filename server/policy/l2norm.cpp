@@ -14,9 +14,11 @@ class L2NormPolicy : public CachePolicy {
   int32_t window_tokens(int32_t /*budget*/) const override { return params_.window_tokens; }
   Observation observation() const override { return Observation::kKeys; }
   // scores[g, j] = -|k_j|.
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    layer.backend->key_norms(layer.kv, layer.first_lane, buffers.scores);
-    layer.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    steps.add(layer.entries_work(), [buffers](const LayerView& now) {
+      now.backend->key_norms(now.kv, now.first_lane, buffers.scores);
+      now.backend->score_entries({.kind = EntryScore::kNegated}, buffers.scores);
+    });
   }
   DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kKeyNorm}; }
 

@@ -5,14 +5,14 @@
 
 namespace pkv {
 
-// sums[h, j] += the attention of every observed row to slot j. sums [Hq, n]; lse [>= rows that follow each other, Hq]
-// is overwritten.
-void add_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums);
+// sums[h, j] += the attention of the rows to slot j. sums [Hq, n]; lse [>= rows, Hq] is overwritten.
+void add_attention(const LayerView& layer, const ObservedRows& rows, const TensorView& lse, const TensorView& sums);
 
-// The attention of one set of rows added to buffers.sums, and its squares to buffers.squares.
-void add_observed_squares(const LayerView& layer, const ObservedRows& rows, const ScoreBuffers& buffers);
+// Steps that set buffers.sums to the attention of all observed rows.
+void sum_observed_attention(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps);
 
-// add_observed_attention(), not added to anything.
-void sum_observed_attention(const LayerView& layer, const TensorView& lse, const TensorView& sums);
+// Steps that add the attention of one set of rows to buffers.sums, and its squares to buffers.squares.
+void add_observed_squares(const LayerView& layer, const ObservedRows& rows, const ScoreBuffers& buffers,
+                          ScoreSteps& steps);
 
 }  // namespace pkv

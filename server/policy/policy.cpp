@@ -1,7 +1,14 @@
 // What a cache policy does unless it says otherwise.
 #include "server/policy/policy.h"
 
+#include <limits>
+
 namespace pkv {
+
+void score_now(const CachePolicy& policy, const LayerView& layer, const ScoreBuffers& buffers) {
+  ScoreSteps steps(std::numeric_limits<int64_t>::max());
+  for (policy.score(layer, buffers, steps); !steps.done();) steps.run_next(layer);
+}
 
 DecodeRule::Scoring DecodeRule::scoring() const {
   switch (new_score) {

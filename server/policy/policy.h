@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "server/policy/policy_spec.h"
+#include "server/policy/score_steps.h"
 
 namespace pkv {
 
@@ -66,6 +67,12 @@ struct LayerView {
   int32_t q_heads = 0;
   int32_t kv_heads = 0;
   float scale = 0;
+
+  // Multiply-adds of one query row and one entry in all query heads, twice: queries by keys and weights by values, or
+  // the two passes of an observation.
+  int64_t pair_work() const { return int64_t{2} * q_heads * kv.head_dim; }
+  // Of operations that touch every entry a few times.
+  int64_t entries_work() const { return int64_t{16} * q_heads * tokens; }
 };
 
 // Tensors a policy scores into, owned by its caller and reused between layers.
@@ -132,14 +139,17 @@ class CachePolicy {
   virtual std::vector<ObservationRow> observe(int32_t /*prompt_tokens*/) const { return {}; }
   // Whether score() needs LayerView::value_factors.
   virtual bool weighs_values() const { return false; }
-  // Fills `buffers`. Policies that score on entry or at every step score the window's columns too.
-  virtual void score(const LayerView& layer, const ScoreBuffers& buffers) const = 0;
+  // Lists the steps that fill `buffers`. Policies that score on entry or at every step score the window's columns too.
+  virtual void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const = 0;
 
   // ---- scope TOTAL
   virtual DecodeRule decode_rule() const = 0;
   // Numbers that are kept of every lane to score new entries by: NewEntryScore::kKeySimilarity only.
   virtual int32_t lane_state_floats(int32_t /*head_dim*/) const { return 0; }
 };
+
+// All steps of CachePolicy::score() at once.
+void score_now(const CachePolicy& policy, const LayerView& layer, const ScoreBuffers& buffers);
 
 // Whether recall is known.
 inline bool observes_attention(const CachePolicy& policy) {

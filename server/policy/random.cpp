@@ -13,9 +13,10 @@ class RandomPolicy : public CachePolicy {
 
   int32_t sink_tokens() const override { return params_.sink_tokens; }
   int32_t window_tokens(int32_t /*budget*/) const override { return params_.window_tokens; }
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    layer.backend->score_entries({.kind = EntryScore::kHash, .seed = params_.seed, .layer = layer.layer},
-                                 buffers.scores);
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    steps.add(layer.entries_work(), [buffers, seed = params_.seed](const LayerView& now) {
+      now.backend->score_entries({.kind = EntryScore::kHash, .seed = seed, .layer = now.layer}, buffers.scores);
+    });
   }
   DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kHash, .seed = params_.seed}; }
 

@@ -16,8 +16,10 @@ class StreamingLlmPolicy : public CachePolicy {
   int32_t window_tokens(int32_t /*budget*/) const override { return 0; }
   bool cache_relative() const override { return params_.position_mode == PositionMode::kCacheRelative; }
   // An entry's score is its position: exact in a float below 2^24.
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    layer.backend->score_entries({.kind = EntryScore::kPosition}, buffers.scores);
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    steps.add(layer.entries_work(), [buffers](const LayerView& now) {
+      now.backend->score_entries({.kind = EntryScore::kPosition}, buffers.scores);
+    });
   }
   // The oldest goes first: by age, which stays small however long an answer gets.
   DecodeRule decode_rule() const override { return {.new_score = NewEntryScore::kPosition, .rank = EntryRank::kAge}; }

@@ -15,14 +15,16 @@ class TovaPolicy : public CachePolicy {
     return {{.prompt_row = prompt_tokens - 1, .position = prompt_tokens - 1}};
   }
   // mass[g, j] = scores[g, j]: the last row's attention to slot j, averaged over all query heads.
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    sum_observed_attention(layer, buffers.lse, buffers.sums);
-    const TensorView mean = buffers.mass.slice_rows(0, 1);
-    layer.backend->reduce_groups(buffers.sums, GroupReduce::kMean, mean);
-    for (int64_t lane = 1; lane < buffers.mass.rows; ++lane) {
-      layer.backend->copy(buffers.mass.slice_rows(lane, 1), mean);
-    }
-    layer.backend->copy(buffers.scores, buffers.mass);
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    sum_observed_attention(layer, buffers, steps);
+    steps.add(layer.entries_work(), [buffers](const LayerView& now) {
+      const TensorView mean = buffers.mass.slice_rows(0, 1);
+      now.backend->reduce_groups(buffers.sums, GroupReduce::kMean, mean);
+      for (int64_t lane = 1; lane < buffers.mass.rows; ++lane) {
+        now.backend->copy(buffers.mass.slice_rows(lane, 1), mean);
+      }
+      now.backend->copy(buffers.scores, buffers.mass);
+    });
   }
   DecodeRule decode_rule() const override { return {}; }
 };

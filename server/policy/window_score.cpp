@@ -28,19 +28,22 @@ std::vector<ObservationRow> WindowScorePolicy::observe(int32_t prompt_tokens) co
   return rows;
 }
 
-void WindowScorePolicy::score(const LayerView& layer, const ScoreBuffers& buffers) const {
-  sum_observed_attention(layer, buffers.lse, buffers.sums);
-  Backend& backend = *layer.backend;
-  // Recall is a share of the group's mean whatever is ranked by, so `mass` holds the other reduction only until it is
-  // pooled.
-  backend.reduce_groups(buffers.sums, params_.group_aggregation, buffers.mass);
-  if (const int64_t past = layer.tokens - params_.window_tokens; past > 0) {
-    backend.pool_scores(buffers.mass.slice_cols(0, past), params_.pooling, params_.kernel_size,
-                        buffers.scores.slice_cols(0, past));
-  }
-  if (params_.group_aggregation != GroupReduce::kMean) {
-    backend.reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
-  }
+void WindowScorePolicy::score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const {
+  sum_observed_attention(layer, buffers, steps);
+  const int64_t pooling_work = int64_t{layer.tokens} * layer.kv_heads * params_.kernel_size;
+  steps.add(layer.entries_work() + pooling_work, [this, buffers](const LayerView& now) {
+    Backend& backend = *now.backend;
+    // Recall is a share of the group's mean whatever is ranked by, so `mass` holds the other reduction only until it is
+    // pooled.
+    backend.reduce_groups(buffers.sums, params_.group_aggregation, buffers.mass);
+    if (const int64_t past = now.tokens - params_.window_tokens; past > 0) {
+      backend.pool_scores(buffers.mass.slice_cols(0, past), params_.pooling, params_.kernel_size,
+                          buffers.scores.slice_cols(0, past));
+    }
+    if (params_.group_aggregation != GroupReduce::kMean) {
+      backend.reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
+    }
+  });
 }
 
 }  // namespace pkv

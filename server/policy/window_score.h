@@ -22,7 +22,7 @@ class WindowScorePolicy : public CachePolicy {
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override;
   // mass[g, j]: the window rows' attention to slot j, summed over rows, averaged over the group's query heads.
   // scores[g, j]: the same reduced over the group as asked for, then pooled along [0, n - W).
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override;
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override;
   DecodeRule decode_rule() const override { return {}; }
 
  protected:

@@ -42,7 +42,9 @@ class ShapedPolicy final : public CachePolicy {
   Observation observation() const override { return scores_->observation(); }
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override { return scores_->observe(prompt_tokens); }
   bool weighs_values() const override { return scores_->weighs_values(); }
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override { scores_->score(layer, buffers); }
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    scores_->score(layer, buffers, steps);
+  }
   DecodeRule decode_rule() const override { return scores_->decode_rule(); }
   int32_t lane_state_floats(int32_t head_dim) const override { return scores_->lane_state_floats(head_dim); }
 

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "server/policy/compressor_scratch.h"
 #include "tests/unit/engine/engine_fixture.h"
 
 namespace pkv::test {
@@ -36,8 +37,10 @@ TEST_F(AdmissionCheck, FiguresOfAFullCache) {
 
 TEST_F(AdmissionCheck, ObservedQueriesCountAsWorkspace) {
   const Contract contract = *estimate(policy(PolicyKind::kSnapKv, 20), 100, 5);
-  // The residual stream; queries and log-sum-exps of eight rows; a recall for each lane.
-  EXPECT_EQ(contract.cost.workspace_bytes, (100u * 64 + 8 * (4 * 16 + 4)) * sizeof(float) + 6 * sizeof(double));
+  // The residual stream; queries and log-sum-exps of eight rows; a recall for each lane; what layers are scored in.
+  EXPECT_EQ(contract.cost.workspace_bytes,
+            (100u * 64 + 8 * (4 * 16 + 4)) * sizeof(float) + 6 * sizeof(double) +
+                CompressorScratch::bytes(4, {.layers = 3, .kv_heads = 2, .head_dim = 16}, 100));
   // Two layers cut to 3 pages a lane, the third whole with 13.
   EXPECT_EQ(contract.peak_bytes, 2u * (3 + 3 + 13) * (512 + 36));
   EXPECT_EQ(contract.own.plan.smallest_budget_tokens, 9);

@@ -113,7 +113,9 @@ TEST_P(EngineComparison, EveryAnswerIsThatOfThePolicyAlone) {
     EXPECT_EQ(cache.evicted_entries, expected.evicted_entries);
     ASSERT_EQ(cache.layers.size(), expected.layers.size());
     for (size_t layer = 0; layer < cache.layers.size(); ++layer) {
-      EXPECT_EQ(cache.layers[layer].recall, expected.layers[layer].recall);
+      // In other chunks of rows, of each of which the reference backend rounds its sums once.
+      EXPECT_THAT(cache.layers[layer].recall,
+                  testing::Pointwise(testing::DoubleNear(1e-6), expected.layers[layer].recall));
       EXPECT_EQ(cache.layers[layer].kept_positions, expected.layers[layer].kept_positions);
       EXPECT_EQ(cache.layers[layer].final_positions, expected.layers[layer].final_positions);
     }

@@ -355,10 +355,12 @@ class RowsPolicy : public CachePolicy {
   int32_t window_tokens(int32_t) const override { return 1; }
   Observation observation() const override { return Observation::kRows; }
   std::vector<ObservationRow> observe(int32_t) const override { return rows_; }
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    sum_observed_attention(layer, buffers.lse, buffers.sums);
-    layer.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
-    layer.backend->copy(buffers.scores, buffers.mass);
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    sum_observed_attention(layer, buffers, steps);
+    steps.add(1, [buffers](const LayerView& now) {
+      now.backend->reduce_groups(buffers.sums, GroupReduce::kMean, buffers.mass);
+      now.backend->copy(buffers.scores, buffers.mass);
+    });
   }
   DecodeRule decode_rule() const override { return {}; }
 
@@ -451,8 +453,9 @@ TEST_F(CompressorTest, CountsItsBytesAndThoseOfTheScratch) {
   test::MeteredBackend backend(test::make_tested_backend());
   auto scratch = CompressorScratch::create(backend, 6, shape.geometry, 100);
   ASSERT_TRUE(scratch.ok());
-  EXPECT_EQ((*scratch)->bytes(), 4u * (100 * (3 * 6 + 4 * 2) + 2 + 2 * 16));
-  EXPECT_EQ(backend.live(), static_cast<int64_t>((*scratch)->bytes()));
+  const uint64_t scratch_bytes = CompressorScratch::bytes(6, shape.geometry, 100);
+  EXPECT_EQ(scratch_bytes, 4u * (100 * (3 * 6 + 4 * 2) + 2 + 2 * 16));
+  EXPECT_EQ(backend.live(), static_cast<int64_t>(scratch_bytes));
   scratch->reset();
   const struct {
     PolicyKind kind;

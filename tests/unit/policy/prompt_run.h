@@ -58,9 +58,14 @@ class PromptRun {
       compressor_->observe(q.view().slice_rows(first, count), lanes.kv(), first);
     }
     const Compressor::Target target{sequence_, nullptr};
-    auto outcome = compressor_->finish_layer(
-        {.cache = cache_, .from = sequence_, .targets = {&target, 1}, .scratch = *scratch_}, layer);
-    EXPECT_TRUE(outcome.ok()) << outcome.status();
+    const Compressor::Cut cut{.cache = cache_, .from = sequence_, .targets = {&target, 1}, .scratch = *scratch_};
+    compressor_->begin_cut(cut, layer);
+    std::optional<LayerOutcome> outcome;
+    while (!outcome) {
+      auto step = compressor_->cut_step(cut, layer);
+      ASSERT_TRUE(step.ok()) << step.status();
+      outcome = *std::move(step);
+    }
     outcomes_.resize(static_cast<size_t>(layer));
     outcomes_.push_back(*std::move(outcome));
   }

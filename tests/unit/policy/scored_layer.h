@@ -129,7 +129,7 @@ class ScoredLayer {
                           .kv_heads = input_.kv_heads,
                           .scale = 1.0f / std::sqrt(static_cast<float>(input_.head_dim))};
     if (policy.observation() == Observation::kEveryRow) sum_every_row(layer, buffers);
-    policy.score(layer, buffers);
+    score_now(policy, layer, buffers);
     return {rows_of(buffers.mass), rows_of(buffers.scores), rows_of(buffers.lane_state)};
   }
 
@@ -144,7 +144,8 @@ class ScoredLayer {
 
   // What the caller does while the layer is prefilled.
   void sum_every_row(const LayerView& layer, const ScoreBuffers& buffers) {
-    sum_observed_attention(layer, buffers.lse, buffers.sums);
+    layer.backend->fill(buffers.sums, 0);
+    add_attention(layer, layer.observed.front(), buffers.lse, buffers.sums);
   }
 
   std::vector<std::vector<float>> rows_of(const TensorView& view) {

@@ -1,0 +1,45 @@
+// Counts multiply-adds.
+#include "server/engine/prompt_work.h"
+
+#include <algorithm>
+
+namespace pkv {
+
+int64_t layer_row_work(const ModelShape& shape) {
+  const int64_t width = shape.width;
+  const int64_t attention = 2 * width * shape.head_dim * (shape.q_heads + shape.kv_heads);
+  return attention + 3 * width * shape.feed_forward;
+}
+
+int64_t head_row_work(const ModelShape& shape) { return int64_t{shape.width} * shape.vocab_size; }
+
+int64_t model_row_work(const ModelShape& shape) { return shape.layers * layer_row_work(shape) + head_row_work(shape); }
+
+int64_t PromptWork::rows(int32_t first, int32_t rows) const {
+  const int64_t pairs = int64_t{rows} * first + int64_t{rows} * (rows + 1) / 2;
+  return rows * row + pairs * pair;
+}
+
+int32_t PromptWork::rows_within(int64_t work, int32_t first, int32_t most) const {
+  int32_t fits = 1, over = most + 1;
+  while (over - fits > 1) {
+    const int32_t middle = fits + (over - fits) / 2;
+    (rows(first, middle) <= work ? fits : over) = middle;
+  }
+  return fits;
+}
+
+int64_t PromptWork::whole(int32_t tokens, int32_t layers) const {
+  return layers * (rows(0, tokens) + cut) + tokens * head_row;
+}
+
+StepWork::StepWork(const ModelShape& shape, const EngineOptions& options)
+    : model_row_(model_row_work(shape)),
+      least_(options.step_rows * model_row_),
+      alone_(std::max(least_, 2 * options.prefill_chunk_rows * layer_row_work(shape))) {}
+
+int64_t StepWork::beside(size_t decoded_rows) const {
+  return decoded_rows == 0 ? alone_ : std::max(least_, static_cast<int64_t>(decoded_rows) * model_row_);
+}
+
+}  // namespace pkv
