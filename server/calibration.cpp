@@ -43,14 +43,16 @@ class RecordingPolicy final : public CachePolicy {
   Observation observation() const override { return scores_->observation(); }
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override { return scores_->observe(prompt_tokens); }
   bool weighs_values() const override { return scores_->weighs_values(); }
-  void score(const LayerView& layer, const ScoreBuffers& buffers) const override {
-    scores_->score(layer, buffers);
-    const int32_t past = layer.tokens - scores_->window_tokens(0);
-    for (int32_t head = 0; head < layer.kv_heads; ++head) {
-      std::vector<float> lane(static_cast<size_t>(past));
-      layer.backend->fetch({lane.data(), buffers.scores.slice_rows(head, 1).slice_cols(0, past)});
-      recorded_.push_back(std::move(lane));
-    }
+  void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
+    scores_->score(layer, buffers, steps);
+    steps.add(layer.entries_work(), [this, buffers](const LayerView& now) {
+      const int32_t past = now.tokens - scores_->window_tokens(0);
+      for (int32_t head = 0; head < now.kv_heads; ++head) {
+        std::vector<float> lane(static_cast<size_t>(past));
+        now.backend->fetch({lane.data(), buffers.scores.slice_rows(head, 1).slice_cols(0, past)});
+        recorded_.push_back(std::move(lane));
+      }
+    });
   }
   DecodeRule decode_rule() const override { return scores_->decode_rule(); }
 
