@@ -49,8 +49,8 @@ class DecodeStep {
 
   Shared shared_;
   DecodePlanner planner_;
-  std::map<int32_t, std::unique_ptr<Recording>> recordings_;  // of run_layers(), by the plan's rows
   Tensor x_;                                                  // [rows, D]
+  std::map<int32_t, std::unique_ptr<Recording>> recordings_;  // of run_layers(), by the plan's rows; end before x_
   std::vector<OutputHead::Row> outputs_;
 };
 

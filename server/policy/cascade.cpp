@@ -2,6 +2,7 @@
 #include "server/policy/cascade.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 #include <numeric>
 #include <tuple>
@@ -23,15 +24,19 @@ uint64_t Cascade::bytes(const CachePlan& plan, const Shape& shape) {
   const uint64_t layer = static_cast<uint64_t>(shape.kv_heads) * static_cast<uint64_t>(shape.tokens);
   const uint64_t most = static_cast<uint64_t>(plan.model_budget) + layer;
   return most * (sizeof(Entry) + sizeof(int32_t) + sizeof(std::tuple<float, int32_t, int32_t>)) +
-         2 * layer * sizeof(float);
+         2 * layer * sizeof(float) + static_cast<uint64_t>(shape.tokens) * sizeof(int32_t);
 }
 
-void Cascade::add_layer(std::span<const float> scores, std::span<const float> mass) {
+void Cascade::add_layer(std::vector<float> scores, std::span<const float> mass) {
+  for (float& score : scores) {
+    if (std::isnan(score)) score = -std::numeric_limits<float>::infinity();
+  }
   const auto columns = static_cast<size_t>(shape_.tokens);
   const int32_t window = shape_.tokens - past_;
   const auto sure = static_cast<size_t>(smallest_lanes_[static_cast<size_t>(layers())] - window);
   for (size_t head = 0; head < static_cast<size_t>(shape_.kv_heads); ++head) {
-    lanes_.push_back(ranked_lane(scores.subspan(head * columns, columns), mass.subspan(head * columns, columns), sure));
+    lanes_.push_back(
+        ranked_lane(std::span(scores).subspan(head * columns, columns), mass.subspan(head * columns, columns), sure));
   }
   drop_surplus();
 }
@@ -56,6 +61,7 @@ Cascade::Lane Cascade::ranked_lane(std::span<const float> scores, std::span<cons
   const auto end = order.begin() + static_cast<std::ptrdiff_t>(ranked);
   if (end != order.end()) std::nth_element(order.begin(), end, order.end(), ranks_before);
   std::sort(order.begin(), end, ranks_before);
+  lane.ranked.reserve(ranked);
   for (size_t rank = 0; rank < ranked; ++rank) {
     const auto column = static_cast<size_t>(order[rank]);
     lane.ranked.push_back({scores[column], mass[column], order[rank]});
@@ -65,6 +71,9 @@ Cascade::Lane Cascade::ranked_lane(std::span<const float> scores, std::span<cons
 
 void Cascade::drop_surplus() {
   std::vector<std::tuple<float, int32_t, int32_t>> others;  // minus score, lane, rank: the best first
+  size_t candidates = 0;
+  for (const Lane& lane : lanes_) candidates += lane.ranked.size() - lane.sure;
+  others.reserve(candidates);
   for (size_t i = 0; i < lanes_.size(); ++i) {
     const std::vector<Entry>& ranked = lanes_[i].ranked;
     for (size_t rank = lanes_[i].sure; rank < ranked.size(); ++rank) {

@@ -24,8 +24,8 @@ class Cascade {
   static uint64_t bytes(const CachePlan& plan, const Shape& shape);
 
   // The next layer: scores and masses [kv_heads][n]. Those before the window are ranked, +infinity first; equal scores
-  // by layer, KV head and position.
-  void add_layer(std::span<const float> scores, std::span<const float> mass);
+  // by layer, KV head and position; NaN counts as -infinity, as in select_top.
+  void add_layer(std::vector<float> scores, std::span<const float> mass);
   int32_t layers() const { return static_cast<int32_t>(lanes_.size()) / shape_.kv_heads; }
 
   // ---- of layers that were added

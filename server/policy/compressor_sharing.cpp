@@ -31,8 +31,8 @@ absl::StatusOr<std::optional<LayerOutcome>> Compressor::share_step(const Cut& cu
 }
 
 absl::Status Compressor::add_to_cascade(const Cut& cut, int32_t layer) {
-  PKV_ASSIGN_OR_RETURN(const LayerScores read, read_scores(selection_input(cut, layer)));
-  cascade_->add_layer(read.scores, read.mass);
+  PKV_ASSIGN_OR_RETURN(LayerScores read, read_scores(selection_input(cut, layer)));
+  cascade_->add_layer(std::move(read.scores), read.mass);
   recut_ = 0;
   return absl::OkStatus();
 }

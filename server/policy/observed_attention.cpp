@@ -1,4 +1,4 @@
-// Two passes over the keys: the rows' log-sum-exps, and the mass in every column.
+// The rows' log-sum-exps, and the mass in every column: one pass over the keys or two, as the backend does it.
 #include "server/policy/observed_attention.h"
 
 #include <algorithm>

@@ -1,5 +1,5 @@
 // Which entries of a scored layer are kept, as operations on its lanes together. The host learns how many a lane keeps
-// where it does not know already, and never which.
+// where it does not know already; which ones only where all layers share a budget (read_scores).
 #pragma once
 
 #include <cstdint>

@@ -366,6 +366,8 @@ def run(names):
             what = repr(error)
             faults.append(f"{name}: {what}")
         gap = neighbour.gaps(begin, time.monotonic())
+        if gap[0] == math.inf:
+            faults.append(f"{name}: the neighbour got no token")
         faults += [f"{name}: {fault}" for fault in server.rest()]
         print(f"{name:28} largest gap {gap[0] * 1000:7.1f} ms, median {gap[1] * 1000:6.1f} ms, {time.monotonic() - begin:5.1f} s: {what}", flush=True)
     faults += server.faults

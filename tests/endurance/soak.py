@@ -15,7 +15,7 @@ WORKERS = 4
 PAUSE = 0.25  # seconds between two requests of a worker, on average
 GROWTH = 16 << 20  # bytes that the last third may hold more than the second
 TEXTS = ["One, two, three, four, five, six.", "A long tale. " * 12, "def f(x):\n    return x\n", "\U0001F600 \u00e9\u00e8 " * 5]
-POLICIES = ("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "keydiff", "tova")
+POLICIES = ("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "funnel", "keydiff", "l2norm", "tova", "random")
 
 
 def message(rng):

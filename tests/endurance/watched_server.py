@@ -17,6 +17,7 @@ class WatchedServer(Server):
         self.faults, self.states, self.most_running = [], 0, 0
         self._watch = self.stats.WatchStats(self._every(0.05))
         self._watcher = threading.Thread(target=self._check_all, daemon=True)
+        self._stopping = False
         self._watcher.start()
         self.baseline = self.kept()
 
@@ -31,9 +32,11 @@ class WatchedServer(Server):
             for message in self._watch:
                 self.states += 1
                 self._check(message.stats)
+            why = "without an error"
         except grpc.RpcError as error:
-            if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
-                self.faults.append(f"the watch ended: {error.details()}")
+            why = error.details()
+        if not self._stopping:
+            self.faults.append(f"the watch ended after {self.states} states: {why}")
 
     def _check(self, stats):
         memory, scheduler = stats.memory, stats.scheduler
@@ -70,6 +73,7 @@ class WatchedServer(Server):
         return self.figures()["process_resident_memory_bytes"]
 
     def stop(self):
+        self._stopping = True
         self._watch.cancel()
         self._watcher.join()
         return super().stop()

@@ -11,7 +11,7 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
-// Malformed ones as far as they go: a caller's are refused, but the parser has seen them.
+// What is malformed is an empty message: a caller's is refused, but the parser has seen it.
 template <typename Message>
 Message read(const uint8_t* data, size_t size) {
   Message message;

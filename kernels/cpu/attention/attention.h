@@ -37,7 +37,7 @@ class CpuAttention {
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
-  // Both, where the scores between fit a core's share of the caches in one pass.
+  // Both, in one pass where the scores between fit the caches that cores share.
   void observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms);

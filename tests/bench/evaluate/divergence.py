@@ -47,10 +47,10 @@ def figures(reply):
     return rows
 
 
-def measure(path, head_dim):
+def measure(path, head_dim, budgets):
     """{(setting, budget): {policy: [figures by document]}}"""
     records, table = Records(path), {}
-    for budget in BUDGETS:
+    for budget in budgets:
         for setting in SETTINGS:
             for name, text, question in held_out():
                 def once():
@@ -90,7 +90,7 @@ def page(table):
         lines += [f"### Question {setting}" if setting != "plain" else "### Plain text", "",
                   "| bytes of | policy | entries a lane | MiB at the end | mean KL | to snapkv f16 | 95 % | to snapkv of its format | top-1 | same answer | recall |",
                   "|---|---|---|---|---|---|---|---|---|---|---|"]
-        for budget in BUDGETS:
+        for budget in (budget for of_setting, budget in table if of_setting == setting):
             rows = table[setting, budget]
             for policy, of_policy in rows.items():
                 low, high = interval(of_policy, rows["snapkv"])
@@ -111,6 +111,8 @@ def verdicts(table, demands):
     for (policy, base), of_setting in demands.items():
         for setting, of_budget in of_setting.items():
             for budget, most in of_budget.items():
+                if (setting, budget) not in table:
+                    continue
                 rows = table[setting, budget]
                 measured = ratio(rows[policy], rows[base])
                 lines.append(f"| `{policy}` to `{base}` | {setting} | {budget} | {most:.2f} | {measured:.2f} | {'met' if measured <= most else '**missed**'} |")

@@ -38,6 +38,7 @@ def main():
     parser.add_argument("--records", required=True, type=pathlib.Path, help="folder that keeps what was measured; a run goes on where one stopped")
     parser.add_argument("--output", required=True, type=pathlib.Path, help="Markdown; pictures lie beside it")
     parser.add_argument("--lengths", type=int, nargs="+", help="of needles and costs, in tokens")
+    parser.add_argument("--budgets", nargs="+", default=divergence.BUDGETS, choices=divergence.BUDGETS, help="of divergence")
     parser.add_argument("--needles", type=int, default=10, help="depths of the needle")
     parser.add_argument("parts", nargs="*", default=["divergence", "needles", "costs"])
     options = parser.parse_args()
@@ -45,7 +46,7 @@ def main():
     sections = [f"# Policies on {options.name}, {datetime.date.today()}",
                 f"`scripts/evaluate {options.name} {' '.join(options.parts)}` on {machine()}, Python {platform.python_version()}; all through the server."]
     if "divergence" in options.parts:
-        table = divergence.measure(options.records / "divergence.jsonl", HEAD_DIM)
+        table = divergence.measure(options.records / "divergence.jsonl", HEAD_DIM, options.budgets)
         sections += ["## KL from the full cache at equal bytes", divergence.__doc__.strip(), divergence.page(table), divergence.verdicts(table, DEMANDS[options.name])]
     if "needles" in options.parts:
         table = needles.measure(options.records / "needles.jsonl", lengths, options.needles)

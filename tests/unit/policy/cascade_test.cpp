@@ -94,6 +94,25 @@ Kept chosen_at_once(const Prompt& prompt) {
   return kept;
 }
 
+TEST_F(CascadeTest, NaNCountsAsMinusInfinity) {
+  for (int round = 0; round < 50; ++round) {
+    const Prompt prompt = draw();
+    Cascade with_nan(prompt.plan, prompt.shape), with_infinity(prompt.plan, prompt.shape);
+    for (int32_t layer = 0; layer < prompt.layers; ++layer) {
+      std::vector<float> nan = prompt.scores[static_cast<size_t>(layer)], infinity = nan;
+      for (size_t column = 0; column < nan.size(); column += 3) {
+        nan[column] = std::numeric_limits<float>::quiet_NaN();
+        infinity[column] = -std::numeric_limits<float>::infinity();
+      }
+      with_nan.add_layer(nan, prompt.mass[static_cast<size_t>(layer)]);
+      with_infinity.add_layer(infinity, prompt.mass[static_cast<size_t>(layer)]);
+      for (int32_t head = 0; head < prompt.shape.kv_heads; ++head) {
+        ASSERT_EQ(with_nan.kept_positions(layer, head), with_infinity.kept_positions(layer, head));
+      }
+    }
+  }
+}
+
 TEST_F(CascadeTest, EqualsOneChoiceAtTheEnd) {
   for (int round = 0; round < 400; ++round) {
     const Prompt prompt = draw();
