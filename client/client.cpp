@@ -22,9 +22,12 @@ void apply_deadline(const std::optional<double>& seconds, grpc::ClientContext& c
   if (seconds) context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Seconds(*seconds)));
 }
 
-// A connection that breaks is UNAVAILABLE without the reason that our server gives beside that code.
-void name_lost_connection(const std::string& when, Error& error) {
-  if (error.code != grpc::StatusCode::UNAVAILABLE || !error.reason.empty()) return;
+// A connection that breaks and a deadline that passes on this side come without the reason that our server gives beside
+// their codes.
+void say_when(const std::string& when, Error& error) {
+  if (!error.reason.empty()) return;
+  if (error.code == grpc::StatusCode::DEADLINE_EXCEEDED) error.message = absl::StrCat("the deadline passed ", when);
+  if (error.code != grpc::StatusCode::UNAVAILABLE) return;
   error.reachable = false;
   error.message = absl::StrCat("the server closed the connection ", when, " (", error.message, ")");
 }
@@ -112,7 +115,7 @@ Result<Reply> Client::call(Call&& invoke) {
   const grpc::Status status = invoke(&context, &reply);
   if (status.ok()) return {.value = std::move(reply)};
   Error error = error_of(status);
-  name_lost_connection("before it answered", error);
+  say_when("before the server answered", error);
   return {.error = std::move(error)};
 }
 
@@ -140,9 +143,7 @@ Result<v1::StreamEnd> Client::generate_stream(const v1::GenerateRequest& request
   const grpc::Status status = reader->Finish();
   if (!status.ok()) {
     Error error = error_of(status);
-    name_lost_connection(after(tokens), error);
-    if (error.code == grpc::StatusCode::DEADLINE_EXCEEDED)
-      error.message = absl::StrCat("the deadline passed ", after(tokens));
+    say_when(after(tokens), error);
     return {.error = std::move(error)};
   }
   if (!end) return {.error = {.message = "the stream closed without its end message: the answer is incomplete"}};
