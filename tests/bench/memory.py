@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 
+from started_server import StartedServer
+
 MIB = 1 << 20
 PAGE_BYTES = 4096
 ESTIMATE_SLACK = 1.01  # an estimate may be so much above the bill of a whole answer, and never below
@@ -26,22 +28,11 @@ def peak_resident(pid):
         return int(re.search(r"VmHWM:\s+(\d+) kB", status.read()).group(1)) * 1024
 
 
-class Server:
+class Server(StartedServer):
     def __init__(self, options):
+        super().__init__(os.path.join(options.bin, "pyramidkv-server"), options.model, "metrics.listen=127.0.0.1:0",
+                         "cache.pool_bytes=1GiB", f"cache.page_bytes={PAGE_BYTES}")
         self.options = options
-        command = [os.path.join(options.bin, "pyramidkv-server"), "--set", f"model.path={options.model}",
-                   "--set", "server.listen=127.0.0.1:0", "--set", "metrics.listen=127.0.0.1:0",
-                   "--set", "cache.pool_bytes=1GiB", "--set", f"cache.page_bytes={PAGE_BYTES}"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in self.process.stdout:
-            if found := re.search(r" ready address=(\S+)", line):
-                self.address = found.group(1)
-                return
-        raise SystemExit("the server ended before it was ready")
-
-    def close(self):
-        self.process.terminate()
-        self.process.communicate()
 
     def call(self, *arguments):
         return subprocess.run([os.path.join(self.options.bin, "pyramidkv"), "--server", self.address, *arguments, "--json"],

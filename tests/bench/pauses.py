@@ -8,11 +8,11 @@ import argparse
 import http.client
 import json
 import random
-import re
-import subprocess
 import sys
 import threading
 import time
+
+from started_server import StartedServer
 
 # Beside ordinary prompts those that cost most: rows that are observed, and every row.
 CASES = {
@@ -25,24 +25,12 @@ CASES = {
 }
 
 
-class Server:
+class Server(StartedServer):
     def __init__(self, options):
-        command = [options.server, "--set", f"model.path={options.model}", "--set", "server.listen=127.0.0.1:0",
-                   "--set", "http.listen=127.0.0.1:0", "--set", "metrics.listen="]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in self.process.stdout:
-            if found := re.search(r" http=(\S+):(\d+)", line):
-                self.address = found.group(1), int(found.group(2))
-                threading.Thread(target=self.process.stdout.read, daemon=True).start()
-                return
-        raise SystemExit("the server ended before it was ready")
-
-    def close(self):
-        self.process.terminate()
-        self.process.wait()
+        super().__init__(options.server, options.model, "http.listen=127.0.0.1:0", "metrics.listen=")
 
     def post(self, body):
-        connection = http.client.HTTPConnection(*self.address, timeout=300)
+        connection = http.client.HTTPConnection(self.http, timeout=300)
         connection.request("POST", "/v1/completions", json.dumps({"model": "", **body}), {"Content-Type": "application/json"})
         reply = connection.getresponse()
         if reply.status != 200:

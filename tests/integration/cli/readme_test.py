@@ -9,7 +9,7 @@ import unittest
 from real_server import BIN, SOURCE, Server
 
 # First line of the code blocks that hold no commands.
-NO_COMMANDS = ("== --policy pyramidkv --budget 256", "proto/     the contract                     kernels/   operations: reference, cpu")
+NO_COMMANDS = ("== --policy pyramidkv --budget 256", "proto/     the contract                     kernels/   operations: reference, cpu, cuda")
 
 # Command (a pattern for all of it) | what its output must have. Standard output and error are looked at together.
 RUN = [
