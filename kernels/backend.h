@@ -77,6 +77,7 @@ struct Fetch {
 struct BackendTraits {
   int32_t page_bytes = 4096;   // of a cache page
   int32_t prefill_rows = 256;  // of a prompt, computed together
+  int32_t step_rows = 3;       // of a prompt, through a model, in the time of a decode step of one row
   int32_t decode_rows = 1;     // decode steps have a multiple of so many rows; the last may be nobody's
 };
 

@@ -26,13 +26,10 @@ absl::Status check_options(const EngineOptions& options) {
   return absl::OkStatus();
 }
 
-// A decode step of one row waits for memory, on a GPU for launches too, while rows of a prompt are computed.
-constexpr int32_t kStepRows = 3, kStepRowsOfGpu = 256;
-
 // With the backend's choices where there are none, and units that fit into a step.
 EngineOptions resolve(EngineOptions options, const Backend& backend) {
   const BackendTraits traits = backend.traits();
-  if (options.step_rows == 0) options.step_rows = backend.name() == "cuda" ? kStepRowsOfGpu : kStepRows;
+  if (options.step_rows == 0) options.step_rows = traits.step_rows;
   if (options.page_bytes == 0) options.page_bytes = traits.page_bytes;
   if (options.prefill_chunk_rows == 0) options.prefill_chunk_rows = traits.prefill_rows;
   options.prefill_chunk_rows = std::min(options.prefill_chunk_rows, options.step_tokens);

@@ -21,7 +21,7 @@ struct EngineOptions {
   int32_t prefill_chunk_rows = 0;
   int32_t step_tokens = 256;  // rows of one run of the model at most: a prefill unit, or decode rows
   // Of a prompt, through the whole model, in the time of a decode step of one row: what prompts may do between steps.
-  // 0: as of the device.
+  // 0: the backend's choice.
   int32_t step_rows = 0;
   int32_t concurrent_prefills = 2;
   uint64_t workspace_bytes = uint64_t{1} << 30;   // of prefills under way and of state: see JobCost

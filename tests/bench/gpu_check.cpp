@@ -1,10 +1,12 @@
 // pkv-gpu-check: what only a device can show, with nothing but this program, the GPU library and a driver
 // (scripts/gpu_check).
 //
-//   pkv-gpu-check [--device=cuda:0] [--filter=TEXT] conformance   every operation case against the reference, both
-//   modes pkv-gpu-check [--device=cuda:0] [--filter=TEXT] times         microseconds of every case, by the device's
-//   clock pkv-gpu-check [--device=cuda:0] [--mib=512] ceiling           what a copy of so much and a prompt's product
-//   reach
+//   pkv-gpu-check [--device=cuda:0] [--filter=A,B] conformance
+//       every operation case that has A or B in its name against the reference, in both modes
+//   pkv-gpu-check [--device=cuda:0] [--filter=A,B] times
+//       microseconds of every such case by the device's clock
+//   pkv-gpu-check [--device=cuda:0] [--mib=512] ceiling
+//       what a copy of so much and a prompt's product reach
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -24,6 +26,16 @@ struct CheckOptions {
   std::string device = "cuda:0", filter, what;
   int64_t mib = 512;
 };
+
+// Whether any word of the filter is in the name.
+bool is_chosen(const std::string& name, std::string_view filter) {
+  for (;;) {
+    const size_t comma = filter.find(',');
+    if (name.find(filter.substr(0, comma)) != std::string::npos) return true;
+    if (comma == std::string_view::npos) return false;
+    filter.remove_prefix(comma + 1);
+  }
+}
 
 bool same_bits(const Outputs& a, const Outputs& b) {
   if (a.size() != b.size()) return false;
@@ -60,7 +72,7 @@ int conformance(const CheckOptions& options) {
     const std::unique_ptr<Backend> backend = make(options, exact);
     if (backend == nullptr) return 1;
     for (const auto& operation : operation_cases()) {
-      if (operation->name().find(options.filter) == std::string::npos) continue;
+      if (!is_chosen(operation->name(), options.filter)) continue;
       ++cases;
       const Outputs expected = run_once(*operation, *reference);
       const Outputs first = run_once(*operation, *backend), second = run_once(*operation, *backend);
@@ -99,7 +111,7 @@ int times(const CheckOptions& options) {
   const std::unique_ptr<Backend> backend = make(options, false);
   if (backend == nullptr) return 1;
   for (const auto& operation : operation_cases()) {
-    if (operation->name().find(options.filter) == std::string::npos) continue;
+    if (!is_chosen(operation->name(), options.filter)) continue;
     const std::unique_ptr<PreparedCase> prepared = operation->prepare(*backend);
     if (prepared == nullptr) return 1;
     std::printf("%-64s %10.1f us\n", operation->name().c_str(), microseconds(*backend, [&] { prepared->run(); }));
@@ -171,7 +183,7 @@ int main(int count, char** arguments) {
     if (options.what == "times") return pkv::times(options);
     if (options.what == "ceiling") return pkv::ceiling(options);
   }
-  std::fprintf(stderr, "usage: %s [--device=cuda:0] [--filter=TEXT] [--mib=512] conformance|times|ceiling\n",
+  std::fprintf(stderr, "usage: %s [--device=cuda:0] [--filter=A,B] [--mib=512] conformance|times|ceiling\n",
                arguments[0]);
   return 2;
 }

@@ -179,6 +179,30 @@ TEST(SimulatorTest, MemoryThatIsGivenBackGoesToTheNext) {
   stream.release(second);
 }
 
+// Also in other sizes, whether or not those who had it are done.
+TEST(SimulatorTest, MemoryThatIsGivenBackIsOnePieceAgain) {
+  SimStream stream({});
+  void *first = stream.allocate(300), *second = stream.allocate(5000), *third = stream.allocate(70);
+  const SimArray<float> last(stream, numbers(kFaultThreads));
+  stream.release(second);
+  stream.release(first);
+  stream.release(third);
+  void* large = stream.allocate(6000);
+  EXPECT_EQ(large, first) << "three neighbours are one";
+  EXPECT_EQ(last.read(), numbers(kFaultThreads));
+  stream.release(large);
+  auto* beyond = static_cast<float*>(stream.allocate(1 << 20));
+  EXPECT_GT(static_cast<void*>(beyond), static_cast<void*>(last.data()));
+  const SimArray<float> to(stream, std::vector<float>(kFaultThreads));
+  stream.zero(beyond, 1 << 20);
+  reverse(stream, Fault::kNone, beyond, to.data());
+  stream.release(beyond);  // the last of all, and still to be used
+  EXPECT_EQ(to.read(), std::vector<float>(kFaultThreads));
+  EXPECT_EQ(stream.allocate(1 << 20), beyond);
+  EXPECT_EQ(to.read(), std::vector<float>(kFaultThreads));
+  EXPECT_EQ(stream.error(), "");
+}
+
 TEST(SimulatorTest, TheCallThatIsToFailFails) {
   for (int64_t n = 1; n <= 3; ++n) {
     SimStream stream({});

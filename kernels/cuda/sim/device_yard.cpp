@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 #include <utility>
 
 #include "kernels/check.h"
@@ -25,24 +26,33 @@ DeviceYard::DeviceYard() {
 }
 
 DeviceYard::~DeviceYard() {
-  open_redzone(base_, used_);
+  open_redzone(base_, reach_);
   munmap(base_, kYardBytes);
 }
 
 std::byte* DeviceYard::take(size_t bytes) {
   std::lock_guard lock(mutex_);
   const size_t size = kGap + (bytes + kUnit - 1) / kUnit * kUnit + kGap;
-  std::byte* at = nullptr;
-  if (const auto fits = free_.find(size); fits != free_.end()) {
-    at = fits->second;
-    free_.erase(fits);
-  } else {
-    if (bytes > kYardBytes || size > kYardBytes - used_) return nullptr;
-    at = base_ + std::exchange(used_, used_ + size) + kGap;
-  }
+  std::byte* room = bytes > kYardBytes ? nullptr : find_room(size);
+  if (room == nullptr) return nullptr;
+  std::byte* at = room + kGap;
   given_[at] = {bytes, size};
   taken_ += bytes;
   most_taken_ = std::max(most_taken_, taken_);
+  return at;
+}
+
+std::byte* DeviceYard::find_room(size_t size) {
+  for (auto hole = free_.begin(); hole != free_.end(); ++hole) {
+    const auto [at, bytes] = *hole;
+    if (bytes < size) continue;
+    free_.erase(hole);
+    if (bytes > size) free_.emplace(at + size, bytes - size);
+    return at;
+  }
+  if (size > kYardBytes - used_) return nullptr;
+  std::byte* at = base_ + std::exchange(used_, used_ + size);
+  reach_ = std::max(reach_, used_);
   return at;
 }
 
@@ -51,8 +61,23 @@ void DeviceYard::give_back(std::byte* at) {
   const auto block = given_.find(at);
   PKV_CHECK(block != given_.end(), "device memory is given back that nobody has");
   taken_ -= block->second.bytes;
-  free_.emplace(block->second.size, at);
+  auto hole = free_.emplace(at - kGap, block->second.size).first;
   given_.erase(block);
+  if (const auto next = std::next(hole); next != free_.end() && hole->first + hole->second == next->first) {
+    hole->second += next->second;
+    free_.erase(next);
+  }
+  if (hole != free_.begin()) {
+    const auto before = std::prev(hole);
+    if (before->first + before->second == hole->first) {
+      before->second += hole->second;
+      free_.erase(hole);
+      hole = before;
+    }
+  }
+  if (hole->first + hole->second != base_ + used_) return;
+  used_ = static_cast<size_t>(hole->first - base_);
+  free_.erase(hole);
 }
 
 size_t DeviceYard::taken() const {
@@ -98,12 +123,15 @@ std::string DeviceYard::check_gaps() const {
 
 void DeviceYard::open() {
   std::lock_guard lock(mutex_);
-  PKV_CHECK(used_ == 0 || mprotect(base_, used_, PROT_READ | PROT_WRITE) == 0, "the fence does not move");
+  PKV_CHECK(reach_ == 0 || mprotect(base_, reach_, PROT_READ | PROT_WRITE) == 0, "the fence does not move");
 }
 
-void DeviceYard::close() {
+void DeviceYard::close(bool drained) {
   std::lock_guard lock(mutex_);
-  PKV_CHECK(used_ == 0 || mprotect(base_, used_, PROT_NONE) == 0, "the fence does not move");
+  PKV_CHECK(reach_ == 0 || mprotect(base_, reach_, PROT_NONE) == 0, "the fence does not move");
+  if (!drained) return;
+  open_redzone(base_ + used_, reach_ - used_);  // the fence is there alone
+  reach_ = used_;
 }
 
 }  // namespace pkv::sim

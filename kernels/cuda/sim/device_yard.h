@@ -18,7 +18,8 @@ class DeviceYard {
   DeviceYard& operator=(const DeviceYard&) = delete;
 
   // Addresses change hands at once, as their users come in order; what is in them changes with the order, by
-  // begin_block() and end_block(). nullptr where there is no more. Any thread.
+  // begin_block() and end_block(). The lowest that fit, so that the yard stays small: its fence costs the host by the
+  // page. nullptr where there is no more. Any thread.
   std::byte* take(size_t bytes);
   void give_back(std::byte* at);
   size_t taken() const;       // bytes
@@ -31,18 +32,22 @@ class DeviceYard {
   std::string check_gaps() const;  // of all blocks
 
   void open();
-  void close();
+  // `drained`: nothing is queued any more that uses what was given back.
+  void close(bool drained);
 
  private:
   struct Block {
     size_t bytes = 0, size = 0;
   };
+  std::byte* find_room(size_t size);
 
   mutable std::mutex mutex_;
   std::byte* base_ = nullptr;
-  size_t used_ = 0, taken_ = 0, most_taken_ = 0;
+  size_t used_ = 0;   // of the yard: where the last block that is given ends
+  size_t reach_ = 0;  // where the last block ends that queued operations may know
+  size_t taken_ = 0, most_taken_ = 0;
   std::unordered_map<std::byte*, Block> given_;  // to the host
-  std::multimap<size_t, std::byte*> free_;       // by size
+  std::map<std::byte*, size_t> free_;            // below used_, no two of them neighbours: their bytes
   std::map<std::byte*, size_t> blocks_;          // that are there for operations: bytes
 };
 

@@ -208,6 +208,7 @@ void SimStream::replay(const gpu::Recorded& recorded) {
 
 void SimStream::run_until(int64_t end) {
   std::unique_lock lock(mutex_);
+  if (queue_.empty() || done_ >= end) return;
   yard_.open();
   while (!queue_.empty() && done_ < end) {
     const Queued next = std::move(queue_.front());
@@ -225,7 +226,7 @@ void SimStream::run_until(int64_t end) {
     if (device_error_.empty()) device_error_ = std::move(error);
   }
   if (device_error_.empty()) device_error_ = yard_.check_gaps();
-  yard_.close();
+  yard_.close(queue_.empty());
   if (error_.empty()) error_ = device_error_;
 }
 

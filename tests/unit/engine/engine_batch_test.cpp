@@ -20,19 +20,21 @@ struct Machine {
 
 class OtherTraits final : public ReferenceBackend {
  public:
-  BackendTraits traits() const override { return {.page_bytes = 8192, .prefill_rows = 24}; }
+  BackendTraits traits() const override { return {.page_bytes = 8192, .prefill_rows = 24, .step_rows = 7}; }
 };
 
-// Page size and rows of a prompt unit are the backend's where the options have none.
+// Page size, rows of a prompt unit and rows between steps are the backend's where the options have none.
 TEST(EngineOptions, AreTheBackendsChoiceWhereTheyAreZero) {
   const TinyModel usual = make_tiny_model({.device = "cpu", .threads = 1});
   const auto engine = make_engine(*usual.model, {.pool_bytes = 1 << 20});
   EXPECT_EQ(engine->options().page_bytes, 4096);
   EXPECT_EQ(engine->options().prefill_chunk_rows, 256);
+  EXPECT_EQ(engine->options().step_rows, 3);
   const TinyModel other = make_tiny_model(std::make_unique<OtherTraits>());
   const auto chosen = make_engine(*other.model, {.pool_bytes = 1 << 20});
   EXPECT_EQ(chosen->options().page_bytes, 8192);
   EXPECT_EQ(chosen->options().prefill_chunk_rows, 24);
+  EXPECT_EQ(chosen->options().step_rows, 7);
   EXPECT_EQ(chosen->stats()->free_bytes, uint64_t{1} << 20);
   EXPECT_EQ(run(*chosen, make_request(random_prompt(50, 1), 3))->status, absl::OkStatus());
 }
@@ -40,9 +42,11 @@ TEST(EngineOptions, AreTheBackendsChoiceWhereTheyAreZero) {
 TEST(EngineOptions, GoBeforeTheBackendsChoice) {
   const TinyModel other = make_tiny_model(std::make_unique<OtherTraits>());
   const auto engine = make_engine(
-      *other.model, {.pool_bytes = 1 << 20, .page_bytes = 1024, .prefill_chunk_rows = 40, .step_tokens = 32});
+      *other.model,
+      {.pool_bytes = 1 << 20, .page_bytes = 1024, .prefill_chunk_rows = 40, .step_tokens = 32, .step_rows = 5});
   EXPECT_EQ(engine->options().page_bytes, 1024);
   EXPECT_EQ(engine->options().prefill_chunk_rows, 32);  // what fits into a step
+  EXPECT_EQ(engine->options().step_rows, 5);
 }
 
 class EngineBatch : public testing::TestWithParam<Machine> {
