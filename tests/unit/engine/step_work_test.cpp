@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <latch>
 #include <string>
 
 #include "server/engine/prompt_work.h"
@@ -124,13 +125,17 @@ TEST(StepWork, BetweenTwoTokensPromptsDoNoMoreThanAStep) {
     auto stream = std::make_shared<RecordingSink>();
     auto costly = std::make_shared<RecordingSink>();
     int64_t most = 0;
+    std::latch submitted(1);  // or the stream could be over before it is
     stream->at_token = [&](int32_t tokens) {
+      if (tokens == 1) submitted.wait();
       const int64_t done = meter.take();
       if (tokens > 2 && costly->tokens.empty()) most = std::max(most, done);
       return costly->ends == 0 || tokens < 40;
     };
     submit(*engine, make_request(random_prompt(10, 1), 240), stream);
-    submit(*engine, request, costly)->wait();
+    submit(*engine, request, costly);
+    submitted.count_down();
+    costly->wait();
     EXPECT_EQ(costly->status, absl::OkStatus());
     stream->wait();
     EXPECT_LE(most, own + step.least() + indivisible);
