@@ -39,12 +39,12 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
   const int32_t multiple = cache_->backend().traits().decode_rows;
   const int32_t padded = std::min(rows_, (count + multiple - 1) / multiple * multiple);
   buffer_.begin(Phase::kDecode,
-                {.rows = padded, .spans = padded, .layers = geometry.layers, .evicting = evicting, .outputs = count},
+                {.rows = padded, .spans = padded, .layers = geometry.layers, .evicting = evicting, .outputs = padded},
                 0);
   int32_t *token_ids = buffer_.token_ids(), *positions = buffer_.positions(), *angles = buffer_.angles();
   RowSpan* spans = buffer_.spans();
   EvictingRow* next_evicting = buffer_.evicting();
-  scores_keys_ = false;
+  scores_keys_ = observes_queries_ = false;
   for (int32_t row = 0; row < count; ++row) {
     const DecodeRow& placed = rows[placed_[static_cast<size_t>(row)]];
     const int32_t first_lane = row * geometry.kv_heads;
@@ -57,12 +57,15 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
     if (const Evictor* evictor = placed.lanes->evictor(); evictor != nullptr) {
       *next_evicting = evictor->evicting_row(row);
       scores_keys_ |= needs_key(next_evicting++->new_score);
+      observes_queries_ |= evictor->observes_queries();
     }
   }
-  // The others are nobody's: what lies there from the last step belongs to nobody either.
+  // The others are nobody's: what lies there from the last step belongs to nobody either, and nothing is wanted of it.
   for (int32_t row = count; row < padded; ++row) {
     token_ids[row] = positions[row] = angles[row] = 0;
     spans[row] = {.first_row = row, .rows = 0, .first_lane = 0};
+    buffer_.samples()[row] = {};
+    buffer_.logprobs()[row] = {};
   }
   plan_ = buffer_.commit();
   return plan_;

@@ -38,6 +38,8 @@ class DecodePlanner {
   std::span<const size_t> placed() const { return placed_; }
   // Whether new entries are scored by their keys.
   bool scores_keys() const { return scores_keys_; }
+  // Whether evictors observe the step's queries, layer by layer.
+  bool observes_queries() const { return observes_queries_; }
 
  private:
   DecodePlanner(KvCache& cache, int32_t vocabulary, int32_t rows, StepBuffer buffer)
@@ -50,7 +52,7 @@ class DecodePlanner {
   StepPlan plan_;
   std::vector<size_t> placed_;
   std::vector<int32_t> angles_;  // of them
-  bool scores_keys_ = false;
+  bool scores_keys_ = false, observes_queries_ = false;
 };
 
 }  // namespace pkv

@@ -8,6 +8,12 @@
 #include "kernels/status_macros.h"
 
 namespace pkv {
+namespace {
+
+// Of an 8B model a recording is some 400 launches. Steps with evictions have a shape for each number of evicting rows.
+constexpr size_t kMostRecordings = 64;
+
+}  // namespace
 
 absl::StatusOr<DecodeStep> DecodeStep::create(const Shared& shared, int32_t rows) {
   PKV_ASSIGN_OR_RETURN(DecodePlanner planner,
@@ -29,51 +35,62 @@ absl::Status DecodeStep::run(std::span<const DecodeRow> rows, const OnOutput& on
 
 absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnOutput& on_output) {
   const std::span<const size_t> placed = planner_.placed();
-  make_room(rows, plan);
+  const auto count = static_cast<int64_t>(placed.size());
+  OutputHead& head = shared_.head;
+  outputs_.clear();
+  for (int64_t i = 0; i < count; ++i) {
+    const DecodeRow& row = rows[placed[static_cast<size_t>(i)]];
+    row.lanes->prepare(plan.cache, static_cast<int32_t>(i) * shared_.model.shape().kv_heads,
+                       shared_.compressor_scratch);
+    outputs_.push_back(row.output);
+  }
+  const OutputHead::Wanted wanted = head.wanted_of(outputs_);
+  const bool ranks = plan.rows <= head.tile_rows() && !wanted.compared;
   const TensorView x = x_.rows(plan.rows);
-  if (plan.evicting_rows == 0) {
-    // Where everything lies follows from the number of rows alone (StepBuffer): what else a step is, is in memory.
-    const auto layers = [&] { run_layers(plan, x); };
-    shared_.model.backend().replay(recordings_[plan.rows], std::cref(layers));
+  const auto step = [&] {
+    run_layers(rows, plan, x);
+    if (ranks) head.compute(x, Phase::kDecode, plan.outputs, wanted);
+  };
+  if (planner_.observes_queries()) {
+    step();
   } else {
-    shared_.model.embed(plan.token_ids, x);
-    for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
-      shared_.model.run_layer(plan, layer, x, shared_.scratch, plan.rows);
-      observe(rows, plan, layer);
-    }
+    const Shape shape{.rows = plan.rows,
+                      .evicting_rows = plan.evicting_rows,
+                      .scores_keys = planner_.scores_keys(),
+                      .ranks = ranks,
+                      .sampled = ranks && wanted.sampled,
+                      .logprobs = ranks && wanted.logprobs};
+    shared_.model.backend().replay(recording_of(shape), std::cref(step));
   }
   for (const size_t i : placed) rows[i].lanes->end_token();
-
-  outputs_.clear();
-  for (const size_t i : placed) outputs_.push_back(rows[i].output);
-  return shared_.head.run(
-      {.x = x.slice_rows(0, static_cast<int64_t>(placed.size())), .phase = Phase::kDecode, .rows = outputs_},
-      plan.outputs, [&](size_t row, const OutputHead::Result& output) { return on_output(placed[row], output); });
+  return head.run({.x = x.slice_rows(0, count), .phase = Phase::kDecode, .rows = outputs_, .computed = ranks},
+                  plan.outputs,
+                  [&](size_t row, const OutputHead::Result& output) { return on_output(placed[row], output); });
 }
 
-void DecodeStep::run_layers(const StepPlan& plan, const TensorView& x) {
+std::unique_ptr<Recording>& DecodeStep::recording_of(const Shape& shape) {
+  if (const auto found = recordings_.find(shape); found != recordings_.end()) return found->second;
+  if (recordings_.size() == kMostRecordings) recordings_.clear();
+  return recordings_[shape];
+}
+
+void DecodeStep::run_layers(std::span<const DecodeRow> rows, const StepPlan& plan, const TensorView& x) {
+  const int32_t layers = shared_.model.shape().layers;
+  if (plan.evicting_rows > 0) shared_.model.backend().choose_slots(plan.evicting_step(plan.first_layer, layers));
   shared_.model.embed(plan.token_ids, x);
-  for (int32_t layer = 0; layer < shared_.model.shape().layers; ++layer) {
+  for (int32_t layer = 0; layer < layers; ++layer) {
     shared_.model.run_layer(plan, layer, x, shared_.scratch, plan.rows);
+    observe(rows, plan, layer);
   }
-}
-
-void DecodeStep::make_room(std::span<const DecodeRow> rows, const StepPlan& plan) {
-  const std::span<const size_t> placed = planner_.placed();
-  for (size_t i = 0; i < placed.size(); ++i) {
-    const int32_t first_lane = static_cast<int32_t>(i) * shared_.model.shape().kv_heads;
-    rows[placed[i]].lanes->prepare(plan.cache, first_lane, shared_.compressor_scratch);
-  }
-  if (plan.evicting_rows == 0) return;
-  shared_.model.backend().choose_slots(plan.evicting_step(plan.first_layer, shared_.model.shape().layers));
 }
 
 void DecodeStep::observe(std::span<const DecodeRow> rows, const StepPlan& plan, int32_t layer) {
-  const KvView kv = plan.view(layer);
-  const std::span<const size_t> placed = planner_.placed();
   if (planner_.scores_keys()) {
     shared_.model.backend().score_new_entries(plan.evicting_step(layer, 1), shared_.scratch.k.rows(plan.rows));
   }
+  if (!planner_.observes_queries()) return;
+  const KvView kv = plan.view(layer);
+  const std::span<const size_t> placed = planner_.placed();
   for (size_t i = 0; i < placed.size(); ++i) {
     const auto row = static_cast<int32_t>(i);
     rows[placed[i]].lanes->observe(layer,

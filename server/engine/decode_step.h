@@ -1,6 +1,7 @@
 // One decode step: one token each of many sequences through all layers.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -39,18 +40,25 @@ class DecodeStep {
 
  private:
   DecodeStep(const Shared& shared, DecodePlanner planner) : shared_(shared), planner_(std::move(planner)) {}
+  // What a step asks for follows from this alone; all else that it is lies in memory.
+  struct Shape {
+    int32_t rows = 0, evicting_rows = 0;
+    bool scores_keys = false;
+    bool ranks = false;  // its logits are one tile of which no row is compared
+    bool sampled = false, logprobs = false;
+    auto operator<=>(const Shape&) const = default;
+  };
   absl::Status run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnOutput& on_output);
-  // Every lane of the step gets the slot of its new entry.
-  void make_room(std::span<const DecodeRow> rows, const StepPlan& plan);
+  // Every lane gets the slot of its new entry, and every row's token goes through all layers.
+  void run_layers(std::span<const DecodeRow> rows, const StepPlan& plan, const TensorView& x);
   void observe(std::span<const DecodeRow> rows, const StepPlan& plan, int32_t layer);
-
-  // One token of every row through all layers, nothing of which is observed.
-  void run_layers(const StepPlan& plan, const TensorView& x);
+  std::unique_ptr<Recording>& recording_of(const Shape& shape);
 
   Shared shared_;
   DecodePlanner planner_;
-  Tensor x_;                                                  // [rows, D]
-  std::map<int32_t, std::unique_ptr<Recording>> recordings_;  // of run_layers(), by the plan's rows; end before x_
+  Tensor x_;  // [rows, D]
+  // Of steps that nobody observes; they end before x_.
+  std::map<Shape, std::unique_ptr<Recording>> recordings_;
   std::vector<OutputHead::Row> outputs_;
 };
 

@@ -76,7 +76,8 @@ absl::Status OutputHead::run(const Input& input, const DescribedRows& described,
   const std::span<const Row> rows = input.rows;
   const auto count = static_cast<int64_t>(rows.size());
   PKV_CHECK(input.x.rows == count && count <= results_.view().rows, "rows of an output head");
-  const Wanted wanted = wanted_of(rows, described);
+  PKV_CHECK(!input.computed || count <= tile_rows(), "what was computed is one tile");
+  const Wanted wanted = wanted_of(rows);
   Backend& backend = model_->backend();
   const auto may_need_row = [&](const Row& row) {
     return row.sampling != nullptr && sample_need(*row.sampling, model_->shape().vocab_size).may_need_row;
@@ -84,7 +85,11 @@ absl::Status OutputHead::run(const Input& input, const DescribedRows& described,
   int64_t used = 0;
   for (int64_t first = 0; first < count; first += tile_rows()) {
     const int64_t end = std::min<int64_t>(count, first + tile_rows());
-    compute_tile(input, first, end, wanted);
+    if (!input.computed) {
+      const TensorView logits = compute_logits(input.x.slice_rows(first, end - first), input.phase);
+      compare_tile(rows.subspan(static_cast<size_t>(first), static_cast<size_t>(end - first)), first);
+      rank_tile(logits, first, described, wanted);
+    }
     // The next tile takes this one's place.
     if (end < count && std::none_of(rows.begin() + first, rows.begin() + end, may_need_row)) continue;
     fetch(used, end, wanted, used == 0 ? input.reads : std::span<const Fetch>());
@@ -104,25 +109,34 @@ absl::Status OutputHead::run(const Input& input, const DescribedRows& described,
   return absl::OkStatus();
 }
 
-OutputHead::Wanted OutputHead::wanted_of(std::span<const Row> rows, const DescribedRows& described) const {
-  Wanted wanted{.rows = described};
+OutputHead::Wanted OutputHead::wanted_of(std::span<const Row> rows) const {
+  Wanted wanted;
   for (const Row& row : rows) {
     if (row.sampling != nullptr) {
       wanted.sampled = true;
       wanted.ranked = std::max(wanted.ranked, sample_need(*row.sampling, model_->shape().vocab_size).ranked);
     }
     wanted.logprobs = wanted.logprobs || row.logprobs.ranked >= 0;
+    wanted.compared = wanted.compared || row.comparison != Row::Comparison::kNone;
   }
   return wanted;
 }
 
-void OutputHead::compute_tile(const Input& input, int64_t first, int64_t end, const Wanted& wanted) {
+void OutputHead::compute(const TensorView& x, Phase phase, const DescribedRows& described, const Wanted& wanted) {
+  PKV_CHECK(x.rows <= tile_rows() && !wanted.compared, "a tile of rows of which none is compared");
+  rank_tile(compute_logits(x, phase), 0, described, wanted);
+}
+
+TensorView OutputHead::compute_logits(const TensorView& x, Phase phase) {
+  const TensorView logits = logits_.rows(x.rows);
+  model_->logits(x, phase, normed_.rows(x.rows), logits);
+  return logits;
+}
+
+void OutputHead::rank_tile(const TensorView& logits, int64_t first, const DescribedRows& described,
+                           const Wanted& wanted) {
   Backend& backend = model_->backend();
-  const int64_t count = end - first;
-  const TensorView logits = logits_.view().slice_rows(0, count);
-  model_->logits(input.x.slice_rows(first, count), input.phase, normed_.view().slice_rows(0, count), logits);
-  compare_tile(input.rows.subspan(static_cast<size_t>(first), static_cast<size_t>(count)), first);
-  const TensorView results = results_.view().slice_rows(first, count);
+  const TensorView results = results_.view().slice_rows(first, logits.rows);
   const auto column = [&](int64_t at) {
     TensorView view = results.slice_cols(at, 1);
     view.dtype = DType::kF32;
@@ -130,14 +144,14 @@ void OutputHead::compute_tile(const Input& input, int64_t first, int64_t end, co
   };
   if (wanted.logprobs) {
     backend.token_logprobs({.logits = logits,
-                            .rows = wanted.rows.logprobs + first,
+                            .rows = described.logprobs + first,
                             .log_sum_exp = column(Columns::kLogSumExp),
                             .target = column(Columns::kTarget),
                             .ranked = results.slice_cols(Columns::kTop, Columns::kRanked - Columns::kTop)});
   }
   if (wanted.sampled) {
     backend.sample_rows({.logits = logits,
-                         .rows = wanted.rows.samples + first,
+                         .rows = described.samples + first,
                          .ranked = results.slice_cols(Columns::kRanked, Columns::kAll - Columns::kRanked),
                          .mass = column(Columns::kMass)});
   }

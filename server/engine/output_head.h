@@ -52,12 +52,24 @@ class OutputHead {
   // Writes a row down for the backend: once for each row, for its edits tell what changed only once.
   static void describe(const Row& row, int32_t vocabulary, SampleRow& sample, LogprobRow& logprob);
 
+  // What is wanted of any of some rows.
+  struct Wanted {
+    int32_t ranked = 0;  // at most
+    bool sampled = false, logprobs = false, compared = false;
+  };
+  Wanted wanted_of(std::span<const Row> rows) const;
+  // What run() asks the backend for, of one tile of rows x [R <= tile_rows(), D] of which none is compared. From there
+  // on it depends on R and `wanted` alone, so that a step can have it in its recording. Of rows that are nobody's
+  // nothing is wanted.
+  void compute(const TensorView& x, Phase phase, const DescribedRows& described, const Wanted& wanted);
+
   // What goes through it.
   struct Input {
     TensorView x;  // [R <= rows, D], one for each of `rows`
     Phase phase = Phase::kDecode;
     std::span<const Row> rows;
     std::span<const Fetch> reads;  // somebody else's, that need no wait of their own: done before the first result
+    bool computed = false;         // these rows went through compute() last
   };
   // With what describe() made of each row; `use` is called once per row, in order, until it gives an error, which is
   // the run's. So is the backend's status(); `use` is not called with what a failed one gives.
@@ -69,17 +81,11 @@ class OutputHead {
  private:
   // Where what comes of a row lies, as the operations write it: in a row of a tensor of 4-byte elements.
   struct Columns;
-  // What is wanted of any row of a run.
-  struct Wanted {
-    DescribedRows rows;
-    int32_t ranked = 0;  // at most
-    bool sampled = false, logprobs = false;
-  };
 
   explicit OutputHead(const Model& model) : model_(&model) {}
-  Wanted wanted_of(std::span<const Row> rows, const DescribedRows& described) const;
-  // Rows [first, end).
-  void compute_tile(const Input& input, int64_t first, int64_t end, const Wanted& wanted);
+  // The logits of a tile's rows x; what is wanted of them, which are rows [first, first + logits.rows) of the results.
+  TensorView compute_logits(const TensorView& x, Phase phase);
+  void rank_tile(const TensorView& logits, int64_t first, const DescribedRows& described, const Wanted& wanted);
   void compare_tile(std::span<const Row> rows, int64_t first);
   void fetch(int64_t first, int64_t end, const Wanted& wanted, std::span<const Fetch> reads);
   Result output_of(const Row& row, int64_t index, Result::WholeRow whole_row) const;

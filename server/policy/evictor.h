@@ -67,6 +67,8 @@ class Evictor {
     int32_t first_lane = 0;
   };
   void observe(int32_t layer, const NewToken& token, CompressorScratch& scratch);
+  // Whether observe() asks for anything.
+  bool observes_queries() const { return rule_.scoring() != DecodeRule::Scoring::kOnEntry; }
   // The token went through all layers.
   void end_token() { ++tokens_; }
 

@@ -93,7 +93,7 @@ struct StepCost {
   int64_t calls = 0, waits = 0;
 };
 
-StepCost cost_of_a_step(bool graphs) {
+StepCost cost_of_a_step(bool graphs, const PolicySpec& spec = {}) {
   const Device device = make_device(true, graphs);
   const auto engine = make_engine(*device.tiny.model);
   std::vector<StepCost> at_token;
@@ -102,7 +102,7 @@ StepCost cost_of_a_step(bool graphs) {
     at_token.push_back({device.stream->calls(), device.stream->waits()});
     return true;
   };
-  submit(*engine, make_request(random_prompt(9, 1), 8), sink)->wait();
+  submit(*engine, make_request(random_prompt(24, 1), 8, spec), sink)->wait();
   EXPECT_EQ(sink->status, absl::OkStatus());
   const StepCost &last = at_token.back(), &before = at_token[at_token.size() - 2];
   return {last.calls - before.calls, last.waits - before.waits};
@@ -112,9 +112,46 @@ TEST(DecodeStepTest, IsAFewCallsOfTheHostAndOneWait) {
   const StepCost recorded = cost_of_a_step(true), anew = cost_of_a_step(false);
   EXPECT_EQ(recorded.waits, 1);
   EXPECT_EQ(anew.waits, 1);
-  // What goes up, perhaps page ids, the layers, the output's norm, product, ranking, and what comes back.
-  EXPECT_LE(recorded.calls, 8);
+  // What goes up, perhaps page ids, all that is computed, and what comes back.
+  EXPECT_LE(recorded.calls, 4);
   EXPECT_GE(anew.calls, 30);
+}
+
+// Where entries go by what is known of them when they come, no step is different either.
+TEST(DecodeStepTest, IsAsFewCallsWhereEntriesGoByTheirOwnScores) {
+  for (const PolicyKind kind : {PolicyKind::kStreamingLlm, PolicyKind::kKeyDiff}) {
+    PolicySpec spec = policy(kind, 14);
+    spec.budget.scope = BudgetScope::kTotal;
+    EXPECT_LE(cost_of_a_step(true, spec).calls, 4) << static_cast<int>(kind);
+    EXPECT_GE(cost_of_a_step(false, spec).calls, 30);
+  }
+}
+
+// Steps of all shapes, one after the other: several evicting sequences, whose keys are scored or not, with and without
+// log-probabilities, and what is recorded and what is not in turns.
+TEST(DecodeStepTest, EveryShapeHasItsOwnRecording) {
+  const auto answers = [](bool graphs) {
+    const Device device = make_device(true, graphs);
+    const auto engine = make_engine(*device.tiny.model);
+    std::vector<std::shared_ptr<RecordingSink>> sinks;
+    const PolicyKind kinds[] = {PolicyKind::kStreamingLlm, PolicyKind::kKeyDiff, PolicyKind::kFull,
+                                PolicyKind::kKeyDiff,      PolicyKind::kL2Norm,  PolicyKind::kSnapKv,
+                                PolicyKind::kRandom};
+    for (size_t i = 0; i < std::size(kinds); ++i) {
+      PolicySpec spec = policy(kinds[i], kinds[i] == PolicyKind::kFull ? 0 : 14);
+      if (kinds[i] != PolicyKind::kFull) spec.budget.scope = BudgetScope::kTotal;
+      auto request = make_request(random_prompt(20, static_cast<uint32_t>(i)), 4 + 3 * static_cast<int32_t>(i), spec);
+      request->logprobs = i % 2 == 1;
+      sinks.push_back(submit(*engine, request));
+    }
+    std::vector<Answer> all;
+    for (const auto& sink : sinks) {
+      sink->wait();
+      all.push_back(answer_of(*sink));
+    }
+    return all;
+  };
+  EXPECT_EQ(answers(true), answers(false));
 }
 
 // A failure in a replayed step is the request's, and the engine's end, as anywhere else.

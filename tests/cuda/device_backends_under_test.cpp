@@ -1,5 +1,5 @@
-// Of tests/kernels/backends_under_test.h: both modes of the GPU that PKV_DEVICE names, through the library as the server
-// loads it (scripts/gpu_check).
+// Of tests/kernels/backends_under_test.h: both modes of the GPU that PKV_DEVICE names, through the library as the
+// server loads it (scripts/gpu_check).
 #include <cstdio>
 #include <cstdlib>
 #include <utility>
