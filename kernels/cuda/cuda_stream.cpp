@@ -153,7 +153,14 @@ void* CudaStream::allocate(size_t bytes) {
   if (failed() || refused_while_recording("memory is asked for")) return nullptr;
   void* memory = nullptr;
   cudaSetDevice(device_);
-  const cudaError_t error = cudaMallocFromPoolAsync(&memory, bytes, pool_, stream_);
+  cudaError_t error = cudaMallocFromPoolAsync(&memory, bytes, pool_, stream_);
+  if (error == cudaErrorMemoryAllocation) {  // perhaps for what the pool keeps in other sizes
+    cudaGetLastError();
+    if (check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize") &&
+        check(cudaMemPoolTrimTo(pool_, 0), "cudaMemPoolTrimTo")) {
+      error = cudaMallocFromPoolAsync(&memory, bytes, pool_, stream_);
+    }
+  }
   if (error == cudaErrorMemoryAllocation) {
     cudaGetLastError();  // it was no failure of the device, and the next call is not to hear of it
     return nullptr;
