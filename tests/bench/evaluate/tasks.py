@@ -1,7 +1,7 @@
 """Tasks in the manner of LongBench on documents that every Debian has, question behind the document, scored against what the document itself
-says. Lookup: one of many numbered records, by its number. Copy: the line that follows a given one. Code: the next line of a module of Python's
-library. Class: which of two kinds a line is of, after forty examples. Lookup and class: the answer holds the word; copy and code: similarity of
-characters to the line, as LongBench scores code.
+says. Lookup: one of fourteen facts that stand between its lines, by its word. Copy: the line that follows a given one. Code: the next line of a
+module of Python's library. Class: which of two kinds a line is of, after forty examples. Lookup and class: the answer holds the word; copy and
+code: similarity of characters to the line, as LongBench scores code.
 """
 import difflib
 import random
@@ -30,9 +30,13 @@ def lines_of(index):
 
 def lookup(index):
     rng = random.Random(index)
-    records = [f"Record {i}: the {rng.choice(WORDS)} of lot {rng.randrange(100, 1000)} is in room {rng.randrange(10_000, 100_000)}." for i in range(80)]
-    asked = rng.randrange(80)
-    return "\n".join(records), f"In which room is the thing of record {asked}? Answer with the number.", records[asked].split()[-1].rstrip("."), holds
+    words = rng.sample(WORDS, len(WORDS))
+    facts = {word: str(rng.randrange(10_000, 100_000)) for word in words}
+    lines = lines_of(index)
+    for at, (word, room) in enumerate(facts.items()):
+        lines.insert((at + 1) * len(lines) // (len(facts) + 1), f"The {word} is kept in room {room}.")
+    asked = words[index % len(words)]
+    return "\n".join(lines), f"In which room is the {asked} kept? Answer with the number.", facts[asked], holds
 
 
 def copy(index):
