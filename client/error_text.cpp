@@ -106,7 +106,7 @@ std::string flag_of_field(const std::string& field) {
   for (const char* parent : {"sampling.", "output."}) {
     if (absl::StartsWith(name, parent)) return dashed(name.substr(dot + 1));
   }
-  for (const char* own : {"model", "request_id", "truncate_prompt_tokens", "prompt_tokens", "max_tokens"}) {
+  for (const char* own : {"model", "request_id", "priority", "truncate_prompt_tokens", "prompt_tokens", "max_tokens"}) {
     if (name == own) return dashed(name);
   }
   return "";
@@ -123,7 +123,9 @@ std::string way_out(const Error& error, const ErrorContext& context) {
     fix = "--raw, which sends the prompt as it is";
   if (error.reason == "NOT_FOUND" && field_of(error) == "model") fix = "'pyramidkv models', which lists what is served";
   if (error.reason == "UNAUTHENTICATED") fix = "--api-key-file FILE, or the variable PYRAMIDKV_API_KEY";
-  if (error.reason == "PERMISSION_DENIED") fix = "a key with that scope; the server's operator gives scopes";
+  if (error.reason == "PERMISSION_DENIED")
+    fix = field_of(error) == "priority" ? "a larger --priority; the server's operator says what a key may have"
+                                        : "a key with that scope; the server's operator gives scopes";
   if (error.reason == "KEY_LIMIT") fix = "again when one of the key's requests has ended";
   if (error.reason == "QUEUE_FULL") fix = "again in a moment; 'pyramidkv stats' shows the queue";
   if (error.reason == "LOADING") fix = "again in a moment, when the model is loaded";

@@ -100,6 +100,7 @@ std::string build_request(const RequestOptions& options, v1::GenerateRequest& re
   if (options.top_logprobs) output.set_top_logprobs(*options.top_logprobs);
   if (options.echo) output.set_echo(true);
   if (options.token_ids) output.set_return_token_ids(true);
+  if (options.priority) request.set_priority(*options.priority);
   if (options.truncate_prompt_tokens) request.set_truncate_prompt_tokens(*options.truncate_prompt_tokens);
   return set_report(options.report, request);
 }

@@ -21,6 +21,7 @@ struct RequestOptions {
   PolicyOptions cache;
 
   std::optional<uint32_t> max_tokens, min_tokens, top_k, top_logprobs, truncate_prompt_tokens;
+  std::optional<int32_t> priority;
   std::optional<float> temperature, top_p, min_p, repetition_penalty, frequency_penalty, presence_penalty;
   std::optional<uint64_t> seed;
   std::vector<std::string> stop;

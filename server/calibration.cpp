@@ -132,7 +132,7 @@ absl::StatusOr<LaneTable> calibrate(const Model& model, std::span<const std::vec
     scores.clear();
     PKV_ASSIGN_OR_RETURN(Prepared prepared, engine->prepare(std::move(request)));
     const auto sink = std::make_shared<EndSink>();
-    PKV_RETURN_IF_ERROR(engine->submit(std::move(prepared), sink));
+    PKV_RETURN_IF_ERROR(engine->submit(std::move(prepared), {}, sink));
     PKV_RETURN_IF_ERROR(sink->wait());
     const std::vector<size_t> ranked = ranked_lanes(scores, spec.params.sink_tokens);
     for (LaneTable::Anchor& anchor : table.anchors) {

@@ -147,6 +147,9 @@ void add_common_options(CLI::App& app, GenerateOptions& options) {
   };
   add_value(app, "--deadline", options.deadline, "The answer has to be there after so many seconds [none]", seconds,
             "SECONDS", "a number of seconds over 0");
+  const auto whole = [](const std::string& word, int32_t* out) { return absl::SimpleAtoi(word, out); };
+  add_value(app, "--priority", options.request.priority, "Of those that wait the lower goes first, -100 to 100 [0]",
+            whole, "N", "a whole number");
   app.add_option("--system", options.system, "System message")->type_name("TEXT")->group(kPrompt);
   app.add_flag("--pin-system", options.request.cache.pin_system, "Never evict the system message")->group(kCache);
   app.add_flag("--json", options.json, "Print replies as proto3 JSON, streams one event a line")->group(kOutput);

@@ -22,9 +22,10 @@ absl::StatusOr<AcceptedRequest> accept_request(const pb::GenerateRequest& messag
                                                std::optional<absl::Time> deadline, CallInfo& info) {
   note_id(message, info);
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
+  PKV_ASSIGN_OR_RETURN(JobClaim claim, read_claim(message, info.key.get()));
   PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_request(message, *served, state, deadline));
   info.request_id = valid.request().id;  // made up where the caller names none
-  return AcceptedRequest{.served = served, .valid = std::move(valid)};
+  return AcceptedRequest{.served = served, .valid = std::move(valid), .claim = std::move(claim)};
 }
 
 absl::StatusOr<AcceptedRequest> accept_comparison(const pb::CompareRequest& message, ServerState& state,
@@ -32,9 +33,11 @@ absl::StatusOr<AcceptedRequest> accept_comparison(const pb::CompareRequest& mess
   note_id(message.request(), info);
   absl::StatusOr<const ServedModel*> served = state.find_model(message.request().model());
   if (!served.ok()) return with_field_moved(served.status(), "model", "request.model");
+  absl::StatusOr<JobClaim> claim = read_claim(message.request(), info.key.get());
+  if (!claim.ok()) return with_field_moved(claim.status(), "", "request.");
   PKV_ASSIGN_OR_RETURN(ValidRequest valid, validate_comparison(message, **served, state, deadline));
   info.request_id = valid.request().id;
-  return AcceptedRequest{.served = *served, .valid = std::move(valid)};
+  return AcceptedRequest{.served = *served, .valid = std::move(valid), .claim = *std::move(claim)};
 }
 
 }  // namespace pkv

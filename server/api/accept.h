@@ -8,6 +8,7 @@
 #include "absl/time/time.h"
 #include "pyramidkv/v1/generation.pb.h"
 #include "server/api/access_log.h"
+#include "server/api/job_claim.h"
 #include "server/api/server_state.h"
 #include "server/api/validation.h"
 
@@ -16,9 +17,10 @@ namespace pkv {
 struct AcceptedRequest {
   const ServedModel* served = nullptr;
   ValidRequest valid;
+  JobClaim claim;
 };
 
-// `info` gets the request's id. Errors as of find_model(), validate_request() and validate_comparison().
+// `info` gets the request's id. Errors as of find_model(), read_claim(), validate_request() and validate_comparison().
 absl::StatusOr<AcceptedRequest> accept_request(const pyramidkv::v1::GenerateRequest& message, ServerState& state,
                                                std::optional<absl::Time> deadline, CallInfo& info);
 absl::StatusOr<AcceptedRequest> accept_comparison(const pyramidkv::v1::CompareRequest& message, ServerState& state,

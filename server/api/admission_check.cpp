@@ -52,6 +52,18 @@ absl::Status never_fits(const Refusal& refusal, const std::string& field, const 
       {.reason = kCacheNeverFits, .field = field, .description = description, .metadata = figures_of(refusal)});
 }
 
+// The baseline is a row, and each policy has one that follows its answer and one of its own.
+absl::Status too_many_rows(const Refusal& refusal) {
+  const uint64_t got = (refusal.rows - 1) / 2, max = (refusal.max_running - 1) / 2;
+  const std::string way_out = max == 0 ? "it compares none" : absl::StrCat("name at most ", max);
+  return make_error({.reason = kBadInput,
+                     .field = "policies",
+                     .description = absl::StrCat("are ", got, ", which run as ", refusal.rows,
+                                                 " answers at once, and this server runs at most ", refusal.max_running,
+                                                 " (scheduler.max_running): ", way_out),
+                     .metadata = {{"max", std::to_string(max)}, {"got", std::to_string(got)}}});
+}
+
 }  // namespace
 
 absl::Status context_too_long(const std::string& field, int64_t max, int64_t got, const std::string& description) {
@@ -80,6 +92,8 @@ absl::Status refusal_error(const Refusal& refusal, const Contract::Query& query)
       return never_fits(refusal, "", describe_workspace(refusal));
     case Refusal::Reason::kPool:
       return never_fits(refusal, "", describe_pool(refusal));
+    case Refusal::Reason::kRows:
+      return too_many_rows(refusal);
   }
   PKV_CHECK(false, "a refusal of no known kind");
 }

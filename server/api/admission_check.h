@@ -10,8 +10,8 @@
 
 namespace pkv {
 
-// What Engine::estimate() or Engine::prepare() refused of `query`: BAD_CACHE_POLICY, CONTEXT_TOO_LONG, or
-// CACHE_NEVER_FITS with the figures.
+// What Engine::estimate() or Engine::prepare() refused of `query`: BAD_CACHE_POLICY, CONTEXT_TOO_LONG, BAD_INPUT for
+// more policies than may be compared, or CACHE_NEVER_FITS with the figures.
 absl::Status contract_error(const absl::Status& status, const Contract::Query& query);
 absl::Status refusal_error(const Refusal& refusal, const Contract::Query& query);
 

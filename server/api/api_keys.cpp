@@ -64,7 +64,13 @@ absl::Status read_setting(const std::string& word, const std::string& where, Api
     }
     return refuse(where, absl::StrCat("max_requests: must be a whole number from 1 to ", kMostRequests));
   }
-  return refuse(where, "what follows hash and name must be scope=... or max_requests=N");
+  if (name == "priority") {
+    if (absl::SimpleAtoi(value, &key.best_priority) && std::abs(int64_t{key.best_priority}) <= kMostPriority) {
+      return absl::OkStatus();
+    }
+    return refuse(where, absl::StrCat("priority: must be a whole number from ", -kMostPriority, " to ", kMostPriority));
+  }
+  return refuse(where, "what follows hash and name must be scope=..., max_requests=N or priority=N");
 }
 
 absl::StatusOr<ApiKey> read_line(const std::vector<std::string>& words, const std::string& where) {

@@ -1,5 +1,5 @@
 // The keys that callers may have. A server knows only their SHA-256 hashes, from a file of lines
-//   HASH NAME [scope=generate,stats] [max_requests=N]
+//   HASH NAME [scope=generate,stats] [max_requests=N] [priority=N]
 // A key is long and random, so that its hash needs no salt and no slow function.
 #pragma once
 
@@ -18,12 +18,15 @@ using KeyHash = std::array<uint8_t, 32>;
 KeyHash hash_key(std::string_view key);
 std::string key_hash_text(const KeyHash& hash);  // lower-case hexadecimal
 
+inline constexpr int32_t kMostPriority = 100;  // of a request, and as much below 0; the lower goes first
+
 struct ApiKey {
   KeyHash hash = {};
   std::string name;  // in logs and errors instead of the key
   bool generate = true;
   bool stats = false;
-  int32_t max_requests = 0;  // at once, those that wait included; 0: as many as the server takes
+  int32_t best_priority = 0;  // the lowest that its requests may name
+  int32_t max_requests = 0;   // at once, those that wait included; 0: as many as the server takes
 };
 
 // INVALID_ARGUMENT with file and line for a line that is none, a hash or name that comes twice, or no key at all.

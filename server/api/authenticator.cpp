@@ -88,7 +88,7 @@ absl::Status Authenticator::admit(const Credentials& credentials, KeyScope scope
   }
   const Entry* entry = find(*entries, credentials.hash);
   if (entry == nullptr) return unauthenticated("the API key is none of this server's");
-  use = std::make_shared<KeyUse>(entry->key.name);
+  use = std::make_shared<KeyUse>(entry->key);
   if (!may(entry->key, scope)) return out_of_scope(entry->key, scope);
   if (scope != KeyScope::kGenerate) return absl::OkStatus();
   const int32_t before = entry->open->fetch_add(1);

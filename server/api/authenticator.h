@@ -35,18 +35,20 @@ enum class KeyScope : uint8_t {
 // One call's use of a key, and its place among the key's requests. Thread-safe.
 class KeyUse {
  public:
-  explicit KeyUse(std::string name) : name_(std::move(name)) {}
+  explicit KeyUse(const ApiKey& key) : name_(key.name), best_priority_(key.best_priority) {}
   ~KeyUse() { release(); }
   KeyUse(const KeyUse&) = delete;
   KeyUse& operator=(const KeyUse&) = delete;
 
   const std::string& name() const { return name_; }
+  int32_t best_priority() const { return best_priority_; }
   // Gives the place back, before the caller hears of the call's end: it may call again at once.
   void release();
 
  private:
   friend class Authenticator;
   const std::string name_;
+  const int32_t best_priority_;
   std::shared_ptr<std::atomic<int32_t>> open_;  // the key's requests; null: no place is held
   std::mutex mutex_;                            // guards open_
 };

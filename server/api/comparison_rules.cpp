@@ -132,7 +132,9 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
   PKV_RETURN_IF_ERROR(read_continuation(message, served, *draft->request));
   PKV_RETURN_IF_ERROR(read_policies(message, served, *state.policies(), *draft));
   absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served, state.limits());
-  if (!valid.ok()) return with_field_moved(valid.status(), "", "request.");
+  if (!valid.ok()) {
+    return with_field_moved(with_field_moved(valid.status(), "", "request."), "request.policies", "policies");
+  }
   return valid;
 }
 

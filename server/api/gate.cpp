@@ -11,14 +11,14 @@
 
 namespace pkv {
 
-absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes) {
+absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes, const std::string& owner) {
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(""));
   if (const Engine::State engine = served->engine->state(); engine != Engine::State::kServing) {
     return submit_error(absl::UnavailableError(engine == Engine::State::kFailed ? "the engine has failed"
                                                                                 : "the server is shutting down"),
                         engine);
   }
-  std::optional<WaitingRoom::Place> place = state.waiting().enter(bytes);
+  std::optional<WaitingRoom::Place> place = state.waiting().enter(bytes, owner);
   if (!place) return queue_full(state);
   return *std::move(place);
 }
@@ -28,7 +28,8 @@ absl::Status queue_full(const ServerState& state) {
                      .description = absl::StrCat("the queue is full: at most ", state.limits().max_waiting,
                                                  " requests may wait (scheduler.max_waiting), of at most ",
                                                  state.limits().max_waiting_bytes,
-                                                 " bytes together (server.max_waiting_bytes); try again later"),
+                                                 " bytes together (server.max_waiting_bytes), and of one key as many "
+                                                 "as there are places left; try again later"),
                      .retry_delay = kQueueRetryDelay});
 }
 

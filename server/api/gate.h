@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -10,8 +11,9 @@
 
 namespace pkv {
 
-// A place for a generation of `bytes`, or LOADING, DRAINING, ENGINE_FAILED or QUEUE_FULL. Takes microseconds.
-absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes);
+// A place for a generation of `bytes` and of `owner` (owner_of()), or LOADING, DRAINING, ENGINE_FAILED or QUEUE_FULL.
+// Takes microseconds.
+absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes, const std::string& owner);
 // QUEUE_FULL, naming the setting.
 absl::Status queue_full(const ServerState& state);
 

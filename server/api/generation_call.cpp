@@ -9,6 +9,7 @@
 #include "server/api/engine_errors.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
+#include "server/api/job_claim.h"
 #include "server/engine/cache_report.h"
 #include "server/engine/engine.h"
 #include "server/policy/registry.h"
@@ -36,13 +37,14 @@ absl::Status slow_reader(size_t bytes, size_t limit) {
 void GenerationCall::start(uint64_t bytes, Reader read) {
   const absl::Status admitted = state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key);
   if (!admitted.ok()) return refuse(admitted);
-  absl::StatusOr<WaitingRoom::Place> place = enter(state_, bytes);
+  absl::StatusOr<WaitingRoom::Place> place = enter(state_, bytes, owner_of(info_.key.get()));
   if (!place.ok()) return refuse(place.status());
   {
     const std::lock_guard lock(mutex_);
     place_ = *std::move(place);
   }
-  if (!state_.preparation().post([self = shared_from_this(), read = std::move(read)] { self->prepare(read); })) {
+  const auto task = [self = shared_from_this(), read = std::move(read)] { self->prepare(read); };
+  if (!state_.preparation().post(task, owner_of(info_.key.get()))) {
     refuse(queue_full(state_));
   }
 }
@@ -72,7 +74,7 @@ void GenerationCall::submit(AcceptedRequest accepted) {
     output_.emplace(*served_->tokenizer, *request_, options_);
     if (cancelled_) return end(absl::CancelledError("cancelled by the caller"));
   }
-  const absl::Status submitted = engine.submit(std::move(accepted.valid.prepared), shared_from_this());
+  const absl::Status submitted = engine.submit(std::move(accepted.valid.prepared), accepted.claim, shared_from_this());
   if (!submitted.ok()) return refuse(submit_error(submitted, engine.state()));
   bool cancelled = false;
   {

@@ -104,7 +104,6 @@ int64_t longest_text(const PolicySpec& policy, int32_t max_positions) {
 
 absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, const ServedModel& served,
                                           ServerState& state, std::optional<absl::Time> deadline) {
-  if (message.has_priority()) return not_built("priority");
   RequestDraft draft{.request = std::make_shared<Request>()};
   Request& request = *draft.request;
   PKV_RETURN_IF_ERROR(read_request_id(message, state.random(), request.id));

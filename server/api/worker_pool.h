@@ -1,11 +1,13 @@
-// A few threads and a bounded queue of what they are to do.
+// A few threads and a bounded queue of what they are to do, owner by owner in turn.
 #pragma once
 
 #include <condition_variable>
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <map>
 #include <mutex>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -21,19 +23,23 @@ class WorkerPool {
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
 
-  // Thread-safe; returns at once. Tasks begin in the order they came. False: the queue is full, or the pool
-  // has stopped.
-  bool post(Task task);
+  // Thread-safe; returns at once. Tasks of one owner begin in the order they came, owners take turns. False: the queue
+  // is full, for an owner with a name when it has as many tasks in it as there are places left, or the pool has
+  // stopped.
+  bool post(Task task, const std::string& owner = {});
   // Does what is queued and then no more. Not from a task.
   void stop();
 
  private:
   void run();
+  Task take();
 
   const size_t max_queued_;
   std::mutex mutex_;
   std::condition_variable wake_;
-  std::deque<Task> queue_;
+  std::map<std::string, std::deque<Task>> queues_;  // by owner, none empty
+  std::deque<std::string> turns_;                   // their owners, the next one first
+  size_t queued_ = 0;
   bool stopping_ = false;
   std::vector<std::jthread> threads_;
 };

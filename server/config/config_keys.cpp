@@ -144,7 +144,7 @@ const std::array kKeys = std::to_array<ConfigKey>({
      "while "
      "tokens are generated (budgets of scope TOTAL). Requests beyond it wait.",
      BytesKey{1 << 16, kMaxBytes, [](Config& c) -> uint64_t& { return c.runtime.workspace_bytes; }}},
-    {"scheduler.max_running", "Requests that may run at once.",
+    {"scheduler.max_running", "Requests that may run at once; a comparison of N policies counts as 1 + 2 N.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_running; }}},
     {"scheduler.max_waiting", "Requests that may wait; further ones are refused with RESOURCE_EXHAUSTED.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_waiting; }}},

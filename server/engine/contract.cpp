@@ -132,6 +132,7 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
     add_observation(rival);
     cost.state_bytes += 2 * rival.plan.state_bytes + edit_bytes;
   }
+  cost.rows = static_cast<int32_t>(1 + others.size());
   const Footprint footprint = cache_footprint(geometry_, query.prompt_tokens, contract.own.plan, others);
   cost.steady_pages = footprint.steady_pages;
   cost.peak_pages = footprint.peak_pages;
@@ -148,6 +149,11 @@ std::optional<Refusal> ContractRules::refusal(const Contract::Query& query, cons
                              std::all_of(contract.rivals.begin(), contract.rivals.end(),
                                          [](const Contract::Terms& rival) { return rival.plan.within_budget; });
   if (within_budget && Scheduler::fits_ever(cost, limits_)) return std::nullopt;
+  if (cost.rows > limits_.max_running) {
+    return Refusal{.reason = Refusal::Reason::kRows,
+                   .rows = static_cast<uint64_t>(cost.rows),
+                   .max_running = static_cast<uint64_t>(limits_.max_running)};
+  }
   Refusal refusal{.peak_bytes = contract.peak_bytes,
                   .pool_bytes = limits_.pool_pages * static_cast<uint64_t>(geometry_.page_bytes),
                   .workspace_bytes = cost.workspace_bytes,

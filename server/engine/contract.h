@@ -46,7 +46,7 @@ struct Contract {
   uint64_t steady_bytes = 0;
   uint64_t peak_bytes = 0;
   uint64_t full_bytes = 0;
-  JobCost cost;  // what the scheduler reserves: pages, workspace, state
+  JobCost cost;  // what the scheduler reserves: pages, workspace, state, rows
   PromptWork work;
   std::optional<Refusal> refusal;  // nothing: alone it would run
 

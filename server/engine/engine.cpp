@@ -59,8 +59,8 @@ Scheduler::Limits EngineImpl::limits() const {
           .concurrent_prefills = options_.concurrent_prefills};
 }
 
-absl::Status EngineImpl::submit(Prepared prepared, std::shared_ptr<TokenSink> sink) {
-  auto sequence = std::make_shared<Sequence>(std::move(prepared), std::move(sink), options_.clock());
+absl::Status EngineImpl::submit(Prepared prepared, const JobClaim& claim, std::shared_ptr<TokenSink> sink) {
+  auto sequence = std::make_shared<Sequence>(std::move(prepared), claim, std::move(sink), options_.clock());
   std::lock_guard lock(mutex_);
   if (state_ == State::kFailed) return absl::UnavailableError("the engine has failed");
   if (state_ != State::kServing) return absl::UnavailableError("the server is shutting down");

@@ -36,13 +36,13 @@ class Engine {
   //   FAILED_PRECONDITION  can never fit the pool, the workspace limit or its own budget in bytes (refusal_of())
   virtual absl::StatusOr<Prepared> prepare(std::shared_ptr<const Request> request) const = 0;
 
-  // Thread-safe; returns at once. `prepared` by this engine. On success the sink will get exactly one on_end or
-  // on_error. Otherwise the sink is never called:
+  // Thread-safe; returns at once. `prepared` by this engine; `claim` says who goes first. On success the sink will get
+  // exactly one on_end or on_error. Otherwise the sink is never called:
   //   RESOURCE_EXHAUSTED   the queue is full
   //   UNAVAILABLE          draining, stopped or failed
   // An admitted request may still end with FAILED_PRECONDITION where its min_recall is out of reach
   // (recall_shortfall()).
-  virtual absl::Status submit(Prepared prepared, std::shared_ptr<TokenSink> sink) = 0;
+  virtual absl::Status submit(Prepared prepared, const JobClaim& claim, std::shared_ptr<TokenSink> sink) = 0;
   // Thread-safe. The request's sink gets CANCELLED and its pages are back within one step. Unknown or finished: nothing
   // happens. Identified by its sink, since request ids are the callers' and need not be unique.
   virtual void cancel(const TokenSink* sink) = 0;

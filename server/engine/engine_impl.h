@@ -32,7 +32,7 @@ class EngineImpl final : public Engine {
   absl::StatusOr<Prepared> prepare(std::shared_ptr<const Request> request) const override {
     return rules_.prepare(std::move(request));
   }
-  absl::Status submit(Prepared prepared, std::shared_ptr<TokenSink> sink) override;
+  absl::Status submit(Prepared prepared, const JobClaim& claim, std::shared_ptr<TokenSink> sink) override;
   void cancel(const TokenSink* sink) override;
   bool drain(absl::Time deadline) override;
   State state() const override { return state_.load(); }

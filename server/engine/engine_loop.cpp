@@ -45,7 +45,7 @@ bool EngineImpl::take_incoming() {
   // for.
   wake_.wait(lock, [&] { return !incoming_.empty() || !sequences_.empty() || stopping_; });
   for (std::shared_ptr<Sequence>& sequence : incoming_) {
-    scheduler_.enqueue(sequence->job(), sequence->contract().cost);
+    scheduler_.enqueue(sequence->job(), sequence->contract().cost, sequence->claim());
     sequences_.push_back(std::move(sequence));
   }
   changed_ = changed_ || !incoming_.empty();
@@ -105,17 +105,20 @@ void EngineImpl::admit() {
 absl::Status EngineImpl::decode_step() {
   decoding_.clear();
   decoded_ = decoded_rows_ = 0;
+  const int64_t row_work = model_row_work(model_.shape());
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     if (sequence->phase() != Sequence::Phase::kDecode || sequence->done()) continue;
     ++decoded_;
-    if (const Comparison* comparison = sequence->comparison(); comparison != nullptr) {
-      decoded_rows_ += comparison->rows(sequence->answered());
+    const Comparison* comparison = sequence->comparison();
+    const size_t rows = comparison == nullptr ? 1 : comparison->rows(sequence->answered());
+    decoded_rows_ += rows;
+    scheduler_.decode_progress(sequence->job(), static_cast<int64_t>(rows) * row_work);
+    if (comparison != nullptr) {
       PKV_RETURN_IF_ERROR(runner_->decode_comparison(*sequence));
     } else {
       decoding_.push_back(sequence.get());
     }
   }
-  decoded_rows_ += decoding_.size();
   return decoding_.empty() ? absl::OkStatus() : runner_->decode(decoding_);
 }
 

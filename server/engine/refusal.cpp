@@ -17,7 +17,7 @@ namespace {
 
 constexpr char kPayload[] = "pyramidkv/refusal";
 
-constexpr std::array<std::string_view, 4> kReasons = {"length", "budget", "workspace", "pool"};
+constexpr std::array<std::string_view, 5> kReasons = {"length", "budget", "workspace", "pool", "rows"};
 
 struct Figure {
   std::string_view name;
@@ -25,6 +25,8 @@ struct Figure {
 };
 constexpr Figure kFigures[] = {{"positions", &Refusal::positions},
                                {"max_positions", &Refusal::max_positions},
+                               {"rows", &Refusal::rows},
+                               {"max_running", &Refusal::max_running},
                                {"peak_bytes", &Refusal::peak_bytes},
                                {"pool_bytes", &Refusal::pool_bytes},
                                {"workspace_bytes", &Refusal::workspace_bytes},

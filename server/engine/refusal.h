@@ -14,11 +14,15 @@ struct Refusal {
     kBudget,     // not even the policy's smallest budget stays within the bytes asked for
     kWorkspace,  // what the prompt and the policy need beside the cache is more than there is
     kPool,       // the cache would be larger than the pool
+    kRows,       // a comparison has more rows of a step than may run at once
   };
   Reason reason = Reason::kPool;
   // kLength only.
   uint64_t positions = 0;
   uint64_t max_positions = 0;
+  // kRows only.
+  uint64_t rows = 0;
+  uint64_t max_running = 0;
   // All others. Bytes of the cache at its peak, and of the pool; beside the cache while the prompt is read, of what
   // decides evictions, and the limit of both together.
   uint64_t peak_bytes = 0;

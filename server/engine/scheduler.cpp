@@ -3,36 +3,44 @@
 
 #include <algorithm>
 #include <functional>
+#include <tuple>
 
 #include "kernels/check.h"
 
 namespace pkv {
 
 bool Scheduler::fits_ever(const JobCost& cost, const Limits& limits) {
-  return cost.peak_pages <= limits.pool_pages && cost.workspace_bytes + cost.state_bytes <= limits.workspace_bytes;
+  return cost.rows <= limits.max_running && cost.peak_pages <= limits.pool_pages &&
+         cost.workspace_bytes + cost.state_bytes <= limits.workspace_bytes;
 }
 
 bool Scheduler::Room::admits(const JobCost& cost) const {
   const uint64_t surplus = cost.peak_pages - cost.steady_pages;
   const uint64_t further = surplus - std::min(surplus, smallest_surplus_pages);
   const uint64_t workspace = std::max(largest_workspace_bytes, cost.workspace_bytes);
-  return has_place && reserved_pages + cost.steady_pages + further <= pool_pages &&
+  return cost.rows <= free_rows && reserved_pages + cost.steady_pages + further <= pool_pages &&
          state_bytes + cost.state_bytes + workspace <= workspace_limit_bytes;
 }
 
-void Scheduler::enqueue(JobId id, const JobCost& cost) {
+void Scheduler::enqueue(JobId id, const JobCost& cost, const JobClaim& claim) {
   PKV_CHECK(fits_ever(cost, limits_), "a job that never fits was queued");
   PKV_CHECK(cost.peak_pages >= cost.steady_pages, "a peak below the steady state");
   PKV_CHECK(waiting_.empty() || waiting_.back().id < id, "job ids must ascend");
-  waiting_.push_back({.id = id, .cost = cost, .work_left = cost.prefill_work});
+  waiting_.push_back({.id = id,
+                      .cost = cost,
+                      .owner = claim.owner,
+                      .priority = claim.priority,
+                      .account = &accounts_.join(claim.owner),
+                      .work_left = cost.prefill_work});
 }
 
 Scheduler::Room Scheduler::room() const {
-  Room room{.has_place = static_cast<int32_t>(admitted_.size()) < limits_.max_running,
+  Room room{.free_rows = limits_.max_running,
             .pool_pages = limits_.pool_pages,
             .workspace_limit_bytes = limits_.workspace_bytes};
   std::vector<uint64_t> surplus;
   for (const Job& job : admitted_) {
+    room.free_rows -= job.cost.rows;
     room.reserved_pages += job.cost.steady_pages;
     room.state_bytes += job.cost.state_bytes;
     if (job.stage == Stage::kPrefilled) continue;
@@ -47,25 +55,54 @@ Scheduler::Room Scheduler::room() const {
   return room;
 }
 
+int32_t Scheduler::best_priority() const { return std::ranges::min_element(waiting_, {}, &Job::priority)->priority; }
+
+Scheduler::Job* Scheduler::outranked() {
+  if (waiting_.empty()) return nullptr;
+  const int32_t best = best_priority();
+  const auto key = [](const Job& job) { return std::tuple(job.account->with_promises(), job.id); };
+  Job* first = nullptr;
+  for (Job& job : waiting_) {
+    if (job.priority > best && (first == nullptr || key(job) < key(*first))) first = &job;
+  }
+  return first;
+}
+
+std::vector<Scheduler::Job*> Scheduler::admission_order() {
+  const Job* turn = admissions_since_turn_ >= kAdmissionsPerTurn - 1 ? outranked() : nullptr;
+  const auto key = [turn](const Job* job) {
+    const bool passed_enough = job->overtaken >= kMaxOvertakes;
+    return passed_enough ? std::tuple(0, 0, int64_t{0}, job->id)
+                         : std::tuple(job == turn ? 1 : 2, job->priority, job->account->with_promises(), job->id);
+  };
+  std::vector<Job*> order;
+  for (Job& job : waiting_) order.push_back(&job);
+  std::ranges::sort(order, {}, key);
+  return order;
+}
+
+void Scheduler::admit_job(const Job* job) {
+  job->account->promised += job->work_left;
+  const bool had_its_turn = job->priority > best_priority();
+  const bool outranks = std::ranges::any_of(waiting_, [&](const Job& other) { return other.priority > job->priority; });
+  admissions_since_turn_ = outranks && !had_its_turn ? admissions_since_turn_ + 1 : 0;
+  admitted_.push_back(*job);
+  waiting_.erase(waiting_.begin() + (job - waiting_.data()));
+}
+
 std::vector<JobId> Scheduler::admit() {
   std::vector<JobId> result;
-  if (waiting_.empty()) return result;
-  Room room = this->room();
-  for (auto job = waiting_.begin(); job != waiting_.end();) {
-    if (!room.has_place) break;
-    if (room.admits(job->cost)) {
-      for (auto passed = waiting_.begin(); passed != job; ++passed) ++passed->overtaken;
-      admitted_.push_back(*job);
-      result.push_back(job->id);
-      job = waiting_.erase(job);
-      room = this->room();
-      // A job that was passed may have reached its limit by this.
-      if (std::any_of(waiting_.begin(), job, [](const Job& passed) { return passed.overtaken >= kMaxOvertakes; }))
-        break;
-    } else if (job->overtaken >= kMaxOvertakes) {
-      break;
-    } else {
-      ++job;
+  for (bool admitted = true; admitted && !waiting_.empty();) {
+    admitted = false;
+    const Room room = this->room();
+    const std::vector<Job*> order = admission_order();
+    for (size_t i = 0; i < order.size() && !admitted; ++i) {
+      admitted = room.admits(order[i]->cost);
+      if (!admitted && order[i]->overtaken >= kMaxOvertakes) return result;
+      if (!admitted) continue;
+      for (size_t passed = 0; passed < i; ++passed) ++order[passed]->overtaken;
+      result.push_back(order[i]->id);
+      admit_job(order[i]);
     }
   }
   return result;
@@ -95,6 +132,11 @@ bool Scheduler::may_run(const Job& job) const {
          workspace_bytes() + job.cost.workspace_bytes + state_bytes() + job.cost.state_bytes <= limits_.workspace_bytes;
 }
 
+bool Scheduler::goes_before(const Job& a, const Job& b) {
+  const auto key = [](const Job& job) { return std::tuple(job.priority, job.account->had, job.work_left, job.id); };
+  return key(a) < key(b);
+}
+
 std::optional<JobId> Scheduler::next_prefill() {
   Job* oldest = nullptr;  // of all whose prompt is not done
   for (Job& job : admitted_) {
@@ -107,9 +149,7 @@ std::optional<JobId> Scheduler::next_prefill() {
     for (Job& job : admitted_) {
       // Nobody starts while the oldest is due and waits for a place or for workspace: those under way make room.
       if (job.stage == Stage::kPrefilled || !may_run(job) || (oldest_due && job.stage == Stage::kAdmitted)) continue;
-      const bool shorter = chosen == nullptr || job.work_left < chosen->work_left ||
-                           (job.work_left == chosen->work_left && job.id < chosen->id);
-      if (shorter) chosen = &job;
+      if (chosen == nullptr || goes_before(job, *chosen)) chosen = &job;
     }
   }
   PKV_CHECK(chosen != nullptr, "prompts are waiting and none may run");
@@ -124,14 +164,34 @@ Scheduler::Job& Scheduler::admitted_job(JobId id) {
   return *found;
 }
 
-void Scheduler::prefill_progress(JobId id, int64_t work) { admitted_job(id).work_left -= work; }
+int64_t Scheduler::promised(const Job& job) {
+  return job.stage == Stage::kPrefilled ? 0 : std::max<int64_t>(0, job.work_left);
+}
 
-void Scheduler::prefill_done(JobId id) { admitted_job(id).stage = Stage::kPrefilled; }
+void Scheduler::prefill_progress(JobId id, int64_t work) {
+  Job& job = admitted_job(id);
+  job.account->promised -= promised(job);
+  job.work_left -= work;
+  job.account->had += work;
+  job.account->promised += promised(job);
+}
+
+void Scheduler::prefill_done(JobId id) {
+  Job& job = admitted_job(id);
+  job.account->promised -= promised(job);
+  job.stage = Stage::kPrefilled;
+}
 
 void Scheduler::remove(JobId id) {
   const auto is_job = [&](const Job& job) { return job.id == id; };
-  std::erase_if(waiting_, is_job);
-  std::erase_if(admitted_, is_job);
+  if (const auto job = std::ranges::find_if(admitted_, is_job); job != admitted_.end()) {
+    job->account->promised -= promised(*job);
+    accounts_.leave(job->owner);
+    admitted_.erase(job);
+  } else if (const auto waiting = std::ranges::find_if(waiting_, is_job); waiting != waiting_.end()) {
+    accounts_.leave(waiting->owner);
+    waiting_.erase(waiting);
+  }
 }
 
 }  // namespace pkv

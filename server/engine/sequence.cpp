@@ -32,9 +32,10 @@ uint64_t prefill_peak_bytes(const std::vector<LayerOutcome>& outcomes, const Seq
 
 }  // namespace
 
-Sequence::Sequence(Prepared prepared, std::shared_ptr<TokenSink> sink, absl::Time submitted)
+Sequence::Sequence(Prepared prepared, JobClaim claim, std::shared_ptr<TokenSink> sink, absl::Time submitted)
     : request_(prepared.request()),
       contract_(std::move(prepared).take_contract()),
+      claim_(std::move(claim)),
       sink_(std::move(sink)),
       ending_tokens_(ending_tokens(*request_)),
       submitted_(submitted),

@@ -51,7 +51,7 @@ class Sequence {
     ByteAccount bytes;     // of its own lanes
   };
 
-  Sequence(Prepared prepared, std::shared_ptr<TokenSink> sink, absl::Time submitted);
+  Sequence(Prepared prepared, JobClaim claim, std::shared_ptr<TokenSink> sink, absl::Time submitted);
 
   // ---- by any thread
   void cancel() { cancelled_ = true; }
@@ -63,6 +63,7 @@ class Sequence {
   absl::Time submitted() const { return submitted_; }
   const Request& request() const { return *request_; }
   const Contract& contract() const { return contract_; }
+  const JobClaim& claim() const { return claim_; }
   TokenSink& sink() const { return *sink_; }
   int32_t prompt_tokens() const { return static_cast<int32_t>(request_->prompt.size()); }
 
@@ -132,6 +133,7 @@ class Sequence {
 
   const std::shared_ptr<const Request> request_;
   const Contract contract_;
+  const JobClaim claim_;
   const std::shared_ptr<TokenSink> sink_;
   const std::vector<TokenId> ending_tokens_;
   const absl::Time submitted_;

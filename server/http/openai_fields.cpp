@@ -145,6 +145,7 @@ const std::array kCommon = std::to_array<OpenAiField>({
     {"stop", read_stop},
     {"stop_token_ids", read_stop_ids},
     {"ignore_eos", set_by<&pb::SamplingParams::set_ignore_eos>},
+    {"priority", set_by<&pb::GenerateRequest::set_priority>},
     {"truncate_prompt_tokens", set_by<&pb::GenerateRequest::set_truncate_prompt_tokens>},
     {"stream_interval_tokens", set_by<&pb::OutputOptions::set_stream_interval_tokens>},
     {"cache_policy", read_policy},
@@ -223,6 +224,16 @@ absl::Status read_value(const Json& value, const std::string& name, uint32_t& ou
     return bad_input(name, absl::StrCat("must be a whole number from 0 to ", kMax));
   }
   out = static_cast<uint32_t>(value.get<uint64_t>());
+  return absl::OkStatus();
+}
+
+absl::Status read_value(const Json& value, const std::string& name, int32_t& out) {
+  using Limits = std::numeric_limits<int32_t>;
+  const bool fits = value.is_number_integer() && value.get<int64_t>() >= Limits::min() &&
+                    value.get<int64_t>() <= Limits::max() &&
+                    (!value.is_number_unsigned() || value.get<uint64_t>() <= Limits::max());
+  if (!fits) return bad_input(name, "must be a whole number of 32 bits");
+  out = value.get<int32_t>();
   return absl::OkStatus();
 }
 

@@ -30,5 +30,6 @@ absl::Status read_value(const Json& value, const std::string& name, bool& out);
 absl::Status read_value(const Json& value, const std::string& name, std::string& out);
 absl::Status read_value(const Json& value, const std::string& name, float& out);
 absl::Status read_value(const Json& value, const std::string& name, uint32_t& out);
+absl::Status read_value(const Json& value, const std::string& name, int32_t& out);
 
 }  // namespace pkv

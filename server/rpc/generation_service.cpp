@@ -64,7 +64,7 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
     finish(admitted);
     return reactor;
   }
-  const bool posted = state.preparation().post([request, make, finish, &response, &state] {
+  const auto task = [request, make, finish, &response, &state] {
     absl::Status status;
     try {
       Response message;
@@ -74,8 +74,8 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
       status = out_of_memory();
     }
     finish(status);
-  });
-  if (!posted) finish(queue_full(state));
+  };
+  if (!state.preparation().post(task, owner_of(info.key.get()))) finish(queue_full(state));
   return reactor;
 }
 

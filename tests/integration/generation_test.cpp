@@ -195,12 +195,12 @@ TEST_F(GenerationTest, ABudgetBeyondThePromptChangesNothing) {
 
 TEST_F(GenerationTest, RefusalsAreDecodable) {
   pb::GenerateRequest wish = request("hello", 4);
-  wish.set_priority(1);
+  wish.set_priority(101);
   pb::GenerateResponse reply;
   grpc::Status status = generate(wish, reply);
-  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), ::testing::HasSubstr("priority"));
-  EXPECT_EQ(reason(status), "UNIMPLEMENTED");
+  EXPECT_EQ(reason(status), "BAD_INPUT");
 
   wish = request("hello", kContext);
   stream(wish, status);

@@ -89,7 +89,7 @@ TEST_F(ServerTest, MetricsTellWhatHappened) {
   pb::GenerateRequest wish = request("hello world", 7);
   pb::GenerateResponse reply;
   ASSERT_TRUE(generate(wish, reply).ok());
-  wish.set_priority(1);
+  wish.GetReflection()->MutableUnknownFields(&wish)->AddVarint(12, 1);
   EXPECT_FALSE(generate(wish, reply).ok());
   ASSERT_TRUE(eventually_idle());
   ASSERT_TRUE(eventually([&] { return app_->open_calls() == 0; }));  // an end is counted once it is sent

@@ -140,8 +140,8 @@ class ErrorsTest(unittest.TestCase):
 
     def test_what_is_not_there(self):
         urgent = request("short_chat")
-        urgent.priority = 1
-        self.assert_refused(urgent, "UNIMPLEMENTED", "UNIMPLEMENTED", "priority")
+        urgent.priority = -101
+        self.assert_refused(urgent, "INVALID_ARGUMENT", "BAD_INPUT", "priority")
         other = request("short_chat")
         other.model = "another" * 2000  # metadata beyond 8 KB would reach nobody
         self.assert_refused(other, "NOT_FOUND", "NOT_FOUND", "model")

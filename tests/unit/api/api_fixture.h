@@ -42,7 +42,7 @@ class StillEngine : public Engine {
     if (!contract.ok()) return contract.status();
     return Prepared::make(std::move(request), *std::move(contract));
   }
-  absl::Status submit(Prepared, std::shared_ptr<TokenSink>) override {
+  absl::Status submit(Prepared, const JobClaim&, std::shared_ptr<TokenSink>) override {
     return absl::UnavailableError("computes nothing");
   }
   void cancel(const TokenSink*) override {}

@@ -29,7 +29,8 @@ TEST(ApiKeys, HashesAreThoseOfSha256) {
 
 TEST(ApiKeys, LinesOfAFile) {
   const auto keys = parse_api_keys(
-      "# who\n\n" + line(kAlice, "alice\n") + line(kBob, "\tbob  scope=generate,stats max_requests=3\r\n"), "f");
+      "# who\n\n" + line(kAlice, "alice\n") + line(kBob, "\tbob  scope=generate,stats max_requests=3 priority=-7\r\n"),
+      "f");
   ASSERT_TRUE(keys.ok()) << keys.status();
   ASSERT_EQ(keys->size(), 2u);
   EXPECT_EQ((*keys)[0].name, "alice");
@@ -39,6 +40,8 @@ TEST(ApiKeys, LinesOfAFile) {
   EXPECT_EQ((*keys)[1].hash, hash_key(kBob));
   EXPECT_TRUE((*keys)[1].generate && (*keys)[1].stats);
   EXPECT_EQ((*keys)[1].max_requests, 3);
+  EXPECT_EQ((*keys)[0].best_priority, 0);
+  EXPECT_EQ((*keys)[1].best_priority, -7);
 }
 
 TEST(ApiKeys, WhatIsNoLineIsRefusedByItsNumberAndNeverRepeated) {
@@ -51,7 +54,9 @@ TEST(ApiKeys, WhatIsNoLineIsRefusedByItsNumberAndNeverRepeated) {
   EXPECT_THAT(refusal(line(kAlice, "a scope=")), HasSubstr("keys:1: scope: "));
   for (const char* number : {"0", "-1", "x", "", "99999999999"})
     EXPECT_THAT(refusal(line(kAlice, "a max_requests=" + std::string(number))), HasSubstr("keys:1: max_requests: "));
-  EXPECT_THAT(refusal(line(kAlice, "a max_request=1")), HasSubstr("scope=... or max_requests=N"));
+  for (const char* number : {"-101", "101", "x", ""})
+    EXPECT_THAT(refusal(line(kAlice, "a priority=" + std::string(number))), HasSubstr("keys:1: priority: "));
+  EXPECT_THAT(refusal(line(kAlice, "a max_request=1")), HasSubstr("scope=..., max_requests=N or priority=N"));
   EXPECT_THAT(refusal(line(kAlice, "a scope=stats scope=generate")), HasSubstr("twice"));
   EXPECT_THAT(refusal(line(kAlice, "a\n") + line(kAlice, "b")), HasSubstr("keys:2: b: its hash"));
   EXPECT_THAT(refusal(line(kAlice, "a\n") + line(kBob, "a")), HasSubstr("keys:2: a: the name"));

@@ -59,6 +59,21 @@ TEST_F(ComparisonRulesTest, NumberOfPolicies) {
   EXPECT_EQ(refusal(text + " policies { tova {} }").field, "policies");
 }
 
+TEST_F(ComparisonRulesTest, MoreRowsThanMayRunNameTheLimit) {
+  engine_.answer = [](const Contract::Query& query) -> absl::StatusOr<Contract> {
+    Contract contract;
+    if (!query.compare_with.empty()) {
+      contract.refusal = Refusal{.reason = Refusal::Reason::kRows, .rows = 5, .max_running = 4};
+    }
+    return contract;
+  };
+  const DecodedError error = refusal("request { prompt: 'a' } policies { tova {} } policies { tova {} }");
+  EXPECT_EQ(error.code, absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(error.field, "policies");
+  EXPECT_EQ(error.metadata.at("max"), "1");
+  EXPECT_THAT(error.description, ::testing::HasSubstr("at most 4 (scheduler.max_running): name at most 1"));
+}
+
 TEST_F(ComparisonRulesTest, AContinuationSharesTheModelsLength) {
   const auto valid =
       validate("request { prompt: 'abc' sampling { max_tokens: 5 } } policies { tova {} } continuation: 'de'");

@@ -18,7 +18,7 @@ namespace {
 // Takes every request and computes none of it.
 class HoldingEngine : public StillEngine {
  public:
-  absl::Status submit(Prepared, std::shared_ptr<TokenSink> sink) override {
+  absl::Status submit(Prepared, const JobClaim&, std::shared_ptr<TokenSink> sink) override {
     const std::lock_guard lock(mutex);
     sinks.push_back(std::move(sink));
     changed.notify_all();
@@ -286,6 +286,46 @@ TEST(WorkerPool, IsBoundedAndDoesWhatItTook) {
   pool.stop();
   EXPECT_EQ(done, 3);
   EXPECT_FALSE(pool.post([] {}));
+}
+
+TEST(WorkerPool, OwnersTakeTurnsAndNoneFillsIt) {
+  std::mutex held;
+  held.lock();
+  std::string done;
+  WorkerPool pool(1, 6);
+  std::atomic<bool> begun = false;
+  ASSERT_TRUE(pool.post([&] {
+    begun = true;
+    const std::lock_guard wait(held);
+  }));
+  while (!begun) absl::SleepFor(absl::Milliseconds(1));
+  const auto post = [&](const std::string& owner) { return pool.post([&, owner] { done += owner; }, owner); };
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(post("a"));
+  EXPECT_FALSE(post("a"));  // three places are left
+  EXPECT_TRUE(post("b"));
+  EXPECT_TRUE(post("c"));
+  held.unlock();
+  pool.stop();
+  EXPECT_EQ(done, "abcaa");
+}
+
+TEST(WaitingRoomTest, WhoHasANameLeavesAPlaceForOthers) {
+  WaitingRoom room(4, 100);
+  std::vector<WaitingRoom::Place> places;
+  const auto enter = [&](const std::string& owner, uint64_t bytes) {
+    std::optional<WaitingRoom::Place> place = room.enter(bytes, owner);
+    if (place) places.push_back(*std::move(place));
+    return place.has_value();
+  };
+  EXPECT_TRUE(enter("a", 1) && enter("a", 1));
+  EXPECT_FALSE(enter("a", 1));
+  EXPECT_TRUE(enter("b", 90));
+  EXPECT_FALSE(enter("b", 1));
+  EXPECT_FALSE(enter("c", 9));
+  EXPECT_TRUE(enter("c", 8));
+  EXPECT_FALSE(enter("d", 1));
+  places.clear();
+  EXPECT_TRUE(enter("", 1) && enter("", 1) && enter("", 1) && enter("", 1));  // all of it where nobody has a name
 }
 
 }  // namespace

@@ -4,6 +4,9 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
+#include <limits>
+
+#include "server/api/job_claim.h"
 #include "server/api/sampling_rules.h"
 #include "server/status/field_error.h"
 #include "tests/unit/api/api_fixture.h"
@@ -302,10 +305,34 @@ TEST_F(ValidationTest, StopTokensAreFew) {
   EXPECT_EQ(refusal("prompt: 'a' sampling {" + ids + " }").field, "sampling.stop_token_ids");
 }
 
-TEST_F(ValidationTest, PriorityIsNotBuilt) {
-  const DecodedError error = refusal("prompt: 'a' priority: 1");
-  EXPECT_EQ(error.code, absl::StatusCode::kUnimplemented);
+TEST(ReadClaim, PrioritiesAreOfARange) {
+  pb::GenerateRequest message;
+  EXPECT_EQ(read_claim(message, nullptr)->priority, 0);
+  EXPECT_EQ(read_claim(message, nullptr)->owner, "");
+  for (const int32_t good : {-100, 1, 100}) {
+    message.set_priority(good);
+    EXPECT_EQ(read_claim(message, nullptr)->priority, good);
+  }
+  for (const int32_t bad : {-101, 101, std::numeric_limits<int32_t>::min(), std::numeric_limits<int32_t>::max()}) {
+    message.set_priority(bad);
+    const DecodedError error = decode_error(read_claim(message, nullptr).status());
+    EXPECT_EQ(error.reason, "BAD_INPUT");
+    EXPECT_EQ(error.field, "priority");
+    EXPECT_THAT(error.description, ::testing::HasSubstr("from -100 to 100"));
+  }
+}
+
+TEST(ReadClaim, AKeyHasItsOwnerAndItsBestPriority) {
+  const KeyUse plain({.name = "alice"}), urgent({.name = "bob", .best_priority = -5});
+  pb::GenerateRequest message;
+  message.set_priority(3);
+  EXPECT_EQ(read_claim(message, &plain)->owner, "alice");
+  message.set_priority(-5);
+  EXPECT_EQ(read_claim(message, &urgent)->priority, -5);
+  const DecodedError error = decode_error(read_claim(message, &plain).status());
+  EXPECT_EQ(error.code, absl::StatusCode::kPermissionDenied);
   EXPECT_EQ(error.field, "priority");
+  EXPECT_THAT(error.description, ::testing::HasSubstr("must be at least 0 with the key \"alice\""));
 }
 
 struct BadRequest {

@@ -30,7 +30,8 @@ TEST(FlagOfField, EveryKindOfField) {
                                                         {"cache_policy.preset", "--preset"},
                                                         {"truncate_prompt_tokens", "--truncate-prompt-tokens"},
                                                         {"model", "--model"},
-                                                        {"priority", ""}};
+                                                        {"priority", "--priority"},
+                                                        {"cache_policy_of", ""}};
   for (const auto& [field, flag] : kCases) EXPECT_EQ(flag_of_field(field), flag) << field;
 }
 

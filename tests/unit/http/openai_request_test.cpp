@@ -27,13 +27,14 @@ std::string refused_field(const std::string& body, OpenAiEndpoint endpoint = Ope
 TEST(OpenAiRequest, FieldsGoWhereTheContractHasThem) {
   const pb::GenerateRequest message = completion(
       R"(, "model": "m", "temperature": 1, "top_p": 0.5, "seed": -1, "stop": ["a", "b"], "logit_bias": {"7": -1.5}, "max_tokens": 9,
-         "logprobs": 0, "cache_policy": {"h2o": {"recentTokens": 4}, "budget": {"keep_ratio": 0.5}}, "cache_report": "per_layer")");
+         "priority": -4, "logprobs": 0, "cache_policy": {"h2o": {"recentTokens": 4}, "budget": {"keep_ratio": 0.5}}, "cache_report": "per_layer")");
   EXPECT_EQ(message.model(), "m");
   EXPECT_EQ(message.sampling().temperature(), 1.0F);
   EXPECT_EQ(message.sampling().seed(), ~uint64_t{0});
   EXPECT_EQ(message.sampling().stop_size(), 2);
   EXPECT_EQ(message.sampling().logit_bias().at(7), -1.5F);
   EXPECT_EQ(message.sampling().max_tokens(), 9u);
+  EXPECT_EQ(message.priority(), -4);
   EXPECT_TRUE(message.output().logprobs());
   EXPECT_EQ(message.output().top_logprobs(), 0u);
   EXPECT_EQ(message.cache_policy().h2o().recent_tokens(), 4u);
@@ -53,6 +54,9 @@ TEST(OpenAiRequest, ValuesOfTheWrongKindNameTheirField) {
            {R"("max_tokens": 1.5)", "max_tokens"},
            {R"("max_tokens": 4294967296)", "max_tokens"},
            {R"("max_tokens": 1, "max_completion_tokens": 2)", "max_tokens"},
+           {R"("priority": 2147483648)", "priority"},
+           {R"("priority": 18446744073709551615)", "priority"},
+           {R"("priority": "high")", "priority"},
            {R"("seed": 1e3)", "seed"},
            {R"("stream": 1)", "stream"},
            {R"("stream_options": {"include": true})", "stream_options.include"},
