@@ -64,7 +64,9 @@ TensorSet<Compressor> Compressor::tensors(const CachePolicy& policy, const Cache
 
 uint64_t Compressor::workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   const uint64_t sharing = plan.shares_model() ? Cascade::bytes(plan, cascade_shape(options)) : 0;
-  return tensors(policy, plan, options).bytes() + sharing;
+  const std::optional<ValueRefit::Shape> refit = refit_shape(policy, plan, options);
+  const uint64_t refitting = refit ? ValueRefit::bytes(*refit, policy.observe(options.prompt_tokens)) : 0;
+  return tensors(policy, plan, options).bytes() + sharing + refitting;
 }
 
 absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend, const CachePolicy& policy,
@@ -72,6 +74,9 @@ absl::StatusOr<std::unique_ptr<Compressor>> Compressor::create(Backend& backend,
   std::unique_ptr<Compressor> compressor(new Compressor(backend, policy, plan, options));
   PKV_RETURN_IF_ERROR(tensors(policy, plan, options).allocate(backend, *compressor));
   compressor->list_observed_rows();
+  if (const std::optional<ValueRefit::Shape> shape = refit_shape(policy, plan, options)) {
+    PKV_ASSIGN_OR_RETURN(compressor->refit_, ValueRefit::create(backend, *shape, compressor->rows_));
+  }
   return compressor;
 }
 
@@ -151,7 +156,9 @@ int64_t Compressor::observed_pair_work(const CachePolicy& policy, const CachePla
 int64_t Compressor::cut_work(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   if (!plan.drops_entries() || policy.observation() != Observation::kRows) return kept_work(options);
   const auto rows = static_cast<int64_t>(policy.observe(options.prompt_tokens).size());
-  return rows * options.prompt_tokens * pair_work(options) + kept_work(options);
+  const std::optional<ValueRefit::Shape> refit = refit_shape(policy, plan, options);
+  const int64_t refitting = refit ? ValueRefit::work(*refit, policy.observe(options.prompt_tokens)) : 0;
+  return rows * options.prompt_tokens * pair_work(options) + kept_work(options) + refitting;
 }
 
 void Compressor::begin_cut(const Cut& cut, int32_t layer) {
@@ -168,21 +175,25 @@ void Compressor::begin_cut(const Cut& cut, int32_t layer) {
   if (scores_layer(layer)) list_score_steps(cut, layer);
 }
 
-int64_t Compressor::next_step_work() const { return steps_->done() ? kept_work(options_) : steps_->next_work(); }
+int64_t Compressor::next_step_work() const {
+  if (!steps_->done()) return steps_->next_work();
+  return refit_ && !refit_counts_.empty() ? refit_->step_work() : kept_work(options_);
+}
 
 absl::StatusOr<std::optional<LayerOutcome>> Compressor::cut_step(const Cut& cut, int32_t layer) {
   if (steps_->done()) {
     if (cascade_) return share_step(cut, layer);
-    return finish_cut(cut, layer);
+    if (refit_ && cuts_layer(layer)) return refit_step(cut, layer);
+    PKV_ASSIGN_OR_RETURN(std::vector<int32_t> counts, select(cut, layer));
+    return finish_cut(cut, layer, std::move(counts));
   }
   const LayerLanes lanes(cut.cache, {cut.from}, layer);
   steps_->run_next(scored_view(lanes.kv(), layer));
   return std::nullopt;
 }
 
-absl::StatusOr<LayerOutcome> Compressor::finish_cut(const Cut& cut, int32_t layer) {
+absl::StatusOr<LayerOutcome> Compressor::finish_cut(const Cut& cut, int32_t layer, std::vector<int32_t> counts) {
   const int32_t heads = options_.geometry.kv_heads;
-  PKV_ASSIGN_OR_RETURN(std::vector<int32_t> counts, select(cut, layer));
   for (const Target& target : cut.targets) {
     if (target.evictor != nullptr) tell_evictor(layer, cut.scratch, counts, *target.evictor);
     PKV_RETURN_IF_ERROR(move_entries(cut, target, layer, counts));

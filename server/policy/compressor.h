@@ -20,6 +20,7 @@
 #include "server/policy/layer_outcome.h"
 #include "server/policy/policy.h"
 #include "server/policy/selection.h"
+#include "server/policy/value_refit.h"
 
 namespace pkv {
 
@@ -88,7 +89,12 @@ class Compressor {
   void keep_rows(const TensorView& q, int32_t first_row);
   LayerView scored_view(const KvView& kv, int32_t layer) const;
   void list_score_steps(const Cut& cut, int32_t layer);
-  absl::StatusOr<LayerOutcome> finish_cut(const Cut& cut, int32_t layer);
+  // The lanes keep counts[kv_head] entries: to the targets with them.
+  absl::StatusOr<LayerOutcome> finish_cut(const Cut& cut, int32_t layer, std::vector<int32_t> counts);
+  // Where values are refitted: one step of what comes after scoring.
+  absl::StatusOr<std::optional<LayerOutcome>> refit_step(const Cut& cut, int32_t layer);
+  static std::optional<ValueRefit::Shape> refit_shape(const CachePolicy& policy, const CachePlan& plan,
+                                                      const Options& options);
   absl::StatusOr<std::vector<int32_t>> select(const Cut& cut, int32_t layer);
   absl::Status move_entries(const Cut& cut, const Target& target, int32_t layer, std::span<const int32_t> counts);
   // Where all layers share (Cascade): one step of a layer's cut, which cuts layers again that were cut before; the
@@ -112,14 +118,17 @@ class Compressor {
   const CachePlan& plan_;
   Options options_;
   std::vector<ObservationRow> rows_;
-  std::vector<ObservedRows> observed_;  // of observed_q_
-  int32_t rows_seen_ = 0;               // of this layer so far
-  std::optional<ScoreSteps> steps_;     // of the cut under way
-  std::optional<Cascade> cascade_;      // where all layers share
-  int32_t recut_ = 0;                   // the next layer that may be cut again
-  Tensor observed_q_;                   // [observation rows, Hq * d]
-  Tensor lse_;                          // [observation rows, or rows taken at once, Hq]
-  Tensor sums_;                         // [Hq, n]: column sums of this layer, where every row is observed
+  std::vector<ObservedRows> observed_;         // of observed_q_
+  int32_t rows_seen_ = 0;                      // of this layer so far
+  std::optional<ScoreSteps> steps_;            // of the cut under way
+  std::optional<Cascade> cascade_;             // where all layers share
+  int32_t recut_ = 0;                          // the next layer that may be cut again
+  std::unique_ptr<ValueRefit> refit_;          // where values are refitted
+  std::vector<int32_t> refit_counts_;          // of the layer under way, once they are known
+  std::optional<LayerOutcome> refit_outcome_;  // of it, once its entries are moved
+  Tensor observed_q_;                          // [observation rows, Hq * d]
+  Tensor lse_;                                 // [observation rows, or rows taken at once, Hq]
+  Tensor sums_;                                // [Hq, n]: column sums of this layer, where every row is observed
   Tensor recalls_;  // [layers, kv_heads] f64: of the layers that were cut, where attention is observed
 };
 

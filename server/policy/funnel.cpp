@@ -50,6 +50,7 @@ class FunnelPolicy : public CachePolicy {
   int32_t window_tokens(int32_t /*budget*/) const override { return params_.window_tokens; }
   Observation observation() const override { return Observation::kRows; }
   bool weighs_values() const override { return true; }
+  bool refits_values() const override { return params_.refit_values; }
   // Rows over the whole prompt, turned to the positions behind it, and then the newest W as they are.
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override {
     const int32_t count = std::max(0, std::min(params_.observed_rows, prompt_tokens - kFirstObservedRow));
@@ -120,9 +121,8 @@ class FunnelPolicy : public CachePolicy {
   std::shared_ptr<const LaneTable> table_;
 };
 
-absl::Status refusal(std::string_view field, std::string_view reason,
-                     absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
-  return field_error("cache_policy.funnel." + std::string(field), std::string(reason), code);
+absl::Status refusal(std::string_view field, std::string_view reason) {
+  return field_error("cache_policy.funnel." + std::string(field), std::string(reason));
 }
 
 }  // namespace
@@ -131,8 +131,10 @@ absl::Status validate_funnel(const PolicySpec& spec) {
   PKV_RETURN_IF_ERROR(validate_observed("funnel", "window_tokens", spec.params.window_tokens));
   PKV_RETURN_IF_ERROR(validate_sinks("funnel", spec.params));
   PKV_RETURN_IF_ERROR(validate_observed("funnel", "observed_rows", spec.params.observed_rows));
-  if (spec.params.refit_values) {
-    return refusal("refit_values", "is not built yet; leave it out", absl::StatusCode::kUnimplemented);
+  if (spec.params.refit_values && spec.params.funnel_allocation == FunnelAllocation::kGlobal) {
+    return refusal("refit_values",
+                   "needs allocation TABLE: with GLOBAL a lane's entries are known only when all layers are cut and "
+                   "their values are rounded; leave it out, or take TABLE where the server has the model's lane table");
   }
   if (spec.params.funnel_allocation == FunnelAllocation::kTable && spec.lane_table == nullptr) {
     return refusal(

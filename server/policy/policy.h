@@ -139,6 +139,8 @@ class CachePolicy {
   virtual std::vector<ObservationRow> observe(int32_t /*prompt_tokens*/) const { return {}; }
   // Whether score() needs LayerView::value_factors.
   virtual bool weighs_values() const { return false; }
+  // Whether kept values are fitted to what the observed rows got from the whole lane (ValueRefit).
+  virtual bool refits_values() const { return false; }
   // Lists the steps that fill `buffers`. Policies that score on entry or at every step score the window's columns too.
   virtual void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const = 0;
 

@@ -43,7 +43,7 @@ constexpr ParameterInfo kFunnelAllocation{
     "TABLE: budgets of heads from the model's lane table; GLOBAL, and the default without a table: from the scores of "
     "all layers"};
 constexpr ParameterInfo kRefit{"refit_values", "true, false", "false",
-                               "whether kept values are fitted to stand for the dropped ones (not built yet)"};
+                               "whether kept values are fitted to stand for the dropped ones; TABLE only"};
 
 constexpr ParameterInfo kStreamingLlmParameters[] = {kSinks, kPositionMode};
 constexpr ParameterInfo kH2oParameters[] = {kRecent, kH2oScoring};

@@ -50,13 +50,15 @@ absl::StatusOr<Budget> budget_of(absl::string_view text, BudgetScope scope) {
   return budget;
 }
 
-// The policies to compare: those asked for, and the two sides of the negative control at the end.
+// The policies to compare: those asked for, funnel GLOBAL where there is no table, and the two sides of the negative
+// control at the end.
 std::vector<PolicySpec> specs_of(const std::vector<const PolicyRow*>& policies, const Budget& budget, KvDtype dtype,
                                  const std::shared_ptr<const LaneTable>& lane_table) {
   std::vector<PolicySpec> specs;
   for (const PolicyRow* row : policies) {
     specs.push_back(
         {.kind = row->kind, .params = row->defaults, .budget = budget, .kv_dtype = dtype, .lane_table = lane_table});
+    if (lane_table == nullptr) specs.back().params.funnel_allocation = FunnelAllocation::kGlobal;
   }
   for (const int32_t sinks : {4, 0}) {
     PolicySpec spec{.kind = PolicyKind::kStreamingLlm, .budget = budget, .kv_dtype = dtype};
@@ -69,8 +71,7 @@ std::vector<PolicySpec> specs_of(const std::vector<const PolicyRow*>& policies, 
 absl::StatusOr<std::vector<const PolicyRow*>> policies_of(const QualityOptions& options) {
   std::vector<const PolicyRow*> policies;
   for (const PolicyRow& row : policy_table()) {
-    const bool works = row.kind != PolicyKind::kFunnel || !options.lane_table.empty();
-    if (options.policies.empty() && row.takes_budget && works) policies.push_back(&row);
+    if (options.policies.empty() && row.takes_budget) policies.push_back(&row);
   }
   for (const std::string& name : options.policies) {
     const PolicyRow* row = find_policy(name);
@@ -234,7 +235,8 @@ int main(int argc, char** argv) {
   CLI::App app("KL, agreement and recall of every cache policy against the full cache, over given texts");
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
   app.add_option("--policies", options.policies, "Default: all")->delimiter(',')->allow_extra_args(false);
-  app.add_option("--lane-table", options.lane_table, "The model's lane table, for funnel")->check(CLI::ExistingFile);
+  app.add_option("--lane-table", options.lane_table, "The model's lane table, for funnel; GLOBAL without it")
+      ->check(CLI::ExistingFile);
   app.add_option("--budgets", options.budgets, "Entries per layer and KV head, or a share of the prompt (20%)")
       ->delimiter(',')
       ->allow_extra_args(false)

@@ -73,6 +73,7 @@ class Maker {
     params.floor_millionths = number(0, 1'000'000);
     params.observed_rows = number(1, 300);
     params.funnel_allocation = static_cast<FunnelAllocation>(number(0, 1));
+    params.refit_values = params.funnel_allocation == FunnelAllocation::kTable && chance(20);
     params.h2o_score = static_cast<H2oScore>(number(0, 1));
     params.seed = static_cast<uint64_t>(number(0, 1 << 20));
     // With pins FACTORY's own table may leave no room, and positions relative to the cache are refused.

@@ -42,6 +42,7 @@ class ShapedPolicy final : public CachePolicy {
   Observation observation() const override { return scores_->observation(); }
   std::vector<ObservationRow> observe(int32_t prompt_tokens) const override { return scores_->observe(prompt_tokens); }
   bool weighs_values() const override { return scores_->weighs_values(); }
+  bool refits_values() const override { return scores_->refits_values(); }
   void score(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) const override {
     scores_->score(layer, buffers, steps);
   }

@@ -47,18 +47,18 @@ def figures(reply):
     return rows
 
 
-def measure(path, head_dim, budgets):
+def measure(path, head_dim, budgets, policies=POLICIES, settings=SETTINGS):
     """{(setting, budget): {policy: [figures by document]}}"""
     records, table = Records(path), {}
     for budget in budgets:
-        for setting in SETTINGS:
+        for setting in settings:
             for name, text, question in held_out():
                 def once():
-                    reply = compare(setting, text, question, [notation(policy, budget, head_dim) for policy in POLICIES])
+                    reply = compare(setting, text, question, [notation(policy, budget, head_dim) for policy in policies])
                     return {"tokens": reply["baseline"]["usage"]["promptTokens"], "policies": figures(reply)}
                 record = records.measure(f"{setting} {budget} {name}", once)
                 print(f"{setting} {budget} {name}: {record['tokens']} tokens", flush=True)
-                for policy, row in zip(POLICIES, record["policies"]):
+                for policy, row in zip(policies, record["policies"]):
                     table.setdefault((setting, budget), {}).setdefault(policy, []).append(row)
     return table
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the policies of a running server and writes a page: evaluate.py --name MODEL --records FOLDER --output PAGE [part...]
 
-Parts: divergence (KL at equal bytes), needles, costs. Started by scripts/evaluate, which starts the server.
+Parts: divergence (KL at equal bytes), windows and refit (the same of single choices), recall, tasks, needles, costs. Started by scripts/evaluate, which starts the server.
 """
 import argparse
 import datetime
@@ -12,6 +12,9 @@ import re
 import costs
 import divergence
 import needles
+import recall
+import tasks
+import variants
 
 # Ratios of mean KL that docs/policies.md and the design ask for, by model.
 SMALLER = {"20%": 0.12, "12.5%": 0.2, "128": 0.4}
@@ -38,9 +41,10 @@ def main():
     parser.add_argument("--records", required=True, type=pathlib.Path, help="folder that keeps what was measured; a run goes on where one stopped")
     parser.add_argument("--output", required=True, type=pathlib.Path, help="Markdown; pictures lie beside it")
     parser.add_argument("--lengths", type=int, nargs="+", help="of needles and costs, in tokens")
-    parser.add_argument("--budgets", nargs="+", default=divergence.BUDGETS, choices=divergence.BUDGETS, help="of divergence")
+    parser.add_argument("--budgets", nargs="+", default=divergence.BUDGETS, choices=divergence.BUDGETS, help="of divergence, windows, refit")
+    parser.add_argument("--settings", nargs="+", default=divergence.SETTINGS, choices=divergence.SETTINGS, help="of windows and refit")
     parser.add_argument("--needles", type=int, default=10, help="depths of the needle")
-    parser.add_argument("parts", nargs="*", default=["divergence", "needles", "costs"])
+    parser.add_argument("parts", nargs="*", default=["divergence", *variants.PARTS, "recall", "tasks", "needles", "costs"])
     options = parser.parse_args()
     lengths = options.lengths or LENGTHS[options.name]
     sections = [f"# Policies on {options.name}, {datetime.date.today()}",
@@ -48,6 +52,12 @@ def main():
     if "divergence" in options.parts:
         table = divergence.measure(options.records / "divergence.jsonl", HEAD_DIM, options.budgets)
         sections += ["## KL from the full cache at equal bytes", divergence.__doc__.strip(), divergence.page(table), divergence.verdicts(table, DEMANDS[options.name])]
+    for part in (part for part in variants.PARTS if part in options.parts):
+        sections.append(variants.page(part, variants.measure(part, options.records, HEAD_DIM, options.budgets, options.settings)))
+    if "recall" in options.parts:
+        sections += ["## Attention recall", recall.__doc__.strip(), recall.page(recall.measure(options.records / "recall.jsonl"))]
+    if "tasks" in options.parts:
+        sections += ["## Tasks", tasks.__doc__.strip(), tasks.page(tasks.measure(options.records / "tasks.jsonl"))]
     if "needles" in options.parts:
         table = needles.measure(options.records / "needles.jsonl", lengths, options.needles)
         picture = options.output.with_name(f"{options.output.stem}-needles.svg")

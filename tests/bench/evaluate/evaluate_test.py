@@ -10,6 +10,9 @@ import client
 import divergence
 import documents
 import needles
+import recall
+import tasks
+import variants
 
 
 class Evaluate(unittest.TestCase):
@@ -39,6 +42,32 @@ class Evaluate(unittest.TestCase):
         lines = {most: divergence.verdicts(table, {("funnel f16", "snapkv"): {"plain": {"20%": most}}}) for most in (0.2, 0.4)}
         self.assertIn("**missed**", lines[0.2])
         self.assertIn("| met |", lines[0.4])
+
+    def test_every_change_is_of_variants_that_are_measured(self):
+        for part, (_, policies, changes) in variants.PARTS.items():
+            self.assertLessEqual({policy for change in changes for policy in change}, set(policies))
+            rows = {policy: [{"kl": 0.1 * (i + 1)}, {"kl": 0.3 * (i + 1)}] for i, policy in enumerate(policies)}
+            page = variants.page(part, {("plain", "20%"): rows})
+            self.assertIn(f"| `{policies[1]}` | 0.4000 |", page)
+            self.assertIn(f"| `{policies[1]}` to `{policies[0]}` | 2.00 [2.00, 2.00] |", page)
+
+    def test_the_answer_of_a_task_is_scored_and_follows_from_its_document(self):
+        for name, task in tasks.TASKS.items():
+            for index in range(tasks.PER_TASK):
+                text, question, expected, score = task(index)
+                self.assertGreater(len(expected.strip()), 3, name)
+                self.assertEqual(score(expected, expected), 1, name)
+                self.assertLess(score("no idea", expected), 0.5, name)
+                self.assertTrue(name == "code" or expected in text, name)
+                self.assertNotIn(expected, question or "", name)
+
+    def test_pages_have_a_row_of_every_budget_and_task(self):
+        shares = {64: {policy: [{"mean": 0.5, "min": 0.25}, {"mean": 1.0, "min": 0.75}] for policy in recall.POLICIES}}
+        self.assertIn("| 64 | 0.750, 0.500 |", recall.page(shares))
+        scores = dict.fromkeys(("full", *tasks.POLICIES), 0.5)
+        page = tasks.page({"copy": [scores], "code": [dict.fromkeys(scores, 1.0)] * 3})
+        self.assertIn("| code | 3 | 100 |", page)
+        self.assertIn("| mean | 4 | 75 |", page)
 
     def test_a_needle_lies_at_its_depth_and_nowhere_else(self):
         for index, depth in enumerate((0, 0.5, 1)):

@@ -242,20 +242,6 @@ TEST(PolicyCatalog, EveryFormatOfEntriesIsKnown) {
   }
 }
 
-class Unbuilt : public ::testing::TestWithParam<Refusal> {};
-
-TEST_P(Unbuilt, IsRefusedByName) {
-  const DecodedError error = decode_error(catalog().resolve(message(GetParam().policy)).status());
-  EXPECT_EQ(error.code, absl::StatusCode::kUnimplemented) << error.message;
-  EXPECT_EQ(error.reason, "UNIMPLEMENTED");
-  EXPECT_EQ(error.field, GetParam().field);
-  EXPECT_THAT(error.message, HasSubstr(GetParam().field));
-}
-
-INSTANTIATE_TEST_SUITE_P(PolicyCatalog, Unbuilt,
-                         ::testing::Values(Refusal{"funnel { refit_values: true }",
-                                                   "cache_policy.funnel.refit_values"}));
-
 class BadPolicy : public ::testing::TestWithParam<Refusal> {};
 
 TEST_P(BadPolicy, NamesTheField) {

@@ -74,6 +74,9 @@ class RandomRequests {
     spec.params.floor_millionths = number(0, 10) * kMillion / 10;
     spec.params.observed_rows = number(1, 20);
     spec.params.funnel_allocation = static_cast<FunnelAllocation>(number(0, 1));
+    if (kind == PolicyKind::kFunnel && spec.params.funnel_allocation == FunnelAllocation::kTable) {
+      spec.params.refit_values = number(0, 1) == 1;
+    }
     spec.params.h2o_score = static_cast<H2oScore>(number(0, 1));
     spec.params.seed = static_cast<uint64_t>(number(0, 1000));
     if (spec.pins.empty()) {  // with them a rule of its own may leave no room, and positions may not move

@@ -126,6 +126,28 @@ TEST_F(WorkspaceTest, OfAnyDivisionIsWhatIsAllocated) {
   }
 }
 
+// The values that are refitted are computed on the host, whose part nobody counts: it is beside what is allocated.
+TEST_F(WorkspaceTest, OfRefittedValuesIsMoreThanIsAllocated) {
+  PolicySpec spec = policy(PolicyKind::kFunnel, 45);
+  int64_t allocated[2], said[2];
+  for (const bool refit : {false, true}) {
+    spec.params.refit_values = refit;
+    const auto request = make_request(random_prompt(100, 3), 5, spec);
+    const int64_t before = backend_->live();
+    auto sink = std::make_shared<RecordingSink>();
+    allocated[refit] = 0;
+    sink->at_token = [&](int32_t) {
+      if (allocated[refit] == 0) allocated[refit] = backend_->live() - before;  // at the first
+      return true;
+    };
+    submit(*engine_, request, sink)->wait();
+    ASSERT_EQ(sink->status, absl::OkStatus());
+    said[refit] = static_cast<int64_t>(engine_->estimate(query_of(*request))->cost.workspace_bytes);
+  }
+  EXPECT_GT(allocated[1], allocated[0]);
+  EXPECT_GT(said[1] - said[0], allocated[1] - allocated[0]);
+}
+
 TEST_F(WorkspaceTest, OfAComparisonIsWhatIsAllocated) {
   auto request = make_request(random_prompt(100, 3), 5, total(PolicyKind::kTova, 40));
   request->compare_with = {policy(PolicyKind::kSnapKv, 20), total(PolicyKind::kH2o, 24),

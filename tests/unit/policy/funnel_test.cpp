@@ -6,6 +6,7 @@
 #include <random>
 
 #include "gmock/gmock.h"
+#include "server/cache/stored_entries.h"
 #include "tests/support/backend_array.h"
 #include "tests/support/tested_backend.h"
 #include "tests/unit/policy/policy_specs.h"
@@ -18,6 +19,7 @@ namespace {
 PolicySpec funnel(int32_t budget, int32_t window, int32_t rows) {
   PolicySpec spec = spec_of(PolicyKind::kFunnel, budget);
   spec.params.window_tokens = window;
+  spec.kv_dtype = KvDtype::kF32;
   spec.params.observed_rows = rows;
   return spec;
 }
@@ -149,35 +151,126 @@ FunnelInput random_input(std::mt19937& random, int32_t tokens) {
   return input;
 }
 
+constexpr CacheGeometry kGeometry{.layers = 1, .kv_heads = 2, .head_dim = kDims, .page_bytes = 64 * 5};
+
+// A layer of one prompt that went through a cache.
+struct FunnelRun {
+  FunnelRun(Backend& backend, const FunnelInput& input, const PolicySpec& spec)
+      : inv_freq(backend, std::vector<float>(std::begin(kInvFreq), std::end(kInvFreq))),
+        plan(planned(spec,
+                     {.geometry = kGeometry, .q_heads = 6, .prompt_tokens = input.layer.tokens, .max_tokens = 1})) {
+    auto made = KvCache::create(backend, kGeometry, uint64_t{1} << 22);
+    EXPECT_TRUE(made.ok());
+    cache = *std::move(made);
+    auto tensor = backend.allocate(6 * kDims, kDims, DType::kF32);
+    EXPECT_TRUE(tensor.ok());
+    factors = *std::move(tensor);
+    backend.upload(factors.view(), input.factors.data());
+    prompt = std::make_unique<PromptRun>(
+        backend, *cache, plan,
+        Compressor::Options{.geometry = kGeometry,
+                            .q_heads = 6,
+                            .prompt_tokens = input.layer.tokens,
+                            .rope = {.inv_freq = inv_freq.data(), .pairs = 3, .head_dim = kDims, .magnitude = 2.0f},
+                            .value_factors = factors.view()},
+        spec.kv_dtype);
+    outcome = prompt->run_layer(0, {.q = input.layer.q, .k = input.layer.k, .v = input.v}, 32);
+  }
+  std::vector<float> stored(StoredPart part, int32_t head) const {
+    std::vector<int32_t> slots(static_cast<size_t>(outcome.kept[static_cast<size_t>(head)]));
+    std::iota(slots.begin(), slots.end(), 0);
+    const SequenceId sequence = prompt->sequence();
+    return read_stored(*cache, {.sequence = sequence, .kv_head = head, .format = cache->dtype(sequence)}, part, slots);
+  }
+
+  test::BackendArray<float> inv_freq;
+  Planned plan;
+  std::unique_ptr<KvCache> cache;
+  Tensor factors;
+  std::unique_ptr<PromptRun> prompt;
+  LayerOutcome outcome;
+};
+
 TEST(FunnelSelection, EqualsThePlainRules) {
   std::mt19937 random(71);
   const std::unique_ptr<Backend> backend = test::make_tested_backend();
-  const test::BackendArray<float> inv_freq(*backend, std::vector<float>(std::begin(kInvFreq), std::end(kInvFreq)));
-  const CacheGeometry geometry{.layers = 1, .kv_heads = 2, .head_dim = kDims, .page_bytes = 64 * 5};
   for (int round = 0; round < 12; ++round) {
     const FunnelInput input = random_input(random, 90 + 11 * round);
     const PolicySpec spec = funnel(30 + round, 9 + round % 4, 20 + 3 * round);
-    const Planned plan =
-        planned(spec, {.geometry = geometry, .q_heads = 6, .prompt_tokens = input.layer.tokens, .max_tokens = 1});
-    auto cache = KvCache::create(*backend, geometry, uint64_t{1} << 22);
-    ASSERT_TRUE(cache.ok());
-    auto factors = backend->allocate(6 * kDims, kDims, DType::kF32);
-    ASSERT_TRUE(factors.ok());
-    backend->upload(factors->view(), input.factors.data());
-    PromptRun prompt(*backend, **cache, plan,
-                     {.geometry = geometry,
-                      .q_heads = 6,
-                      .prompt_tokens = input.layer.tokens,
-                      .rope = {.inv_freq = inv_freq.data(), .pairs = 3, .head_dim = kDims, .magnitude = 2.0f},
-                      .value_factors = factors->view()});
-    const LayerOutcome outcome = prompt.run_layer(0, {.q = input.layer.q, .k = input.layer.k, .v = input.v}, 32);
-    EXPECT_EQ(outcome.kept, plan.plan.lane_budgets);
+    const FunnelRun run(*backend, input, spec);
+    const LayerOutcome& outcome = run.outcome;
+    EXPECT_EQ(outcome.kept, run.plan.plan.lane_budgets);
     for (int32_t head = 0; head < 2; ++head) {
       const auto lane = static_cast<size_t>(head);
       EXPECT_EQ(outcome.kept_positions[lane], plain_lane(input, spec.params, head, outcome.kept[lane]))
           << "round " << round << " head " << head;
       EXPECT_GT(outcome.recall[lane], 0.0);
       EXPECT_LE(outcome.recall[lane], 1.0 + 1e-9);
+    }
+  }
+}
+
+// ---- refitted values
+
+// What a query that is turned to `position` gets from entries [first, first + count) of `keys` and `values` [count, d].
+std::vector<double> attended(const std::vector<double>& query, std::span<const float> keys,
+                             std::span<const float> values, size_t count) {
+  std::vector<double> out(kDims, 0.0);
+  double sum = 0;
+  for (size_t j = 0; j < count; ++j) {
+    const std::span<const float> key = keys.subspan(j * kDims, kDims);
+    const double weight =
+        std::exp(std::inner_product(key.begin(), key.end(), query.begin(), 0.0) / std::sqrt(1.0 * kDims));
+    sum += weight;
+    for (size_t i = 0; i < kDims; ++i) out[i] += weight * static_cast<double>(values[j * kDims + i]);
+  }
+  for (double& x : out) x /= sum;
+  return out;
+}
+
+// How far the chosen rows' attention to the run's lane is from that to the whole lane, squared.
+double lane_error(const FunnelInput& input, const FunnelRun& run, const PolicySpec& spec, int32_t head) {
+  const int32_t n = input.layer.tokens;
+  std::vector<float> keys, values;
+  for (int32_t slot = 0; slot < n; ++slot) {
+    const std::span<const float> key = input.layer.key(slot, head);
+    keys.insert(keys.end(), key.begin(), key.end());
+    const auto value = input.v.begin() + (slot * 2 + head) * kDims;
+    values.insert(values.end(), value, value + kDims);
+  }
+  const std::vector<float> kept_keys = run.stored(StoredPart::kKeys, head);
+  const std::vector<float> kept_values = run.stored(StoredPart::kValues, head);
+  const std::vector<ObservationRow> rows = policy_of(spec)->observe(n);
+  double error = 0;
+  for (size_t row = 0; row < rows.size(); row += 3) {
+    const int32_t unseen = std::max(0, n - 1 - rows[row].position);
+    for (int32_t query_head = 3 * head; query_head < 3 * head + 3; ++query_head) {
+      const std::vector<double> query = turned_query(input.layer, rows[row], query_head);
+      const auto whole = attended(query, keys, values, static_cast<size_t>(n - unseen));
+      const auto kept = attended(query, kept_keys, kept_values, kept_keys.size() / kDims - static_cast<size_t>(unseen));
+      for (size_t i = 0; i < kDims; ++i) error += (whole[i] - kept[i]) * (whole[i] - kept[i]);
+    }
+  }
+  return error;
+}
+
+TEST(FunnelRefit, LeavesKeysAndBringsTheRowsNearerToTheWholeLane) {
+  std::mt19937 random(72);
+  const std::unique_ptr<Backend> backend = test::make_tested_backend();
+  for (const KvDtype format : {KvDtype::kF32, KvDtype::kF16, KvDtype::kBF16, KvDtype::kK8V4}) {
+    const FunnelInput input = random_input(random, 160);
+    PolicySpec spec = funnel(60, 16, 60);
+    spec.kv_dtype = format;
+    const FunnelRun plain(*backend, input, spec);
+    spec.params.refit_values = true;
+    const FunnelRun refitted(*backend, input, spec);
+    EXPECT_EQ(refitted.outcome.kept_positions, plain.outcome.kept_positions);
+    for (int32_t head = 0; head < 2; ++head) {
+      SCOPED_TRACE(std::string(entry_format(format).name) + " head " + std::to_string(head));
+      EXPECT_EQ(refitted.stored(StoredPart::kKeys, head), plain.stored(StoredPart::kKeys, head));
+      // Rounding refitted values takes part of it back.
+      const double most = entry_format(format).has_codes() ? 0.95 : 0.5;
+      EXPECT_LT(lane_error(input, refitted, spec, head), most * lane_error(input, plain, spec, head));
     }
   }
 }

@@ -312,7 +312,9 @@ TEST(Validation, FunnelByTableNeedsOne) {
   EXPECT_EQ(refusal(spec), "accepted");
   spec = spec_of(PolicyKind::kFunnel, 128);
   spec.params.refit_values = true;
-  EXPECT_EQ(make_policy(spec).status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_EQ(refusal(spec), "accepted");
+  spec.params.funnel_allocation = FunnelAllocation::kGlobal;
+  EXPECT_EQ(refusal(spec), "cache_policy.funnel.refit_values");
 }
 
 TEST(Validation, TheFloorOfSharedLayersIsAShare) {
