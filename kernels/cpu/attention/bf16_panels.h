@@ -1,6 +1,6 @@
 // Keys and values of a tile packed to pairs of bfloat16, for prompt attention. A 32-bit element holds two neighbouring
-// dimensions (keys) or two neighbouring slots (values); dimensions of keys and slots of values are padded with zeros to a
-// multiple of kMultiple. For sources that are compiled for AVX512_BF16.
+// dimensions (keys) or two neighbouring slots (values); dimensions of keys and slots of values are padded with zeros to
+// a multiple of kMultiple. For sources that are compiled for AVX512_BF16.
 #pragma once
 
 #include <immintrin.h>

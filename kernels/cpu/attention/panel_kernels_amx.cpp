@@ -47,7 +47,8 @@ void add_values(const uint16_t* weights, const uint32_t* values, int32_t slots, 
   Block::store(sums, stride);
 }
 
-// The rows' weights as pairs of neighbouring slots, zero behind what they see; what was summed before is scaled to them.
+// The rows' weights as pairs of neighbouring slots, zero behind what they see; what was summed before is scaled to
+// them.
 void weigh_rows(const Panel& panel, const PanelState& state, int32_t rows, int32_t slots, uint16_t* weights) {
   const int32_t stride = padded_dim(panel.head_dim);
   for (int32_t r = 0; r < rows; ++r) {
