@@ -84,6 +84,7 @@ class EngineImpl final : public Engine {
   std::vector<std::shared_ptr<Sequence>> sequences_;  // waiting and running, in order of submission
   std::vector<Sequence*> decoding_;                   // of one step
   size_t decoded_ = 0, decoded_rows_ = 0;             // of one step: sequences, comparisons included, and their rows
+  int64_t attended_tokens_ = 0;                       // of one step: whose entries the rows attend to, about
   std::vector<Ending> endings_;                       // told at the end of the step, when their pages are back
   bool changed_ = true;  // since the last snapshot: a request came, started, had its prompt read or ended
   absl::Time snapshot_at_;
