@@ -15,6 +15,7 @@
 #include "server/engine/contract.h"
 #include "server/engine/engine.h"
 #include "server/engine/model_runner.h"
+#include "server/engine/prompt_rate.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence.h"
 #include "server/engine/stats_recorder.h"
@@ -29,6 +30,9 @@ class EngineImpl final : public Engine {
 
   absl::StatusOr<Contract> estimate(const Contract::Query& query) const override { return rules_.contract(query); }
   bool has_room(const Contract& contract) const override;
+  absl::Duration least_prompt_time(const Contract& contract) const override {
+    return prompt_rate_.least_time(contract.cost.prefill_work);
+  }
   absl::StatusOr<Prepared> prepare(std::shared_ptr<const Request> request) const override {
     return rules_.prepare(std::move(request));
   }
@@ -90,6 +94,7 @@ class EngineImpl final : public Engine {
   absl::Time snapshot_at_;
 
   // Shared.
+  PromptRate prompt_rate_;
   const ContractRules rules_;
   std::atomic<State> state_ = State::kServing;
   // When there was last a sign of life, on the steady clock. 0: idle; that begins and ends under the mutex.

@@ -128,12 +128,15 @@ absl::Status EngineImpl::decode_step() {
 // One unit; beside decode steps as many as they have work, but for a rest that is not worth one.
 absl::Status EngineImpl::prefill_step() {
   const StepWork& step = runner_->step_work();
-  int64_t left = step.beside(decoded_rows_, attended_tokens_), work = 0;
+  const int64_t most = step.beside(decoded_rows_, attended_tokens_);
+  const absl::Time begin = options_.clock();
+  int64_t left = most, work = 0;
   do {
     PKV_ASSIGN_OR_RETURN(work, prefill_unit(left));
     left -= work;
     beat();
   } while (work > 0 && decoded_rows_ > 0 && 2 * left >= step.least());
+  if (left < most) prompt_rate_.add(most - left, options_.clock() - begin);
   return absl::OkStatus();
 }
 
