@@ -289,8 +289,8 @@ struct BackendOptions {
   std::string device = "cpu";  // cpu | reference | cuda:N
   bool exact = false;          // runtime.compute: float32 -- dequantised weights, every product in float32
   int32_t threads = 0;         // 0: one per available core
-  // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16). Empty: of all there is, the paths
-  // that a measurement of some milliseconds finds faster.
+  // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx_bf16). Empty: of all there is,
+  // the paths that a measurement of some milliseconds finds faster.
   std::string isa;
   bool graphs = true;  // cuda: replay() remembers; false: it asks anew every time
 };

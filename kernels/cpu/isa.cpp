@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/amx.h"
 
 namespace pkv {
 namespace {
@@ -19,7 +20,7 @@ struct IsaName {
 constexpr IsaName kIsaNames[] = {
     {"scalar", Isa::kScalar},          {"avx2", Isa::kAvx2},
     {"avx512", Isa::kAvx512},          {"avx512_vnni", Isa::kAvx512Vnni},
-    {"avx512_bf16", Isa::kAvx512Bf16},
+    {"avx512_bf16", Isa::kAvx512Bf16}, {"amx_bf16", Isa::kAmxBf16},
 };
 
 std::optional<Isa> parse_isa(std::string_view name) {
@@ -41,6 +42,8 @@ bool has_isa(const IsaFeatures& machine, Isa isa) {
       return machine.vnni;
     case Isa::kAvx512Bf16:
       return machine.bf16;
+    case Isa::kAmxBf16:
+      return machine.amx;
   }
   return false;
 }
@@ -64,6 +67,7 @@ IsaFeatures detect_isa() {
                     __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
   features.vnni = features.avx512 && __builtin_cpu_supports("avx512vnni");
   features.bf16 = features.avx512 && __builtin_cpu_supports("avx512bf16");
+  features.amx = features.bf16 && tiles_usable();
 #endif
   return features;
 }
@@ -72,9 +76,9 @@ absl::StatusOr<IsaFeatures> cap_isa(const IsaFeatures& machine, std::string_view
   if (name.empty()) return machine;
   const std::optional<Isa> isa = parse_isa(name);
   if (!isa.has_value()) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown instruction-set path \"",
-                                                   absl::string_view(name.data(), name.size()),
-                                                   "\"; known: scalar, avx2, avx512, avx512_vnni, avx512_bf16"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("unknown instruction-set path \"", absl::string_view(name.data(), name.size()),
+                     "\"; known: scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx_bf16"));
   }
   if (!has_isa(machine, *isa)) {
     return absl::FailedPreconditionError(absl::StrCat("this machine lacks the instruction-set path \"",
@@ -86,6 +90,7 @@ absl::StatusOr<IsaFeatures> cap_isa(const IsaFeatures& machine, std::string_view
   features.avx512 = machine.avx512 && *isa >= Isa::kAvx512;
   features.vnni = machine.vnni && *isa >= Isa::kAvx512Vnni;
   features.bf16 = machine.bf16 && *isa >= Isa::kAvx512Bf16;
+  features.amx = machine.amx && *isa >= Isa::kAmxBf16;
   return features;
 }
 
@@ -95,6 +100,7 @@ std::string describe_isa(const IsaFeatures& features) {
   if (features.avx512) text += " avx512";
   if (features.vnni) text += " vnni";
   if (features.bf16) text += " bf16";
+  if (features.amx) text += " amx";
   return text;
 }
 

@@ -1,5 +1,5 @@
 // Which instruction sets the CPU kernels may use. VNNI and BF16 are independent: a CPU may have either without the
-// other.
+// other. AMX implies BF16, which everything but tiles' products is done with.
 #pragma once
 
 #include <string>
@@ -16,6 +16,7 @@ struct IsaFeatures {
   bool avx512 = false;  // AVX-512 F, BW, VL, DQ
   bool vnni = false;    // AVX512_VNNI
   bool bf16 = false;    // AVX512_BF16
+  bool amx = false;     // AMX_TILE, AMX_BF16, granted to this process
   bool operator==(const IsaFeatures&) const = default;
 };
 
@@ -25,7 +26,7 @@ IsaFeatures detect_isa();
 // empty. INVALID_ARGUMENT for an unknown name, FAILED_PRECONDITION where `machine` lacks the named path.
 absl::StatusOr<IsaFeatures> cap_isa(const IsaFeatures& machine, std::string_view name);
 
-// "avx2 avx512 vnni bf16", "scalar".
+// "avx2 avx512 vnni bf16 amx", "scalar".
 std::string describe_isa(const IsaFeatures& features);
 
 }  // namespace pkv

@@ -5,7 +5,7 @@
 
 namespace pkv {
 
-enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16 };
+enum class Isa : uint8_t { kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmxBf16 };
 
 // The kernels of one kind on one path, as a table of pointers: defined by the source that is compiled for the path.
 template <typename Kernels, Isa>

@@ -15,6 +15,8 @@ struct IsaFeatures;
 constexpr int32_t kPanelOutputs = 16;
 // Rows that a GEMM tile function takes in one call at most.
 constexpr int32_t kGemmMaxRows = 264;
+// Bytes of unpacked weights that stay in the second-level cache while many rows pass over them.
+constexpr int64_t kGemmTileBytes = 256 << 10;
 
 enum class CodeKind : uint8_t { kNibble, kByte, kF16, kBF16, kF32 };
 
@@ -48,9 +50,10 @@ struct PackedView {
 
 // One tile of out = a b: `rows` rows of `a` against a buffer of unpacked panels. A row's dot products are summed over
 // ascending inputs in one accumulator each, so neither the number of rows nor the split of the depth into chunks
-// changes them.
+// changes them. `a` and `partial` reach to a whole row_multiple of rows, `a` and `b` to a whole depth_multiple of
+// inputs (GemmKernels).
 struct GemmTile {
-  const void* a = nullptr;  // [rows][depth]: f32, or bf16 with depth rounded up to even
+  const void* a = nullptr;  // [rows][depth] f32 or bf16
   int64_t a_stride = 0;     // elements
   const void* b = nullptr;  // [depth][tile outputs] f32, or [depth / 2][tile outputs][2] bf16
   int64_t depth = 0;        // inputs of this chunk
@@ -65,12 +68,16 @@ struct GemmTile {
 };
 
 struct GemmKernels {
-  int32_t tile_panels = 0;    // panels side by side in a tile
-  int32_t element_bytes = 0;  // of an unpacked weight
-  // Writes inputs [k0, k1) of a panel to the tile buffer's panel `slot`. k0 is a multiple of 32; k1 too, or the end.
+  int32_t tile_panels = 0;              // panels side by side in a tile
+  int32_t element_bytes = 0;            // of an unpacked weight
+  int32_t row_multiple = 6;             // rows that are multiplied at once
+  int32_t depth_multiple = 1;           // inputs likewise: converted rows and unpacked weights are padded with zeros
+  int64_t tile_bytes = kGemmTileBytes;  // of unpacked weights that many rows pass over
+  // Writes inputs [k0, k1) of a panel to the tile buffer's panel `slot`, padded. k0 is a multiple of 32; k1 too, or the
+  // end.
   void (*unpack)(const PackedView& weight, int64_t panel, int64_t k0, int64_t k1, void* tile, int32_t slot) = nullptr;
   void (*multiply)(const GemmTile& tile) = nullptr;
-  // Converts a row of activations (element_bytes wide, padded with zeros to even); nullptr: taken as they are.
+  // Converts a row of activations (element_bytes wide), padded; nullptr: taken as they are.
   void (*convert_row)(const float* from, int64_t cols, void* to) = nullptr;
 };
 
@@ -124,6 +131,8 @@ template <>
 const GemmKernels PathTable<GemmKernels, Isa::kAvx512>::kernels;
 template <>
 const GemmKernels PathTable<GemmKernels, Isa::kAvx512Bf16>::kernels;
+template <>
+const GemmKernels PathTable<GemmKernels, Isa::kAmxBf16>::kernels;
 template <>
 const Int8Kernels PathTable<Int8Kernels, Isa::kScalar>::kernels;
 template <>

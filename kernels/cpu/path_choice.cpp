@@ -17,14 +17,20 @@ struct Use {
 // Whether the lower path serves a use. Adds what was found to `measured`.
 bool take_lower(const Use& use, const PathTime& time, std::string& measured) {
   if (!(time.higher > 0 && time.lower > 0)) return false;
+  absl::StrAppend(&measured, measured.empty() ? "" : ", ", use.name, " ");
+  if (time.differs) {
+    absl::StrAppend(&measured, use.lower, " (", use.higher, " computes something else)");
+    return true;
+  }
   const bool lower = time.higher > kClearlySlower * time.lower;
   const double ratio = lower ? time.higher / time.lower : time.lower / time.higher;
   const auto hundredths = static_cast<int64_t>(ratio * 100 + 0.5);
-  absl::StrAppend(&measured, measured.empty() ? "" : ", ", use.name, " ", lower ? use.lower : use.higher, " (",
-                  hundredths / 100, ".", hundredths % 100 / 10, hundredths % 10, "x ", lower ? use.higher : use.lower,
-                  ")");
+  absl::StrAppend(&measured, lower ? use.lower : use.higher, " (", hundredths / 100, ".", hundredths % 100 / 10,
+                  hundredths % 10, "x ", lower ? use.higher : use.lower, ")");
   return lower;
 }
+
+const char* below_tiles(const IsaFeatures& features) { return features.bf16 ? "bf16" : "avx512"; }
 
 }  // namespace
 
@@ -41,6 +47,13 @@ CpuPaths faster_paths(const IsaFeatures& features, const PathTimes& times) {
   }
   if (take_lower({"decode products", "vnni", "avx2"}, times.decode_products, paths.measured)) {
     paths.decode_products.vnni = false;
+  }
+  if (take_lower({"prompt products", "amx", below_tiles(paths.prompt_products)}, times.tile_products, paths.measured)) {
+    paths.prompt_products.amx = false;
+  }
+  if (take_lower({"prompt attention", "amx", below_tiles(paths.prompt_attention)}, times.tile_attention,
+                 paths.measured)) {
+    paths.prompt_attention.amx = false;
   }
   return paths;
 }

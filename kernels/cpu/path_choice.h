@@ -13,12 +13,15 @@ namespace pkv {
 struct PathTime {
   double higher = 0;
   double lower = 0;
+  bool differs = false;  // what the higher path computes is not what the lower one does, up to rounding
 };
 
 struct PathTimes {
   PathTime prompt_products;   // bf16 against avx512
   PathTime prompt_attention;  // bf16 against avx512
   PathTime decode_products;   // vnni against avx2
+  PathTime tile_products;     // of prompts, amx against the faster of the two above
+  PathTime tile_attention;    // likewise
 };
 
 struct CpuPaths {
@@ -32,8 +35,8 @@ struct CpuPaths {
 // The highest path of `features` for every use.
 CpuPaths highest_paths(const IsaFeatures& features);
 
-// Of the paths in `features` the lower one where the higher one took more than kClearlySlower times as long; otherwise,
-// and for what was not measured, the higher one. Noise below that never moves a choice.
+// Of the paths in `features` the lower one where the higher one took more than kClearlySlower times as long or computes
+// something else; otherwise, and for what was not measured, the higher one. Noise below that never moves a choice.
 constexpr double kClearlySlower = 1.05;
 CpuPaths faster_paths(const IsaFeatures& features, const PathTimes& times);
 

@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -64,16 +65,30 @@ std::vector<uint8_t> q4_0_blocks() {
   return blocks;
 }
 
+// Whether two paths agree but for rounding to bfloat16, which is less than a hundredth of the largest.
+bool agree(std::span<const float> a, std::span<const float> b) {
+  float largest = 0, apart = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    if (!std::isfinite(a[i])) return false;
+    largest = std::max(largest, std::abs(b[i]));
+    apart = std::max(apart, std::abs(a[i] - b[i]));
+  }
+  return apart <= 0.03f * largest;
+}
+
 // One product of a phase on two paths.
 PathTime measure_products(const PackedView& weight, int64_t rows, Phase phase, const IsaFeatures& higher,
                           const IsaFeatures& lower, ThreadPool& pool) {
-  std::vector<float> x = ordinary_floats(rows * kInputs), out(rows * kOutputs);
-  const TensorView in{x.data(), DType::kF32, rows, kInputs, kInputs};
-  const TensorView to{out.data(), DType::kF32, rows, kOutputs, kOutputs};
+  std::vector<float> x = ordinary_floats(rows * kInputs), out(rows * kOutputs), lower_out(out.size());
+  const auto view = [rows](std::vector<float>& values, int64_t cols) {
+    return TensorView{values.data(), DType::kF32, rows, cols, cols};
+  };
   LinearRunner higher_runner(select_linear_kernels(highest_paths(higher)), false, pool);
   LinearRunner lower_runner(select_linear_kernels(highest_paths(lower)), false, pool);
-  return measure([&] { higher_runner.run(in, weight, false, phase, to); },
-                 [&] { lower_runner.run(in, weight, false, phase, to); });
+  PathTime time = measure([&] { higher_runner.run(view(x, kInputs), weight, false, phase, view(out, kOutputs)); },
+                          [&] { lower_runner.run(view(x, kInputs), weight, false, phase, view(lower_out, kOutputs)); });
+  time.differs = !agree(out, lower_out);
+  return time;
 }
 
 #if defined(__x86_64__)
@@ -105,7 +120,7 @@ class AttentionSample {
     const float* rows[kMaxPanelRows];
     int32_t limits[kMaxPanelRows];
     for (int32_t r = 0; r < kMaxPanelRows; ++r) {
-      rows[r] = rows_.data() + r * kHeadDim;
+      rows[r] = rows_.data() + int64_t{r} * kHeadDim;
       limits[r] = r < kernels_.rows ? kTileSlots : 0;
     }
     std::fill_n(sums_, kSums, 0.0f);
@@ -125,6 +140,13 @@ class AttentionSample {
     }
   }
 
+  // Of the first row, the same query on every path.
+  std::vector<float> first_output() const {
+    std::vector<float> output(sums_, sums_ + kHeadDim);
+    for (float& value : output) value /= sums_[kAcc + kMaxPanelRows];
+    return output;
+  }
+
  private:
   static constexpr int64_t kQueries = kMaxPanelRows * padded_dim(kHeadDim);
   static constexpr int64_t kOperand = kTileSlots * (kHeadDim + kMaxPanelCols);
@@ -140,10 +162,11 @@ class AttentionSample {
   float *queries_, *keys_, *values_, *scores_, *sums_;
 };
 
-PathTime measure_attention() {
-  AttentionSample higher(PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels);
-  AttentionSample lower(PathTable<AttentionKernels, Isa::kAvx512>::kernels.panel);
-  return measure([&] { higher.run(); }, [&] { lower.run(); });
+PathTime measure_attention(const PanelKernels& higher_kernels, const PanelKernels& lower_kernels) {
+  AttentionSample higher(higher_kernels), lower(lower_kernels);
+  PathTime time = measure([&] { higher.run(); }, [&] { lower.run(); });
+  time.differs = !agree(higher.first_output(), lower.first_output());
+  return time;
 }
 #endif
 
@@ -159,15 +182,23 @@ PathTimes measure_paths([[maybe_unused]] const IsaFeatures& features) {
       pack_weight({.data = blocks.data(), .type = WeightType::kQ4_0, .rows = kOutputs, .cols = kInputs}, arena, pool);
   if (!weight.ok()) return times;  // no memory for it; loading a model will say so
   const PackedView& view = (*weight)->view();
-  IsaFeatures lower = features;
-  lower.bf16 = lower.vnni = false;
-  if (features.bf16) {
-    times.prompt_products = measure_products(view, kPromptRows, Phase::kPrefill, features, lower, pool);
-    times.prompt_attention = measure_attention();
-  }
+  IsaFeatures avx512 = features;
+  avx512.amx = avx512.bf16 = avx512.vnni = false;
+  const PanelKernels& avx512_panels = PathTable<AttentionKernels, Isa::kAvx512>::kernels.panel;
+  const PanelKernels& bf16_panels = PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels;
+  IsaFeatures no_tiles = features;
+  no_tiles.amx = false;
   if (features.vnni) {
-    times.decode_products = measure_products(view, kDecodeRows, Phase::kDecode, features, lower, pool);
+    times.decode_products = measure_products(view, kDecodeRows, Phase::kDecode, no_tiles, avx512, pool);
   }
+  if (!features.bf16) return times;
+  times.prompt_products = measure_products(view, kPromptRows, Phase::kPrefill, no_tiles, avx512, pool);
+  times.prompt_attention = measure_attention(bf16_panels, avx512_panels);
+  if (!features.amx) return times;
+  const CpuPaths chosen = faster_paths(no_tiles, times);
+  times.tile_products = measure_products(view, kPromptRows, Phase::kPrefill, features, chosen.prompt_products, pool);
+  times.tile_attention = measure_attention(PathTable<PanelKernels, Isa::kAmxBf16>::kernels,
+                                           chosen.prompt_attention.bf16 ? bf16_panels : avx512_panels);
 #endif
   return times;
 }

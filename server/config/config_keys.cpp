@@ -22,7 +22,7 @@ bool one_of(std::string_view text) {
 }
 constexpr std::string_view kAuto = "auto", kCpu = "cpu", kReference = "reference", kFloat32 = "float32";
 constexpr std::string_view kScalar = "scalar", kAvx2 = "avx2", kAvx512 = "avx512", kAvx512Vnni = "avx512_vnni",
-                           kAvx512Bf16 = "avx512_bf16";
+                           kAvx512Bf16 = "avx512_bf16", kAmxBf16 = "amx_bf16";
 constexpr std::string_view kTrace = "trace", kDebug = "debug", kInfo = "info", kWarn = "warn", kError = "error";
 constexpr std::string_view kText = "text", kJson = "json";
 
@@ -132,8 +132,8 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"runtime.isa",
      "Highest instruction-set path of the cpu device. auto: all that the machine has, and of several that serve the "
      "same, the one that a measurement of some milliseconds at start finds faster (logged as the device).",
-     TextKey{"auto, scalar, avx2, avx512, avx512_vnni, avx512_bf16",
-             one_of<kAuto, kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16>,
+     TextKey{"auto, scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx_bf16",
+             one_of<kAuto, kScalar, kAvx2, kAvx512, kAvx512Vnni, kAvx512Bf16, kAmxBf16>,
              [](Config& c) -> std::string& { return c.runtime.isa; }}},
     {"runtime.graphs",
      "On a GPU, decode steps are recorded once for every eight sequences and then replayed as CUDA graphs. false: the "

@@ -204,7 +204,7 @@ int main(int argc, char** argv) {
   if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
   if (threads <= 0) threads = pkv::available_cores();
   pkv::set_timing(benchmark::RegisterBenchmark("read", pkv::run_read, threads), threads);
-  for (const char* isa : {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16"}) {
+  for (const char* isa : {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx_bf16"}) {
     if (pkv::cap_isa(pkv::detect_isa(), isa).ok()) pkv::register_path(isa, threads);
   }
   benchmark::RunSpecifiedBenchmarks();

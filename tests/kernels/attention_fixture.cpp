@@ -9,7 +9,7 @@ namespace pkv {
 
 std::vector<IsaPath> isa_paths() {
   std::vector<IsaPath> paths;
-  for (const char* name : {"scalar", "avx2", "avx512", "avx512_bf16"}) {
+  for (const char* name : {"scalar", "avx2", "avx512", "avx512_bf16", "amx_bf16"}) {
     const auto features = cap_isa(detect_isa(), name);
     if (features.ok()) paths.push_back({name, *features});
   }

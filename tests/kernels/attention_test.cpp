@@ -61,9 +61,7 @@ std::vector<float> make_queries(const Case& c) {
 }
 
 Outcome attend(const Case& c, const PagedLanes& cache, std::vector<float> q, const std::vector<RowSpan>& spans,
-               const IsaFeatures& features, int32_t threads) {
-  ThreadPool pool(threads);
-  CpuAttention attention(features, c.exact, pool);
+               CpuAttention& attention) {
   const int32_t q_heads = c.group * c.kv_heads;
   const int64_t rows = static_cast<int64_t>(q.size()) / (q_heads * c.head_dim);
   Outcome outcome{std::vector<float>(q.size(), -1), std::vector<float>(rows * q_heads, -1)};
@@ -77,6 +75,13 @@ Outcome attend(const Case& c, const PagedLanes& cache, std::vector<float> q, con
                     .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
                     .phase = c.phase});
   return outcome;
+}
+
+Outcome attend(const Case& c, const PagedLanes& cache, std::vector<float> q, const std::vector<RowSpan>& spans,
+               const IsaFeatures& features, int32_t threads) {
+  ThreadPool pool(threads);
+  CpuAttention attention(features, c.exact, pool);
+  return attend(c, cache, std::move(q), spans, attention);
 }
 
 Outcome attend(const Case& c, const IsaFeatures& features, int32_t threads = 2) {
@@ -194,6 +199,24 @@ TEST_P(AttentionTest, LargeScoresDoNotOverflow) {
       for (int32_t k = 0; k < 64; ++k) EXPECT_NEAR(outcome.out[head * 64 + k], want.out[k], 2e-3);
     }
   }
+}
+
+// Operands are padded: with zeros, not with what the memory held before.
+TEST_P(AttentionTest, WhatAnotherPromptLeftInMemoryIsNotRead) {
+  const Case c{
+      .head_dim = 40, .page_bytes = 960, .lanes = {{37, kFloat}, {37, kHalf}}, .rows = {5}, .phase = Phase::kPrefill};
+  ThreadPool pool(1);
+  CpuAttention attention(GetParam().features, false, pool);
+  Case nothing{.head_dim = 128, .lanes = {{0, kFloat}, {0, kFloat}}, .rows = {100}, .phase = Phase::kPrefill};
+  PagedLanes unwritten(nothing.head_dim, nothing.page_bytes, nothing.lanes, 512, 7);  // all NaN
+  for (Lane& lane : unwritten.lanes) {
+    lane.length = 512;
+    lane.visible = 512 - 100 + 1;
+  }
+  const std::vector<float> q(make_queries(nothing).size(), std::nanf(""));
+  EXPECT_TRUE(std::isnan(attend(nothing, unwritten, q, make_spans(nothing), attention).out[0]));
+  const Outcome after = attend(c, make_cache(c), make_queries(c), make_spans(c), attention);
+  EXPECT_THAT(after.out, ElementsAreArray(attend(c, GetParam().features).out));
 }
 
 TEST_P(AttentionTest, ThreadsDoNotChangeTheResult) {

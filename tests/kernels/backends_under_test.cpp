@@ -13,10 +13,16 @@ namespace {
 struct Path {
   const char* device;
   const char* isa;
+  bool exact = true;  // false: in the exact mode the same kernels as the path above it in the list
 };
 
 constexpr Path kPaths[] = {
-    {"cpu", "scalar"}, {"cpu", "avx2"}, {"cpu", "avx512"}, {"cpu", "avx512_vnni"}, {"cpu", "avx512_bf16"},
+    {"cpu", "scalar"},
+    {"cpu", "avx2"},
+    {"cpu", "avx512"},
+    {"cpu", "avx512_vnni", false},
+    {"cpu", "avx512_bf16", false},
+    {"cpu", "amx_bf16", false},
 };
 
 }  // namespace
@@ -25,6 +31,7 @@ std::vector<BackendUnderTest> backends_under_test(std::initializer_list<int32_t>
   std::vector<BackendUnderTest> backends;
   for (const Path& path : kPaths) {
     for (bool exact : {true, false}) {
+      if (exact && !path.exact) continue;
       for (int32_t count : threads) {
         const BackendOptions options{.device = path.device, .exact = exact, .threads = count, .isa = path.isa};
         const std::string name =

@@ -29,9 +29,9 @@ struct BackendUnderTest {
   }
 };
 
-// Every device, path and mode, with each number of threads, those of one path and mode together. Paths that
-// make_backend refuses with FAILED_PRECONDITION are left out; which ones run is printed. Any other refusal ends the
-// program.
+// Every device, path and mode of kernels of its own, with each number of threads, those of one path and mode together.
+// Paths that make_backend refuses with FAILED_PRECONDITION are left out; which ones run is printed. Any other refusal
+// ends the program.
 std::vector<BackendUnderTest> backends_under_test(std::initializer_list<int32_t> threads);
 
 }  // namespace pkv

@@ -37,7 +37,7 @@ bool is_quantised(WeightType type) {
 Rounding rounding_of(const Path& path, WeightType type) {
   if (path.exact) return Rounding::kNone;
   if (path.phase == Phase::kDecode) return is_quantised(type) ? Rounding::kInt8 : Rounding::kNone;
-  return path.isa == "avx512_bf16" ? Rounding::kBf16 : Rounding::kNone;
+  return path.isa == "avx512_bf16" || path.isa == "amx_bf16" ? Rounding::kBf16 : Rounding::kNone;
 }
 
 std::string path_name(const Path& path) {
@@ -46,7 +46,7 @@ std::string path_name(const Path& path) {
 
 std::vector<Path> available_paths() {
   std::vector<Path> paths;
-  for (const char* isa : {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16"}) {
+  for (const char* isa : {"scalar", "avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx_bf16"}) {
     if (!cap_isa(detect_isa(), isa).ok()) continue;
     for (const bool exact : {false, true}) {
       for (const Phase phase : {Phase::kPrefill, Phase::kDecode}) paths.push_back({isa, exact, phase});

@@ -10,6 +10,7 @@ namespace pkv {
 namespace {
 
 constexpr IsaFeatures kAll = {.avx2 = true, .avx512 = true, .vnni = true, .bf16 = true};
+constexpr IsaFeatures kTiles = {.avx2 = true, .avx512 = true, .vnni = true, .bf16 = true, .amx = true};
 constexpr IsaFeatures kNoBf16 = {.avx2 = true, .avx512 = true, .vnni = true};
 constexpr IsaFeatures kNoVnni = {.avx2 = true, .avx512 = true, .bf16 = true};
 
@@ -42,6 +43,27 @@ TEST(PathChoiceTest, EachUseHasItsOwnMeasurement) {
   EXPECT_EQ(
       paths.measured,
       "prompt products bf16 (2.00x avx512), prompt attention bf16 (1.30x avx512), decode products avx2 (3.00x vnni)");
+}
+
+TEST(PathChoiceTest, TilesAreTakenWhereTheyAreFasterAndRight) {
+  const CpuPaths paths =
+      faster_paths(kTiles, {.prompt_products = {1.5, 1}, .tile_products = {1, 3}, .tile_attention = {2, 1}});
+  EXPECT_TRUE(paths.prompt_products.amx);
+  EXPECT_EQ(paths.prompt_attention, kAll);
+  EXPECT_EQ(
+      paths.measured,
+      "prompt products avx512 (1.50x bf16), prompt products amx (3.00x avx512), prompt attention bf16 (2.00x amx)");
+  const CpuPaths wrong = faster_paths(kTiles, {.tile_products = {1, 3, true}});
+  EXPECT_EQ(wrong.prompt_products, kAll);
+  EXPECT_EQ(wrong.measured, "prompt products bf16 (amx computes something else)");
+}
+
+TEST(PathChoiceTest, WhatIsMeasuredAgrees) {
+  const PathTimes times = measure_paths(detect_isa());
+  for (const PathTime& time : {times.prompt_products, times.prompt_attention, times.decode_products,
+                               times.tile_products, times.tile_attention}) {
+    EXPECT_FALSE(time.differs);
+  }
 }
 
 TEST(PathChoiceTest, NearTiesGoToTheHigherPath) {

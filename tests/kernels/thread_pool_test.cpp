@@ -123,6 +123,10 @@ TEST(IsaTest, CapsWhatTheMachineHas) {
   EXPECT_EQ(*cap_isa(all, "avx512"), (IsaFeatures{.avx2 = true, .avx512 = true}));
   EXPECT_EQ(*cap_isa(all, "avx512_vnni"), (IsaFeatures{.avx2 = true, .avx512 = true, .vnni = true}));
   EXPECT_EQ(*cap_isa(all, "avx512_bf16"), all);
+  const IsaFeatures tiles = {.avx2 = true, .avx512 = true, .vnni = true, .bf16 = true, .amx = true};
+  EXPECT_EQ(*cap_isa(tiles, "avx512_bf16"), all);
+  EXPECT_EQ(*cap_isa(tiles, "amx_bf16"), tiles);
+  EXPECT_EQ(cap_isa(all, "amx_bf16").status().code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_EQ(cap_isa(all, "sse9").status().code(), absl::StatusCode::kInvalidArgument);
 }
 

@@ -21,6 +21,7 @@ const AttentionKernels& choose_kernels([[maybe_unused]] const IsaFeatures& featu
 
 const PanelKernels& choose_panels([[maybe_unused]] const IsaFeatures& features, [[maybe_unused]] bool exact) {
 #if defined(__x86_64__)
+  if (features.amx && !exact) return PathTable<PanelKernels, Isa::kAmxBf16>::kernels;
   if (features.bf16 && !exact) return PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels;
 #endif
   return choose_kernels(features).panel;

@@ -18,7 +18,7 @@ constexpr int32_t kScoreStride = kTileSlots + 16;
 // Behind each row of a decode tile's scores: to the end of a last block of two vectors.
 constexpr int32_t kScorePadding = 32;
 // The most rows and columns any table's panels have.
-constexpr int32_t kMaxPanelRows = 12;
+constexpr int32_t kMaxPanelRows = 32;
 constexpr int32_t kMaxPanelCols = 32;
 
 // One lane's pages; slot s lies in page page_ids[s / slots], place s % slots.
@@ -88,8 +88,8 @@ constexpr int32_t padded_dim(int32_t head_dim) { return (head_dim + 15) / 16 * 1
 // Room for a factor in columns of up to 16, each from its diagonal down.
 constexpr int64_t packed_factor_floats(int32_t head_dim) { return int64_t{head_dim} * padded_dim(head_dim); }
 
-// Operands packed for register-blocked products. Sizes in elements: queries padded_dim * rows a panel, keys and values
-// kTileSlots * (head_dim rounded up to kMaxPanelCols) a tile.
+// Operands packed for register-blocked products. Room in floats, which is enough for any kind of element: queries
+// padded_dim * rows a panel, keys and values kTileSlots * (head_dim rounded up to kMaxPanelCols) a tile.
 struct PanelKernels {
   int32_t rows = 0;           // query rows of a panel
   int32_t element_bytes = 0;  // of packed operands
@@ -133,5 +133,7 @@ template <>
 const AttentionKernels PathTable<AttentionKernels, Isa::kAvx512>::kernels;
 template <>
 const PanelKernels PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels;
+template <>
+const PanelKernels PathTable<PanelKernels, Isa::kAmxBf16>::kernels;
 
 }  // namespace pkv

@@ -78,8 +78,7 @@ void CpuAttention::list_prefill_items(const AttendArgs& args) {
 int64_t CpuAttention::prefill_scratch_floats(const AttendArgs& args) const {
   const int32_t group = args.q_heads / args.kv_heads;
   const int64_t rows = round_up(std::max(kItemRows, group), panels_.rows);
-  const int64_t d = args.kv.head_dim;
-  return rows * (d + padded_dim(args.kv.head_dim) + 2) + 2 * kMaxPanelRows * kScoreStride +
+  return rows * (2 * padded_dim(args.kv.head_dim) + 2) + 2 * kMaxPanelRows * kScoreStride +
          2 * kTileSlots * round_up(args.kv.head_dim, kMaxPanelCols) + 64;
 }
 
@@ -130,7 +129,7 @@ void CpuAttention::run_prefill_item(const AttendArgs& args, const PrefillItem& i
       for (int32_t byte = 0; byte < 4 * d; byte += kLineBytes) __builtin_prefetch(next + byte);
     }
     panels_.pack_queries(rows, count, d, args.scale * std::numbers::log2e_v<float>,
-                         queries + static_cast<int64_t>(first) * d);
+                         queries + static_cast<int64_t>(first) * stride);
   }
 
   const int32_t last_visible = item.visible + item.rows - 1;
@@ -151,7 +150,7 @@ void CpuAttention::run_prefill_item(const AttendArgs& args, const PrefillItem& i
         count = std::max(count, limits[r]);
       }
       if (count == 0) continue;
-      panels_.attend({.queries = queries + static_cast<int64_t>(first) * d,
+      panels_.attend({.queries = queries + static_cast<int64_t>(first) * stride,
                       .keys = keys,
                       .values = values,
                       .limits = limits,

@@ -1,31 +1,12 @@
 // Prompt attention with AVX512_BF16: queries, keys, weights and values rounded to bfloat16, sums and softmax in
-// float32. A packed 32-bit element holds two neighbouring dimensions (queries, keys) or two neighbouring slots
-// (weights, values).
-#include <immintrin.h>
-
-#include "kernels/cpu/attention/attention_kernels.h"
-#include "kernels/cpu/attention/lane_pages.h"
+// float32.
+#include "kernels/cpu/attention/bf16_panels.h"
 #include "kernels/cpu/attention/softmax.h"
-#include "kernels/cpu/vec.h"
 
 namespace pkv {
 namespace {
 
-using V = Vec<float>;
-
 constexpr int32_t kPanelRows = 12;
-constexpr int32_t kPanelVectors = 2;
-constexpr int32_t kPanelCols = kPanelVectors * V::kWidth;
-
-__m512i bits(__m512bh v) { return reinterpret_cast<__m512i&>(v); }
-__m512bh pairs(__m512i v) { return reinterpret_cast<__m512bh&>(v); }
-
-// Element i holds low[i] and high[i], rounded to bfloat16.
-__m512i interleave(V::Type low, V::Type high) {
-  const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21,
-                                         5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(order, bits(_mm512_cvtne2ps_pbh(high, low)));
-}
 
 // [head_dim / 2][kPanelRows]
 void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, float scale, void* out) {
@@ -39,72 +20,6 @@ void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, flo
       for (int32_t i = 0; i < dims / 2; ++i) packed[(k / 2 + i) * kPanelRows + r] = pairs_of_row[i];
     }
   }
-}
-
-// One vector of slots, all in one panel.
-template <typename T>
-void pack_whole_keys(const KeyColumns<T>& keys, int32_t head_dim, uint32_t* to) {
-  for (int32_t k = 0; k < head_dim; k += 2, to += kPanelCols) {
-    _mm512_storeu_si512(to, interleave(keys.load(k), keys.load(k + 1)));
-  }
-}
-
-// [ceil(count / kPanelCols)][head_dim / 2][kPanelCols]
-template <typename T>
-void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, uint32_t* out) {
-  const int32_t d = pages.head_dim;
-  int32_t column = 0;
-  while (column < count) {
-    const int32_t page = (first + column) / pages.slots;
-    const int32_t place = (first + column) - page * pages.slots;
-    const int32_t width = min_int(min_int(V::kWidth, pages.slots - place), count - column);
-    const KeyColumns<T> keys(pages, page, place, width);
-    const int32_t inside = column % kPanelCols;
-    const int32_t here = min_int(width, kPanelCols - inside);  // the rest goes to the next panel
-    uint32_t* to = out + static_cast<int64_t>(column / kPanelCols) * (d / 2) * kPanelCols + inside;
-    column += width;
-    if (here == V::kWidth) {
-      pack_whole_keys(keys, d, to);
-      continue;
-    }
-    uint32_t* next = to - inside + static_cast<int64_t>(d / 2) * kPanelCols - here;
-    const __mmask16 first_part = V::first_mask(here);
-    const __mmask16 second_part = static_cast<__mmask16>(V::first_mask(width) & ~first_part);
-    for (int32_t k = 0; k < d; k += 2) {
-      const __m512i key = interleave(keys.load_first(k), keys.load_first(k + 1));
-      _mm512_mask_storeu_epi32(to + k / 2 * kPanelCols, first_part, key);
-      if (second_part != 0) _mm512_mask_storeu_epi32(next + k / 2 * kPanelCols, second_part, key);
-    }
-  }
-}
-
-// [ceil(head_dim / kPanelCols)][kTileSlots / 2][kPanelCols]; a last odd slot is paired with zeros.
-template <typename T>
-void pack_values_of(const LanePages& pages, int32_t first, int32_t count, uint32_t* out) {
-  const int32_t d = pages.head_dim;
-  for (int32_t i = 0; i < count; i += 2) {
-    const bool paired = i + 1 < count;
-    SlotValue<T> low(pages, first + i), high(pages, first + i + (paired ? 1 : 0));
-    uint32_t* to = out + i / 2 * kPanelCols;
-    for (int32_t k = 0; k < d; k += V::kWidth) {
-      const int32_t dims = min_int(V::kWidth, d - k);
-      const V::Type a = low.load(k, dims), b = paired ? high.load(k, dims) : V::broadcast(0.0f);
-      uint32_t* panel = to + static_cast<int64_t>(k / kPanelCols) * (kTileSlots / 2) * kPanelCols;
-      _mm512_storeu_si512(panel + k % kPanelCols, interleave(a, b));
-    }
-  }
-}
-
-void pack_keys(const LanePages& pages, int32_t first, int32_t count, void* out) {
-  with_elements(pages.format, [&](auto elements) {
-    pack_keys_of<typename decltype(elements)::Key>(pages, first, count, static_cast<uint32_t*>(out));
-  });
-}
-
-void pack_values(const LanePages& pages, int32_t first, int32_t count, void* out) {
-  with_elements(pages.format, [&](auto elements) {
-    pack_values_of<typename decltype(elements)::Value>(pages, first, count, static_cast<uint32_t*>(out));
-  });
 }
 
 // sum[r][v] += a[r * a_stride] . b[v], `depth` pairs deep; a steps by a_step and b by kPanelCols.
@@ -193,8 +108,8 @@ template <>
 constinit const PanelKernels PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels = {.rows = kPanelRows,
                                                                                    .element_bytes = 2,
                                                                                    .pack_queries = pack_queries,
-                                                                                   .pack_keys = pack_keys,
-                                                                                   .pack_values = pack_values,
+                                                                                   .pack_keys = pack_keys<2>,
+                                                                                   .pack_values = pack_values<2>,
                                                                                    .attend = attend_panel};
 
 }  // namespace pkv

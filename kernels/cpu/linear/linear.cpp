@@ -9,13 +9,11 @@
 namespace pkv {
 namespace {
 
-// Unpacked weights stay in the second-level cache while many rows pass over them, in the first level for few rows.
-constexpr int64_t kTileBytesManyRows = 256 << 10;
+// For few rows unpacked weights stay in the first-level cache.
 constexpr int64_t kTileBytesFewRows = 24 << 10;
 constexpr int32_t kFewRows = 8;
 // Below this many rows a block's share of the unpacking outweighs what a better balance gains.
 constexpr int64_t kMinBlockRows = 96;
-constexpr int64_t kTileRowMultiple = 6;  // rows of the micro-kernels
 // Rounding or quantising an activation, against an element read and written.
 constexpr int64_t kConvertedElement = 4;
 
@@ -25,11 +23,11 @@ constexpr int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
 int64_t panel_count(const PackedView& weight) { return ceil_div(weight.rows, kPanelOutputs); }
 
 // Rows per block such that tiles x blocks fill the threads evenly.
-int64_t choose_block_rows(int64_t rows, int64_t tiles, int32_t threads) {
-  int64_t blocks = ceil_div(rows, kGemmMaxRows);
+int64_t choose_block_rows(int64_t rows, int64_t tiles, int32_t threads, int64_t multiple) {
+  int64_t blocks = ceil_div(rows, kGemmMaxRows / multiple * multiple);
   const auto uneven = [&] { return tiles * blocks % threads != 0 && tiles * blocks < 8 * threads; };
   while (uneven() && rows / (2 * blocks) >= kMinBlockRows) blocks *= 2;
-  return std::min<int64_t>(kGemmMaxRows, align_up(ceil_div(rows, blocks), kTileRowMultiple));
+  return std::min<int64_t>(kGemmMaxRows / multiple * multiple, align_up(ceil_div(rows, blocks), multiple));
 }
 
 }  // namespace
@@ -53,8 +51,9 @@ void LinearRunner::run(const TensorView& x, const PackedView& weight, bool accum
 const void* LinearRunner::convert_rows(const GemmKernels& kernels, const TensorView& x, int64_t* stride) {
   *stride = x.row_stride;
   if (kernels.convert_row == nullptr) return x.data;
-  *stride = align_up(x.cols, 2);
-  auto* converted = activations_.reserve<std::byte>(x.rows * *stride * kernels.element_bytes);
+  *stride = align_up(x.cols, kernels.depth_multiple);
+  const int64_t padded_rows = align_up(x.rows, kernels.row_multiple);
+  auto* converted = activations_.reserve<std::byte>(padded_rows * *stride * kernels.element_bytes);
   parallel_for(pool_, x.rows, kConvertedElement * x.cols, [&](int64_t row) {
     kernels.convert_row(x.f32_row(row), x.cols, converted + row * *stride * kernels.element_bytes);
   });
@@ -68,9 +67,10 @@ void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, con
   const int64_t panels = panel_count(weight);
   const int64_t tile_cols = kernels.tile_panels * kPanelOutputs;
   const int64_t tiles = ceil_div(panels, kernels.tile_panels);
-  const int64_t block_rows = choose_block_rows(x.rows, tiles, pool_.threads());
-  const int64_t tile_bytes = x.rows <= kFewRows ? kTileBytesFewRows : kTileBytesManyRows;
-  const int64_t chunk = std::max<int64_t>(32, tile_bytes / (tile_cols * kernels.element_bytes) / 32 * 32);
+  const int64_t block_rows = choose_block_rows(x.rows, tiles, pool_.threads(), kernels.row_multiple);
+  const int64_t tile_bytes = x.rows <= kFewRows ? kTileBytesFewRows : kernels.tile_bytes;
+  const int64_t most = std::max<int64_t>(32, tile_bytes / (tile_cols * kernels.element_bytes) / 32 * 32);
+  const int64_t chunk = align_up(ceil_div(weight.cols, ceil_div(weight.cols, most)), 32);  // of like depth
   const int64_t blocks = ceil_div(x.rows, block_rows);
   const int64_t tile_weights = tile_cols * weight.cols;
   const int64_t work = tile_weights + elements_of_multiply_adds(tile_weights * std::min(block_rows, x.rows));
@@ -78,8 +78,8 @@ void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, con
     const int64_t tile = item / blocks;
     const int64_t first_row = item % blocks * block_rows;
     const int64_t depth = std::min(weight.cols, chunk);
-    // Two elements to spare: pairs of an odd depth are padded.
-    auto* b = tiles_[thread].reserve<std::byte>((depth + 1) * tile_cols * kernels.element_bytes);
+    auto* b =
+        tiles_[thread].reserve<std::byte>(align_up(depth, kernels.depth_multiple) * tile_cols * kernels.element_bytes);
     GemmTile args;
     args.a_stride = a_stride;
     args.b = b;

@@ -5,22 +5,22 @@ SnapKV's family the last ones, for `h2o` all, for `funnel` turned ones too, so s
 from client import Records, ask
 from documents import held_out
 
-BUDGETS = (64, 128, 256, 512)
+BUDGETS = (64, 256)
 POLICIES = ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "tova", "h2o", "funnel")
 
 
 def measure(path):
     """{budget: {policy: [{"mean", "min"} by document]}}"""
     records, table = Records(path), {}
-    columns = [(budget, policy) for budget in BUDGETS for policy in POLICIES]
-    for name, text, question in held_out():
-        def once():
-            policies = ["full", *(f"{policy}:{budget}::f16" for budget, policy in columns)]
-            reply = ask("compare", "--policies", ",".join(policies), "--max-tokens", "1", "--question", question, text=text)
-            return {"recalls": [{key: one["cache"]["recall"][key] for key in ("mean", "min")} for one in reply["comparisons"]]}
-        for (budget, policy), recall in zip(columns, records.measure(name, once)["recalls"]):
-            table.setdefault(budget, {}).setdefault(policy, []).append(recall)
-        print(f"recall in {name}", flush=True)
+    for budget in BUDGETS:
+        for name, text, question in held_out():
+            def once():
+                policies = ["full", *(f"{policy}:{budget}::f16" for policy in POLICIES)]
+                reply = ask("compare", "--policies", ",".join(policies), "--max-tokens", "1", "--question", question, text=text)
+                return {"recalls": [{key: one["cache"]["recall"][key] for key in ("mean", "min")} for one in reply["comparisons"]]}
+            for policy, recall in zip(POLICIES, records.measure(f"{budget} {name}", once)["recalls"]):
+                table.setdefault(budget, {}).setdefault(policy, []).append(recall)
+            print(f"recall at {budget} in {name}", flush=True)
     return table
 
 

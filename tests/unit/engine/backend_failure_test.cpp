@@ -38,9 +38,10 @@ class FailingModel {
   TinyModel tiny_;
 };
 
-EngineOptions two_at_a_time() {
+// Two plain requests, or a comparison alone: the full cache, and each policy twice (Comparison::rows).
+EngineOptions two_at_a_time(const Request& first) {
   EngineOptions options = small_options();
-  options.max_running = 2;
+  options.max_running = std::max(2, 1 + 2 * static_cast<int32_t>(first.compare_with.size()));
   return options;
 }
 
@@ -57,7 +58,7 @@ struct Course {
 // `fail_at`: the operation that fails, counted from the first request on.
 Course run_three(FailingModel& model, const std::vector<std::shared_ptr<Request>>& requests, int64_t fail_at) {
   model.device().never_fail();
-  const auto engine = make_engine(*model, two_at_a_time());
+  const auto engine = make_engine(*model, two_at_a_time(*requests.front()));
   const int64_t before = model.live();
   model.device().fail_at(fail_at);
   Course course;
