@@ -27,7 +27,7 @@ absl::Status check_options(const EngineOptions& options) {
 }
 
 // A decode step of one row waits for memory, on a GPU for launches too, while rows of a prompt are computed.
-constexpr int32_t kStepRows = 4, kStepRowsOfGpu = 256;
+constexpr int32_t kStepRows = 3, kStepRowsOfGpu = 256;
 
 // With the backend's choices where there are none, and units that fit into a step.
 EngineOptions resolve(EngineOptions options, const Backend& backend) {
