@@ -131,7 +131,10 @@ std::string way_out(const Error& error, const ErrorContext& context) {
   if (error.reason == "LOADING") fix = "again in a moment, when the model is loaded";
   if (error.reason == "DRAINING" || error.reason == "ENGINE_FAILED")
     fix = "again when the server has been started anew, or --server with another";
-  if (error.code == grpc::StatusCode::DEADLINE_EXCEEDED) fix = "a longer --deadline, or a smaller --max-tokens";
+  if (error.reason == "DEADLINE_TOO_SHORT") {
+    fix = "a longer --deadline, or a shorter prompt (--truncate-prompt-tokens)";
+  } else if (error.code == grpc::StatusCode::DEADLINE_EXCEEDED)
+    fix = "a longer --deadline, or a smaller --max-tokens";
   return fix.empty() ? "" : absl::StrCat("Try ", fix);
 }
 

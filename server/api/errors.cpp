@@ -36,6 +36,7 @@ constexpr std::array kKinds = {
     ErrorKind{kContextTooLong, absl::StatusCode::kInvalidArgument, 400},
     ErrorKind{kReplyTooLarge, absl::StatusCode::kInvalidArgument, 400},
     ErrorKind{kCacheNeverFits, absl::StatusCode::kFailedPrecondition, 400},
+    ErrorKind{kDeadlineTooShort, absl::StatusCode::kDeadlineExceeded, 400},
     ErrorKind{kRecallNotReached, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kNotImplemented, absl::StatusCode::kUnimplemented, 400},
     ErrorKind{kNotFound, absl::StatusCode::kNotFound, 404},

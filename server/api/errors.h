@@ -22,6 +22,7 @@ inline constexpr std::string_view kBadCachePolicy = "BAD_CACHE_POLICY";
 inline constexpr std::string_view kContextTooLong = "CONTEXT_TOO_LONG";
 inline constexpr std::string_view kReplyTooLarge = "REPLY_TOO_LARGE";
 inline constexpr std::string_view kCacheNeverFits = "CACHE_NEVER_FITS";
+inline constexpr std::string_view kDeadlineTooShort = "DEADLINE_TOO_SHORT";
 inline constexpr std::string_view kRecallNotReached = "RECALL_NOT_REACHED";
 inline constexpr std::string_view kNotImplemented = "UNIMPLEMENTED";
 inline constexpr std::string_view kNotFound = "NOT_FOUND";

@@ -22,6 +22,8 @@ constexpr double kProgressStep = 0.01;
 // Log-probabilities of a long prompt are split, so that a message stays far below what clients accept (4 MiB by
 // default).
 constexpr size_t kMaxTokensOfPiece = 1024;
+// Progress is noted in the log, at debug, in steps of this share.
+constexpr double kProgressNoted = 0.25;
 // Without memory even for the error that ends a call.
 constexpr absl::Duration kMemoryPause = absl::Milliseconds(100);
 
@@ -42,6 +44,7 @@ void GenerationCall::start(uint64_t bytes, Reader read) {
   {
     const std::lock_guard lock(mutex_);
     place_ = *std::move(place);
+    life_.note("received", {{"bytes", bytes}});
   }
   const auto task = [self = shared_from_this(), read = std::move(read)] { self->prepare(read); };
   if (!state_.preparation().post(task, owner_of(info_.key.get()))) {
@@ -72,6 +75,7 @@ void GenerationCall::submit(AcceptedRequest accepted) {
     report_ = accepted.valid.report;
     options_ = std::move(accepted.valid.output);
     output_.emplace(*served_->tokenizer, *request_, options_);
+    note_prepared(accepted.valid.prepared.contract(), accepted.claim);
     if (cancelled_) return end(absl::CancelledError("cancelled by the caller"));
   }
   const absl::Status submitted = engine.submit(std::move(accepted.valid.prepared), accepted.claim, shared_from_this());
@@ -85,9 +89,23 @@ void GenerationCall::submit(AcceptedRequest accepted) {
   if (cancelled) engine.cancel(this);
 }
 
+// With its place in the queue: so many wait now, of whom its claim may pass some.
+void GenerationCall::note_prepared(const Contract& contract, const JobClaim& claim) {
+  if (!life_.wanted()) return;
+  life_.note("prepared", {{"policy", policy_row(request_->policy.kind).name},
+                          {"prompt_tokens", request_->prompt.size()},
+                          {"max_tokens", request_->sampling.max_tokens},
+                          {"steady_bytes", contract.steady_bytes},
+                          {"peak_bytes", contract.peak_bytes},
+                          {"workspace_bytes", contract.cost.workspace_bytes},
+                          {"state_bytes", contract.cost.state_bytes}});
+  life_.note("queued", {{"priority", claim.priority}, {"waiting", served_->engine->stats()->waiting}});
+}
+
 void GenerationCall::cancel() {
   {
     const std::lock_guard lock(mutex_);
+    if (!cancelled_) life_.note("cancelled");
     cancelled_ = true;
     if (!submitted_) return;
   }
@@ -103,6 +121,7 @@ void GenerationCall::refuse(const absl::Status& error) {
 
 void GenerationCall::end(const absl::Status& error) {
   if (error_.ok()) error_ = error;
+  life_.note("ended", {{"code", status_code_name(error_.code())}});
   place_.leave();
   wake_locked();
 }
@@ -110,6 +129,7 @@ void GenerationCall::end(const absl::Status& error) {
 void GenerationCall::on_start() {
   const std::lock_guard lock(mutex_);
   started_ = true;
+  life_.note("admitted");
   place_.leave();
   wake_locked();
 }
@@ -117,6 +137,10 @@ void GenerationCall::on_start() {
 void GenerationCall::on_progress(double prefill_done) {
   const std::lock_guard lock(mutex_);
   progress_ = prefill_done;
+  if (progress_ >= progress_noted_ + kProgressNoted) {
+    progress_noted_ = progress_;
+    life_.note("reading", {{"share", progress_}});
+  }
   wake_locked();
 }
 
@@ -130,7 +154,10 @@ bool GenerationCall::on_token(const TokenLogprob& token) {
   bool goes_on = true, too_slow = false;
   {
     const std::lock_guard lock(mutex_);
-    if (generated_++ == 0) first_token_ = absl::Now();
+    if (generated_++ == 0) {
+      first_token_ = absl::Now();
+      life_.note("first token");
+    }
     if (!error_.ok()) return true;  // it is being cancelled
     goes_on = output_->add_token(token);
     too_slow = !whole_ && output_->unread_bytes() > limit;
@@ -152,7 +179,23 @@ void GenerationCall::on_end(const RequestResult& result) {
   place_.leave();
   output_->finish(result);
   result_ = result;
+  note_result();
   wake_locked();
+}
+
+void GenerationCall::note_result() {
+  if (!life_.wanted()) return;
+  const auto seconds = [](absl::Duration duration) { return absl::ToDoubleSeconds(duration); };
+  life_.note("ended", {{"code", "OK"},
+                       {"generated_tokens", result_->completion_tokens},
+                       {"compressed_layers", result_->cache.compressions},
+                       {"evicted_entries", result_->cache.evicted_entries},
+                       {"allocated_bytes", result_->cache.bytes.allocated},
+                       {"peak_bytes", result_->cache.bytes.peak},
+                       {"queue_seconds", seconds(result_->timings.queue)},
+                       {"prefill_seconds", seconds(result_->timings.prefill)},
+                       {"compress_seconds", seconds(result_->timings.compress)},
+                       {"decode_seconds", seconds(result_->timings.decode)}});
 }
 
 void GenerationCall::on_error(const absl::Status& status) {
@@ -194,11 +237,14 @@ void GenerationCall::post_delivery() {
 }
 
 void GenerationCall::run_delivery() {
+  std::vector<CallLife::Step> steps;
   {
     const std::lock_guard lock(mutex_);
     delivery_ = Delivery::kRunning;
+    steps = life_.take();
   }
   try {
+    write_life(state_.log(), info_.request_id, info_.arrived, steps);
     deliver();
   } catch (const std::bad_alloc&) {
     while (!give_up_answer()) absl::SleepFor(kMemoryPause);
@@ -293,8 +339,11 @@ bool GenerationCall::give_up_answer() try {
 
 void GenerationCall::log_end() {
   CallOutcome outcome{.policy = kNoPolicy};
+  std::vector<CallLife::Step> steps;
   {
     const std::lock_guard lock(mutex_);  // the engine thread may still be in the call that ended it
+    life_.note("delivered");
+    steps = life_.take();
     outcome.status = error_;
     outcome.code = final_code_;
     if (request_ != nullptr) {
@@ -308,6 +357,7 @@ void GenerationCall::log_end() {
       outcome.recall = mean_recall(result_->cache);
     }
   }
+  write_life(state_.log(), info_.request_id, info_.arrived, steps);
   log_access(state_.log(), info_, outcome);
 }
 

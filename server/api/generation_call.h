@@ -15,6 +15,7 @@
 
 #include "server/api/accept.h"
 #include "server/api/access_log.h"
+#include "server/api/call_life.h"
 #include "server/api/conversion.h"
 #include "server/api/output_assembler.h"
 #include "server/api/server_state.h"
@@ -28,7 +29,9 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   // Makes the request of what the caller sent. It is called on a preparation thread, once, if at all.
   using Reader = std::function<absl::StatusOr<AcceptedRequest>(CallInfo& info)>;
 
-  GenerationCall(ServerState& state, CallInfo info) : state_(state), info_(std::move(info)) { ++state_.open_calls(); }
+  GenerationCall(ServerState& state, CallInfo info) : state_(state), info_(std::move(info)), life_(state.log()) {
+    ++state_.open_calls();
+  }
   ~GenerationCall() override { --state_.open_calls(); }
 
   // Returns at once. What is refused at the gate, before `read` is called, ends the call like everything else: by
@@ -99,6 +102,8 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   void deliver();
   bool give_up_answer();
   void count_end();
+  void note_prepared(const Contract& contract, const JobClaim& claim);
+  void note_result();
   Event next_event();
   bool end_is_due();
   void refuse(const absl::Status& error);
@@ -116,6 +121,8 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
 
   std::mutex mutex_;  // guards everything below; held for moments
   WaitingRoom::Place place_;
+  CallLife life_;
+  double progress_noted_ = 0;
   bool cancelled_ = false;
   bool lost_ = false;     // the client
   bool sending_ = false;  // a message is under way

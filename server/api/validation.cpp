@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/status_macros.h"
 #include "server/api/admission_check.h"
+#include "server/api/deadline_check.h"
 #include "server/api/errors.h"
 #include "server/api/report_size.h"
 #include "server/api/sampling_rules.h"
@@ -135,6 +136,7 @@ absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const Serv
                                            const FrontLimits& limits) {
   absl::StatusOr<Prepared> prepared = served.engine->prepare(draft.request);
   if (!prepared.ok()) return contract_error(prepared.status(), query_of(*draft.request));
+  PKV_RETURN_IF_ERROR(check_deadline(*draft.request, prepared->contract(), *served.engine));
   PKV_RETURN_IF_ERROR(check_report_size(draft.report, prepared->contract(), served.shape.kv_heads,
                                         draft.request->sampling.max_tokens, limits.max_reply_bytes));
   return ValidRequest{.prepared = *std::move(prepared), .output = draft.output, .report = draft.report};

@@ -31,6 +31,9 @@ class Engine {
   virtual absl::StatusOr<Contract> estimate(const Contract::Query& query) const = 0;
   // Thread-safe: whether a request with this contract would be admitted at once.
   virtual bool has_room(const Contract& contract) const = 0;
+  // Thread-safe: what reading the prompt of a request with this contract takes at least, alone and at the best rate
+  // that was measured lately. Zero: none was.
+  virtual absl::Duration least_prompt_time(const Contract& contract) const = 0;
   // Thread-safe, no model work: the request with its contract. Errors as ContractRules::prepare():
   //   INVALID_ARGUMENT     policy, budget, pins or tokens (field_error_of()); more positions than the model has
   //   FAILED_PRECONDITION  can never fit the pool, the workspace limit or its own budget in bytes (refusal_of())

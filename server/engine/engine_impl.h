@@ -15,6 +15,7 @@
 #include "server/engine/contract.h"
 #include "server/engine/engine.h"
 #include "server/engine/model_runner.h"
+#include "server/engine/prompt_rate.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence.h"
 #include "server/engine/stats_recorder.h"
@@ -29,6 +30,9 @@ class EngineImpl final : public Engine {
 
   absl::StatusOr<Contract> estimate(const Contract::Query& query) const override { return rules_.contract(query); }
   bool has_room(const Contract& contract) const override;
+  absl::Duration least_prompt_time(const Contract& contract) const override {
+    return prompt_rate_.least_time(contract.cost.prefill_work);
+  }
   absl::StatusOr<Prepared> prepare(std::shared_ptr<const Request> request) const override {
     return rules_.prepare(std::move(request));
   }
@@ -84,11 +88,13 @@ class EngineImpl final : public Engine {
   std::vector<std::shared_ptr<Sequence>> sequences_;  // waiting and running, in order of submission
   std::vector<Sequence*> decoding_;                   // of one step
   size_t decoded_ = 0, decoded_rows_ = 0;             // of one step: sequences, comparisons included, and their rows
+  int64_t attended_tokens_ = 0;                       // of one step: whose entries the rows attend to, about
   std::vector<Ending> endings_;                       // told at the end of the step, when their pages are back
   bool changed_ = true;  // since the last snapshot: a request came, started, had its prompt read or ended
   absl::Time snapshot_at_;
 
   // Shared.
+  PromptRate prompt_rate_;
   const ContractRules rules_;
   std::atomic<State> state_ = State::kServing;
   // When there was last a sign of life, on the steady clock. 0: idle; that begins and ends under the mutex.

@@ -105,6 +105,8 @@ void EngineImpl::admit() {
 absl::Status EngineImpl::decode_step() {
   decoding_.clear();
   decoded_ = decoded_rows_ = 0;
+  attended_tokens_ = 0;
+  const uint64_t token_bytes = model_.shape().kv_bytes_per_token(KvDtype::kF16);
   const int64_t row_work = model_row_work(model_.shape());
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
     if (sequence->phase() != Sequence::Phase::kDecode || sequence->done()) continue;
@@ -112,6 +114,7 @@ absl::Status EngineImpl::decode_step() {
     const Comparison* comparison = sequence->comparison();
     const size_t rows = comparison == nullptr ? 1 : comparison->rows(sequence->answered());
     decoded_rows_ += rows;
+    attended_tokens_ += static_cast<int64_t>(rows * (sequence->lanes()->bytes().held / token_bytes));
     scheduler_.decode_progress(sequence->job(), static_cast<int64_t>(rows) * row_work);
     if (comparison != nullptr) {
       PKV_RETURN_IF_ERROR(runner_->decode_comparison(*sequence));
@@ -125,12 +128,15 @@ absl::Status EngineImpl::decode_step() {
 // One unit; beside decode steps as many as they have work, but for a rest that is not worth one.
 absl::Status EngineImpl::prefill_step() {
   const StepWork& step = runner_->step_work();
-  int64_t left = step.beside(decoded_rows_), work = 0;
+  const int64_t most = step.beside(decoded_rows_, attended_tokens_);
+  const absl::Time begin = options_.clock();
+  int64_t left = most, work = 0;
   do {
     PKV_ASSIGN_OR_RETURN(work, prefill_unit(left));
     left -= work;
     beat();
   } while (work > 0 && decoded_rows_ > 0 && 2 * left >= step.least());
+  if (left < most) prompt_rate_.add(most - left, options_.clock() - begin);
   return absl::OkStatus();
 }
 

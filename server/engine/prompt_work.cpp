@@ -4,6 +4,12 @@
 #include <algorithm>
 
 namespace pkv {
+namespace {
+
+// Attention of a decoded row, which reads every entry for itself, against that of a prompt's rows, which share it.
+constexpr int64_t kDecodedAttention = 3;
+
+}  // namespace
 
 int64_t layer_row_work(const ModelShape& shape) {
   const int64_t width = shape.width;
@@ -35,11 +41,13 @@ int64_t PromptWork::whole(int32_t tokens, int32_t layers) const {
 
 StepWork::StepWork(const ModelShape& shape, const EngineOptions& options)
     : model_row_(model_row_work(shape)),
+      attended_token_(kDecodedAttention * 2 * shape.layers * shape.q_heads * shape.head_dim),
       least_(options.step_rows * model_row_),
       alone_(std::max(least_, 2 * options.prefill_chunk_rows * layer_row_work(shape))) {}
 
-int64_t StepWork::beside(size_t decoded_rows) const {
-  return decoded_rows == 0 ? alone_ : std::max(least_, static_cast<int64_t>(decoded_rows) * model_row_);
+int64_t StepWork::beside(size_t decoded_rows, int64_t attended) const {
+  if (decoded_rows == 0) return alone_;
+  return std::max(least_, static_cast<int64_t>(decoded_rows) * model_row_) + attended * attended_token_;
 }
 
 }  // namespace pkv

@@ -36,10 +36,12 @@ class StepWork {
 
   // Of no step less, and of no unit more that can be divided.
   int64_t least() const { return least_; }
-  int64_t beside(size_t decoded_rows) const;
+  // `attended`: tokens whose entries the rows attend to, all rows together.
+  int64_t beside(size_t decoded_rows, int64_t attended) const;
 
  private:
   int64_t model_row_ = 0;
+  int64_t attended_token_ = 0;
   int64_t least_ = 0;
   int64_t alone_ = 0;  // where nobody waits for a token: a full chunk, and as much again of attention
 };

@@ -58,6 +58,8 @@ Log::Log(std::string_view level, std::string_view format)
 
 void Log::set_level(std::string_view level) const { logger_->set_level(level_of(level)); }
 
+bool Log::writes(LogLevel level) const { return logger_->should_log(kLevels[static_cast<size_t>(level)].value); }
+
 std::string LogValue::as_text() const {
   if (const auto* text = std::get_if<std::string>(&value_)) return text_of(*text);
   if (const auto* number = std::get_if<double>(&value_)) return number_text(*number);

@@ -52,6 +52,9 @@ class Log {
   // From now on, for every thread.
   void set_level(std::string_view level) const;
 
+  // Whether such messages are written.
+  bool writes(LogLevel level) const;
+
   // Whatever `message` and `fields` hold, this is one line.
   void write(LogLevel level, std::string_view message, std::span<const LogField> fields) const;
   void debug(std::string_view message, std::initializer_list<LogField> fields = {}) const {

@@ -1,6 +1,7 @@
 // The log of the real program: a line for every call, numbers as numbers, and nothing that breaks JSON.
 #include <gmock/gmock.h>
 
+#include <map>
 #include <sstream>
 
 #include "tests/integration/program.h"
@@ -12,7 +13,7 @@ using ::testing::HasSubstr;
 
 class JsonLog : public RunningProgram {
  protected:
-  JsonLog() : RunningProgram("json") {}
+  explicit JsonLog(const std::string& level = "info") : RunningProgram("json", PKV_SERVER, level) {}
 
   static pb::GenerateRequest request(const std::string& id) {
     pb::GenerateRequest request;
@@ -106,6 +107,35 @@ TEST_F(JsonLog, RefusedAndCancelledCallsToo) {
   EXPECT_EQ(all[1]["method"], "GenerateStream");
   EXPECT_EQ(all[1]["code"], "CANCELLED");
   EXPECT_GE(all[1]["generated_tokens"], 1);
+}
+
+class DebugLog : public JsonLog {
+ protected:
+  DebugLog() : JsonLog("debug") {}
+};
+
+TEST_F(DebugLog, TellsARequestsLifeStepByStepWithoutItsText) {
+  ASSERT_TRUE(generate(request("good")).ok());
+  pb::GenerateRequest wrong = request("wrong");
+  wrong.mutable_sampling()->set_top_p(2);
+  EXPECT_FALSE(generate(wrong).ok());
+  std::map<std::string, std::vector<std::string>> steps;
+  Json prepared, ended;
+  for (const Json& line : lines()) {
+    if (line.value("message", "") != "request") continue;
+    EXPECT_EQ(line["level"], "debug");
+    if (line["step"] == "prepared") prepared = line;
+    if (line["step"] == "ended") ended = line["code"] == "OK" ? line : ended;
+    if (line["step"] != "reading") steps[line["request_id"]].push_back(line["step"]);
+  }
+  using ::testing::ElementsAre;
+  EXPECT_THAT(steps["good"],
+              ElementsAre("received", "prepared", "queued", "admitted", "first token", "ended", "delivered"));
+  EXPECT_THAT(steps["wrong"], ElementsAre("received", "ended", "delivered"));
+  EXPECT_EQ(prepared["policy"], "snapkv");
+  EXPECT_GT(prepared["peak_bytes"], 0);
+  EXPECT_GT(ended["evicted_entries"], 0);
+  EXPECT_EQ(ended["generated_tokens"], 5);
 }
 
 TEST_F(JsonLog, NothingBreaksIt) {

@@ -16,7 +16,7 @@ namespace {
 // Query rows (tokens x heads) of an item: enough to pay for converting a tile, few enough for their sums to stay in the
 // second-level cache; fewer when there would be less than two items for each thread.
 constexpr int32_t kItemRows = 384;
-constexpr int32_t kMinItemRows = 96;
+constexpr int32_t kMinItemRows = 48;
 
 constexpr int32_t kLineBytes = 64;
 

@@ -37,6 +37,7 @@ class StillEngine : public Engine {
  public:
   absl::StatusOr<Contract> estimate(const Contract::Query& query) const override { return answer(query); }
   bool has_room(const Contract&) const override { return false; }
+  absl::Duration least_prompt_time(const Contract&) const override { return prompt_time; }
   absl::StatusOr<Prepared> prepare(std::shared_ptr<const Request> request) const override {
     absl::StatusOr<Contract> contract = answer(query_of(*request));
     if (!contract.ok()) return contract.status();
@@ -56,6 +57,7 @@ class StillEngine : public Engine {
   std::function<absl::StatusOr<Contract>(const Contract::Query&)> answer = [](const Contract::Query&) {
     return Contract();
   };
+  absl::Duration prompt_time;  // of every contract
 
  private:
   EngineOptions options_;

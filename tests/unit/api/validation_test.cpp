@@ -6,6 +6,7 @@
 
 #include <limits>
 
+#include "absl/time/clock.h"
 #include "server/api/job_claim.h"
 #include "server/api/sampling_rules.h"
 #include "server/status/field_error.h"
@@ -303,6 +304,25 @@ TEST_F(ValidationTest, StopTokensAreFew) {
   std::string ids;
   for (int i = 0; i < 257; ++i) ids += " stop_token_ids: 5";
   EXPECT_EQ(refusal("prompt: 'a' sampling {" + ids + " }").field, "sampling.stop_token_ids");
+}
+
+TEST_F(ValidationTest, DeadlinesThatNoPromptCouldMeetAreRefused) {
+  pb::GenerateRequest message;
+  message.set_prompt("abcdefgh");
+  const auto status_within = [&](absl::Duration left) {
+    return validate_request(message, served_, *state_, absl::Now() + left).status();
+  };
+  EXPECT_TRUE(status_within(absl::Milliseconds(1)).ok());  // nothing was measured
+  engine_.prompt_time = absl::Seconds(1000);
+  EXPECT_TRUE(validate("prompt: 'abcdefgh'").ok());     // no deadline
+  EXPECT_TRUE(status_within(absl::Seconds(700)).ok());  // close
+  const DecodedError error = decode_error(status_within(absl::Seconds(600)));
+  EXPECT_EQ(error.code, absl::StatusCode::kDeadlineExceeded);
+  EXPECT_EQ(error.reason, "DEADLINE_TOO_SHORT");
+  EXPECT_EQ(error.metadata.at("estimated_seconds"), "1000.0");
+  EXPECT_LE(std::stod(error.metadata.at("remaining_seconds")), 600);
+  EXPECT_TRUE(error.metadata.contains("tokens_per_second"));
+  EXPECT_THAT(error.message, ::testing::HasSubstr("truncate_prompt_tokens"));
 }
 
 TEST(ReadClaim, PrioritiesAreOfARange) {

@@ -111,6 +111,41 @@ TEST_F(EngineLifecycle, CancelDuringPrefillAndWhileWaiting) {
   EXPECT_EQ(engine->stats()->reserved_bytes, 0u);
 }
 
+// Rows of a prompt, cuts of several policies, a comparison's answers: cancelled after every step that it has, one after
+// the other.
+TEST_F(EngineLifecycle, WhateverItIsAtOneThatIsCancelledIsGoneAStepLater) {
+  std::unique_ptr<Engine> engine;
+  const TokenSink* victim = nullptr;  // until it is cancelled
+  int32_t steps = 0, cancel_at = 0;
+  EngineOptions options = watched_options();
+  options.pool_bytes *= 4;
+  options.step_rows = 1;
+  EngineStats after;
+  options.at_step = [&](const EngineStats& now) {
+    if (victim == nullptr) return;
+    after = now;
+    if (++steps == cancel_at) engine->cancel(victim);
+  };
+  engine = make_engine(*tiny_.model, options);
+  const uint64_t idle_workspace = engine->stats()->workspace_bytes;
+  bool ended_by_itself = false;
+  for (cancel_at = 1; !ended_by_itself; ++cancel_at) {
+    const auto request = make_request(random_prompt(160, 3), 6, policy(PolicyKind::kSnapKv, 24));
+    request->compare_with = {policy(PolicyKind::kH2o, 24)};
+    const auto sink = std::make_shared<RecordingSink>();
+    steps = 0;
+    victim = sink.get();
+    submit(*engine, request, sink)->wait();
+    ended_by_itself = sink->status.ok();
+    EXPECT_LE(steps, cancel_at + 1);
+    EXPECT_EQ(after.live_bytes, 0u);
+    EXPECT_EQ(after.reserved_bytes, 0u);
+    EXPECT_EQ(after.workspace_bytes, idle_workspace);
+    EXPECT_TRUE(after.requests.empty());
+  }
+  EXPECT_GT(cancel_at, 20);
+}
+
 TEST_F(EngineLifecycle, DeadlinesEndWaitingAndRunningRequests) {
   std::atomic<int64_t> seconds = 1000;
   EngineOptions options = small_options();

@@ -114,11 +114,14 @@ TEST(StepWork, BetweenTwoTokensPromptsDoNoMoreThanAStep) {
   const StepWork step(shape, engine->options());
   const int64_t row = model_row_work(shape);
   EXPECT_EQ(step.least(), engine->options().step_rows * row);
+  EXPECT_EQ(step.beside(1, 0), step.least());
+  EXPECT_GT(step.beside(1, 100), step.beside(1, 50));  // a step that takes longer leaves room for more
 
   for (const auto& request : costly_requests()) {
     SCOPED_TRACE(std::to_string(static_cast<int>(request->policy.kind)));
     // Its own row sees at most so many entries.
-    const int64_t own = row + shape.layers * 2 * shape.q_heads * shape.head_dim * 250;
+    constexpr int64_t kOwnTokens = 250;
+    const int64_t own = row + shape.layers * 2 * shape.q_heads * shape.head_dim * kOwnTokens;
     // One row of all policies, or one head's norms, is not divided.
     const PromptWork work = engine->estimate(query_of(*request))->work;
     const int64_t indivisible = std::max<int64_t>(work.rows(449, 1), 450 * 4 * shape.head_dim * shape.head_dim);
@@ -138,7 +141,7 @@ TEST(StepWork, BetweenTwoTokensPromptsDoNoMoreThanAStep) {
     costly->wait();
     EXPECT_EQ(costly->status, absl::OkStatus());
     stream->wait();
-    EXPECT_LE(most, own + step.least() + indivisible);
+    EXPECT_LE(most, own + step.beside(1, kOwnTokens) + indivisible);
     EXPECT_GT(most, own);  // and the prompt got its share
   }
 }
