@@ -24,7 +24,7 @@ absl::StatusOr<TokenLogprob> choose_token(const Request& request, std::span<cons
   } else {
     PKV_ASSIGN_OR_RETURN(const std::span<float> row, output.whole_row());
     edits.apply(row);
-    token = choose_of_row(row, request.sampling, rng);
+    token = choose_of_row(row, request.sampling, rng, *output.scratch);
     edits.restore(row);
     logit = row[static_cast<size_t>(*token)];
   }

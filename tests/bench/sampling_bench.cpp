@@ -130,6 +130,9 @@ int main(int count, char** arguments) {
     bench.compare("top_p 0.9", {.temperature = 1, .top_p = 0.9f});
     bench.compare("min_p 0.05", {.temperature = 1, .min_p = 0.05f});
     bench.compare("unfiltered", {.temperature = 1});
+    // What nobody's best few decide:
+    bench.compare("flat", {.temperature = 100, .top_p = 0.99f});
+    bench.compare("wide top_k", {.temperature = 1, .top_k = vocabulary - 1});
   }
   return 0;
 }
