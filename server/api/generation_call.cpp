@@ -155,7 +155,9 @@ void GenerationCall::on_end(const RequestResult& result) {
 
 void GenerationCall::on_error(const absl::Status& status) {
   const absl::Status error = running_error(status, served_->engine->state());
-  if (error_reason(error) == kRecallNotReached) return refuse(error);
+  if (const std::string reason = error_reason(error); reason == kRecallNotReached || reason == kNotANumber) {
+    return refuse(error);
+  }
   const std::lock_guard lock(mutex_);
   end(error);
 }
@@ -307,6 +309,9 @@ void GenerationCall::log_end() {
     }
   }
   log_access(state_.log(), info_, outcome);
+  if (error_reason(outcome.status) == kNotANumber) {
+    state_.log().error(std::string(outcome.status.message()), {{"request_id", info_.request_id}});
+  }
 }
 
 }  // namespace pkv

@@ -68,7 +68,7 @@ struct Bench {
       tokens.clear();
       PKV_CHECK(head.run({.x = x.view(), .phase = Phase::kDecode, .rows = rows},
                          [&](size_t row, const OutputHead::Result& output) {
-                           tokens.push_back(choose_token(request, {}, edits[row], output, rng)->id);
+                           tokens.push_back(choose_token(request, {}, edits[row], output, rng)->value().id);
                            return absl::OkStatus();
                          })
                     .ok(),
