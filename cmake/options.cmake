@@ -32,10 +32,14 @@ add_custom_target(long_tests)
 
 # A GoogleTest program and its ctest entry: the files of a test folder. LABEL groups them: unit, kernels, golden, integration; a long
 # one has an entry only where PKV_LONG_MODEL_PATH is set (scripts/test --long).
-# SANITIZERS: asan, tsan, both or none; each is a label too. asan_long and tsan_long: tests that need most of the server built, which
-# takes longer than all others together; scripts/test --sanitizers runs them too.
+# SANITIZERS: asan, tsan, or both, with which every run of scripts/test repeats it. scripts/test --sanitizers runs all others with
+# AddressSanitizer too, which is the label asan_long; and with ThreadSanitizer those that say tsan_long: all that link neither gRPC nor
+# the HTTP server, but for the simulated GPU, whose fibers it does not know.
 function(pkv_test name)
   cmake_parse_arguments(ARG "" "LABEL" "SOURCES;LINK;SANITIZERS" ${ARGN})
+  if(NOT "asan" IN_LIST ARG_SANITIZERS)
+    list(APPEND ARG_SANITIZERS asan_long)
+  endif()
   add_executable(${name} ${ARG_SOURCES})
   target_link_libraries(${name} PRIVATE pkv_options ${ARG_LINK} GTest::gmock GTest::gtest_main)
   if(ARG_LABEL STREQUAL "long")

@@ -29,6 +29,9 @@ absl::Status running_error(const absl::Status& status, Engine::State state) {
   if (state == Engine::State::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
   }
+  if (absl::IsDataLoss(status)) {
+    return make_error({.reason = kNotANumber, .description = std::string(status.message())});
+  }
   const std::optional<RecallShortfall> shortfall = recall_shortfall(status);
   const std::optional<FieldError> named = field_error_of(status);
   if (!shortfall || !named) return status;

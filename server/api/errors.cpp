@@ -50,6 +50,7 @@ constexpr std::array kKinds = {
     ErrorKind{kModelLoading, absl::StatusCode::kUnavailable, 503},
     ErrorKind{kServerDraining, absl::StatusCode::kUnavailable, 503},
     ErrorKind{kEngineFailed, absl::StatusCode::kInternal, 500},
+    ErrorKind{kNotANumber, absl::StatusCode::kInternal, 500},
     ErrorKind{kTooManyWatchers, absl::StatusCode::kResourceExhausted, 429},
 };
 

@@ -36,6 +36,7 @@ inline constexpr std::string_view kSlowReader = "SLOW_READER";  // of calls that
 inline constexpr std::string_view kModelLoading = "LOADING";
 inline constexpr std::string_view kServerDraining = "DRAINING";
 inline constexpr std::string_view kEngineFailed = "ENGINE_FAILED";  // of calls that were running, too
+inline constexpr std::string_view kNotANumber = "NOT_A_NUMBER";     // of calls that were running
 
 std::vector<std::string_view> rejection_reasons();  // all of the above: those of generation calls
 inline constexpr std::string_view kTooManyWatchers = "TOO_MANY_WATCHERS";  // of WatchStats

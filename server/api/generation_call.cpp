@@ -200,7 +200,9 @@ void GenerationCall::note_result() {
 
 void GenerationCall::on_error(const absl::Status& status) {
   const absl::Status error = running_error(status, served_->engine->state());
-  if (error_reason(error) == kRecallNotReached) return refuse(error);
+  if (const std::string reason = error_reason(error); reason == kRecallNotReached || reason == kNotANumber) {
+    return refuse(error);
+  }
   const std::lock_guard lock(mutex_);
   end(error);
 }
@@ -359,6 +361,9 @@ void GenerationCall::log_end() {
   }
   write_life(state_.log(), info_.request_id, info_.arrived, steps);
   log_access(state_.log(), info_, outcome);
+  if (error_reason(outcome.status) == kNotANumber) {
+    state_.log().error(std::string(outcome.status.message()), {{"request_id", info_.request_id}});
+  }
 }
 
 }  // namespace pkv

@@ -56,9 +56,13 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
     if (rival.ended) continue;
     add_row(*rival.free_running, rival.tokens, next_token_row(request, rival.tokens, *rival.edits),
             [&](const OutputHead::Result& output) -> absl::Status {
-              PKV_ASSIGN_OR_RETURN(const TokenLogprob token,
+              PKV_ASSIGN_OR_RETURN(const std::optional<TokenLogprob> token,
                                    choose_token(request, rival.tokens, *rival.edits, output, sequence.rng()));
-              rival.tokens.push_back(token.id);
+              if (!token) {
+                sequence.fail(not_a_number());
+                return absl::OkStatus();
+              }
+              rival.tokens.push_back(token->id);
               rival.ended =
                   sequence.ends_with(rival.tokens) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
               return absl::OkStatus();

@@ -1,5 +1,6 @@
 // The model runner's part in output: the next token of an answer, and the log-probabilities of a prompt.
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/status_macros.h"
 #include "server/engine/model_runner.h"
@@ -12,9 +13,9 @@ absl::StatusOr<LogitEdits> ModelRunner::make_edits(const Sequence& sequence) con
 }
 
 absl::Status ModelRunner::accept(Sequence& sequence, const OutputHead::Result& output) {
-  PKV_ASSIGN_OR_RETURN(const TokenLogprob token, choose_token(sequence.request(), sequence.generated(),
-                                                              sequence.edits(), output, sequence.rng()));
-  sequence.accept(token, options_.clock());
+  PKV_ASSIGN_OR_RETURN(const std::optional<TokenLogprob> token, choose_token(sequence.request(), sequence.generated(),
+                                                                             sequence.edits(), output, sequence.rng()));
+  token ? sequence.accept(*token, options_.clock()) : sequence.fail(not_a_number());
   return absl::OkStatus();
 }
 
@@ -37,7 +38,9 @@ absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence, int64_t mo
       head_->run({.x = prefill.residual.view().slice_rows(first, rows), .phase = Phase::kPrefill, .rows = wanted},
                  [&](size_t row, const OutputHead::Result& output) {
                    const TokenId target = wanted[row].logprobs.target;
-                   if (target >= 0) tile.push_back(with_logprobs(target, output.target, output));
+                   if (target < 0) return absl::OkStatus();
+                   if (std::isnan(output.log_sum_exp)) sequence.fail(not_a_number());
+                   tile.push_back(with_logprobs(target, output.target, output));
                    return absl::OkStatus();
                  }));
   rows_run_ += rows;

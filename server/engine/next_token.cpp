@@ -2,6 +2,7 @@
 #include "server/engine/next_token.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "kernels/status_macros.h"
 
@@ -13,8 +14,14 @@ OutputHead::Row next_token_row(const Request& request, std::span<const TokenId> 
   return row;
 }
 
-absl::StatusOr<TokenLogprob> choose_token(const Request& request, std::span<const TokenId> answer, LogitEdits& edits,
-                                          const OutputHead::Result& output, std::mt19937_64& rng) {
+absl::Status not_a_number() {
+  return absl::DataLossError(
+      "the model's output is not a number (NaN): weights in its file, or the device's memory, are not what they were");
+}
+
+absl::StatusOr<std::optional<TokenLogprob>> choose_token(const Request& request, std::span<const TokenId> answer,
+                                                         LogitEdits& edits, const OutputHead::Result& output,
+                                                         std::mt19937_64& rng) {
   if (answer.size() < request.continuation.size()) return TokenLogprob{.id = request.continuation[answer.size()]};
   float logit = 0;  // without edits
   std::optional<TokenId> token = choose_of_best(output.ranked, request.sampling, rng);
@@ -24,10 +31,11 @@ absl::StatusOr<TokenLogprob> choose_token(const Request& request, std::span<cons
   } else {
     PKV_ASSIGN_OR_RETURN(const std::span<float> row, output.whole_row());
     edits.apply(row);
-    token = choose_of_row(row, request.sampling, rng);
+    token = choose_of_row(row, request.sampling, rng, *output.scratch);
     edits.restore(row);
     logit = row[static_cast<size_t>(*token)];
   }
+  if (std::isnan(logit)) return std::nullopt;  // the best there is
   return request.logprobs ? with_logprobs(*token, logit, output) : TokenLogprob{.id = *token};
 }
 

@@ -1,6 +1,7 @@
 // The next token of an answer: what it needs of the output head, and how it is chosen of what comes.
 #pragma once
 
+#include <optional>
 #include <random>
 #include <span>
 
@@ -13,10 +14,14 @@ namespace pkv {
 
 // What is wanted of the logits that follow `answer`. All of it must live until they are there.
 OutputHead::Row next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits);
-// The token that follows `answer`, with log-probabilities where the request wants them. An error is the backend's
-// status().
-absl::StatusOr<TokenLogprob> choose_token(const Request& request, std::span<const TokenId> answer, LogitEdits& edits,
-                                          const OutputHead::Result& output, std::mt19937_64& rng);
+// The token that follows `answer`, with log-probabilities where the request wants them; nothing where the model made no
+// number of it (not_a_number()). An error is the backend's status().
+absl::StatusOr<std::optional<TokenLogprob>> choose_token(const Request& request, std::span<const TokenId> answer,
+                                                         LogitEdits& edits, const OutputHead::Result& output,
+                                                         std::mt19937_64& rng);
+// What a request ends with whose logits are NaN: DATA_LOSS. Others may be well: a weight that is one concerns those who
+// use it.
+absl::Status not_a_number();
 // A token of this logit, and the best ones beside it.
 TokenLogprob with_logprobs(TokenId token, float logit, const OutputHead::Result& output);
 

@@ -181,14 +181,14 @@ void OutputHead::fetch(int64_t first, int64_t end, const Wanted& wanted, std::sp
   model_->backend().fetch(reads_);
 }
 
-OutputHead::Result OutputHead::output_of(const Row& row, int64_t index, Result::WholeRow whole_row) const {
+OutputHead::Result OutputHead::output_of(const Row& row, int64_t index, Result::WholeRow whole_row) {
   const int32_t vocabulary = model_->shape().vocab_size;
   const int32_t* words = fetched_.data() + index * fetched_words_;
   const auto number = [&](int64_t at) { return std::bit_cast<float>(words[at]); };
   const auto tokens = [&](int64_t at, int32_t count) {
     return std::span(reinterpret_cast<const RankedToken*>(words + at), static_cast<size_t>(count));
   };
-  Result output{.whole_row = whole_row};
+  Result output{.whole_row = whole_row, .scratch = &row_scratch_};
   if (row.sampling != nullptr) {
     const SampleNeed need = sample_need(*row.sampling, vocabulary);
     output.ranked = {

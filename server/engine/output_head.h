@@ -39,7 +39,8 @@ class OutputHead {
     float target = 0;                  // the target's logit
     std::span<const RankedToken> top;  // the best
     RowComparison comparison;
-    WholeRow whole_row;  // fetches the logits [V]; an error is the backend's status()
+    WholeRow whole_row;             // fetches the logits [V]; an error is the backend's status()
+    RowScratch* scratch = nullptr;  // for looking at them
   };
 
   // Tiles of at most `tile_rows` rows, and results of at most `rows` in one run. `model` must outlive this.
@@ -88,7 +89,7 @@ class OutputHead {
   void rank_tile(const TensorView& logits, int64_t first, const DescribedRows& described, const Wanted& wanted);
   void compare_tile(std::span<const Row> rows, int64_t first);
   void fetch(int64_t first, int64_t end, const Wanted& wanted, std::span<const Fetch> reads);
-  Result output_of(const Row& row, int64_t index, Result::WholeRow whole_row) const;
+  Result output_of(const Row& row, int64_t index, Result::WholeRow whole_row);
 
   const Model* model_;
   Tensor normed_;     // [tile, D]
@@ -100,8 +101,9 @@ class OutputHead {
   std::vector<int32_t> fetched_;  // results, row after row of fetched_words_
   int64_t fetched_words_ = 0;
   std::vector<float> whole_row_;  // [V]
-  std::vector<Fetch> reads_;      // reused
-  uint64_t bytes_ = 0;            // of all of them
+  RowScratch row_scratch_;
+  std::vector<Fetch> reads_;  // reused
+  uint64_t bytes_ = 0;        // of all of them
 };
 
 }  // namespace pkv

@@ -138,13 +138,13 @@ bool filters(const SamplingParams& params, int32_t vocabulary) {
 }
 
 // draw() of all tokens by id, with nothing kept but their masses.
-TokenId draw_of_row(std::span<const float> logits, float best, const SamplingParams& params, std::mt19937_64& rng) {
-  std::vector<double> masses;
-  masses.reserve(logits.size());
+TokenId draw_of_row(std::span<const float> logits, float best, const SamplingParams& params, std::mt19937_64& rng,
+                    std::vector<double>& masses) {
   double total = 0;
-  for (const float logit : logits) {
-    masses.push_back(possible(logit) ? candidate(logit, 0, best, params).mass : 0);
-    total += masses.back();
+  masses.resize(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    masses[id] = possible(logits[id]) ? candidate(logits[id], 0, best, params).mass : 0;
+    total += masses[id];
   }
   double left = uniform(rng) * total;
   size_t last = 0;
@@ -155,6 +155,50 @@ TokenId draw_of_row(std::span<const float> logits, float best, const SamplingPar
     if (left < 0) break;
   }
   return static_cast<TokenId>(last);
+}
+
+// All possible tokens by id that min_p keeps.
+Candidates likely(std::span<const float> logits, float best, const SamplingParams& params) {
+  Candidates candidates;
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (!possible(logits[id])) continue;
+    const Candidate one = candidate(logits[id], static_cast<TokenId>(id), best, params);
+    if (one.mass >= static_cast<double>(params.min_p)) candidates.push_back(one);
+  }
+  return candidates;
+}
+
+// The tokens by rank that top_p keeps, of all.
+Candidates nucleus_of_row(std::span<const uint64_t> ranked, std::span<const float> logits, float best,
+                          const SamplingParams& params, std::vector<double>& masses) {
+  double total = 0, sum = 0;
+  masses.resize(logits.size());
+  for (size_t id = 0; id < logits.size(); ++id) {
+    if (possible(logits[id])) total += masses[id] = candidate(logits[id], 0, best, params).mass;
+  }
+  const double wanted = static_cast<double>(params.top_p) * total;
+  Candidates candidates;
+  for (size_t i = 0; i < ranked.size() && (i == 0 || sum < wanted); ++i) {
+    const TokenId id = token_of(ranked[i]);
+    candidates.push_back({logits[static_cast<size_t>(id)], id, masses[static_cast<size_t>(id)]});
+    sum += candidates.back().mass;
+  }
+  return candidates;
+}
+
+// The tokens that top_k and top_p keep: by rank where one of them keeps less than all.
+Candidates best_of_row(std::span<const float> logits, float best, const SamplingParams& params, RowScratch& scratch) {
+  const std::span<const uint64_t> ranked = rank_row(logits, scratch);
+  if (!truncates(params, static_cast<int32_t>(ranked.size()))) {
+    return params.top_p < 1 ? nucleus_of_row(ranked, logits, best, params, scratch.masses)
+                            : likely(logits, best, params);
+  }
+  Candidates candidates;
+  for (const uint64_t one : ranked.first(static_cast<size_t>(params.top_k))) {
+    candidates.push_back(candidate(logits[static_cast<size_t>(token_of(one))], token_of(one), best, params));
+  }
+  keep_top_p(candidates, params.top_p);
+  return candidates;
 }
 
 }  // namespace
@@ -192,18 +236,17 @@ std::optional<TokenId> choose_of_best(const RankedRow& row, const SamplingParams
   return draw(candidates, rng);
 }
 
-TokenId choose_of_row(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng) {
-  const auto best = std::max_element(logits.begin(), logits.end(), worse);  // the first of equals
-  const auto token = static_cast<TokenId>(best - logits.begin());
-  if (params.temperature == 0 || !std::isfinite(*best)) return token;
-  if (!filters(params, static_cast<int32_t>(logits.size()))) return draw_of_row(logits, *best, params, rng);
-  Candidates candidates;
-  candidates.reserve(logits.size());
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (!possible(logits[id])) continue;
-    candidates.push_back(candidate(logits[id], static_cast<TokenId>(id), *best, params));
-  }
-  return choose_of_all(candidates, params, rng);
+TokenId choose_of_row(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng,
+                      RowScratch& scratch) {
+  const auto found = std::max_element(logits.begin(), logits.end(), worse);  // the first of equals
+  const float best = *found;
+  if (params.temperature == 0 || !std::isfinite(best)) return static_cast<TokenId>(found - logits.begin());
+  const bool ranks = truncates(params, static_cast<int32_t>(logits.size())) || params.top_p < 1;
+  if (!ranks && params.min_p <= 0) return draw_of_row(logits, best, params, rng, scratch.masses);
+  if (!ranks) return draw(likely(logits, best, params), rng);
+  Candidates candidates = best_of_row(logits, best, params, scratch);
+  keep_min_p(candidates, params.min_p);
+  return draw(candidates, rng);
 }
 
 }  // namespace pkv

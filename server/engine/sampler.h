@@ -13,6 +13,7 @@
 
 #include "kernels/sampling.h"
 #include "server/engine/request.h"
+#include "server/engine/row_ranks.h"
 
 namespace pkv {
 
@@ -34,6 +35,7 @@ struct RankedRow {
 // The token where the best decide it. Otherwise nothing, and no random number was used.
 std::optional<TokenId> choose_of_best(const RankedRow& row, const SamplingParams& params, std::mt19937_64& rng);
 // The token by the whole row: logits [V], with their edits.
-TokenId choose_of_row(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng);
+TokenId choose_of_row(std::span<const float> logits, const SamplingParams& params, std::mt19937_64& rng,
+                      RowScratch& scratch);
 
 }  // namespace pkv

@@ -14,7 +14,7 @@ constexpr ParameterInfo kObservingWindow{"window_tokens", "1 to 8192, below the 
                                          "newest prompt entries, always kept; their queries score the others"};
 constexpr ParameterInfo kWindow{"window_tokens", ">= 1, below the budget", "8", "newest entries, always kept"};
 constexpr ParameterInfo kSinks{"sink_tokens", ">= 0, below the budget", "4", "first entries, always kept"};
-constexpr ParameterInfo kKernel{"kernel_size", "odd, >= 1", "7", "width in tokens of the pooling of scores"};
+constexpr ParameterInfo kKernel{"kernel_size", "odd, 1 to 1023", "7", "width in tokens of the pooling of scores"};
 constexpr ParameterInfo kPooling{"pooling", "MAX, AVG, NONE", "MAX", "how scores are pooled along tokens"};
 constexpr ParameterInfo kAggregation{"group_aggregation", "MEAN, MAX, SUM", "MEAN",
                                      "over the query heads that share a KV head, before pooling"};

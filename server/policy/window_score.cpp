@@ -13,9 +13,10 @@ namespace pkv {
 
 absl::Status validate_window_policy(std::string_view policy, const PolicySpec& spec) {
   PKV_RETURN_IF_ERROR(validate_observed(policy, "window_tokens", spec.params.window_tokens));
-  if (spec.params.kernel_size < 1 || spec.params.kernel_size % 2 == 0) {
+  const int32_t kernel = spec.params.kernel_size;
+  if (kernel < 1 || kernel > kMostKernel || kernel % 2 == 0) {
     return field_error(absl::StrCat("cache_policy.", std::string(policy), ".kernel_size"),
-                       absl::StrCat("must be odd and at least 1, got ", spec.params.kernel_size));
+                       absl::StrCat("must be odd and from 1 to ", kMostKernel, ", got ", kernel));
   }
   return validate_budget(spec, spec.params.window_tokens);
 }

@@ -9,6 +9,9 @@
 
 namespace pkv {
 
+// Of the pooling of scores: what it costs grows with it, and beyond it neighbours have nothing in common.
+constexpr int32_t kMostKernel = 1023;
+
 // Window, kernel, pins and budget. `policy` is the policy's field in the proto message CachePolicy.
 absl::Status validate_window_policy(std::string_view policy, const PolicySpec& spec);
 

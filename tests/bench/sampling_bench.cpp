@@ -68,7 +68,7 @@ struct Bench {
       tokens.clear();
       PKV_CHECK(head.run({.x = x.view(), .phase = Phase::kDecode, .rows = rows},
                          [&](size_t row, const OutputHead::Result& output) {
-                           tokens.push_back(choose_token(request, {}, edits[row], output, rng)->id);
+                           tokens.push_back(choose_token(request, {}, edits[row], output, rng)->value().id);
                            return absl::OkStatus();
                          })
                     .ok(),
@@ -130,6 +130,9 @@ int main(int count, char** arguments) {
     bench.compare("top_p 0.9", {.temperature = 1, .top_p = 0.9f});
     bench.compare("min_p 0.05", {.temperature = 1, .min_p = 0.05f});
     bench.compare("unfiltered", {.temperature = 1});
+    // What nobody's best few decide:
+    bench.compare("flat", {.temperature = 100, .top_p = 0.99f});
+    bench.compare("wide top_k", {.temperature = 1, .top_k = vocabulary - 1});
   }
   return 0;
 }

@@ -87,6 +87,7 @@ TEST(PoolScoresTest, MaxPadsWithNothingAndAverageWithZeros) {
   EXPECT_THAT(pool_scores({3, 6, 9, 12}, PoolKind::kAvg, 3), ElementsAre(3, 6, 9, 7));
   EXPECT_THAT(pool_scores({3, 6}, PoolKind::kAvg, 5), ElementsAre(9 / 5.0f, 9 / 5.0f));
   EXPECT_THAT(pool_scores({4, -6}, PoolKind::kMax, 7), ElementsAre(4, 4));
+  EXPECT_THAT(pool_scores({4, -6}, PoolKind::kMax, (1 << 30) + 1), ElementsAre(4, 4));  // in no time
   EXPECT_THAT(pool_scores({3, 1, 2}, PoolKind::kMax, 1), ElementsAre(3, 1, 2));
   EXPECT_THAT(pool_scores({3, 1, 2}, PoolKind::kNone, 7), ElementsAre(3, 1, 2));
 }

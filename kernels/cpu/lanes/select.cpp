@@ -68,7 +68,7 @@ void select_row(const float* scores, int64_t columns, int32_t count, int32_t* ke
 }
 
 void pool_row(const float* scores, int64_t columns, PoolKind kind, int32_t kernel, float* out) {
-  const int64_t half = kind == PoolKind::kNone ? 0 : kernel / 2;
+  const int64_t half = kind == PoolKind::kNone ? 0 : std::min<int64_t>(kernel / 2, columns - 1);
   std::copy_n(scores, columns, out);
   if (half == 0) return;
   if (kind == PoolKind::kAvg) std::fill_n(out, columns, 0.0f);

@@ -147,6 +147,13 @@ TEST_F(GenerationCallTest, AShortfallOfRecallNamesItsFigures) {
   EXPECT_EQ(rejections("RECALL_NOT_REACHED"), 1u);
 }
 
+TEST_F(GenerationCallTest, OutputThatIsNoNumberIsAnInternalErrorWithItsReason) {
+  const DecodedError error = decode_error(error_after(absl::DataLossError("the model's output is not a number")));
+  EXPECT_EQ(error.code, absl::StatusCode::kInternal);
+  EXPECT_EQ(error.reason, "NOT_A_NUMBER");
+  EXPECT_EQ(rejections("NOT_A_NUMBER"), 1u);
+}
+
 TEST_F(GenerationCallTest, OtherErrorsStayAsTheyAre) {
   EXPECT_EQ(error_after(absl::CancelledError("gone")), absl::CancelledError("gone"));
   EXPECT_EQ(rejections("RECALL_NOT_REACHED"), 0u);

@@ -4,11 +4,13 @@
 
 #include <atomic>
 #include <functional>
+#include <limits>
 #include <new>
 #include <utility>
 
 #include "absl/time/clock.h"
 #include "kernels/reference/reference_backend.h"
+#include "server/policy/registry.h"
 #include "tests/support/forwarding_backend.h"
 #include "tests/unit/engine/engine_fixture.h"
 
@@ -132,6 +134,50 @@ TEST_F(EngineFailure, AnExceptionInAStepFailsTheEngineAndTellsEverySink) {
   EXPECT_EQ(stats->live_bytes, 0u);
   EXPECT_EQ(stats->reserved_bytes, 0u);
   EXPECT_EQ(stats->cache.held, 0u);
+}
+
+// One token's embedding is no number, as of a file with a broken weight.
+constexpr TokenId kBrokenToken = 7;
+class BrokenWeight : public ForwardingBackend {
+ public:
+  BrokenWeight() : ForwardingBackend(make_reference_backend()) {}
+  void embed(const Weight& table, const int32_t* ids, const TensorView& out) override {
+    ForwardingBackend::embed(table, ids, out);
+    for (int64_t row = 0; row < out.rows; ++row) {
+      if (ids[row] == kBrokenToken) fill(out.slice_rows(row, 1), std::numeric_limits<float>::quiet_NaN());
+    }
+  }
+
+ protected:
+  void run(std::string_view, absl::FunctionRef<void()> forward) override { forward(); }
+};
+
+TEST_F(EngineFailure, OutputThatIsNoNumberEndsThatRequestAlone) {
+  const TinyModel model = make_tiny_model(std::make_unique<BrokenWeight>());
+  const auto engine = make_engine(*model.model);
+  const std::vector<TokenId> well(40, 5);
+  std::vector<TokenId> broken = well;
+  broken[20] = kBrokenToken;
+  const auto answered = run(*engine, make_request(well, 12));
+  ASSERT_TRUE(answered->status.ok()) << answered->status;
+  for (const PolicyKind kind : {PolicyKind::kFull, PolicyKind::kSnapKv, PolicyKind::kH2o, PolicyKind::kTova,
+                                PolicyKind::kKeyDiff, PolicyKind::kAdaSnapKv}) {
+    SCOPED_TRACE(policy_row(kind).name);
+    for (const float temperature : {0.0f, 1.0f}) {
+      const auto neighbour = submit(*engine, make_request(well, 12));
+      const auto request = make_request(broken, 12, policy(kind, kind == PolicyKind::kFull ? 0 : 16));
+      request->sampling.temperature = temperature;
+      const auto sink = run(*engine, request);
+      EXPECT_EQ(sink->status.code(), absl::StatusCode::kDataLoss) << sink->status;
+      EXPECT_TRUE(sink->tokens.empty());
+      neighbour->wait();
+      EXPECT_EQ(neighbour->ids(), answered->ids());
+    }
+  }
+  const auto scored = make_request(broken, 0);
+  scored->prompt_logprobs = true;
+  EXPECT_EQ(run(*engine, scored)->status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(engine->state(), Engine::State::kServing);
 }
 
 TEST_F(EngineFailure, WhoHadEndedBeforeTheEngineFailedKeepsTheAnswer) {

@@ -35,14 +35,14 @@ std::vector<TokenLogprob> RowSampler::next(std::span<Answer> answers, std::vecto
   std::vector<OutputHead::Row> rows;
   for (Answer& answer : answers) rows.push_back(next_token_row(*answer.request, answer.tokens, answer.edits));
   std::vector<TokenLogprob> tokens;
-  const absl::Status status =
-      head_.run({.x = input(static_cast<int64_t>(answers.size())), .phase = Phase::kDecode, .rows = rows},
-                [&](size_t row, const OutputHead::Result& output) {
-                  EXPECT_EQ(row, tokens.size());
-                  Answer& answer = answers[row];
-                  tokens.push_back(*choose_token(*answer.request, answer.tokens, answer.edits, output, answer.rng));
-                  return absl::OkStatus();
-                });
+  const absl::Status status = head_.run(
+      {.x = input(static_cast<int64_t>(answers.size())), .phase = Phase::kDecode, .rows = rows},
+      [&](size_t row, const OutputHead::Result& output) {
+        EXPECT_EQ(row, tokens.size());
+        Answer& answer = answers[row];
+        tokens.push_back(choose_token(*answer.request, answer.tokens, answer.edits, output, answer.rng)->value());
+        return absl::OkStatus();
+      });
   EXPECT_EQ(status, absl::OkStatus());
   for (size_t i = 0; i < answers.size(); ++i) answers[i].tokens.push_back(tokens[i].id);
   return tokens;

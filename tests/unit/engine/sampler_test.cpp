@@ -212,6 +212,7 @@ TEST(Sampler, NotANumberCountsAsImpossible) {
   const std::vector<std::vector<float>> rows = {
       {kNan, 1, 2, kNan, 2}, {1, kNan, 2, 0.5f, kNan}, {kNan, kImpossible, -3, kNan},
       {kNan, kNan},          {kImpossible, kNan},      {kNan, std::numeric_limits<float>::infinity(), 1}};
+  RowScratch scratch;
   const std::vector<SamplingParams> all_params = {{.temperature = 0},
                                                   {.temperature = 1},
                                                   {.temperature = 1, .top_k = 2},
@@ -227,8 +228,8 @@ TEST(Sampler, NotANumberCountsAsImpossible) {
     for (const SamplingParams& params : all_params) {
       for (uint64_t seed = 0; seed < 20; ++seed) {
         std::mt19937_64 rng(seed), cleaned_rng(seed), ranked_rng(seed);
-        const TokenId token = choose_of_row(row, params, rng);
-        EXPECT_EQ(token, choose_of_row(cleaned, params, cleaned_rng));
+        const TokenId token = choose_of_row(row, params, rng, scratch);
+        EXPECT_EQ(token, choose_of_row(cleaned, params, cleaned_rng, scratch));
         EXPECT_EQ(token,
                   choose_of_best({.best = best, .vocabulary = static_cast<int32_t>(row.size())}, params, ranked_rng));
         EXPECT_EQ(rng, cleaned_rng);

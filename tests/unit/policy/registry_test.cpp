@@ -226,12 +226,14 @@ TEST_P(WindowPolicyValidation, ChecksWindowAndKernel) {
   spec.params.window_tokens = 128;
   EXPECT_EQ(refusal(spec), "cache_policy.budget.tokens");
   spec.params.window_tokens = 8;
-  for (int32_t kernel : {0, -1, 2, 6}) {
+  for (int32_t kernel : {0, -1, 2, 6, 1025, (1 << 30) + 1}) {
     spec.params.kernel_size = kernel;
     EXPECT_EQ(refusal(spec), field("kernel_size"));
   }
-  spec.params.kernel_size = 1;
-  EXPECT_EQ(refusal(spec), "accepted");
+  for (int32_t kernel : {1, 1023}) {
+    spec.params.kernel_size = kernel;
+    EXPECT_EQ(refusal(spec), "accepted");
+  }
 }
 
 INSTANTIATE_TEST_SUITE_P(Policies, WindowPolicyValidation,
