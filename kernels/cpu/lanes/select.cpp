@@ -68,9 +68,9 @@ void select_row(const float* scores, int64_t columns, int32_t count, int32_t* ke
 }
 
 void pool_row(const float* scores, int64_t columns, PoolKind kind, int32_t kernel, float* out) {
-  const int64_t half = kind == PoolKind::kNone ? 0 : std::min<int64_t>(kernel / 2, columns - 1);
   std::copy_n(scores, columns, out);
-  if (half == 0) return;
+  if (kind == PoolKind::kNone) return;
+  const int64_t half = std::min<int64_t>(kernel / 2, columns - 1);
   if (kind == PoolKind::kAvg) std::fill_n(out, columns, 0.0f);
   for (int64_t offset = -half; offset <= half; ++offset) {
     const int64_t begin = std::max<int64_t>(0, -offset);
