@@ -114,13 +114,15 @@ void ValueRefit::read_values(const Layer& layer) {
         {slots_[head].data(), layer.kept.slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, counts_[head])});
   }
   backend_.fetch(reads);
+  std::vector<Lane> lanes(heads);
+  layer.cache.view(layer.from, layer.layer, 1, lanes.data());
   kept_values_.clear();
   for (size_t head = 0; head < heads; ++head) {
     kept_values_.push_back(read_stored(layer.cache,
                                        {.sequence = layer.from,
                                         .layer = layer.layer,
                                         .kv_head = static_cast<int32_t>(head),
-                                        .format = prompt_format(layer.cache.dtype(layer.from))},
+                                        .format = lanes[head].dtype},
                                        StoredPart::kValues, slots_[head]));
   }
   skip_whole_lanes();
