@@ -47,20 +47,12 @@ template <typename T, int32_t kMultiple>
 void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, uint32_t* out) {
   const int32_t d = pages.head_dim;
   const int64_t panel_elements = int64_t{round_up(d, kMultiple)} / 2 * kPanelCols;
-  int32_t column = 0;
-  while (column < count) {
-    const int32_t page = (first + column) / pages.slots;
-    const int32_t place = (first + column) - page * pages.slots;
-    const int32_t width = min_int(min_int(V::kWidth, pages.slots - place), count - column);
-    const KeyColumns<T> keys(pages, page, place, width);
+  for_each_columns<T>(pages, first, count, [&](const KeyColumns<T>& keys, int32_t column) {
+    const int32_t width = keys.width;
     const int32_t inside = column % kPanelCols;
     const int32_t here = min_int(width, kPanelCols - inside);  // the rest goes to the next panel
     uint32_t* to = out + column / kPanelCols * panel_elements + inside;
-    column += width;
-    if (here == V::kWidth) {
-      pack_whole_keys(keys, d, to);
-      continue;
-    }
+    if (here == V::kWidth) return pack_whole_keys(keys, d, to);
     uint32_t* next = to - inside + panel_elements - here;
     const __mmask16 first_part = V::first_mask(here);
     const __mmask16 second_part = static_cast<__mmask16>(V::first_mask(width) & ~first_part);
@@ -69,8 +61,8 @@ void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, uint32_t
       _mm512_mask_storeu_epi32(to + k / 2 * kPanelCols, first_part, key);
       if (second_part != 0) _mm512_mask_storeu_epi32(next + k / 2 * kPanelCols, second_part, key);
     }
-  }
-  for (column = 0; column < count; column += kPanelCols, out += panel_elements) {
+  });
+  for (int32_t column = 0; column < count; column += kPanelCols, out += panel_elements) {
     zero_rows(out, d / 2, round_up(d, kMultiple) / 2);
   }
 }

@@ -61,6 +61,19 @@ struct KeyColumns {
   }
 };
 
+// The keys of slots [first, first + count) by vectors that lie in one page each: body(keys, column), columns counted
+// from `first`.
+template <typename T, typename Body>
+void for_each_columns(const LanePages& pages, int32_t first, int32_t count, const Body& body) {
+  int32_t width = 0;
+  for (int32_t column = 0; column < count; column += width) {
+    const int32_t page = (first + column) / pages.slots;
+    const int32_t place = (first + column) - page * pages.slots;
+    width = min_int(min_int(Vec<float>::kWidth, pages.slots - place), count - column);
+    body(KeyColumns<T>(pages, page, place, width), column);
+  }
+}
+
 // Makes mixed values (kernels/entry_codes.h), or sums of them, values: the Walsh-Hadamard transform of every group.
 inline void unmix(float* sums, int32_t head_dim) {
   for (int32_t first = 0; first < head_dim; first += kValueScaleGroup) {

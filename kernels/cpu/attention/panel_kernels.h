@@ -36,12 +36,8 @@ void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, flo
 template <typename T>
 void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, float* out) {
   const int32_t d = pages.head_dim;
-  int32_t column = 0;
-  while (column < count) {
-    const int32_t page = (first + column) / pages.slots;
-    const int32_t place = (first + column) - page * pages.slots;
-    const int32_t width = min_int(min_int(V::kWidth, pages.slots - place), count - column);
-    const KeyColumns<T> keys(pages, page, place, width);
+  for_each_columns<T>(pages, first, count, [&](const KeyColumns<T>& keys, int32_t column) {
+    const int32_t width = keys.width;
     const int32_t inside = column % kPanelCols;
     float* to = out + static_cast<int64_t>(column / kPanelCols) * d * kPanelCols + inside;
     if (width == V::kWidth && inside + V::kWidth <= kPanelCols) {
@@ -55,8 +51,7 @@ void pack_keys_of(const LanePages& pages, int32_t first, int32_t count, float* o
         if (here < width) V::store_range(next + k * kPanelCols, key, here, width);
       }
     }
-    column += width;
-  }
+  });
 }
 
 // [ceil(head_dim / kPanelCols)][kTileSlots][kPanelCols]
