@@ -137,16 +137,21 @@ bool filters(const SamplingParams& params, int32_t vocabulary) {
   return truncates(params, vocabulary) || params.top_p < 1 || params.min_p > 0;
 }
 
-// draw() of all tokens by id, with nothing kept but their masses.
-TokenId draw_of_row(std::span<const float> logits, float best, const SamplingParams& params, std::mt19937_64& rng,
-                    std::vector<double>& masses) {
+// Every token's mass by id, 0 where it is impossible. Returns their sum.
+double weigh_row(std::span<const float> logits, float best, const SamplingParams& params, std::vector<double>& masses) {
   double total = 0;
   masses.resize(logits.size());
   for (size_t id = 0; id < logits.size(); ++id) {
     masses[id] = possible(logits[id]) ? candidate(logits[id], 0, best, params).mass : 0;
     total += masses[id];
   }
-  double left = uniform(rng) * total;
+  return total;
+}
+
+// draw() of all tokens by id, with nothing kept but their masses.
+TokenId draw_of_row(std::span<const float> logits, float best, const SamplingParams& params, std::mt19937_64& rng,
+                    std::vector<double>& masses) {
+  double left = uniform(rng) * weigh_row(logits, best, params, masses);
   size_t last = 0;
   for (size_t id = 0; id < logits.size(); ++id) {
     if (!possible(logits[id])) continue;
@@ -171,12 +176,8 @@ Candidates likely(std::span<const float> logits, float best, const SamplingParam
 // The tokens by rank that top_p keeps, of all.
 Candidates nucleus_of_row(std::span<const uint64_t> ranked, std::span<const float> logits, float best,
                           const SamplingParams& params, std::vector<double>& masses) {
-  double total = 0, sum = 0;
-  masses.resize(logits.size());
-  for (size_t id = 0; id < logits.size(); ++id) {
-    if (possible(logits[id])) total += masses[id] = candidate(logits[id], 0, best, params).mass;
-  }
-  const double wanted = static_cast<double>(params.top_p) * total;
+  const double wanted = static_cast<double>(params.top_p) * weigh_row(logits, best, params, masses);
+  double sum = 0;
   Candidates candidates;
   for (size_t i = 0; i < ranked.size() && (i == 0 || sum < wanted); ++i) {
     const TokenId id = token_of(ranked[i]);
