@@ -8,7 +8,9 @@ namespace pkv {
 std::vector<float> read_stored(const KvCache& cache, const StoredLane& lane, StoredPart part,
                                std::span<const int32_t> slots) {
   const CacheGeometry& geometry = cache.geometry();
-  const PageLayout layout = geometry.layout(lane.format);
+  std::vector<Lane> lanes(static_cast<size_t>(geometry.kv_heads));
+  cache.view(lane.sequence, lane.layer, 0, lanes.data());
+  const PageLayout layout = geometry.layout(lanes[static_cast<size_t>(lane.kv_head)].dtype);
   const std::span<const int32_t> ids = cache.page_ids(lane.sequence, lane.layer, lane.kv_head);
   const auto page_bytes = static_cast<size_t>(geometry.page_bytes);
   std::byte* pool = cache.base_view().pool;

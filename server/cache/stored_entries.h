@@ -11,15 +11,14 @@ namespace pkv {
 
 enum class StoredPart : uint8_t { kKeys, kValues };
 
-// Which lane, and in which format its entries are now.
 struct StoredLane {
   SequenceId sequence = nullptr;
   int32_t layer = 0;
   int32_t kv_head = 0;
-  KvDtype format = KvDtype::kF16;
 };
 
-// The keys or values at `slots` of the lane, as attention reads them: [slots, head_dim]. Waits for the backend.
+// The keys or values at `slots` of the lane, as attention reads them, whatever their format: [slots, head_dim]. Waits
+// for the backend.
 std::vector<float> read_stored(const KvCache& cache, const StoredLane& lane, StoredPart part,
                                std::span<const int32_t> slots);
 

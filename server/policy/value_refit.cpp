@@ -114,16 +114,11 @@ void ValueRefit::read_values(const Layer& layer) {
         {slots_[head].data(), layer.kept.slice_rows(static_cast<int64_t>(head), 1).slice_cols(0, counts_[head])});
   }
   backend_.fetch(reads);
-  std::vector<Lane> lanes(heads);
-  layer.cache.view(layer.from, layer.layer, 1, lanes.data());
   kept_values_.clear();
   for (size_t head = 0; head < heads; ++head) {
-    kept_values_.push_back(read_stored(layer.cache,
-                                       {.sequence = layer.from,
-                                        .layer = layer.layer,
-                                        .kv_head = static_cast<int32_t>(head),
-                                        .format = lanes[head].dtype},
-                                       StoredPart::kValues, slots_[head]));
+    kept_values_.push_back(
+        read_stored(layer.cache, {.sequence = layer.from, .layer = layer.layer, .kv_head = static_cast<int32_t>(head)},
+                    StoredPart::kValues, slots_[head]));
   }
   skip_whole_lanes();
 }
@@ -157,10 +152,8 @@ void ValueRefit::begin_lane(const Layer& layer, SequenceId target) {
   const auto count = counts_[static_cast<size_t>(next_head_)];
   std::vector<int32_t> every(static_cast<size_t>(count));
   std::iota(every.begin(), every.end(), 0);
-  lane_keys_ = read_stored(
-      layer.cache,
-      {.sequence = target, .layer = layer.layer, .kv_head = next_head_, .format = layer.cache.dtype(target)},
-      StoredPart::kKeys, every);
+  lane_keys_ = read_stored(layer.cache, {.sequence = target, .layer = layer.layer, .kv_head = next_head_},
+                           StoredPart::kKeys, every);
   lane_queries_ = rows_of_group(queries_);
   lane_outputs_ = rows_of_group(attended_);
   lane_unseen_.clear();

@@ -179,8 +179,7 @@ struct FunnelRun {
   std::vector<float> stored(StoredPart part, int32_t head) const {
     std::vector<int32_t> slots(static_cast<size_t>(outcome.kept[static_cast<size_t>(head)]));
     std::iota(slots.begin(), slots.end(), 0);
-    const SequenceId sequence = prompt->sequence();
-    return read_stored(*cache, {.sequence = sequence, .kv_head = head, .format = cache->dtype(sequence)}, part, slots);
+    return read_stored(*cache, {.sequence = prompt->sequence(), .kv_head = head}, part, slots);
   }
 
   test::BackendArray<float> inv_freq;
