@@ -39,7 +39,8 @@ absl::Status slow_reader(size_t bytes, size_t limit) {
 void GenerationCall::start(uint64_t bytes, Reader read) {
   const absl::Status admitted = state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key);
   if (!admitted.ok()) return refuse(admitted);
-  absl::StatusOr<WaitingRoom::Place> place = enter(state_, bytes, owner_of(info_.key.get()));
+  const std::string owner = owner_of(info_.key.get());
+  absl::StatusOr<WaitingRoom::Place> place = enter(state_, bytes, owner);
   if (!place.ok()) return refuse(place.status());
   {
     const std::lock_guard lock(mutex_);
@@ -47,7 +48,7 @@ void GenerationCall::start(uint64_t bytes, Reader read) {
     life_.note("received", {{"bytes", bytes}});
   }
   const auto task = [self = shared_from_this(), read = std::move(read)] { self->prepare(read); };
-  if (!state_.preparation().post(task, owner_of(info_.key.get()))) {
+  if (!state_.preparation().post(task, owner)) {
     refuse(queue_full(state_));
   }
 }

@@ -171,17 +171,23 @@ TEST(Fairness, ABigJobIsNotKeptWaitingByUrgentSmallOnes) {
   EXPECT_THAT(scheduler.admit(), testing::Contains(2u));
 }
 
+// How many of the next `count` units each prompt has.
+std::map<JobId, int> run_units(Scheduler& scheduler, int count) {
+  std::map<JobId, int> units;
+  for (int i = 0; i < count; ++i) {
+    const JobId job = *scheduler.next_prefill();
+    scheduler.prefill_progress(job, 1);
+    ++units[job];
+  }
+  return units;
+}
+
 TEST(Fairness, UnitsOfPromptsAreSharedTheSameWay) {
   Scheduler scheduler(kMany);
   scheduler.enqueue(1, prompt(100), {.owner = "a"});
   scheduler.enqueue(2, prompt(100), {.owner = "b"});
   scheduler.admit();
-  std::map<JobId, int> units;
-  for (int i = 0; i < 40; ++i) {
-    const JobId job = *scheduler.next_prefill();
-    scheduler.prefill_progress(job, 1);
-    ++units[job];
-  }
+  std::map<JobId, int> units = run_units(scheduler, 40);
   EXPECT_EQ(units[1], 20);
   EXPECT_EQ(units[2], 20);
 }
@@ -191,12 +197,7 @@ TEST(Fairness, AnUrgentPromptIsReadFirstButForTheOldestsTurn) {
   scheduler.enqueue(1, prompt(100), {.owner = "a", .priority = 1});
   scheduler.enqueue(2, prompt(1000), {.owner = "b", .priority = 0});
   scheduler.admit();
-  std::map<JobId, int> units;
-  for (int i = 0; i < 40; ++i) {
-    const JobId job = *scheduler.next_prefill();
-    scheduler.prefill_progress(job, 1);
-    ++units[job];
-  }
+  std::map<JobId, int> units = run_units(scheduler, 40);
   EXPECT_EQ(units[1], 40 / Scheduler::kUnitsPerTurn);
 }
 
