@@ -223,10 +223,8 @@ nlohmann::json measure(const Model& model, const Case& one) {
 
 void run(const RateOptions& options) {
   const auto file = must(GgufFile::open(options.model));
-  const auto backend = must(make_backend({.device = options.device,
-                                          .threads = options.threads,
-                                          .isa = options.isa,
-                                          .graphs = options.graphs}));
+  const auto backend = must(make_backend(
+      {.device = options.device, .threads = options.threads, .isa = options.isa, .graphs = options.graphs}));
   const auto model = must(load_model(*file, *backend));
   std::cerr << backend->description() << "\n";
   // Of an embedding that is no output head a step reads some rows.
