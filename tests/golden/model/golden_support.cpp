@@ -107,8 +107,8 @@ PolicySpec policy_of(const json& values) {
   return spec;
 }
 
-std::unique_ptr<Engine> make_engine(const Loaded& loaded) {
-  auto engine = Engine::create(*loaded.model, {.pool_bytes = uint64_t{1} << 30});
+std::unique_ptr<Engine> make_engine(const Loaded& loaded, uint64_t pool_bytes) {
+  auto engine = Engine::create(*loaded.model, {.pool_bytes = pool_bytes});
   EXPECT_TRUE(engine.ok()) << engine.status();
   return *std::move(engine);
 }

@@ -39,7 +39,7 @@ std::vector<TokenId> prompt_tokens(const std::string& name);
 // The policy that a kept_ or total_ file describes, with float32 entries.
 PolicySpec policy_of(const nlohmann::json& values);
 
-std::unique_ptr<Engine> make_engine(const Loaded& loaded);
+std::unique_ptr<Engine> make_engine(const Loaded& loaded, uint64_t pool_bytes = uint64_t{1} << 30);
 // Greedy, with log-probabilities and kept positions.
 std::shared_ptr<Request> make_request(std::vector<TokenId> prompt, const PolicySpec& policy, int32_t max_tokens);
 std::shared_ptr<Request> make_request(const std::string& prompt, const PolicySpec& policy, int32_t max_tokens);
