@@ -43,8 +43,8 @@ absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file
   return unimplemented("key 'general.architecture': '", wanted, "' is not supported; this build has ", names);
 }
 
-// Has the kernel read the tensors, one after the other, a piece at a time: reading on demand, it fetches some pages when
-// somebody waits for one already.
+// Has the kernel read the tensors, one after the other, a piece at a time: reading on demand, it fetches some pages
+// when somebody waits for one already.
 void read_ahead(const GgufFile& file, const std::stop_token& stop) {
   constexpr uintptr_t kPiece = 4 << 20;
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
