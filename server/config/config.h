@@ -73,6 +73,7 @@ struct RuntimeConfig {
 struct SchedulerConfig {
   int32_t max_running = 64;
   int32_t max_waiting = 256;
+  int32_t max_waiting_tokens = 1 << 22;
   int32_t step_tokens = 256;
 };
 
@@ -101,6 +102,7 @@ struct PolicyPreset {
 struct PoliciesConfig {
   std::string default_name = "full";
   double default_keep_ratio = 0.125;
+  std::string disabled;  // names of policies, commas between them
   std::vector<PolicyPreset> presets;
 };
 
