@@ -39,6 +39,7 @@ FrontLimits limits_of(const Config& config) {
   return {.preparation_threads = config.server.preparation_threads,
           .max_waiting = static_cast<size_t>(config.scheduler.max_waiting),
           .max_waiting_bytes = config.server.max_waiting_bytes,
+          .max_waiting_tokens = static_cast<uint64_t>(config.scheduler.max_waiting_tokens),
           .max_reply_bytes = config.server.max_message_bytes,
           .max_unread_bytes = config.server.max_unread_bytes};
 }
@@ -170,7 +171,7 @@ absl::Status App::live() const {
 }
 
 void App::watch_for_stalls() {
-  if (const ServedModel* served = state_.model(); served != nullptr) stalls_.look(*served->engine);
+  if (const ServedModel* served = state_.model(); served != nullptr) stalls_.look(*served->engine, state_.preparing());
 }
 
 absl::Status App::engine_failure() const {
