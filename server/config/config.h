@@ -35,6 +35,7 @@ struct ServerConfig {
   std::string health_listen;  // empty: no address of its own
   uint64_t max_message_bytes = uint64_t{16} << 20;
   uint64_t max_buffer_bytes = uint64_t{1} << 30;
+  int32_t max_connections = 4096;
   int32_t max_streams = 1024;
   int32_t max_watchers = 64;
 };

@@ -85,6 +85,8 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"server.max_buffer_bytes",
      "What gRPC may hold of requests and replies of all connections; beyond it calls end with RESOURCE_EXHAUSTED.",
      BytesKey{1 << 24, kMaxBytes, [](Config& c) -> uint64_t& { return c.server.max_buffer_bytes; }}},
+    {"server.max_connections", "gRPC connections at once; further ones are closed at once, and may be tried again.",
+     IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.server.max_connections; }}},
     {"server.max_streams", "Calls of one connection at once; further ones wait in the client.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.server.max_streams; }}},
     {"server.max_watchers", "Streams of WatchStats at once.",

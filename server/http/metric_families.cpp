@@ -152,6 +152,9 @@ void add_requests(const MetricsSnapshot& snapshot, const EngineView& view, Famil
             static_cast<double>(view.engine.waiting_tokens));
   out.gauge("open_calls", "Generation calls of which anything is left: also those whose answer is still being read.",
             static_cast<double>(snapshot.open_calls));
+  out.gauge("connections", "gRPC connections that are open.", static_cast<double>(snapshot.connections));
+  out.counter("connections_refused_total", "gRPC connections beyond server.max_connections, which were closed at once.",
+              static_cast<double>(snapshot.connections_refused));
   out.begin("requests_by_policy", "Requests that run or wait, by cache policy.", Type::Gauge);
   add_by_policy_and("state", {{"running", figure<&PolicyTotals::running>}, {"waiting", figure<&PolicyTotals::waiting>}},
                     view, out);

@@ -1,5 +1,5 @@
-// Bytes of requests before they are parsed: what the scan lets through and protobuf takes has nothing in it that would be
-// passed over. The first byte says which message.
+// Bytes of requests before they are parsed: what the scan lets through and protobuf takes has nothing in it that would
+// be passed over. The first byte says which message.
 #include <array>
 #include <cstdint>
 #include <memory>

@@ -37,6 +37,28 @@ TEST_F(LimitsTest, CallsBeyondAConnectionsStreamsWait) {
   EXPECT_TRUE(generate(request("hello", 2), reply).ok());
 }
 
+TEST_F(LimitsTest, ConnectionsBeyondTheLimitAreTurnedAway) {
+  start_and_load([](Config& config) { config.server.max_connections = 2; });
+  pb::GenerateResponse reply;
+  ASSERT_TRUE(generate(request("hello", 2), reply).ok());  // the first
+  const auto ask = [this](const char* who) {
+    grpc::ChannelArguments own;
+    own.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    const auto channel =
+        grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(app_->port()), grpc::InsecureChannelCredentials(), own);
+    const auto stub = pb::GenerationService::NewStub(channel);
+    grpc::ClientContext context;
+    pb::GenerateResponse other;
+    return std::pair(stub->Generate(&context, request(who, 2), &other).error_code(), channel);
+  };
+  auto second = ask("b");
+  EXPECT_EQ(second.first, grpc::StatusCode::OK);
+  EXPECT_EQ(ask("c").first, grpc::StatusCode::UNAVAILABLE);
+  second.second.reset();
+  EXPECT_TRUE(eventually([&] { return ask("d").first == grpc::StatusCode::OK; }));
+  EXPECT_TRUE(generate(request("hello", 2), reply).ok());
+}
+
 TEST_F(LimitsTest, WatchersBeyondTheLimitAreRefusedByItsName) {
   start_and_load([](Config& config) { config.server.max_watchers = 1; });
   grpc::ClientContext first, second;

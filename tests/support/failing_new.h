@@ -1,4 +1,5 @@
-// operator new that fails where a test wants it to. Whoever links this replaces it, so such a test is a program of its own.
+// operator new that fails where a test wants it to. Whoever links this replaces it, so such a test is a program of its
+// own.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Memory runs out at any allocation between a call's arrival and the engine: that call alone ends, and whoever comes next
-// finds the server as it was.
+// Memory runs out at any allocation between a call's arrival and the engine: that call alone ends, and whoever comes
+// next finds the server as it was.
 #include <gtest/gtest.h>
 
 #include "absl/time/clock.h"
