@@ -53,6 +53,7 @@ App::App(const Config& config, const Log& log, const AppOptions& options, Policy
     : config_(config),
       log_(log),
       options_(options),
+      progress_(log),
       stalls_(options.stall_limit, log),
       state_(std::move(policies), log, random_seed(), limits_of(config)) {}
 
@@ -96,8 +97,10 @@ absl::Status App::load() {
     config.runtime.device = choice.device;
     log_.info("runtime.device is auto", {{"device", choice.device}, {"why", choice.why}});
   }
-  PKV_ASSIGN_OR_RETURN(model_, LoadedModel::load(config, state_.policies()->lane_table().get(), options_.make_backend,
-                                                 abandon_.get_token()));
+  PKV_ASSIGN_OR_RETURN(
+      model_, LoadedModel::load(config, state_.policies()->lane_table().get(), options_.make_backend,
+                                {.stop = abandon_.get_token(),
+                                 .progress = [this](uint64_t done, uint64_t all) { progress_.tell(done, all); }}));
   const ServedModel& served = model_->served();
   if (!served.chat_template->status().ok()) log_.warn(std::string(served.chat_template->status().message()));
   state_.publish(&served);
@@ -151,7 +154,7 @@ absl::Status App::stop(absl::Time deadline) {
 absl::Status App::ready() const {
   if (draining_) return absl::UnavailableError("the server is draining");
   const ServedModel* served = state_.model();
-  if (served == nullptr) return absl::UnavailableError("the model is being loaded");
+  if (served == nullptr) return absl::UnavailableError(progress_.text());
   const Engine::State state = served->engine->state();
   if (state == Engine::State::kServing) return absl::OkStatus();
   return absl::UnavailableError(state == Engine::State::kFailed ? "the engine has failed" : "the server is draining");

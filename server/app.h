@@ -14,6 +14,7 @@
 #include "server/config/config.h"
 #include "server/http/metrics_exporter.h"
 #include "server/http/openai_server.h"
+#include "server/load_progress.h"
 #include "server/loaded_model.h"
 #include "server/rpc/server.h"
 #include "server/stall_watch.h"
@@ -77,6 +78,7 @@ class App {
   const Log& log_;
   const AppOptions options_;
   std::stop_source abandon_;
+  LoadProgress progress_;
   std::atomic<bool> draining_ = false;
   StallWatch stalls_;
   ServerState state_;

@@ -56,7 +56,7 @@ int32_t cache_page_bytes(const CacheConfig& config, const Backend& backend) {
 
 absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& config, const LaneTable* table,
                                                                const BackendMaker& make_backend,
-                                                               const std::stop_token& stop) {
+                                                               const Loading& loading) {
   const std::string& path = config.model.path;
   std::unique_ptr<LoadedModel> loaded(new LoadedModel());
 
@@ -66,7 +66,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   if (!file.ok()) return about_file(file.status(), path);
   loaded->file_ = *std::move(file);
 
-  if (stop.stop_requested()) return given_up();
+  if (loading.stop.stop_requested()) return given_up();
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = load_tokenizer(*loaded->file_);
   if (!tokenizer.ok()) return about_file(tokenizer.status(), path);
   loaded->tokenizer_ = *std::move(tokenizer);
@@ -74,13 +74,13 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
   if (!chat_template.ok()) return about_file(chat_template.status(), path);
   loaded->chat_template_ = std::make_unique<ChatTemplate>(*std::move(chat_template), *loaded->tokenizer_);
 
-  absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, stop);
+  absl::StatusOr<std::unique_ptr<Model>> model = load_model(*loaded->file_, *loaded->backend_, loading);
   if (!model.ok()) return about_file(model.status(), path);
   loaded->model_ = *std::move(model);
   if (table != nullptr) PKV_RETURN_IF_ERROR(check_lane_table(config, *table, *loaded->file_, loaded->model_->shape()));
   PKV_RETURN_IF_ERROR(check_pool(config, cache_page_bytes(config.cache, *loaded->backend_)));
   PKV_ASSIGN_OR_RETURN(loaded->engine_, Engine::create(*loaded->model_, engine_options(config)));
-  if (stop.stop_requested()) return given_up();
+  if (loading.stop.stop_requested()) return given_up();
   loaded->served_ = {.id = model_id(config.model),
                      .device = loaded->backend_->description(),
                      .kv_dtype = config.cache.dtype,

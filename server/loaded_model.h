@@ -25,11 +25,10 @@ using BackendMaker = std::function<absl::StatusOr<std::unique_ptr<Backend>>(cons
 class LoadedModel {
  public:
   // Loads config.model.path on the device that `make_backend` makes and starts its engine. `table`, what is in force of
-  // model.lane_table or null, has to be of this model. Errors name the file or the key. CANCELLED soon after `stop` is
-  // requested: between two tensors, and between two of the other parts.
+  // model.lane_table or null, has to be of this model. Errors name the file or the key. CANCELLED soon after
+  // `loading.stop` is requested: between two tensors, and between two of the other parts.
   static absl::StatusOr<std::unique_ptr<LoadedModel>> load(const Config& config, const LaneTable* table,
-                                                           const BackendMaker& make_backend,
-                                                           const std::stop_token& stop);
+                                                           const BackendMaker& make_backend, const Loading& loading);
 
   const ServedModel& served() const { return served_; }
   const Backend& backend() const { return *backend_; }

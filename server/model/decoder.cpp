@@ -174,11 +174,11 @@ void load_qkv_biases(WeightLoader& loader, const ModelShape& shape, const std::s
 }
 
 absl::StatusOr<std::unique_ptr<Model>> load_decoder(const DecoderArchitecture& architecture, const GgufFile& file,
-                                                    Backend& backend, std::stop_token stop) {
+                                                    Backend& backend, const Loading& loading) {
   PKV_ASSIGN_OR_RETURN(ModelShape shape, read_shape(file, std::string(architecture.name)));
   PKV_RETURN_IF_ERROR(check_attention(shape, backend));
   PKV_ASSIGN_OR_RETURN(const RopeParameters rope, read_rope(file, shape));
-  WeightLoader loader(file, backend, std::move(stop));
+  WeightLoader loader(file, backend, loading);
   DecoderWeights weights = load_weights(architecture, loader, file, shape);
   PKV_RETURN_IF_ERROR(loader.finish());
   shape.weights = loader.most_frequent_format();

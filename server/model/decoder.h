@@ -4,7 +4,6 @@
 #pragma once
 
 #include <memory>
-#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -38,6 +37,6 @@ struct DecoderArchitecture {
 
 // As load_model().
 absl::StatusOr<std::unique_ptr<Model>> load_decoder(const DecoderArchitecture& architecture, const GgufFile& file,
-                                                    Backend& backend, std::stop_token stop);
+                                                    Backend& backend, const Loading& loading);
 
 }  // namespace pkv

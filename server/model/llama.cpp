@@ -1,7 +1,5 @@
 // The architecture `llama`: rotated in neighbouring pairs, every projection without or (as some fine-tunes have it)
 // with a bias on q, k and v.
-#include <utility>
-
 #include "server/model/architectures.h"
 #include "server/model/decoder.h"
 
@@ -15,9 +13,9 @@ void load_extras(WeightLoader& loader, const ModelShape& shape, const std::strin
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, std::stop_token stop) {
+absl::StatusOr<std::unique_ptr<Model>> load_llama(const GgufFile& file, Backend& backend, const Loading& loading) {
   return load_decoder({.name = "llama", .pairing = RopePairing::kAdjacent, .load_extras = load_extras}, file, backend,
-                      std::move(stop));
+                      loading);
 }
 
 }  // namespace pkv

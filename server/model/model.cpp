@@ -2,7 +2,6 @@
 #include "server/model/model.h"
 
 #include <iterator>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -17,7 +16,7 @@ namespace {
 
 struct Architecture {
   std::string_view name;  // general.architecture
-  absl::StatusOr<std::unique_ptr<Model>> (*load)(const GgufFile& file, Backend& backend, std::stop_token stop);
+  absl::StatusOr<std::unique_ptr<Model>> (*load)(const GgufFile& file, Backend& backend, const Loading& loading);
 };
 
 constexpr Architecture kArchitectures[] = {
@@ -27,11 +26,11 @@ constexpr Architecture kArchitectures[] = {
 };
 
 absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file, Backend& backend,
-                                                            std::stop_token stop) {
+                                                            const Loading& loading) {
   PKV_ASSIGN_OR_RETURN(const std::string wanted, file.string("general.architecture"));
   std::string names;
   for (const Architecture& architecture : kArchitectures) {
-    if (architecture.name == wanted) return architecture.load(file, backend, std::move(stop));
+    if (architecture.name == wanted) return architecture.load(file, backend, loading);
     names += (names.empty() ? "" : ", ") + std::string(architecture.name);
   }
   return unimplemented("key 'general.architecture': '", wanted, "' is not supported; this build has ", names);
@@ -53,10 +52,10 @@ absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
   return scratch;
 }
 
-absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, std::stop_token stop) {
-  absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend, stop);
+absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, const Loading& loading) {
+  absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend, loading);
   if (model.ok()) {
-    PKV_ASSIGN_OR_RETURN((*model)->value_factors_, make_value_factors(file, (*model)->shape(), backend, stop));
+    PKV_ASSIGN_OR_RETURN((*model)->value_factors_, make_value_factors(file, (*model)->shape(), backend, loading.stop));
     return model;
   }
   return absl::Status(model.status().code(), absl::StrCat(file.path(), ": ", std::string(model.status().message())));

@@ -5,7 +5,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -13,6 +12,7 @@
 #include "kernels/backend.h"
 #include "server/cache/step_plan.h"
 #include "server/model/gguf.h"
+#include "server/model/loading.h"
 
 namespace pkv {
 
@@ -84,7 +84,7 @@ class Model {
 
  private:
   friend absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend,
-                                                           std::stop_token stop);
+                                                           const Loading& loading);
 
   Backend& backend_;
   Tensor value_factors_;
@@ -92,7 +92,7 @@ class Model {
 
 // Loads the model of an open file, which must stay open as long as the model lives. INVALID_ARGUMENT naming the key or
 // tensor that is wrong, UNIMPLEMENTED for an architecture, a rope scaling or a format this build cannot run, CANCELLED
-// between two tensors once `stop` is requested.
-absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, std::stop_token stop = {});
+// between two tensors once `loading.stop` is requested.
+absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, const Loading& loading = {});
 
 }  // namespace pkv

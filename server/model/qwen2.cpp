@@ -1,7 +1,5 @@
 // The architecture `qwen2` (Qwen2, arXiv 2407.10671; Qwen2.5, arXiv 2412.15115): rotated in halves, biases on q, k and
 // v, an output head of its own or the embedding.
-#include <utility>
-
 #include "server/model/architectures.h"
 #include "server/model/decoder.h"
 
@@ -14,9 +12,9 @@ void load_extras(WeightLoader& loader, const ModelShape& shape, const std::strin
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Model>> load_qwen2(const GgufFile& file, Backend& backend, std::stop_token stop) {
+absl::StatusOr<std::unique_ptr<Model>> load_qwen2(const GgufFile& file, Backend& backend, const Loading& loading) {
   return load_decoder({.name = "qwen2", .pairing = RopePairing::kHalves, .load_extras = load_extras}, file, backend,
-                      std::move(stop));
+                      loading);
 }
 
 }  // namespace pkv

@@ -12,19 +12,36 @@
 namespace pkv {
 namespace {
 
-// Outputs whose products are added up in float32 before they go into a sum in float64.
+// Outputs whose products are added up in float32 before they go into a sum in float64. A multiple of kRowsAtOnce.
 constexpr int64_t kOutputsAtOnce = 32;
+constexpr size_t kRowsAtOnce = 8;
 
-// grams[h][i][j], j <= i, += w[o][h * d + i] * w[o][h * d + j] over the rows o of `weights`, [rows][heads * d].
+// products[j] += x[r] * rows[r][j] for j < count, r by r.
+template <size_t kRows>
+void add_rows(const float* const (&rows)[kRows], const float (&x)[kRows], size_t count, float* __restrict products) {
+  for (size_t j = 0; j < count; ++j) {
+    float sum = products[j];
+    for (size_t r = 0; r < kRows; ++r) sum += x[r] * rows[r][j];
+    products[j] = sum;
+  }
+}
+
+// grams[h][i][j], j <= i, += w[o][h * d + i] * w[o][h * d + j] over the kOutputsAtOnce rows o of `weights`, [][heads *
+// d]. kRowsAtOnce of them pass over a sum at once, in their order.
 void add_products(const std::vector<float>& weights, int32_t heads, int32_t head_dim, std::vector<double>& grams) {
   const auto d = static_cast<size_t>(head_dim), width = static_cast<size_t>(heads) * d;
   std::vector<float> products(d);
   for (size_t head = 0; head < static_cast<size_t>(heads); ++head) {
     for (size_t i = 0; i < d; ++i) {
       std::fill(products.begin(), products.end(), 0.0f);
-      for (size_t row = head * d; row < weights.size(); row += width) {
-        const float* inputs = weights.data() + row;
-        for (size_t j = 0; j <= i; ++j) products[j] += inputs[i] * inputs[j];
+      for (size_t first = head * d; first < weights.size(); first += kRowsAtOnce * width) {
+        const float* rows[kRowsAtOnce];
+        float x[kRowsAtOnce];
+        for (size_t r = 0; r < kRowsAtOnce; ++r) {
+          rows[r] = weights.data() + first + r * width;
+          x[r] = rows[r][i];
+        }
+        add_rows(rows, x, i + 1, products.data());
       }
       double* gram = grams.data() + (head * d + i) * d;
       for (size_t j = 0; j <= i; ++j) gram[j] += static_cast<double>(products[j]);
@@ -67,7 +84,7 @@ absl::StatusOr<Tensor> make_value_factors(const GgufFile& file, const ModelShape
     std::fill(grams.begin(), grams.end(), 0.0);
     for (int64_t first = 0; first < outputs; first += kOutputsAtOnce) {
       const int64_t count = std::min(kOutputsAtOnce, outputs - first);
-      weights.resize(static_cast<size_t>(count * width));
+      weights.assign(static_cast<size_t>(kOutputsAtOnce * width), 0.0f);  // zeros where there are no more outputs
       traits.decode(tensor->data.data() + static_cast<size_t>(first) * row_bytes, weights.data(), count * width);
       add_products(weights, shape.q_heads, shape.head_dim, grams);
     }

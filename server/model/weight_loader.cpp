@@ -11,6 +11,16 @@
 
 namespace pkv {
 
+WeightLoader::WeightLoader(const GgufFile& file, Backend& backend, const Loading& loading)
+    : file_(file), backend_(backend), loading_(loading) {
+  for (const GgufTensor& tensor : file.tensors()) all_reads_ += tensor.data.size();
+}
+
+void WeightLoader::done_with(const GgufTensor& tensor) {
+  read_ += tensor.data.size();
+  if (loading_.progress) loading_.progress(read_, all_reads_);
+}
+
 void WeightLoader::fail(const std::string& name, const absl::Status& status) {
   if (status_.ok()) {
     status_ = absl::Status(status.code(), absl::StrCat("tensor '", name, "': ", std::string(status.message())));
@@ -18,7 +28,7 @@ void WeightLoader::fail(const std::string& name, const absl::Status& status) {
 }
 
 const GgufTensor* WeightLoader::find(const std::string& name, std::span<const int64_t> dims) {
-  if (status_.ok() && stop_.stop_requested()) status_ = absl::CancelledError("loading was given up");
+  if (status_.ok() && loading_.stop.stop_requested()) status_ = absl::CancelledError("loading was given up");
   if (!status_.ok()) return nullptr;
   known_.insert(name);
   absl::StatusOr<const GgufTensor*> tensor = file_.tensor(name, dims);
@@ -38,6 +48,7 @@ std::unique_ptr<Weight> WeightLoader::matrix(const std::string& name, int64_t in
     return nullptr;
   }
   bytes_ += (*weight)->bytes();
+  done_with(*tensor);
   return *std::move(weight);
 }
 
@@ -53,6 +64,7 @@ Tensor WeightLoader::vector(const std::string& name, int64_t size) {
   quant_traits(tensor->type).decode(tensor->data.data(), values.data(), size);
   backend_.upload(result->view(), values.data());
   bytes_ += result->bytes();
+  done_with(*tensor);
   return *std::move(result);
 }
 

@@ -6,21 +6,19 @@
 #include <cstddef>
 #include <memory>
 #include <set>
-#include <stop_token>
 #include <string>
-#include <utility>
 
 #include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "server/model/gguf.h"
+#include "server/model/loading.h"
 
 namespace pkv {
 
 class WeightLoader {
  public:
-  // Once `stop` is requested every further tensor is an error.
-  WeightLoader(const GgufFile& file, Backend& backend, std::stop_token stop)
-      : file_(file), backend_(backend), stop_(std::move(stop)) {}
+  // Once `loading.stop` is requested every further tensor is an error. All three must outlive it.
+  WeightLoader(const GgufFile& file, Backend& backend, const Loading& loading);
 
   // A weight matrix [outputs, inputs]; nullptr after an error.
   std::unique_ptr<Weight> matrix(const std::string& name, int64_t inputs, int64_t outputs);
@@ -41,13 +39,16 @@ class WeightLoader {
  private:
   const GgufTensor* find(const std::string& name, std::span<const int64_t> dims);
   void fail(const std::string& name, const absl::Status& status);
+  void done_with(const GgufTensor& tensor);
 
   const GgufFile& file_;
   Backend& backend_;
-  const std::stop_token stop_;
+  const Loading& loading_;
   std::set<std::string, std::less<>> known_;
   absl::Status status_;
   size_t bytes_ = 0;
+  uint64_t read_ = 0;       // bytes of the file's tensors
+  uint64_t all_reads_ = 0;  // of all of them
 };
 
 }  // namespace pkv

@@ -15,6 +15,7 @@
 #include "kernels/backend.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/quant.h"
 
 namespace pkv {
@@ -67,6 +68,28 @@ __attribute__((target("avx512f,avx512bf16"))) float peak_bf16() {
   return _mm512_cvtss_f32(sums[0]);
 }
 
+// Four sums of two tiles by two, as products have them.
+float peak_amx() {
+  const Tiles tiles;
+  Tiles::zero<0>();
+  Tiles::zero<1>();
+  Tiles::zero<2>();
+  Tiles::zero<3>();
+  Tiles::zero<4>();
+  Tiles::zero<5>();
+  Tiles::zero<6>();
+  Tiles::zero<7>();
+  for (int64_t i = 0; i < kPeakRounds * kAccumulators / 4; ++i) {
+    Tiles::multiply_add<0, 4, 6>();
+    Tiles::multiply_add<1, 4, 7>();
+    Tiles::multiply_add<2, 5, 6>();
+    Tiles::multiply_add<3, 5, 7>();
+  }
+  float sum[kTileRows][kTileFloats];
+  Tiles::store<0>(sum, sizeof(sum[0]));
+  return sum[0][0];
+}
+
 struct Peak {
   float (*run)() = nullptr;
   double flops_per_instruction = 0;
@@ -76,6 +99,7 @@ Peak peak_of(const std::string& isa) {
   if (isa == "avx2") return {peak_avx2, 16};
   if (isa == "avx512" || isa == "avx512_vnni") return {peak_avx512, 32};
   if (isa == "avx512_bf16") return {peak_bf16, 64};
+  if (isa == "amx_bf16") return {peak_amx, 2.0 * kTileRows * kTileFloats * kTileDepth};
   return {};
 }
 

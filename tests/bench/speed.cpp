@@ -82,6 +82,22 @@ double decode_rate(std::span<const std::shared_ptr<TimedSink>> sinks) {
   return static_cast<double>(tokens) / absl::ToDoubleSeconds(end - begin);
 }
 
+// What the limits of a prompt and of a decode step follow from. Of the weights, those that every step reads: an
+// embedding that is not the output head is read by the row.
+nlohmann::json about(const Model& model, const GgufFile& file, KvDtype dtype) {
+  const ModelShape& shape = model.shape();
+  const bool own_head = file.find_tensor("output.weight") != nullptr;
+  const size_t looked_up = own_head ? file.find_tensor("token_embd.weight")->data.size() : 0;
+  return {{"layers", shape.layers},
+          {"q_heads", shape.q_heads},
+          {"kv_heads", shape.kv_heads},
+          {"head_dim", shape.head_dim},
+          {"width", shape.width},
+          {"feed_forward", shape.feed_forward},
+          {"step_weight_bytes", model.weight_bytes() - looked_up},
+          {"kv_bytes_per_token", shape.kv_bytes_per_token(dtype)}};
+}
+
 absl::Status run(const SpeedOptions& options) {
   if (find_policy(options.policy) == nullptr) return absl::InvalidArgumentError("no policy " + options.policy);
   auto file = GgufFile::open(options.model);
@@ -99,6 +115,8 @@ absl::Status run(const SpeedOptions& options) {
       Engine::create(**model, {.pool_bytes = options.pool_mib << 20, .workspace_bytes = options.workspace_mib << 20});
   if (!engine.ok()) return engine.status();
   nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}, {"scope", options.scope}};
+  const auto example = make_request(1, (*model)->shape().vocab_size, options, lane_table);
+  out["model"] = about(**model, **file, example->policy.kv_dtype);
   for (int32_t tokens : options.prompts) {
     std::vector<std::shared_ptr<TimedSink>> sinks;
     for (int32_t i = 0; i < options.sequences; ++i) {

@@ -2,10 +2,14 @@
 #include <gmock/gmock.h>
 #include <grpcpp/generic/generic_stub.h>
 
+#include <functional>
+#include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/integration/raw_call.h"
 #include "tests/integration/server_fixture.h"
+#include "tests/support/forwarding_backend.h"
 
 namespace pkv {
 namespace {
@@ -84,6 +88,34 @@ TEST_F(LifecycleTest, AnEngineThatDoesNotMoveIsNotLive) {
     EXPECT_EQ(live.next(), kNotServing);
   }
   EXPECT_EQ(live.next(), kServing);
+}
+
+// Calls a function before every weight that it takes.
+class AskedBackend final : public test::ForwardingBackend {
+ public:
+  AskedBackend(std::unique_ptr<Backend> inner, std::function<void()> ask)
+      : ForwardingBackend(std::move(inner)), ask_(std::move(ask)) {}
+  absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override {
+    ask_();
+    return ForwardingBackend::prepare_weight(source);
+  }
+
+ private:
+  std::function<void()> ask_;
+};
+
+TEST_F(LifecycleTest, WhoAsksForReadinessHearsHowFarTheLoadIs) {
+  std::vector<std::string> answers;
+  start({}, {.make_backend = [&](const BackendOptions& options) -> absl::StatusOr<std::unique_ptr<Backend>> {
+          auto made = make_backend(options);
+          if (!made.ok()) return made.status();
+          return std::make_unique<AskedBackend>(*std::move(made),
+                                                [&] { answers.emplace_back(app_->ready().message()); });
+        }});
+  ASSERT_TRUE(app_->load().ok());
+  ASSERT_GE(answers.size(), 2u);
+  EXPECT_EQ(answers.front(), "the model is being loaded");
+  EXPECT_THAT(answers.back(), ::testing::MatchesRegex("the model is being loaded .[1-9][0-9]? % of [0-9]+ MiB."));
 }
 
 TEST_F(LifecycleTest, ALoadCanBeGivenUp) {

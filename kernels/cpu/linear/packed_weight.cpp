@@ -1,4 +1,4 @@
-// Repacks the blocks of a GGUF file (layouts of ggml's block_q*) into panels of 16 outputs.
+// The memory of packed weights, and their way back to float32.
 #include "kernels/cpu/linear/packed_weight.h"
 
 #include <sys/mman.h>
@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/cpu/linear/panel_packer.h"
 #include "kernels/cpu/linear/scale_layout.h"
 #include "kernels/cpu/parallel.h"
 
@@ -15,7 +16,6 @@ namespace {
 
 constexpr size_t kHugePage = size_t{2} << 20;
 constexpr size_t kArenaBlock = size_t{32} << 20;
-constexpr int64_t kMaxBlock = 256;  // weights in the largest block of any format
 
 uint16_t load_u16(const uint8_t* from) {
   uint16_t value;
@@ -23,189 +23,7 @@ uint16_t load_u16(const uint8_t* from) {
   return value;
 }
 
-// ---- codes: one block to one byte per weight
-
-void split_nibbles(const uint8_t* packed, int32_t count, uint8_t* out) {
-  for (int32_t i = 0; i < count; ++i) {
-    out[i] = packed[i] & 15;
-    out[count + i] = packed[i] >> 4;
-  }
-}
-
-void add_fifth_bits(const uint8_t* bits, uint8_t* out) {
-  for (int32_t i = 0; i < 32; ++i) out[i] |= ((bits[i / 8] >> (i % 8)) & 1) << 4;
-}
-
-void codes_q4_0(const uint8_t* block, uint8_t* out) { split_nibbles(block + 2, 16, out); }
-void codes_q4_1(const uint8_t* block, uint8_t* out) { split_nibbles(block + 4, 16, out); }
-void codes_q5_0(const uint8_t* block, uint8_t* out) {
-  split_nibbles(block + 6, 16, out);
-  add_fifth_bits(block + 2, out);
-}
-void codes_q5_1(const uint8_t* block, uint8_t* out) {
-  split_nibbles(block + 8, 16, out);
-  add_fifth_bits(block + 4, out);
-}
-void codes_q8_0(const uint8_t* block, uint8_t* out) {
-  for (int32_t i = 0; i < 32; ++i) out[i] = block[2 + i] ^ 0x80;  // offset by 128
-}
-void codes_q4_k(const uint8_t* block, uint8_t* out) {
-  for (int32_t chunk = 0; chunk < 4; ++chunk) split_nibbles(block + 16 + 32 * chunk, 32, out + 64 * chunk);
-}
-void codes_q5_k(const uint8_t* block, uint8_t* out) {
-  const uint8_t* high = block + 16;
-  for (int32_t chunk = 0; chunk < 4; ++chunk) {
-    split_nibbles(block + 48 + 32 * chunk, 32, out + 64 * chunk);
-    for (int32_t i = 0; i < 64; ++i) {
-      out[64 * chunk + i] |= ((high[i % 32] >> (2 * chunk + i / 32)) & 1) << 4;
-    }
-  }
-}
-void codes_q6_k(const uint8_t* block, uint8_t* out) {
-  for (int32_t half = 0; half < 2; ++half) {
-    const uint8_t* low = block + 64 * half;
-    const uint8_t* high = block + 128 + 32 * half;
-    for (int32_t i = 0; i < 128; ++i) {
-      const int32_t nibble = (low[i % 64] >> (4 * (i / 64))) & 15;
-      out[128 * half + i] = static_cast<uint8_t>(nibble | (((high[i % 32] >> (2 * (i / 32))) & 3) << 4));
-    }
-  }
-}
-
-// ---- scales: those of one block to output `output` of the panel
-
-void put_u16(uint8_t* to, int32_t index, const uint8_t* from) { std::memcpy(to + 2 * index, from, 2); }
-
-void scales_half(const uint8_t* block, uint8_t* to, int32_t output) {
-  put_u16(to + ScaleLayout<ScaleKind::kHalf>::kScale, output, block);
-}
-void scales_half_min(const uint8_t* block, uint8_t* to, int32_t output) {
-  using Layout = ScaleLayout<ScaleKind::kHalfMin>;
-  put_u16(to + Layout::kScale, output, block);
-  put_u16(to + Layout::kMin, output, block + 2);
-}
-void scales_super_min(const uint8_t* block, uint8_t* to, int32_t output) {
-  using Layout = ScaleLayout<ScaleKind::kSuperMin>;
-  put_u16(to + Layout::kScale, output, block);
-  put_u16(to + Layout::kMin, output, block + 2);
-  const uint8_t* packed = block + 4;  // 8 scales and 8 mins of 6 bits in 12 bytes
-  for (int32_t g = 0; g < Layout::kGroups; ++g) {
-    uint8_t scale = packed[g] & 63;
-    uint8_t min = packed[g + 4] & 63;
-    if (g >= 4) {
-      scale = (packed[g + 4] & 15) | ((packed[g - 4] >> 6) << 4);
-      min = (packed[g + 4] >> 4) | ((packed[g] >> 6) << 4);
-    }
-    to[Layout::kGroupScales + g * kPanelBytes + output] = scale;
-    to[Layout::kGroupMins + g * kPanelBytes + output] = min;
-  }
-}
-void scales_super_signed(const uint8_t* block, uint8_t* to, int32_t output) {
-  using Layout = ScaleLayout<ScaleKind::kSuperSigned>;
-  put_u16(to + Layout::kScale, output, block + 208);
-  for (int32_t g = 0; g < Layout::kGroups; ++g) to[Layout::kGroupScales + g * kPanelBytes + output] = block[192 + g];
-}
-
-// ---- formats
-
-struct PackFormat {
-  WeightType type;
-  CodeKind code_kind;
-  ScaleKind scale_kind;
-  int32_t group;
-  int32_t zero_point;
-  void (*codes)(const uint8_t* block, uint8_t* out);
-  void (*scales)(const uint8_t* block, uint8_t* to, int32_t output);
-};
-
-constexpr PackFormat kFormats[] = {
-    {WeightType::kF32, CodeKind::kF32, ScaleKind::kNone, 0, 0, nullptr, nullptr},
-    {WeightType::kF16, CodeKind::kF16, ScaleKind::kNone, 0, 0, nullptr, nullptr},
-    {WeightType::kBF16, CodeKind::kBF16, ScaleKind::kNone, 0, 0, nullptr, nullptr},
-    {WeightType::kQ4_0, CodeKind::kNibble, ScaleKind::kHalf, 32, 8, codes_q4_0, scales_half},
-    {WeightType::kQ4_1, CodeKind::kNibble, ScaleKind::kHalfMin, 32, 0, codes_q4_1, scales_half_min},
-    {WeightType::kQ5_0, CodeKind::kByte, ScaleKind::kHalf, 32, 16, codes_q5_0, scales_half},
-    {WeightType::kQ5_1, CodeKind::kByte, ScaleKind::kHalfMin, 32, 0, codes_q5_1, scales_half_min},
-    {WeightType::kQ8_0, CodeKind::kByte, ScaleKind::kHalf, 32, 128, codes_q8_0, scales_half},
-    {WeightType::kQ4_K, CodeKind::kNibble, ScaleKind::kSuperMin, 32, 0, codes_q4_k, scales_super_min},
-    {WeightType::kQ5_K, CodeKind::kByte, ScaleKind::kSuperMin, 32, 0, codes_q5_k, scales_super_min},
-    {WeightType::kQ6_K, CodeKind::kByte, ScaleKind::kSuperSigned, 16, 32, codes_q6_k, scales_super_signed},
-};
-
-const PackFormat& format_of(WeightType type) {
-  return *std::find_if(std::begin(kFormats), std::end(kFormats), [&](const PackFormat& f) { return f.type == type; });
-}
-
-// Of a panel, for one block of the format.
-int32_t scale_bytes(ScaleKind kind) {
-  switch (kind) {
-    case ScaleKind::kNone:
-      break;
-    case ScaleKind::kHalf:
-      return ScaleLayout<ScaleKind::kHalf>::kBytes;
-    case ScaleKind::kHalfMin:
-      return ScaleLayout<ScaleKind::kHalfMin>::kBytes;
-    case ScaleKind::kSuperMin:
-      return ScaleLayout<ScaleKind::kSuperMin>::kBytes;
-    case ScaleKind::kSuperSigned:
-      return ScaleLayout<ScaleKind::kSuperSigned>::kBytes;
-  }
-  return 0;
-}
-
-size_t code_bytes(CodeKind kind, int64_t weights) {
-  switch (kind) {
-    case CodeKind::kNibble:
-      return weights / 2;
-    case CodeKind::kByte:
-      return weights;
-    case CodeKind::kF16:
-    case CodeKind::kBF16:
-      return 2 * weights;
-    case CodeKind::kF32:
-      return 4 * weights;
-  }
-  return 0;
-}
-
 constexpr int64_t align_up(int64_t value, int64_t to) { return (value + to - 1) / to * to; }
-
-// Where input k of output `output` lies in a panel of nibbles: the byte, and whether in its high half.
-int64_t nibble_byte(int64_t k, int32_t output) { return k / 8 * 64 + output * 4 + k % 4; }
-bool nibble_is_high(int64_t k) { return k % 8 >= 4; }
-int64_t byte_index(int64_t k, int32_t output) { return k / 4 * 64 + output * 4 + k % 4; }
-
-void pack_block_codes(CodeKind kind, const uint8_t* codes, int64_t k0, int64_t count, uint8_t* panel, int32_t output) {
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t k = k0 + i;
-    if (kind == CodeKind::kByte) {
-      panel[byte_index(k, output)] = codes[i];
-    } else {
-      panel[nibble_byte(k, output)] |= nibble_is_high(k) ? codes[i] << 4 : codes[i];
-    }
-  }
-}
-
-template <typename Element>
-void pack_floats(const uint8_t* row, int64_t cols, uint8_t* panel, int32_t output) {
-  for (int64_t k = 0; k < cols; ++k) {
-    std::memcpy(panel + (k * kPanelOutputs + output) * sizeof(Element), row + k * sizeof(Element), sizeof(Element));
-  }
-}
-
-void pack_row(const PackFormat& format, const uint8_t* row, int64_t cols, uint8_t* codes, uint8_t* scales,
-              int32_t output) {
-  if (format.code_kind == CodeKind::kF32) return pack_floats<float>(row, cols, codes, output);
-  if (format.scale_kind == ScaleKind::kNone) return pack_floats<uint16_t>(row, cols, codes, output);
-  const QuantTraits& traits = quant_traits(format.type);
-  uint8_t block_codes[kMaxBlock];
-  for (int64_t block = 0; block < cols / traits.block_size; ++block) {
-    const uint8_t* from = row + block * traits.block_bytes;
-    format.codes(from, block_codes);
-    pack_block_codes(format.code_kind, block_codes, block * traits.block_size, traits.block_size, codes, output);
-    format.scales(from, scales + block * scale_bytes(format.scale_kind), output);
-  }
-}
 
 struct GroupParameters {
   float scale;
@@ -244,6 +62,11 @@ GroupParameters group_parameters(const PackedView& weight, const uint8_t* scales
   }
   return {1, 0};
 }
+
+// Where input k of output `output` lies in a panel of nibbles: the byte, and whether in its high half.
+int64_t nibble_byte(int64_t k, int32_t output) { return k / 8 * 64 + output * 4 + k % 4; }
+bool nibble_is_high(int64_t k) { return k % 8 >= 4; }
+int64_t byte_index(int64_t k, int32_t output) { return k / 4 * 64 + output * 4 + k % 4; }
 
 int32_t load_code(CodeKind kind, const uint8_t* panel, int64_t k, int32_t output) {
   if (kind == CodeKind::kByte) return panel[byte_index(k, output)];
@@ -287,7 +110,7 @@ PackedWeight::PackedWeight(const PackedView& view, size_t bytes, std::shared_ptr
 absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& source, WeightArena& arena,
                                                           ThreadPool& pool) {
   const QuantTraits& traits = quant_traits(source.type);
-  const PackFormat& format = format_of(source.type);
+  const PackFormat& format = pack_format(source.type);
   if (source.cols % traits.block_size != 0) {
     return absl::InvalidArgumentError(absl::StrCat("a weight matrix with ", source.cols, " columns cannot be of type ",
                                                    absl::string_view(traits.name.data(), traits.name.size()),
@@ -300,8 +123,8 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& so
                      .zero_point = format.zero_point,
                      .rows = source.rows,
                      .cols = source.cols};
-  view.panel_code_bytes = code_bytes(format.code_kind, source.cols * kPanelOutputs);
-  view.panel_scale_bytes = source.cols / traits.block_size * scale_bytes(format.scale_kind);
+  view.panel_code_bytes = panel_code_bytes(format, source.cols);
+  view.panel_scale_bytes = panel_scale_bytes(format, source.cols);
   const size_t scales_at = align_up(panels * view.panel_code_bytes, 64);
   const size_t bytes = scales_at + panels * view.panel_scale_bytes;
   std::shared_ptr<uint8_t> storage = arena.allocate(bytes);
@@ -312,13 +135,11 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& so
   view.codes = codes;
   view.scales = scales;
   const int64_t row_bytes = source.cols / traits.block_size * traits.block_bytes;
-  parallel_for(pool, panels, 8 * kPanelOutputs * source.cols, [&](int64_t panel) {
-    const auto outputs = static_cast<int32_t>(std::min<int64_t>(kPanelOutputs, source.rows - panel * kPanelOutputs));
-    for (int32_t output = 0; output < outputs; ++output) {
-      const auto* row = static_cast<const uint8_t*>(source.data) + (panel * kPanelOutputs + output) * row_bytes;
-      pack_row(format, row, source.cols, codes + panel * view.panel_code_bytes, scales + panel * view.panel_scale_bytes,
-               output);
-    }
+  parallel_for(pool, panels, kPanelOutputs * source.cols, [&](int64_t panel) {
+    const int64_t first = panel * kPanelOutputs;
+    pack_panel(format, static_cast<const uint8_t*>(source.data) + first * row_bytes,
+               static_cast<int32_t>(std::min<int64_t>(kPanelOutputs, source.rows - first)), source.cols,
+               codes + panel * view.panel_code_bytes, scales + panel * view.panel_scale_bytes);
   });
   return std::make_unique<PackedWeight>(view, bytes, std::move(storage));
 }

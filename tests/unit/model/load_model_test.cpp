@@ -2,8 +2,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <fstream>
 #include <functional>
+#include <vector>
 
 #include "kernels/backend.h"
 #include "server/model/model.h"
@@ -30,9 +32,26 @@ TEST_F(LoadModelTest, CanBeGivenUp) {
   const test::TempFile model = test::make_tiny_llama();
   const auto file = GgufFile::open(model.path());
   std::stop_source stop;
-  EXPECT_TRUE(load_model(**file, *backend_, stop.get_token()).ok());
+  const Loading loading{.stop = stop.get_token()};
+  EXPECT_TRUE(load_model(**file, *backend_, loading).ok());
   stop.request_stop();
-  EXPECT_EQ(load_model(**file, *backend_, stop.get_token()).status().code(), absl::StatusCode::kCancelled);
+  EXPECT_EQ(load_model(**file, *backend_, loading).status().code(), absl::StatusCode::kCancelled);
+}
+
+TEST_F(LoadModelTest, TellsHowFarItIs) {
+  const test::TempFile model = test::make_tiny_llama();
+  const auto file = GgufFile::open(model.path());
+  std::vector<uint64_t> told;
+  uint64_t whole = 0;
+  const Loading loading{.progress = [&](uint64_t done, uint64_t all) {
+    told.push_back(done);
+    whole = all;
+  }};
+  ASSERT_TRUE(load_model(**file, *backend_, loading).ok());
+  EXPECT_EQ(told.size(), (*file)->tensors().size());
+  EXPECT_TRUE(std::is_sorted(told.begin(), told.end()));
+  EXPECT_GT(told.front(), 0u);
+  EXPECT_EQ(told.back(), whole);
 }
 
 TEST_F(LoadModelTest, ReportsItsFormatAndBytes) {

@@ -1,0 +1,78 @@
+"""What scripts/bench makes of its figures, without running anything."""
+import pathlib
+import sys
+import tempfile
+import types
+import unittest
+
+sys.path.insert(0, str(pathlib.Path(__file__).parent))
+import compare
+import limits
+import page
+
+MODEL = {"layers": 2, "q_heads": 4, "kv_heads": 2, "head_dim": 8, "width": 32, "feed_forward": 64, "step_weight_bytes": 1e6,
+         "kv_bytes_per_token": 100}
+RATES = {"read": 10.0, "avx2": 100.0, "avx512_bf16": 400.0}
+
+
+def report(rounds, **more):
+    peers = {name: "1.0" for name in rounds[0] if name != "ours"}
+    return {"model": "m.gguf", "backend": "cpu", "rounds": len(rounds), "minutes": 1, "load_before": 0, "peers": peers, "limits": RATES,
+            "rows": compare.summary(rounds, MODEL, RATES), **more}
+
+
+class Compare(unittest.TestCase):
+    def test_ratios_are_of_each_round_and_their_median_counts(self):
+        key = compare.case("prefill", "full", 512, 48)
+        row, = compare.summary([{"ours": {key: mine}, "llama.cpp": {key: theirs}} for mine, theirs in ((10, 1), (20, 10), (90, 30))], MODEL, RATES)
+        self.assertEqual((row["peers"]["llama.cpp"]["ratio"], row["peers"]["llama.cpp"]["ratio_min"]), (3, 2))
+        self.assertEqual(row["ratio_to_llama_cpp"], 3)
+        self.assertEqual(row["tokens_per_second"], 20)
+
+    def test_what_only_we_ran_has_no_ratio_and_one_token_is_no_prompt(self):
+        many, one = compare.case("decode", "snapkv", 2048, 48, 16), compare.case("prefill", "full", 1, 48)
+        rows = compare.summary([{"ours": {many: 5, one: 1}, "PyTorch bf16": {}}], MODEL, RATES)
+        self.assertEqual([row["peers"] for row in rows], [{}])
+        self.assertIn("| decode, 16 sequences x 2,048, all together, snapkv 12 % |", page.table(report([{"ours": {many: 5}, "PyTorch bf16": {}}])))
+
+    def test_the_limits_of_a_prompt_and_of_a_step(self):
+        # Of each token 32 x (2 x 32 + 2 x 16 + 3 x 64) multiply-adds a layer, and 2 x 32 for each of the 1 + 2 it attends to.
+        self.assertAlmostEqual(limits.prefill_gflop(MODEL, 2), 2e-9 * 2 * (2 * 32 * 288 + 3 * 2 * 32))
+        self.assertEqual(limits.arithmetic(RATES), ("avx512_bf16", 400.0))
+        step = compare.case("decode", "full", 1000, 0)
+        self.assertAlmostEqual(limits.most(step, MODEL, RATES), 10 / 1.1e-3)
+        self.assertAlmostEqual(limits.most(compare.case("decode", "full", 1000, 0, 4), MODEL, RATES), 4 * 10 / 1.4e-3)
+        self.assertAlmostEqual(limits.most(compare.case("decode", "snapkv", 1000, 0), MODEL, RATES), 10 / 1.012e-3)
+        self.assertIsNone(limits.most(step, MODEL, {}))
+
+    def test_kinds_of_cpus(self):
+        def kind(vendor, family, model):
+            return limits.kind(limits.cpu_fields(f"vendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n\nvendor_id: no\n"))
+        self.assertEqual(kind("AuthenticAMD", 25, 17), "zen4")
+        self.assertEqual(kind("AuthenticAMD", 25, 1), "zen3")
+        self.assertEqual(kind("AuthenticAMD", 26, 2), "zen5")
+        self.assertEqual(kind("GenuineIntel", 6, 143), "spr")
+        self.assertEqual(kind("GenuineIntel", 6, 1), "genuineintel-6-1")
+        self.assertEqual(limits.kind({}), "unknown")
+
+    def test_a_page_has_one_table_of_each_model_and_keeps_what_else_it_has(self):
+        first = report([{"ours": {compare.case("decode", "full", 1, 48): 5.0}}])
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "cpu.md"
+            path.write_text("# A page\nWhat people wrote.\n")
+            for model, limit in (("m.gguf", 10.0), ("n.gguf", 10.0), ("m.gguf", 77.0)):
+                page.put(path, {**first, "model": model, "limits": {"read": limit}})
+            content = path.read_text()
+        self.assertIn("What people wrote.", content)
+        self.assertEqual((content.count("## Speed, m.gguf"), content.count("## Speed, n.gguf")), (1, 1))
+        self.assertIn("77 GB/s", content.split("## Speed, n.gguf")[0])
+        self.assertIn("| decode, empty context | 5.0 |", content)
+
+    def test_a_round_more_only_where_its_time_is_left(self):
+        program = types.SimpleNamespace(name="ours", run=dict)
+        self.assertEqual(len(compare.run_rounds([program], types.SimpleNamespace(rounds=3, minutes=1))), 3)
+        self.assertEqual(len(compare.run_rounds([program], types.SimpleNamespace(rounds=3, minutes=0))), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
