@@ -269,8 +269,13 @@ class Backend {
   // The scores that need the tokens' keys, k [R, Hkv * d] of the step's rows in this one layer, rotated. Products and
   // sums in float64, element after element.
   virtual void score_new_entries(const EvictingStep& step, const TensorView& k) = 0;
-  // scores += added[lane, slot] for every entry. added [lanes, >= length].
-  virtual void add_scores(const ScoredLanes& lanes, const TensorView& added) = 0;
+  // Of sequences that keep queries: the tokens' own of the step's one layer come to their places. q [R, Hq * d], after
+  // RoPE.
+  virtual void keep_queries(const EvictingStep& step, const TensorView& q) = 0;
+  // Of sequences whose scores grow by attention, in the step's one layer, whose lanes have the tokens' keys: the score
+  // of every entry j += the mean over the query heads h of its KV head of exp(scale * q_h . k_j - the log-sum-exp over
+  // the lane); none is made where there is none. Float32, whatever the compute mode.
+  virtual void add_attention(const EvictingStep& step, const TokenQueries& queries) = 0;
   // Before the step's token: the entries but the newest `newest` get scores[lane, slot], these none, and what never
   // goes keeps that. scores [lanes, >= entries - newest].
   virtual void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) = 0;

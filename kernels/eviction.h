@@ -37,6 +37,7 @@ enum class NewEntryScore : uint8_t {
 constexpr bool needs_key(NewEntryScore score) {
   return score == NewEntryScore::kKeyNorm || score == NewEntryScore::kKeySimilarity;
 }
+constexpr bool grows_by_attention(NewEntryScore score) { return score == NewEntryScore::kZero; }
 
 // Lanes of one layer of one sequence with what their entries are ranked by.
 struct ScoredLanes {
@@ -51,6 +52,8 @@ struct EvictingRow {
   float* scores = nullptr;       // of all lanes of the sequence
   int32_t* positions = nullptr;  // likewise
   float* key_sums = nullptr;     // [layers * kv_heads, d] sums of unit-length keys: NewEntryScore::kKeySimilarity
+  float* queries = nullptr;      // [layers * window, Hq * d] of the newest tokens, each at position % window of its
+                                 // layer's rows; nullptr: they are not kept
   uint64_t seed = 0;             // NewEntryScore::kHash
   int32_t row = 0;               // of the step; its lanes are [row * kv_heads, (row + 1) * kv_heads) of every layer
   int32_t position = 0;          // of the token
@@ -68,6 +71,17 @@ struct EvictingStep {
   int32_t first_layer = 0;  // whose lanes come first
   int32_t layers = 0;
   int32_t kv_heads = 0;
+};
+
+// The queries of a decode step's rows in one layer, with what they are multiplied by.
+struct TokenQueries {
+  TensorView q;  // [R, Hq * d], after RoPE
+  KvView kv;     // with the layer's lanes
+  int32_t q_heads = 0;
+  float scale = 0;  // 1 / sqrt(d)
+  // Room for what one row comes to, in columns for the longest lane's entries; who needs none leaves it as it is.
+  TensorView sums;  // [Hq, columns]
+  TensorView mass;  // [Hkv, columns]
 };
 
 // Entries of a lane before the step's token has its slot.

@@ -1,4 +1,4 @@
-// Host allocations and copies.
+// Host allocations, copies, and attention that is added up.
 #include "kernels/host_backend.h"
 
 #include <sys/mman.h>
@@ -82,6 +82,46 @@ void HostBackend::copy(const TensorView& to, const TensorView& from) {
 
 void HostBackend::set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) {
   for (int32_t i = 0; i < count; ++i) page_ids[edits[i].at] = edits[i].page;
+}
+
+void HostBackend::keep_queries(const EvictingStep& step, const TensorView& q) {
+  PKV_CHECK(step.layers == 1, "queries are of one layer");
+  for (const EvictingRow* row = step.rows; row != step.rows + step.count; ++row) {
+    if (row->queries == nullptr) continue;
+    const int64_t place = int64_t{step.first_layer} * row->window + row->position % row->window;
+    std::copy_n(q.f32_row(row->row), q.cols, row->queries + place * q.cols);
+  }
+}
+
+void HostBackend::add_attention(const EvictingStep& step, const TokenQueries& queries) {
+  PKV_CHECK(step.layers == 1, "queries are of one layer");
+  lse_.resize(static_cast<size_t>(queries.q_heads));
+  const TensorView lse{lse_.data(), DType::kF32, 1, queries.q_heads, queries.q_heads};
+  for (const EvictingRow* row = step.rows; row != step.rows + step.count; ++row) {
+    if (!grows_by_attention(row->new_score)) continue;
+    const int32_t first_lane = row->row * step.kv_heads;
+    const std::span lanes(queries.kv.lanes + first_lane, static_cast<size_t>(step.kv_heads));
+    int32_t longest = 0;
+    for (const Lane& lane : lanes) longest = std::max(longest, lane.length);
+    PKV_CHECK(longest <= queries.sums.cols && longest <= queries.mass.cols, "room for the longest lane's entries");
+    const TensorView sums = queries.sums.slice_rows(0, queries.q_heads).slice_cols(0, longest);
+    const TensorView mass = queries.mass.slice_rows(0, step.kv_heads).slice_cols(0, longest);
+    fill(sums, 0);
+    observe({.q = queries.q.slice_rows(row->row, 1),
+             .kv = queries.kv,
+             .first_lane = first_lane,
+             .q_heads = queries.q_heads,
+             .kv_heads = step.kv_heads,
+             .scale = queries.scale},
+            lse, sums, {});
+    reduce_groups(sums, GroupReduce::kMean, mass);
+    for (int32_t head = 0; head < step.kv_heads; ++head) {
+      const Lane& lane = lanes[static_cast<size_t>(head)];
+      float* scores = row->scores + lane.first_score;
+      const float* more = mass.f32_row(head);
+      for (int32_t slot = 0; slot < lane.length; ++slot) scores[slot] += more[slot];
+    }
+  }
 }
 
 void HostBackend::fetch(std::span<const Fetch> reads) {

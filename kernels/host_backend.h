@@ -1,9 +1,10 @@
-// The memory of backends whose memory is the host's: both sides of what is staged are one, so that a commit costs
-// nothing, and a fetch is a copy.
+// What backends whose memory is the host's have in common. Both sides of what is staged are one, so that a commit costs
+// nothing, and a fetch is a copy; what a step's evictions observe is made of other operations, one row after another.
 #pragma once
 
 #include <memory>
 #include <span>
+#include <vector>
 
 #include "kernels/backend.h"
 
@@ -22,6 +23,11 @@ class HostBackend : public Backend {
   void fetch(std::span<const Fetch> reads) override;
   void sync() override {}
   void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) override;
+  void keep_queries(const EvictingStep& step, const TensorView& q) override;
+  void add_attention(const EvictingStep& step, const TokenQueries& queries) override;
+
+ private:
+  std::vector<float> lse_;  // [Hq] of a row of add_attention()
 };
 
 }  // namespace pkv

@@ -15,8 +15,8 @@ class LoadProgress {
   // `log` must outlive it.
   explicit LoadProgress(const Log& log) : log_(log) {}
 
-  // From one thread: bytes of weights that are done, and all of them. A line in the log whenever kLogInterval has passed
-  // since the last one or since the first call; a load that takes less has none.
+  // From one thread: bytes of weights that are done, and all of them. A line in the log whenever kLogInterval has
+  // passed since the last one or since the first call; a load that takes less has none.
   void tell(uint64_t done, uint64_t all);
 
   // "the model is being loaded", with "(43 % of 468 MiB)" once something of it is; thread-safe.

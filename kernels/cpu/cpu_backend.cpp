@@ -207,8 +207,6 @@ void CpuBackend::score_new_entries(const EvictingStep& step, const TensorView& k
   cpu_score_new_entries(step, k, pool_);
 }
 
-void CpuBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) { cpu_add_scores(lanes, added, pool_); }
-
 void CpuBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {
   cpu_set_scores(lanes, scores, newest, pool_);
 }

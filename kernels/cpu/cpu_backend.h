@@ -71,7 +71,6 @@ class CpuBackend final : public HostBackend {
   void take_columns(const TensorView& from, const TensorView& columns, const TensorView& out) override;
   void choose_slots(const EvictingStep& step) override;
   void score_new_entries(const EvictingStep& step, const TensorView& k) override;
-  void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
   void order_entries(const ScoredLanes& lanes, const TensorView& order, const TensorView& counts) override;
   void sample_rows(const SampleArgs& args) override;

@@ -245,8 +245,10 @@ void CudaBackend::score_new_entries(const EvictingStep& step, const TensorView& 
   gpu::score_new_entries(stream(), step, k);
 }
 
-void CudaBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) {
-  gpu::add_scores(stream(), lanes, added);
+void CudaBackend::keep_queries(const EvictingStep& step, const TensorView& q) { gpu::keep_queries(stream(), step, q); }
+
+void CudaBackend::add_attention(const EvictingStep& step, const TokenQueries& queries) {
+  gpu::add_attention(stream(), step, queries);
 }
 
 void CudaBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {

@@ -1,4 +1,4 @@
-// Evictions while generating: which slot a new token takes, what it is scored by, and how scores follow the attention.
+// Evictions while generating: which slot a new token takes, what it is scored by, and scores that are made anew.
 #include <algorithm>
 
 #include "kernels/cuda/gpu.h"
@@ -134,30 +134,28 @@ __global__ void __launch_bounds__(kWarp) score_new_entries_kernel(EvictingStep s
   if (threadIdx.x == 0) task.scores()[task.lane.write_slot] = score;
 }
 
-// ---- scores of a sequence's lanes: blocks (x, y) share the slots of lane y
+// ---- keep_queries
 
-template <typename Change>
-__device__ void change_scores(const ScoredLanes& lanes, int32_t entries, const Change& change) {
-  float* scores = lanes.scores + lanes.lanes[blockIdx.y].first_score;
-  const auto threads = static_cast<int32_t>(gridDim.x) * kThreads;
-  for (auto slot = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x); slot < entries; slot += threads) {
-    scores[slot] = change(scores[slot], slot);
-  }
+// Blocks (x, y): columns x * kThreads and following of the query of the step's y-th evicting sequence.
+__global__ void keep_queries_kernel(EvictingStep step, TensorView q) {
+  const EvictingRow& row = step.rows[blockIdx.y];
+  const int64_t column = int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  if (row.queries == nullptr || column >= q.cols) return;
+  const int64_t place = int64_t{step.first_layer} * row.window + row.position % row.window;
+  row.queries[place * q.cols + column] = q.f32_row(row.row)[column];
 }
 
-__global__ void add_scores_kernel(ScoredLanes lanes, TensorView added) {
-  const float* more = added.f32_row(blockIdx.y);
-  // What has no score keeps the very bits that say so.
-  change_scores(lanes, lanes.lanes[blockIdx.y].length,
-                [more](float score, int32_t slot) { return std::isnan(score) ? score : score + more[slot]; });
-}
+// ---- set_scores
 
+// Blocks (x, y) share the slots of lane y.
 __global__ void set_scores_kernel(ScoredLanes lanes, TensorView made, int32_t newest) {
-  const float* scores = made.f32_row(blockIdx.y);
-  const int32_t entries = entries_before(lanes.lanes[blockIdx.y]);
-  change_scores(lanes, entries, [scores, end = entries - newest](float score, int32_t slot) {
-    return score == kNeverEvicted ? score : slot < end ? scores[slot] : kNoScore;
-  });
+  const Lane& lane = lanes.lanes[blockIdx.y];
+  float* scores = lanes.scores + lane.first_score;
+  const float* anew = made.f32_row(blockIdx.y);
+  const int32_t entries = entries_before(lane), threads = static_cast<int32_t>(gridDim.x) * kThreads;
+  for (auto slot = static_cast<int32_t>(blockIdx.x * kThreads + threadIdx.x); slot < entries; slot += threads) {
+    if (scores[slot] != kNeverEvicted) scores[slot] = slot < entries - newest ? anew[slot] : kNoScore;
+  }
 }
 
 LaunchShape over_slots(const ScoredLanes& lanes, const TensorView& scores) {
@@ -214,8 +212,9 @@ void score_new_entries(Stream& stream, const EvictingStep& step, const TensorVie
          k);
 }
 
-void add_scores(Stream& stream, const ScoredLanes& lanes, const TensorView& added) {
-  launch(stream, "add_scores", over_slots(lanes, added), add_scores_kernel, lanes, added);
+void keep_queries(Stream& stream, const EvictingStep& step, const TensorView& q) {
+  launch(stream, "keep_queries", {.blocks = blocks_for(q.cols, kThreads), .threads = kThreads, .blocks_y = step.count},
+         keep_queries_kernel, step, q);
 }
 
 void set_scores(Stream& stream, const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {

@@ -86,7 +86,8 @@ void write_turned(Stream& stream, const TurnedRows& rows, const RopeSpec& spec);
 void take_columns(Stream& stream, const TensorView& from, const TensorView& columns, const TensorView& out);
 void choose_slots(Stream& stream, const EvictingStep& step);
 void score_new_entries(Stream& stream, const EvictingStep& step, const TensorView& k);
-void add_scores(Stream& stream, const ScoredLanes& lanes, const TensorView& added);
+void keep_queries(Stream& stream, const EvictingStep& step, const TensorView& q);
+void add_attention(Stream& stream, const EvictingStep& step, const TokenQueries& queries);
 void set_scores(Stream& stream, const ScoredLanes& lanes, const TensorView& scores, int32_t newest);
 void order_entries(Stream& stream, const ScoredLanes& lanes, const TensorView& order, const TensorView& counts);
 
@@ -98,8 +99,8 @@ void compare_rows(Stream& stream, const TensorView& logits, const TensorView& ba
 // Kernels get them by value, as bytes.
 template <typename... Types>
 constexpr bool kPlainData = ((std::is_trivially_copyable_v<Types> && std::is_standard_layout_v<Types>)&&...);
-static_assert(
-    kPlainData<TensorView, KvView, Lane, RowSpan, RowSpans, PageEdit, RopeSpec, AttendArgs, ObserveArgs, TurnedRows,
-               LayerShare, RecallShare, EntryScoring, EvictingStep, EvictingRow, ScoredLanes, SampleArgs, LogprobArgs>);
+static_assert(kPlainData<TensorView, KvView, Lane, RowSpan, RowSpans, PageEdit, RopeSpec, AttendArgs, ObserveArgs,
+                         TurnedRows, LayerShare, RecallShare, EntryScoring, EvictingStep, EvictingRow, TokenQueries,
+                         ScoredLanes, SampleArgs, LogprobArgs>);
 
 }  // namespace pkv::gpu

@@ -6,6 +6,7 @@
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/kernels.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/log_sum.cuh"
 #include "kernels/cuda/observe_halves.h"
 #include "kernels/cuda/page_reader.cuh"
 #include "kernels/cuda/query_block.cuh"
@@ -33,26 +34,9 @@ __global__ void __launch_bounds__(kThreads) row_lse_kernel(ObserveArgs args, Ten
   load_queries<kHeads>(args.q.f32_row(row), heads, d, queries);
   __syncthreads();
   match_queries<kHeads>(lane, 1, d, queries);
-  float largest[kHeads], sum[kHeads];
-  for (int32_t h = 0; h < kHeads; ++h) largest[h] = -INFINITY, sum[h] = 0;
-  with_entries(args.kv, lane, [&](const auto& entries) {
-    for (int32_t slot = thread; slot < visible; slot += kThreads) {
-      float scores[kHeads];
-      score_slot<kHeads>(queries, entries.key(slot), d, args.scale, scores);
-      for (int32_t h = 0; h < kHeads; ++h) {
-        const float before = largest[h];
-        largest[h] = fmaxf(before, scores[h]);
-        sum[h] = sum[h] * expf(before - largest[h]) + expf(scores[h] - largest[h]);
-      }
-    }
-  });
-  for (int32_t h = 0; h < kHeads; ++h) {
-    const float of_all = block_max(largest[h]);
-    const double total = block_sum(sum[h] > 0 ? static_cast<double>(sum[h] * expf(largest[h] - of_all)) : 0.0);
-    if (thread == 0 && h < heads.count) {
-      lse.f32_row(row)[heads.first + h] = of_all + logf(static_cast<float>(total));
-    }
-  }
+  LogSum sums[kHeads];
+  log_sums<kHeads>(args.kv, lane, queries, args.scale, 0, kThreads, visible, sums);
+  for (int32_t h = 0; h < heads.count && thread == 0; ++h) lse.f32_row(row)[heads.first + h] = sums[h].value();
 }
 
 // Rows of queries that a block holds at a time.

@@ -3,6 +3,7 @@
 // A block has some slots of a lane and walks the rows in order: what it adds up is nobody else's.
 #include "kernels/cuda/gpu.h"
 #include "kernels/cuda/launch.h"
+#include "kernels/cuda/log_sum.cuh"
 #include "kernels/cuda/matrix.cuh"
 #include "kernels/cuda/observe_halves.h"
 #include "kernels/cuda/page_reader.cuh"
@@ -177,31 +178,10 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- row_lse
 
-// The largest of some scores, and the sum of exp(score - largest).
-struct Part {
-  float largest = -INFINITY;
-  float sum = 0;
-
-  __device__ void add(const Part& other) {
-    if (other.sum == 0) return;
-    const float both = fmaxf(largest, other.largest);
-    sum = sum * expf(largest - both) + other.sum * expf(other.largest - both);
-    largest = both;
-  }
-};
-
-// Parts of kBlocksOfLane blocks of every row and query head.
-struct Parts {
-  Part* parts = nullptr;
-  int32_t q_heads = 0;
-
-  __device__ Part& at(int32_t row, int32_t head, int32_t block) const {
-    return parts[(int64_t{row} * q_heads + head) * kBlocksOfLane + block];
-  }
-};
+using Parts = LogSumParts<kBlocksOfLane>;
 
 // What two slots of a column have, and with them the others of the warp: every lane the same of its column.
-__device__ Part part_of_column(float first, float second) {
+__device__ LogSum part_of_column(float first, float second) {
   float largest = fmaxf(first, second);
   for (int32_t distance = 4; distance < kWarp; distance *= 2) {
     largest = fmaxf(largest, __shfl_xor_sync(kAllLanes, largest, distance));
@@ -216,7 +196,7 @@ __device__ Part part_of_column(float first, float second) {
 template <int32_t kSteps>
 __global__ void __launch_bounds__(kThreads) row_lse_halves_kernel(ObserveArgs args, Parts parts) {
   PKV_DYNAMIC_SHARED(std::byte, shared);
-  PKV_SHARED(Part, of_warps, kWarps * kRows);
+  PKV_SHARED(LogSum, of_warps, kWarps * kRows);
   const auto kv_head = static_cast<int32_t>(blockIdx.y), block = static_cast<int32_t>(blockIdx.x);
   const auto thread = static_cast<int32_t>(threadIdx.x), rows = static_cast<int32_t>(args.q.rows);
   const Lane& lane = args.kv.lanes[args.first_lane + kv_head];
@@ -233,15 +213,15 @@ __global__ void __launch_bounds__(kThreads) row_lse_halves_kernel(ObserveArgs ar
       const auto add = [&](int32_t column, const Place& place, const float(&scores)[4]) {
         for (int32_t i = 0; i < 2; ++i) {
           const int32_t row = place.row(column, i), visible = row < rows ? args.visible(lane.length, row) : 0;
-          const Part part = part_of_column(place.slot(i) < visible ? scores[i] * args.scale : -INFINITY,
-                                           place.slot(i + 2) < visible ? scores[i + 2] * args.scale : -INFINITY);
+          const LogSum part = part_of_column(place.slot(i) < visible ? scores[i] * args.scale : -INFINITY,
+                                             place.slot(i + 2) < visible ? scores[i + 2] * args.scale : -INFINITY);
           if (thread % kWarp < 4) of_warps[thread / kWarp * kRows + row - place.first_row] = part;
         }
       };
       const auto add_warps = [&](int32_t first) {
         __syncthreads();
         if (thread < min(kRows, rows - first)) {
-          Part& sum = parts.at(first + thread, head, block);
+          LogSum& sum = parts.at(first + thread, head, block);
           for (int32_t warp = 0; warp < kWarps; ++warp) sum.add(of_warps[warp * kRows + thread]);
         }
       };
@@ -256,9 +236,7 @@ __global__ void add_parts_kernel(ObserveArgs args, Parts parts, TensorView lse) 
   if (head >= args.q_heads) return;
   const int32_t group = args.q_heads / args.kv_heads;
   if (args.kv.lanes[args.first_lane + head / group].dtype != KvDtype::kF16) return;
-  Part all;
-  for (int32_t block = 0; block < kBlocksOfLane; ++block) all.add(parts.at(row, head, block));
-  lse.f32_row(row)[head] = all.largest + logf(all.sum);
+  lse.f32_row(row)[head] = parts.all(row, head).value();
 }
 
 // ---- what there is of it
@@ -292,8 +270,8 @@ bool with_steps(const KvView& kv, const Visit& visit) {
 bool row_lse_of_halves(Stream& stream, const ObserveArgs& args, const TensorView& lse) {
   return with_steps(args.kv, [&](auto steps) {
     constexpr int32_t kSteps = decltype(steps)::value;
-    const Scratch scratch(stream, sizeof(Part) * static_cast<size_t>(args.q.rows * args.q_heads * kBlocksOfLane));
-    const Parts parts{scratch.as<Part>(), args.q_heads};
+    const Scratch scratch(stream, sizeof(LogSum) * static_cast<size_t>(args.q.rows * args.q_heads * kBlocksOfLane));
+    const Parts parts{scratch.as<LogSum>(), args.q_heads};
     launch(stream, "row_lse",
            {.blocks = args.q.rows == 0 ? 0 : kBlocksOfLane,
             .threads = kThreads,

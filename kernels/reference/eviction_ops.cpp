@@ -113,13 +113,6 @@ void ReferenceBackend::score_new_entries(const EvictingStep& step, const TensorV
   });
 }
 
-void ReferenceBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) {
-  for (int32_t g = 0; g < lanes.count; ++g) {
-    float* scores = lanes.scores + lanes.lanes[g].first_score;
-    for (int32_t slot = 0; slot < lanes.lanes[g].length; ++slot) scores[slot] += added.f32_row(g)[slot];
-  }
-}
-
 void ReferenceBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {
   for (int32_t g = 0; g < lanes.count; ++g) {
     const int32_t entries = entries_before(lanes.lanes[g]);

@@ -44,7 +44,7 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
   int32_t *token_ids = buffer_.token_ids(), *positions = buffer_.positions(), *angles = buffer_.angles();
   RowSpan* spans = buffer_.spans();
   EvictingRow* next_evicting = buffer_.evicting();
-  scores_keys_ = observes_queries_ = false;
+  observed_ = {};
   for (int32_t row = 0; row < count; ++row) {
     const DecodeRow& placed = rows[placed_[static_cast<size_t>(row)]];
     const int32_t first_lane = row * geometry.kv_heads;
@@ -55,9 +55,10 @@ const StepPlan& DecodePlanner::plan(std::span<const DecodeRow> rows, size_t firs
     OutputHead::describe(placed.output, vocabulary_, buffer_.samples()[row], buffer_.logprobs()[row]);
     placed.lanes->view_token(buffer_.lanes() + first_lane, buffer_.layer_lanes());
     if (const Evictor* evictor = placed.lanes->evictor(); evictor != nullptr) {
-      *next_evicting = evictor->evicting_row(row);
-      scores_keys_ |= needs_key(next_evicting++->new_score);
-      observes_queries_ |= evictor->observes_queries();
+      const EvictingRow& described = *next_evicting++ = evictor->evicting_row(row);
+      observed_.keys |= needs_key(described.new_score);
+      observed_.queries |= described.queries != nullptr;
+      observed_.attention |= grows_by_attention(described.new_score);
     }
   }
   // The others are nobody's: what lies there from the last step belongs to nobody either, and nothing is wanted of it.

@@ -1,6 +1,7 @@
 // Plans decode steps: makes room for every row's token and writes down what the step needs.
 #pragma once
 
+#include <compare>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -36,10 +37,14 @@ class DecodePlanner {
   const StepPlan& plan(std::span<const DecodeRow> rows, size_t first, size_t end, OnFailure on_failure);
   // The step's rows, but those behind them that are nobody's: their places in what plan() was given.
   std::span<const size_t> placed() const { return placed_; }
-  // Whether new entries are scored by their keys.
-  bool scores_keys() const { return scores_keys_; }
-  // Whether evictors observe the step's queries, layer by layer.
-  bool observes_queries() const { return observes_queries_; }
+  // What the step's evictions need of its rows, layer by layer.
+  struct Observed {
+    bool keys = false;       // new entries are scored by them
+    bool queries = false;    // they are kept
+    bool attention = false;  // scores grow by it
+    auto operator<=>(const Observed&) const = default;
+  };
+  const Observed& observed() const { return observed_; }
 
  private:
   DecodePlanner(KvCache& cache, int32_t vocabulary, int32_t rows, StepBuffer buffer)
@@ -52,7 +57,7 @@ class DecodePlanner {
   StepPlan plan_;
   std::vector<size_t> placed_;
   std::vector<int32_t> angles_;  // of them
-  bool scores_keys_ = false, observes_queries_ = false;
+  Observed observed_;
 };
 
 }  // namespace pkv

@@ -48,20 +48,16 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
   const bool ranks = plan.rows <= head.tile_rows() && !wanted.compared;
   const TensorView x = x_.rows(plan.rows);
   const auto step = [&] {
-    run_layers(rows, plan, x);
+    run_layers(plan, x);
     if (ranks) head.compute(x, Phase::kDecode, plan.outputs, wanted);
   };
-  if (planner_.observes_queries()) {
-    step();
-  } else {
-    const Shape shape{.rows = plan.rows,
-                      .evicting_rows = plan.evicting_rows,
-                      .scores_keys = planner_.scores_keys(),
-                      .ranks = ranks,
-                      .sampled = ranks && wanted.sampled,
-                      .logprobs = ranks && wanted.logprobs};
-    shared_.model.backend().replay(recording_of(shape), std::cref(step));
-  }
+  const Shape shape{.rows = plan.rows,
+                    .evicting_rows = plan.evicting_rows,
+                    .observed = planner_.observed(),
+                    .ranks = ranks,
+                    .sampled = ranks && wanted.sampled,
+                    .logprobs = ranks && wanted.logprobs};
+  shared_.model.backend().replay(recording_of(shape), std::cref(step));
   for (const size_t i : placed) rows[i].lanes->end_token();
   return head.run({.x = x.slice_rows(0, count), .phase = Phase::kDecode, .rows = outputs_, .computed = ranks},
                   plan.outputs,
@@ -74,31 +70,31 @@ std::unique_ptr<Recording>& DecodeStep::recording_of(const Shape& shape) {
   return recordings_[shape];
 }
 
-void DecodeStep::run_layers(std::span<const DecodeRow> rows, const StepPlan& plan, const TensorView& x) {
+void DecodeStep::run_layers(const StepPlan& plan, const TensorView& x) {
   const int32_t layers = shared_.model.shape().layers;
   if (plan.evicting_rows > 0) shared_.model.backend().choose_slots(plan.evicting_step(plan.first_layer, layers));
   shared_.model.embed(plan.token_ids, x);
   for (int32_t layer = 0; layer < layers; ++layer) {
     shared_.model.run_layer(plan, layer, x, shared_.scratch, plan.rows);
-    observe(rows, plan, layer);
+    observe(plan, layer);
   }
 }
 
-void DecodeStep::observe(std::span<const DecodeRow> rows, const StepPlan& plan, int32_t layer) {
-  if (planner_.scores_keys()) {
-    shared_.model.backend().score_new_entries(plan.evicting_step(layer, 1), shared_.scratch.k.rows(plan.rows));
-  }
-  if (!planner_.observes_queries()) return;
-  const KvView kv = plan.view(layer);
-  const std::span<const size_t> placed = planner_.placed();
-  for (size_t i = 0; i < placed.size(); ++i) {
-    const auto row = static_cast<int32_t>(i);
-    rows[placed[i]].lanes->observe(layer,
-                                   {.q = shared_.scratch.q.view().slice_rows(row, 1),
-                                    .kv = kv,
-                                    .first_lane = row * shared_.model.shape().kv_heads},
-                                   shared_.compressor_scratch);
-  }
+void DecodeStep::observe(const StepPlan& plan, int32_t layer) {
+  Backend& backend = shared_.model.backend();
+  const EvictingStep step = plan.evicting_step(layer, 1);
+  const TensorView q = shared_.scratch.q.rows(plan.rows);
+  const DecodePlanner::Observed& observed = planner_.observed();
+  if (observed.keys) backend.score_new_entries(step, shared_.scratch.k.rows(plan.rows));
+  if (observed.queries) backend.keep_queries(step, q);
+  if (!observed.attention) return;
+  const ModelShape& shape = shared_.model.shape();
+  backend.add_attention(step, {.q = q,
+                               .kv = plan.view(layer),
+                               .q_heads = shape.q_heads,
+                               .scale = attention_scale(shape.head_dim),
+                               .sums = shared_.compressor_scratch.sums.view(),
+                               .mass = shared_.compressor_scratch.mass.view()});
 }
 
 }  // namespace pkv

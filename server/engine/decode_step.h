@@ -43,21 +43,22 @@ class DecodeStep {
   // What a step asks for follows from this alone; all else that it is lies in memory.
   struct Shape {
     int32_t rows = 0, evicting_rows = 0;
-    bool scores_keys = false;
+    DecodePlanner::Observed observed;
     bool ranks = false;  // its logits are one tile of which no row is compared
     bool sampled = false, logprobs = false;
     auto operator<=>(const Shape&) const = default;
   };
   absl::Status run_planned(std::span<const DecodeRow> rows, const StepPlan& plan, const OnOutput& on_output);
   // Every lane gets the slot of its new entry, and every row's token goes through all layers.
-  void run_layers(std::span<const DecodeRow> rows, const StepPlan& plan, const TensorView& x);
-  void observe(std::span<const DecodeRow> rows, const StepPlan& plan, int32_t layer);
+  void run_layers(const StepPlan& plan, const TensorView& x);
+  // What evictions need of a layer that the rows went through.
+  void observe(const StepPlan& plan, int32_t layer);
   std::unique_ptr<Recording>& recording_of(const Shape& shape);
 
   Shared shared_;
   DecodePlanner planner_;
   Tensor x_;  // [rows, D]
-  // Of steps that nobody observes; they end before x_.
+  // They end before x_.
   std::map<Shape, std::unique_ptr<Recording>> recordings_;
   std::vector<OutputHead::Row> outputs_;
 };

@@ -76,10 +76,6 @@ void SequenceLanes::prepare(const KvView& kv, int32_t first_lane, CompressorScra
   if (relative_) relative_->move_keys(kv, first_lane, kv.lane_count);
 }
 
-void SequenceLanes::observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch) {
-  if (evictor_) evictor_->observe(layer, token, scratch);
-}
-
 void SequenceLanes::end_token() {
   if (evictor_) evictor_->end_token();
 }

@@ -58,8 +58,7 @@ class SequenceLanes {
   // Moves and scores entries where that is due for this token. `kv` has the step's lanes of the first layer, those of
   // the next ones follow; the sequence's begin at first_lane.
   void prepare(const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
-  // The token went through the layer, and through all of them.
-  void observe(int32_t layer, const Evictor::NewToken& token, CompressorScratch& scratch);
+  // The token went through all layers.
   void end_token();
 
  private:

@@ -29,13 +29,12 @@ TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& 
   const auto lanes = static_cast<int64_t>(plan.lane_limits.size());
   const int64_t width = int64_t{options.q_heads} * geometry.head_dim;
   const int64_t window = policy.decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals ? plan.window_tokens : 0;
-  const int64_t lse_rows = policy.decode_rule().scoring() == DecodeRule::Scoring::kEveryStep ? 1 : window;
   return {{&Evictor::scores_, 1, entries},
           {&Evictor::positions_, 1, entries, DType::kI32},
           {&Evictor::states_, lanes, policy.lane_state_floats(geometry.head_dim)},
           {&Evictor::ring_, geometry.layers * window, width},
           {&Evictor::ordered_q_, window, width},
-          {&Evictor::lse_, lse_rows, options.q_heads}};
+          {&Evictor::lse_, window, options.q_heads}};
 }
 
 uint64_t Evictor::state_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
@@ -171,6 +170,7 @@ EvictingRow Evictor::evicting_row(int32_t row) const {
   return {.scores = scores_.view().f32(),
           .positions = positions_.view().i32(),
           .key_sums = states_.view().f32(),
+          .queries = rule_.scoring() == DecodeRule::Scoring::kAtIntervals ? ring_.view().f32() : nullptr,
           .seed = rule_.seed,
           .row = row,
           .position = position_,

@@ -60,15 +60,6 @@ class Evictor {
   // ---- and then in stream order, layer by layer; kv.lanes[first_lane + kv_head] are the layer's lanes of the step
   // Before Backend::choose_slots(): scores the layer anew where that is due; its entries move to other slots for it.
   void refresh(int32_t layer, const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
-  // The token went through the layer: its query [1, Hq * d], rotated, and its key is written.
-  struct NewToken {
-    TensorView q;
-    KvView kv;
-    int32_t first_lane = 0;
-  };
-  void observe(int32_t layer, const NewToken& token, CompressorScratch& scratch);
-  // Whether observe() asks for anything.
-  bool observes_queries() const { return rule_.scoring() != DecodeRule::Scoring::kOnEntry; }
   // The token went through all layers.
   void end_token() { ++tokens_; }
 
@@ -104,7 +95,6 @@ class Evictor {
   TensorView query_heads(const TensorView& tensor, const LaneRun& run, int32_t width) const;
   void order_lanes(const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
   TensorView newest_queries(int32_t layer);
-  void add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch);
 
   Backend& backend_;
   const CachePolicy& policy_;
@@ -121,7 +111,7 @@ class Evictor {
   Tensor states_;                 // [layers * kv_heads, lane_state_floats]
   Tensor ring_;                   // [layers * W, Hq * d]
   Tensor ordered_q_;              // [W, Hq * d]: of one layer, ascending by position
-  Tensor lse_;                    // [W, Hq] at intervals, [1, Hq] at every step
+  Tensor lse_;                    // [W, Hq]
   int32_t position_ = 0;          // of the token under way
   int32_t tokens_ = 0;            // written since the prompt
   uint64_t evicted_ = 0;

@@ -2,7 +2,6 @@
 #include <algorithm>
 
 #include "server/policy/evictor.h"
-#include "server/policy/observed_attention.h"
 
 namespace pkv {
 
@@ -89,33 +88,6 @@ void Evictor::refresh(int32_t layer, const KvView& kv, int32_t first_lane, Compr
                .value_norms = scratch.value_norms.view().slice_rows(0, view.q_heads).slice_cols(0, entries),
                .other_scores = scratch.other_scores.view().slice_rows(0, run.heads).slice_cols(0, entries)});
     backend_.set_scores(scored_lanes(kv, first_lane, run), scores, window_);
-  }
-}
-
-void Evictor::observe(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
-  switch (rule_.scoring()) {
-    case DecodeRule::Scoring::kOnEntry:
-      return;
-    case DecodeRule::Scoring::kEveryStep:
-      add_attention(layer, token, scratch);
-      return;
-    case DecodeRule::Scoring::kAtIntervals:
-      backend_.copy(ring(layer).slice_rows(position_ % window_, 1), token.q);
-      return;
-  }
-}
-
-void Evictor::add_attention(int32_t layer, const NewToken& token, CompressorScratch& scratch) {
-  for (LaneRun run = lane_run(layer, 0); run.heads > 0; run = lane_run(layer, run.first_head + run.heads)) {
-    const ObservedRows newest{.q = query_heads(token.q, run, options_.geometry.head_dim)};
-    LayerView view = run_view(token.kv, token.first_lane, run, newest);
-    view.tokens = lane(layer, run.first_head).length;
-    const TensorView sums = scratch.sums.view().slice_rows(0, view.q_heads).slice_cols(0, view.tokens);
-    const TensorView mass = scratch.mass.view().slice_rows(0, run.heads).slice_cols(0, view.tokens);
-    backend_.fill(sums, 0);
-    pkv::add_attention(view, newest, query_heads(lse_.view(), run, 1), sums);
-    backend_.reduce_groups(sums, GroupReduce::kMean, mass);
-    backend_.add_scores(scored_lanes(token.kv, token.first_lane, run), mass);
   }
 }
 

@@ -1,5 +1,5 @@
-// pkv-decode-rate: how fast a device decodes when caches are there already: sequences are opened with so many entries
-// in every lane, which nobody computed, and decode steps run over them as the engine runs them. A line of JSON a case:
+// pkv-decode-rate: how fast a device decodes when caches are there already: sequences are opened with so many random
+// entries in every lane, and decode steps run over them as the engine runs them. A line of JSON a case:
 // milliseconds a step on the host's clock and the device's, tokens a second, and the bytes of weights and cache entries
 // that a step reads, as a rate. Shares: "100%,12%" of the tokens; "128" entries; "mixed": a third of the sequences each
 // with all of them, half and an eighth, the layers of the last as a pyramid; "uniform": all as many entries as mixed.
@@ -10,6 +10,8 @@
 #include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <numeric>
+#include <random>
 
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -20,10 +22,10 @@ namespace pkv {
 namespace {
 
 struct RateOptions {
-  std::string model, device = "cpu";
+  std::string model, device = "cpu", isa;
   std::vector<int32_t> tokens{8192}, sequences{1};
   std::vector<std::string> shares{"100%"};
-  int32_t steps = 20;
+  int32_t steps = 20, threads = 0;
   bool graphs = true;
 };
 
@@ -56,6 +58,19 @@ std::vector<int32_t> entries_of(const std::string& share, int32_t tokens, int32_
   }
   const auto entries = static_cast<int32_t>(percent ? number / 100 * tokens : std::min<double>(number, tokens));
   return std::vector<int32_t>(static_cast<size_t>(layers), std::max(1, entries));
+}
+
+constexpr int32_t kFillRows = 1024;  // that are written at once
+
+// Numbers of the size of keys and values.
+Tensor random_rows(Backend& backend, int64_t cols, uint32_t seed) {
+  std::mt19937 rng(seed);
+  std::uniform_real_distribution<float> number(-1, 1);
+  std::vector<float> values(static_cast<size_t>(kFillRows * cols));
+  for (float& value : values) value = number(rng);
+  Tensor rows = must(backend.allocate(kFillRows, cols, DType::kF32));
+  backend.upload(rows.view(), values.data());
+  return rows;
 }
 
 // Steps over sequences that are there already.
@@ -91,6 +106,9 @@ class FilledCache {
                                            .head = *head_},
                                           sequences)));
     policy_ = must(make_policy(spec_));
+    filling_.emplace(must(StepBuffer::create(*cache_, {.rows = kFillRows, .spans = 1})));
+    keys_ = random_rows(backend, int64_t{shape.kv_heads} * shape.head_dim, 1);
+    values_ = random_rows(backend, int64_t{shape.kv_heads} * shape.head_dim, 2);
     for (int32_t i = 0; i < sequences; ++i) add_sequence(entries[static_cast<size_t>(i)], tokens, steps);
   }
 
@@ -119,10 +137,28 @@ class FilledCache {
                                                .prompt_tokens = tokens,
                                                .holds_whole_layers = false})));
     for (size_t layer = 0; layer < entries.size(); ++layer) {
-      const absl::Status room = cache_->append_slots(lanes_.back()->id(), static_cast<int32_t>(layer), entries[layer]);
-      if (!room.ok()) must<int>(room);
+      fill(lanes_.back()->id(), static_cast<int32_t>(layer), entries[layer]);
     }
     rows_.push_back({.lanes = lanes_.back().get(), .token = 1, .position = tokens, .output = {.sampling = &greedy_}});
+  }
+
+  // Memory that nothing was written to is no memory yet: the kernel shows the same page of zeros everywhere.
+  void fill(SequenceId sequence, int32_t layer, int32_t entries) {
+    StepBuffer& step = *filling_;
+    for (int32_t first = 0; first < entries; first += kFillRows) {
+      const int32_t rows = std::min(kFillRows, entries - first);
+      const absl::Status room = cache_->append_slots(sequence, layer, rows);
+      if (!room.ok()) must<int>(room);
+      step.begin(Phase::kPrefill, {.rows = rows, .spans = 1}, layer);
+      std::fill_n(step.token_ids(), rows, 0);
+      std::iota(step.positions(), step.positions() + rows, first);
+      std::iota(step.angles(), step.angles() + rows, first);
+      step.spans()[0] = {.first_row = 0, .rows = rows, .first_lane = 0};
+      cache_->view(sequence, layer, rows, step.lanes());
+      const StepPlan plan = step.commit();
+      model_.backend().write_kv(keys_.rows(rows), values_.rows(rows), plan.positions, plan.view(layer), plan.spans,
+                                model_.shape().kv_heads);
+    }
   }
 
   const Model& model_;
@@ -135,6 +171,8 @@ class FilledCache {
   std::unique_ptr<CompressorScratch> compressor_scratch_;
   std::optional<OutputHead> head_;
   std::optional<DecodeStep> step_;
+  std::optional<StepBuffer> filling_;
+  Tensor keys_, values_;  // of kFillRows entries, all heads
   std::vector<std::unique_ptr<SequenceLanes>> lanes_;
   std::vector<DecodeRow> rows_;
   uint64_t bytes_ = 0;
@@ -185,7 +223,8 @@ nlohmann::json measure(const Model& model, const Case& one) {
 
 void run(const RateOptions& options) {
   const auto file = must(GgufFile::open(options.model));
-  const auto backend = must(make_backend({.device = options.device, .graphs = options.graphs}));
+  const auto backend = must(make_backend(
+      {.device = options.device, .threads = options.threads, .isa = options.isa, .graphs = options.graphs}));
   const auto model = must(load_model(*file, *backend));
   std::cerr << backend->description() << "\n";
   // Of an embedding that is no output head a step reads some rows.
@@ -217,6 +256,8 @@ int main(int argc, char** argv) {
   app.add_option("--steps", options.steps, "Steps that are measured")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  app.add_option("--threads", options.threads, "0: one per core");
+  app.add_option("--isa", options.isa, "Highest instruction-set path");
   app.add_flag("!--no-graphs", options.graphs, "Ask for every kernel of every step");
   CLI11_PARSE(app, argc, argv);
   pkv::run(options);

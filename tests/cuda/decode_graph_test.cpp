@@ -36,8 +36,8 @@ Answer answer_of(const RecordingSink& sink) {
   return answer;
 }
 
-// Policies in both scopes, beside requests that nothing is taken from. Those whose entries go for their tokens end
-// first: until then no step is recorded. In exact mode every policy goes through engine_contract_test.
+// Policies in both scopes, beside requests that nothing is taken from, of different lengths: steps of many shapes. In
+// exact mode every policy goes through engine_contract_test.
 std::vector<std::shared_ptr<Request>> requests(bool exact) {
   std::vector<std::shared_ptr<Request>> requests;
   const auto add = [&](int32_t prompt, int32_t answer, const PolicySpec& spec) {
@@ -53,7 +53,7 @@ std::vector<std::shared_ptr<Request>> requests(bool exact) {
       spec.params.funnel_allocation = FunnelAllocation::kGlobal;  // without a table of the model
       spec.budget.scope = scope;
       spec.budget.interval_tokens = 3;
-      add(20, scope == BudgetScope::kPrompt ? 8 : 4, spec);
+      add(20, scope == BudgetScope::kPrompt ? 6 : 10, spec);
     }
   }
   add(33, 12, {});
@@ -117,10 +117,12 @@ TEST(DecodeStepTest, IsAFewCallsOfTheHostAndOneWait) {
   EXPECT_GE(anew.calls, 30);
 }
 
-// Where entries go by what is known of them when they come, no step is different either.
-TEST(DecodeStepTest, IsAsFewCallsWhereEntriesGoByTheirOwnScores) {
-  for (const PolicyKind kind : {PolicyKind::kStreamingLlm, PolicyKind::kKeyDiff}) {
-    PolicySpec spec = policy(kind, 14);
+// Where entries go no step is different: not by what is known of them when they come, nor where scores grow by the
+// tokens' attention, nor where queries are kept to score by later.
+TEST(DecodeStepTest, IsAsFewCallsWhereEntriesGo) {
+  for (const PolicyKind kind :
+       {PolicyKind::kStreamingLlm, PolicyKind::kKeyDiff, PolicyKind::kH2o, PolicyKind::kSnapKv, PolicyKind::kTova}) {
+    PolicySpec spec = policy(kind, 20);  // scores last for the tokens that are looked at
     spec.budget.scope = BudgetScope::kTotal;
     EXPECT_LE(cost_of_a_step(true, spec).calls, 4) << static_cast<int>(kind);
     EXPECT_GE(cost_of_a_step(false, spec).calls, 30);
@@ -128,7 +130,7 @@ TEST(DecodeStepTest, IsAsFewCallsWhereEntriesGoByTheirOwnScores) {
 }
 
 // Steps of all shapes, one after the other: several evicting sequences, whose keys are scored or not, with and without
-// log-probabilities, and what is recorded and what is not in turns.
+// log-probabilities, scored by attention or at intervals.
 TEST(DecodeStepTest, EveryShapeHasItsOwnRecording) {
   const auto answers = [](bool graphs) {
     const Device device = make_device(true, graphs);
@@ -136,7 +138,7 @@ TEST(DecodeStepTest, EveryShapeHasItsOwnRecording) {
     std::vector<std::shared_ptr<RecordingSink>> sinks;
     const PolicyKind kinds[] = {PolicyKind::kStreamingLlm, PolicyKind::kKeyDiff, PolicyKind::kFull,
                                 PolicyKind::kKeyDiff,      PolicyKind::kL2Norm,  PolicyKind::kSnapKv,
-                                PolicyKind::kRandom};
+                                PolicyKind::kRandom,       PolicyKind::kH2o};
     for (size_t i = 0; i < std::size(kinds); ++i) {
       PolicySpec spec = policy(kinds[i], kinds[i] == PolicyKind::kFull ? 0 : 14);
       if (kinds[i] != PolicyKind::kFull) spec.budget.scope = BudgetScope::kTotal;

@@ -187,26 +187,19 @@ class ScoreNewEntriesCase : public EvictionCase {
   }
 };
 
-enum class Update : uint8_t { kAdd, kSet };
-
-class UpdateScoresCase : public EvictionCase {
+class SetScoresCase : public EvictionCase {
  public:
-  UpdateScoresCase(Update update, EvictionSpec spec)
-      : EvictionCase(update == Update::kAdd ? "add_scores" : "set_scores", std::move(spec)), update_(update) {}
+  explicit SetScoresCase(EvictionSpec spec) : EvictionCase("set_scores", std::move(spec)) {}
 
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     auto state = make_state(backend);
     auto random = rng();
     state->input = CaseTensor(backend, random_matrix(random, spec().kv_heads, spec().entries + 5), Placement::kStrided);
     const auto run = [this, state, &backend] {
-      if (update_ == Update::kAdd) return backend.add_scores(scored_lanes(*state), state->input.view());
       backend.set_scores(scored_lanes(*state), state->input.view(), spec().window);
     };
     return make_prepared(run, [this, state, &backend] { return outputs(backend, *state); });
   }
-
- private:
-  Update update_;
 };
 
 class OrderEntriesCase : public EvictionCase {
@@ -381,8 +374,7 @@ void add_eviction_cases(OperationCases& cases) {
   }
   for (const int32_t entries : {12, 700, 5000}) {
     const EvictionSpec spec{.name = absl::StrCat(entries), .evicting = {1, 2}, .entries = entries, .window = 8};
-    cases.push_back(std::make_unique<UpdateScoresCase>(Update::kAdd, spec));
-    cases.push_back(std::make_unique<UpdateScoresCase>(Update::kSet, spec));
+    cases.push_back(std::make_unique<SetScoresCase>(spec));
     cases.push_back(std::make_unique<OrderEntriesCase>(spec));
   }
   cases.push_back(std::make_unique<TakeColumnsCase>(3, 100, 17));

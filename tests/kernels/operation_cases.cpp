@@ -77,6 +77,7 @@ OperationCases operation_cases() {
   add_observation_cases(cases);
   add_selection_cases(cases);
   add_eviction_cases(cases);
+  add_token_cases(cases);
   add_sampling_cases(cases);
   return cases;
 }

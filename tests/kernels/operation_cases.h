@@ -72,6 +72,7 @@ void add_attention_cases(OperationCases& cases);
 void add_observation_cases(OperationCases& cases);
 void add_selection_cases(OperationCases& cases);
 void add_eviction_cases(OperationCases& cases);
+void add_token_cases(OperationCases& cases);
 void add_sampling_cases(OperationCases& cases);
 
 }  // namespace pkv

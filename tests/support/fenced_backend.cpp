@@ -229,9 +229,15 @@ void FencedBackend::score_new_entries(const EvictingStep& step, const TensorView
   ForwardingBackend::score_new_entries(step, k);
 }
 
-void FencedBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) {
-  require(lanes);
-  ForwardingBackend::add_scores(lanes, added);
+void FencedBackend::keep_queries(const EvictingStep& step, const TensorView& q) {
+  require(step);
+  ForwardingBackend::keep_queries(step, q);
+}
+
+void FencedBackend::add_attention(const EvictingStep& step, const TokenQueries& queries) {
+  require(step);
+  require(queries.kv);
+  ForwardingBackend::add_attention(step, queries);
 }
 
 void FencedBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {

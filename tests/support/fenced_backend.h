@@ -42,7 +42,8 @@ class FencedBackend : public ForwardingBackend {
   void write_turned(const TurnedRows& rows, const RopeSpec& spec) override;
   void choose_slots(const EvictingStep& step) override;
   void score_new_entries(const EvictingStep& step, const TensorView& k) override;
-  void add_scores(const ScoredLanes& lanes, const TensorView& added) override;
+  void keep_queries(const EvictingStep& step, const TensorView& q) override;
+  void add_attention(const EvictingStep& step, const TokenQueries& queries) override;
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override;
   void sample_rows(const SampleArgs& args) override;
   void token_logprobs(const LogprobArgs& args) override;

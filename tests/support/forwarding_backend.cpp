@@ -191,8 +191,12 @@ void ForwardingBackend::score_new_entries(const EvictingStep& step, const Tensor
   run("score_new_entries", [&] { inner_->score_new_entries(step, k); });
 }
 
-void ForwardingBackend::add_scores(const ScoredLanes& lanes, const TensorView& added) {
-  run("add_scores", [&] { inner_->add_scores(lanes, added); });
+void ForwardingBackend::keep_queries(const EvictingStep& step, const TensorView& q) {
+  run("keep_queries", [&] { inner_->keep_queries(step, q); });
+}
+
+void ForwardingBackend::add_attention(const EvictingStep& step, const TokenQueries& queries) {
+  run("add_attention", [&] { inner_->add_attention(step, queries); });
 }
 
 void ForwardingBackend::set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) {

@@ -67,7 +67,7 @@ class NullBackend final : public HostBackend {
   void score_new_entries(const EvictingStep& step, const TensorView& k) override {
     reference_.score_new_entries(step, k);
   }
-  void add_scores(const ScoredLanes&, const TensorView&) override {}
+  void add_attention(const EvictingStep&, const TokenQueries&) override {}
   void set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest) override {
     reference_.set_scores(lanes, scores, newest);
   }

@@ -178,15 +178,6 @@ void cpu_score_new_entries(const EvictingStep& step, const TensorView& k, Thread
   });
 }
 
-void cpu_add_scores(const ScoredLanes& lanes, const TensorView& added, ThreadPool& pool) {
-  parallel_for(pool, lanes.count, longest(lanes.lanes, lanes.count), [&](int64_t g) {
-    const Lane& lane = lanes.lanes[g];
-    float* scores = lanes.scores + lane.first_score;
-    const float* more = added.f32_row(g);
-    for (int32_t slot = 0; slot < lane.length; ++slot) scores[slot] += more[slot];
-  });
-}
-
 void cpu_set_scores(const ScoredLanes& lanes, const TensorView& scores, int32_t newest, ThreadPool& pool) {
   parallel_for(pool, lanes.count, longest(lanes.lanes, lanes.count), [&](int64_t g) {
     const int32_t entries = entries_before(lanes.lanes[g]);

@@ -23,9 +23,9 @@ import page
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 DECODE, SEQUENCES, SEQUENCE_TOKENS, KEPT_SHARE = 48, 16, 2048, 0.12
-POOL_MIB = 3072  # taken as it is used
+POOL_MIB = 2048  # taken as it is used
 
-# phase: prefill or decode. entries: what a sequence keeps of its prompt in each lane.
+# phase: prefill or decode. policy: "uniform" keeps as much in every lane and did not choose it. entries: what a sequence keeps of its prompt in each lane.
 Case = collections.namedtuple("Case", "phase policy prompt entries sequences decode")
 
 
@@ -50,16 +50,20 @@ class Ours:
     def __init__(self, options):
         self.options, self.about = options, {}
 
-    def speed(self, policy, prompts, sequences=1):
-        command = [os.path.join(self.options.bin, "pkv-speed"), "--model", self.options.model, "--threads", str(self.options.threads),
-                   "--decode", str(self.options.decode), "--prompts", ",".join(map(str, prompts)), "--sequences", str(sequences),
-                   "--pool-mib", str(POOL_MIB)]
-        if policy != "full":
-            command += ["--policy", policy, "--budget", str(kept(policy, prompts[0]))]
-        if self.options.isa:
-            command += ["--isa", self.options.isa]
-        self.about = child(command)
+    def command(self, program):
+        isa = ["--isa", self.options.isa] if self.options.isa else []
+        return [os.path.join(self.options.bin, program), "--model", self.options.model, "--threads", str(self.options.threads), *isa]
+
+    def speed(self, policy, prompts):
+        budget = [] if policy == "full" else ["--policy", policy, "--budget", str(kept(policy, prompts[0]))]
+        self.about = child(self.command("pkv-speed") + ["--decode", str(self.options.decode), "--prompts",
+                                                        ",".join(map(str, prompts)), "--pool-mib", str(POOL_MIB)] + budget)
         return self.about["runs"]
+
+    def many(self, entries):
+        return child(self.command("pkv-decode-rate") + ["--tokens", str(self.options.sequence_tokens), "--shares", str(entries),
+                                                        "--sequences", str(self.options.sequences), "--steps",
+                                                        str(self.options.decode)])["tokens_per_second"]
 
     def run(self):
         prompts, decode = self.options.prompts, self.options.decode
@@ -68,10 +72,9 @@ class Ours:
             for length, run in self.speed(policy, lengths).items():
                 for phase in ("prefill", "decode"):
                     rates[case(phase, policy, int(length), decode)] = run[phase + "_tokens_per_second"]
-        for policy in ("full", "snapkv") if self.options.sequences else ():
-            run = self.speed(policy, [self.options.sequence_tokens], self.options.sequences)[str(self.options.sequence_tokens)]
-            many = case("decode", policy, self.options.sequence_tokens, decode, self.options.sequences)
-            rates[many] = run["decode_tokens_per_second"]
+        for policy in ("full", "uniform") if self.options.sequences else ():
+            key = case("decode", policy, self.options.sequence_tokens, decode, self.options.sequences)
+            rates[key] = self.many(key.entries)
         return rates
 
 
@@ -119,7 +122,7 @@ def peer_rates(found, options):
         for phase in ("prefill", "decode"):
             for policy in ("full", "pyramidkv", "snapkv"):
                 rates[case(phase, policy, int(length), options.decode)] = run[phase]
-    for policy in ("full", "snapkv") if "many" in found else ():
+    for policy in ("full", "uniform") if "many" in found else ():
         rates[case("decode", policy, options.sequence_tokens, options.decode, options.sequences)] = found["many"]
     return rates
 
@@ -139,7 +142,7 @@ def run_rounds(programs, options):
 def summary(rounds, model, rates):
     """A row for each case of ours: medians, the ratios to every peer, and the share of what the machine's limits allow."""
     rows = []
-    for key in rounds[0]["ours"]:
+    for key in sorted(rounds[0]["ours"], key=lambda one: (one.sequences, one.phase == "decode", one.policy != "full", one.policy, one.prompt)):
         if key.phase == "prefill" and key.prompt == 1:
             continue  # one token: nothing that anybody waits for
         ours = [found["ours"][key] for found in rounds]

@@ -30,10 +30,10 @@ class Compare(unittest.TestCase):
         self.assertEqual(row["tokens_per_second"], 20)
 
     def test_what_only_we_ran_has_no_ratio_and_one_token_is_no_prompt(self):
-        many, one = compare.case("decode", "snapkv", 2048, 48, 16), compare.case("prefill", "full", 1, 48)
+        many, one = compare.case("decode", "uniform", 2048, 48, 16), compare.case("prefill", "full", 1, 48)
         rows = compare.summary([{"ours": {many: 5, one: 1}, "PyTorch bf16": {}}], MODEL, RATES)
         self.assertEqual([row["peers"] for row in rows], [{}])
-        self.assertIn("| decode, 16 sequences x 2,048, all together, snapkv 12 % |", page.table(report([{"ours": {many: 5}, "PyTorch bf16": {}}])))
+        self.assertIn("| decode, 16 x 2,048 together, 12 % |", page.table(report([{"ours": {many: 5}, "PyTorch bf16": {}}])))
 
     def test_the_limits_of_a_prompt_and_of_a_step(self):
         # Of each token 32 x (2 x 32 + 2 x 16 + 3 x 64) multiply-adds a layer, and 2 x 32 for each of the 1 + 2 it attends to.

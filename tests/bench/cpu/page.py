@@ -10,13 +10,14 @@ def what(row):
     if row["phase"] == "prefill":
         return f"prefill, {row['prompt_tokens']:,}" + policy(row)
     if row["sequences"] > 1:
-        return f"decode, {row['sequences']} sequences x {row['prompt_tokens']:,}, all together{policy(row)}"
+        return f"decode, {row['sequences']} x {row['prompt_tokens']:,} together{policy(row)}"
     return f"decode at {row['prompt_tokens']:,}{policy(row)}" if row["prompt_tokens"] > 1 else "decode, empty context"
 
 
 def policy(row):
     share = row["entries"] / row["prompt_tokens"]
-    return "" if row["policy"] == "full" else f", {row['policy']} {100 * share:.0f} %"
+    name = "" if row["policy"] == "uniform" else row["policy"] + " "
+    return "" if row["policy"] == "full" else f", {name}{100 * share:.0f} %"
 
 
 def number(rate):

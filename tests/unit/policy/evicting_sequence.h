@@ -125,8 +125,15 @@ class EvictingSequence {
       const auto at = static_cast<size_t>(layer);
       const Tensor q = upload(token.q[at], 1), k = upload(token.k[at], 1);
       backend_.write_kv(k.view(), k.view(), plan.positions, kv, plan.spans, geometry.kv_heads);
-      backend_.score_new_entries(plan.evicting_step(layer, 1), k.view());
-      evictor_->observe(layer, {.q = q.view(), .kv = kv, .first_lane = 0}, *scratch_);
+      const EvictingStep step = plan.evicting_step(layer, 1);
+      backend_.score_new_entries(step, k.view());
+      backend_.keep_queries(step, q.view());
+      backend_.add_attention(step, {.q = q.view(),
+                                    .kv = kv,
+                                    .q_heads = options_.q_heads,
+                                    .scale = attention_scale(geometry.head_dim),
+                                    .sums = scratch_->sums.view(),
+                                    .mass = scratch_->mass.view()});
     }
     evictor_->end_token();
   }
