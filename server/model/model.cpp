@@ -1,7 +1,14 @@
 // The registry of architectures, and what all models have in common.
 #include "server/model/model.h"
 
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdint>
 #include <iterator>
+#include <stop_token>
+#include <thread>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -36,6 +43,21 @@ absl::StatusOr<std::unique_ptr<Model>> load_by_architecture(const GgufFile& file
   return unimplemented("key 'general.architecture': '", wanted, "' is not supported; this build has ", names);
 }
 
+// Has the kernel read the tensors, one after the other, a piece at a time: reading on demand, it fetches some pages
+// when somebody waits for one already.
+void read_ahead(const GgufFile& file, const std::stop_token& stop) {
+  constexpr uintptr_t kPiece = 4 << 20;
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  for (const GgufTensor& tensor : file.tensors()) {
+    const auto begin = reinterpret_cast<uintptr_t>(tensor.data.data()), end = begin + tensor.data.size();
+    for (uintptr_t piece = begin / kPiece * kPiece; piece < end; piece += kPiece) {
+      if (stop.stop_requested()) return;
+      const uintptr_t first = std::max(piece, begin / page * page);
+      madvise(reinterpret_cast<void*>(first), std::min(piece + kPiece, end) - first, MADV_WILLNEED);  // or it does not
+    }
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
@@ -53,6 +75,7 @@ absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
 }
 
 absl::StatusOr<std::unique_ptr<Model>> load_model(const GgufFile& file, Backend& backend, const Loading& loading) {
+  const std::jthread reading([&file](const std::stop_token& stop) { read_ahead(file, stop); });
   absl::StatusOr<std::unique_ptr<Model>> model = load_by_architecture(file, backend, loading);
   if (model.ok()) {
     PKV_ASSIGN_OR_RETURN((*model)->value_factors_, make_value_factors(file, (*model)->shape(), backend, loading.stop));

@@ -25,7 +25,7 @@ struct RateOptions {
   std::string model, device = "cpu", isa;
   std::vector<int32_t> tokens{8192}, sequences{1};
   std::vector<std::string> shares{"100%"};
-  int32_t steps = 20, threads = 0;
+  int32_t steps = 20, threads = 0, page_bytes = 0;
   bool graphs = true;
 };
 
@@ -76,11 +76,13 @@ Tensor random_rows(Backend& backend, int64_t cols, uint32_t seed) {
 // Steps over sequences that are there already.
 class FilledCache {
  public:
-  FilledCache(const Model& model, const std::string& share, int32_t tokens, int32_t sequences, int32_t steps)
+  FilledCache(const Model& model, const std::string& share, int32_t tokens, int32_t sequences, int32_t steps,
+              int32_t page_bytes)
       : model_(model) {
     const ModelShape& shape = model.shape();
     Backend& backend = model.backend();
-    const CacheGeometry geometry{shape.layers, shape.kv_heads, shape.head_dim, backend.traits().page_bytes};
+    const CacheGeometry geometry{shape.layers, shape.kv_heads, shape.head_dim,
+                                 page_bytes == 0 ? backend.traits().page_bytes : page_bytes};
     std::vector<std::vector<int32_t>> entries;
     uint64_t pages = 0;
     for (int32_t i = 0; i < sequences; ++i) {
@@ -180,14 +182,14 @@ class FilledCache {
 
 struct Case {
   std::string share;
-  int32_t tokens = 0, sequences = 0, steps = 0;
+  int32_t tokens = 0, sequences = 0, steps = 0, page_bytes = 0;
   uint64_t weight_bytes = 0;  // that a step reads
 };
 
 nlohmann::json measure(const Model& model, const Case& one) {
-  const auto& [share, tokens, sequences, steps, weight_bytes] = one;
+  const auto& [share, tokens, sequences, steps, page_bytes, weight_bytes] = one;
   constexpr int32_t kWarm = 3;  // asked for, recorded, replayed
-  FilledCache cache(model, share, tokens, sequences, steps + kWarm);
+  FilledCache cache(model, share, tokens, sequences, steps + kWarm, page_bytes);
   if (!cache.status().ok()) {
     const std::string why(cache.status().message());
     return {{"tokens", tokens}, {"sequences", sequences}, {"share", share}, {"skipped", why}};
@@ -234,7 +236,8 @@ void run(const RateOptions& options) {
   for (const int32_t tokens : options.tokens) {
     for (const int32_t sequences : options.sequences) {
       for (const std::string& share : options.shares) {
-        std::cout << measure(*model, {share, tokens, sequences, options.steps, weight_bytes}) << std::endl;
+        std::cout << measure(*model, {share, tokens, sequences, options.steps, options.page_bytes, weight_bytes})
+                  << std::endl;
       }
     }
   }
@@ -256,6 +259,7 @@ int main(int argc, char** argv) {
   app.add_option("--steps", options.steps, "Steps that are measured")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  app.add_option("--page-bytes", options.page_bytes, "Of a page; 0: the device's choice")->capture_default_str();
   app.add_option("--threads", options.threads, "0: one per core");
   app.add_option("--isa", options.isa, "Highest instruction-set path");
   app.add_flag("!--no-graphs", options.graphs, "Ask for every kernel of every step");

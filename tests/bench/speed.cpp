@@ -23,7 +23,7 @@ namespace {
 
 struct SpeedOptions {
   std::string model, device = "cpu", lane_table, policy = "full", scope = "prompt", kv_dtype, isa;
-  int32_t threads = 0, decode = 48, sequences = 1;
+  int32_t threads = 0, decode = 48, sequences = 1, page_bytes = 0;
   uint64_t pool_mib = 512, workspace_mib = 1024;
   int64_t budget = 0;
   std::vector<int32_t> prompts{512, 2048, 8000};
@@ -111,8 +111,9 @@ absl::Status run(const SpeedOptions& options) {
   if (!backend.ok()) return backend.status();
   auto model = load_model(**file, **backend);
   if (!model.ok()) return model.status();
-  auto engine =
-      Engine::create(**model, {.pool_bytes = options.pool_mib << 20, .workspace_bytes = options.workspace_mib << 20});
+  auto engine = Engine::create(**model, {.pool_bytes = options.pool_mib << 20,
+                                         .page_bytes = options.page_bytes,
+                                         .workspace_bytes = options.workspace_mib << 20});
   if (!engine.ok()) return engine.status();
   nlohmann::json out{{"backend", (*backend)->description()}, {"policy", options.policy}, {"scope", options.scope}};
   const auto example = make_request(1, (*model)->shape().vocab_size, options, lane_table);
@@ -148,6 +149,7 @@ int main(int argc, char** argv) {
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
   app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
   app.add_option("--pool-mib", options.pool_mib, "Cache pool")->capture_default_str();
+  app.add_option("--page-bytes", options.page_bytes, "Of a page; 0: the device's choice")->capture_default_str();
   app.add_option("--workspace-mib", options.workspace_mib, "For prompts that are read")->capture_default_str();
   app.add_option("--lane-table", options.lane_table, "The model's lane table, for funnel")->check(CLI::ExistingFile);
   app.add_option("--policy", options.policy, "Cache policy")->capture_default_str();

@@ -9,6 +9,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import compare
 import limits
 import page
+import taxes
 
 MODEL = {"layers": 2, "q_heads": 4, "kv_heads": 2, "head_dim": 8, "width": 32, "feed_forward": 64, "step_weight_bytes": 1e6,
          "kv_bytes_per_token": 100}
@@ -72,6 +73,20 @@ class Compare(unittest.TestCase):
         program = types.SimpleNamespace(name="ours", run=dict)
         self.assertEqual(len(compare.run_rounds([program], types.SimpleNamespace(rounds=3, minutes=1))), 3)
         self.assertEqual(len(compare.run_rounds([program], types.SimpleNamespace(rounds=3, minutes=0))), 1)
+
+    def test_taxes_are_ratios_of_what_is_left_without_loading(self):
+        best = {name: (seconds, share) for name, seconds, share in [
+            ("load", 1, 0), ("full", 11, 0), ("whole", 9, 0), ("one step", 2, 0), ("decode", 5, 0), ("whole one step", 3, 0),
+            ("whole decode", 5, 0), ("h2o", 16, 0),
+            ("snapkv", 11, 0.01), ("pyramidkv", 11, 0.03)]}
+        rows = {what: value for what, value, _ in taxes.rows_of(best, 100, funnel=False)}
+        self.assertEqual(rows["h2o / full, prefill of 100"], 1.5)
+        self.assertEqual(rows["pages of 4 KiB / whole lanes, prefill of 100"], 1.25)
+        self.assertEqual(rows["pages of 4 KiB / whole lanes, decode at 100"], 1.5)
+        self.assertEqual(rows["scoring and cutting of pyramidkv, share of prefill of 100"], 0.03)
+        self.assertFalse([what for what in rows if "funnel" in what])
+        model = {"layers": 2, "kv_heads": 2, "kv_bytes_per_token": 1040}
+        self.assertEqual(taxes.lane_bytes(model, 3), 832)  # 780 in whole lines
 
 
 if __name__ == "__main__":
