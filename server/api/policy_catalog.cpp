@@ -54,7 +54,8 @@ absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config
   }
   const PolicyRow& standard = policy_row(catalog.default_spec_.kind);
   if (!catalog.enabled(standard.kind)) {
-    return absl::InvalidArgumentError(absl::StrCat("policies.default: ", std::string(standard.name), " ", kSwitchedOff));
+    return absl::InvalidArgumentError(
+        absl::StrCat("policies.default: ", std::string(standard.name), " ", kSwitchedOff));
   }
   return catalog;
 }

@@ -20,10 +20,10 @@ class PreparationList {
   struct Row {
     std::string_view method;  // of a literal
     std::string peer;
-    std::string request_id;         // empty until it is read, and where there is none
-    std::string_view phase;         // queued, preparing
-    uint64_t bytes = 0;             // of the message
-    absl::Time since;               // in this phase
+    std::string request_id;  // empty until it is read, and where there is none
+    std::string_view phase;  // queued, preparing
+    uint64_t bytes = 0;      // of the message
+    absl::Time since;        // in this phase
   };
 
   // A call's row, which goes with it. The list must outlive it. Thread-safe.

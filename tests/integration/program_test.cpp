@@ -189,11 +189,12 @@ TEST_F(RunningProgram, WithoutDescriptorsConnectionsWait) {
   request.set_text("hello");
   pb::TokenizeResponse response;
   program_.limit_files(3);
-  const auto other = pb::GenerationService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+  auto other = pb::GenerationService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
   context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
   EXPECT_EQ(other->Tokenize(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   program_.limit_files(kEnough);
   EXPECT_TRUE(other->Tokenize(&later, request, &response).ok());
+  other.reset();
   stub_.reset();
   program_.send(SIGTERM);
   EXPECT_EQ(program_.wait(), 0);
