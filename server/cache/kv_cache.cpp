@@ -69,7 +69,8 @@ absl::StatusOr<std::unique_ptr<KvCache>> KvCache::create(Backend& backend, const
   const int64_t places =
       std::min<int64_t>(places_per_page(geometry) * static_cast<int64_t>(pages), std::numeric_limits<int32_t>::max());
   PKV_ASSIGN_OR_RETURN(cache->page_table_, PageTable::create(backend, static_cast<int32_t>(places)));
-  PKV_ASSIGN_OR_RETURN(StepBuffer between_steps, StepBuffer::create(*cache, {.spans = kSequencesBetweenSteps}));
+  PKV_ASSIGN_OR_RETURN(StepBuffer between_steps,
+                       StepBuffer::create(*cache, {.spans = kSequencesBetweenSteps, .layers = geometry.layers}));
   cache->between_steps_ = std::make_unique<StepBuffer>(std::move(between_steps));
   return cache;
 }

@@ -91,8 +91,8 @@ class KvCache {
   void view(SequenceId sequence, int32_t layer, int32_t rows, Lane* lanes) const;
   // The same lanes as they will be once they are cut: what Backend::gather() converts a layer's entries to in place.
   void view_cut(SequenceId sequence, int32_t layer, Lane* lanes) const;
-  // Writes the lanes [kv_heads] of every layer as a step sees them that writes the token of place_token() to their last
-  // slots; those of layer l to lanes + l * layer_stride.
+  // Writes the lanes [kv_heads] of every layer as they are, of the step that writes the token of place_token() to their
+  // last slots; those of layer l to lanes + l * layer_stride.
   void view_token(SequenceId sequence, Lane* lanes, int64_t layer_stride) const;
   // Cuts the lanes of `layer` to their first lengths[kv_head] entries and gives their further pages back. Those entries
   // are in the sequence's own format then (view_cut()).
@@ -125,7 +125,7 @@ class KvCache {
   // A view without lanes.
   KvView base_view() const;
   PageTable& page_table() { return *page_table_; }
-  // For what is done to lanes between two steps: of one layer of some sequences.
+  // For what is done to lanes between two steps: of some layers of some sequences.
   StepBuffer& between_steps() { return *between_steps_; }
 
  private:

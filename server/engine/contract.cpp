@@ -103,8 +103,8 @@ absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, con
 }
 
 // Every rival has two sets of lanes, with their state: one follows the baseline's answer, one has its own. The
-// workspace is the residual stream [n, D], what each policy observes, and what cuts are scored in. Every answer has its
-// own edits of logits.
+// workspace is the residual stream [n, D], what each policy observes, and what cuts are scored in; what answers are
+// scored in anew is state. Every answer has its own edits of logits.
 void ContractRules::add_cost(const Contract::Query& query, Contract& contract) const {
   const Compressor::Options options{
       .geometry = geometry_, .q_heads = shape_.q_heads, .prompt_tokens = query.prompt_tokens};
@@ -120,17 +120,20 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
     cost.workspace_bytes += CompressorScratch::bytes(shape_.q_heads, geometry_, query.prompt_tokens);
   }
   const uint64_t edit_bytes = LogitEdits::bytes(std::min<int64_t>(query.edited_tokens, shape_.vocab_size));
-  cost.state_bytes = contract.own.plan.state_bytes + edit_bytes;
+  const auto refresh_bytes = [&](const Contract::Terms& terms) {
+    return Evictor::scratch_bytes(*terms.policy, terms.plan, {.geometry = geometry_, .q_heads = shape_.q_heads});
+  };
   const auto add_observation = [&](const Contract::Terms& terms) {
     cost.workspace_bytes += Compressor::workspace_bytes(*terms.policy, terms.plan, options);
     work.pair += Compressor::observed_pair_work(*terms.policy, terms.plan, options);
     work.cut += Compressor::cut_work(*terms.policy, terms.plan, options);
   };
   add_observation(contract.own);
+  cost.state_bytes = contract.own.plan.state_bytes + refresh_bytes(contract.own) + edit_bytes;
   for (const Contract::Terms& rival : contract.rivals) {
     others.insert(others.end(), 2, &rival.plan);
     add_observation(rival);
-    cost.state_bytes += 2 * rival.plan.state_bytes + edit_bytes;
+    cost.state_bytes += 2 * (rival.plan.state_bytes + refresh_bytes(rival)) + edit_bytes;
   }
   cost.rows = static_cast<int32_t>(1 + others.size());
   const Footprint footprint = cache_footprint(geometry_, query.prompt_tokens, contract.own.plan, others);

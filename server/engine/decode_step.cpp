@@ -40,8 +40,7 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
   outputs_.clear();
   for (int64_t i = 0; i < count; ++i) {
     const DecodeRow& row = rows[placed[static_cast<size_t>(i)]];
-    row.lanes->prepare(plan.cache, static_cast<int32_t>(i) * shared_.model.shape().kv_heads,
-                       shared_.compressor_scratch);
+    row.lanes->move_keys(plan.cache, static_cast<int32_t>(i) * shared_.model.shape().kv_heads);
     outputs_.push_back(row.output);
   }
   const OutputHead::Wanted wanted = head.wanted_of(outputs_);

@@ -69,7 +69,9 @@ class EngineImpl final : public Engine {
   void fail_unwanted(absl::Time now);
   void admit();
   absl::Status decode_step();
-  absl::Status prefill_step();
+  absl::Status units_step();
+  int64_t refresh_step(int64_t most);
+  absl::Status prefill_step(int64_t most);
   absl::StatusOr<int64_t> prefill_unit(int64_t most);
   absl::Status collect_done();
   std::shared_ptr<Snapshot> make_snapshot(absl::Time now);
@@ -89,6 +91,7 @@ class EngineImpl final : public Engine {
   std::vector<Sequence*> decoding_;                   // of one step
   size_t decoded_ = 0, decoded_rows_ = 0;             // of one step: sequences, comparisons included, and their rows
   int64_t attended_tokens_ = 0;                       // of one step: whose entries the rows attend to, about
+  JobId last_refreshed_ = 0;                          // whose turn it was
   std::vector<Ending> endings_;                       // told at the end of the step, when their pages are back
   bool changed_ = true;  // since the last snapshot: a request came, started, had its prompt read or ended
   absl::Time snapshot_at_;

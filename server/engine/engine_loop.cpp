@@ -14,6 +14,8 @@ namespace {
 
 constexpr absl::Duration kSnapshotInterval = absl::Milliseconds(50);  // at most, while there is something to do
 
+bool generates(const Sequence& sequence) { return sequence.phase() == Sequence::Phase::kDecode && !sequence.done(); }
+
 }  // namespace
 
 int64_t EngineImpl::steady_nanoseconds() {
@@ -63,7 +65,7 @@ absl::Status EngineImpl::step() {
   admit();
   PKV_RETURN_IF_ERROR(decode_step());
   beat();
-  PKV_RETURN_IF_ERROR(prefill_step());
+  PKV_RETURN_IF_ERROR(units_step());
   PKV_RETURN_IF_ERROR(collect_done());
   const absl::Time now = options_.clock();
   recorder_.count_step(runner_->take_rows_run(), decoded_);
@@ -109,7 +111,7 @@ absl::Status EngineImpl::decode_step() {
   const uint64_t token_bytes = model_.shape().kv_bytes_per_token(KvDtype::kF16);
   const int64_t row_work = model_row_work(model_.shape());
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
-    if (sequence->phase() != Sequence::Phase::kDecode || sequence->done()) continue;
+    if (!generates(*sequence) || ModelRunner::needs_refresh(*sequence)) continue;
     ++decoded_;
     const Comparison* comparison = sequence->comparison();
     const size_t rows = comparison == nullptr ? 1 : comparison->rows(sequence->answered());
@@ -125,17 +127,47 @@ absl::Status EngineImpl::decode_step() {
   return decoding_.empty() ? absl::OkStatus() : runner_->decode(decoding_);
 }
 
-// One unit; beside decode steps as many as they have work, but for a rest that is not worth one.
-absl::Status EngineImpl::prefill_step() {
-  const StepWork& step = runner_->step_work();
-  const int64_t most = step.beside(decoded_rows_, attended_tokens_);
+// What is done beside the decode rows: scores that answers wait for, and prompts. Where both wait each has half.
+absl::Status EngineImpl::units_step() {
+  const int64_t most = runner_->step_work().beside(decoded_rows_, attended_tokens_);
+  const bool prompts_wait = std::ranges::any_of(
+      sequences_, [](const auto& sequence) { return sequence->phase() == Sequence::Phase::kPrefill; });
+  const int64_t refreshed = refresh_step(prompts_wait ? most / 2 : most);
+  return prompts_wait ? prefill_step(std::max(most - refreshed, most / 2)) : absl::OkStatus();
+}
+
+// A unit for each answer that waits, in turn, until `most` is done. Returns the work.
+int64_t EngineImpl::refresh_step(int64_t most) {
+  // The first behind the one whose turn was last; behind the last comes the first.
+  const auto next = [&]() -> Sequence* {
+    Sequence* first = nullptr;
+    for (const std::shared_ptr<Sequence>& sequence : sequences_) {
+      if (!generates(*sequence) || !ModelRunner::needs_refresh(*sequence)) continue;
+      if (sequence->job() > last_refreshed_) return sequence.get();
+      if (first == nullptr) first = sequence.get();
+    }
+    return first;
+  };
+  int64_t done = 0;
+  for (Sequence* sequence = next(); sequence != nullptr && done < most; sequence = next()) {
+    last_refreshed_ = sequence->job();
+    const int64_t work = ModelRunner::refresh_unit(*sequence, std::min(runner_->step_work().least(), most - done));
+    scheduler_.decode_progress(last_refreshed_, work);
+    done += work;
+    beat();
+  }
+  return done;
+}
+
+// One unit; beside decode steps as many as `most` has room for, but for a rest that is not worth one.
+absl::Status EngineImpl::prefill_step(int64_t most) {
   const absl::Time begin = options_.clock();
   int64_t left = most, work = 0;
   do {
     PKV_ASSIGN_OR_RETURN(work, prefill_unit(left));
     left -= work;
     beat();
-  } while (work > 0 && decoded_rows_ > 0 && 2 * left >= step.least());
+  } while (work > 0 && decoded_rows_ > 0 && 2 * left >= runner_->step_work().least());
   if (left < most) prompt_rate_.add(most - left, options_.clock() - begin);
   return absl::OkStatus();
 }

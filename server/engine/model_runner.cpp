@@ -79,7 +79,8 @@ SequenceLanes::Options ModelRunner::lane_options(const Sequence& sequence, const
           .spec = spec,
           .plan = terms.plan,
           .prompt_tokens = sequence.prompt_tokens(),
-          .holds_whole_layers = holds_whole_layers};
+          .holds_whole_layers = holds_whole_layers,
+          .most_step_work = step_work_.least()};
 }
 
 absl::Status ModelRunner::start_prefill(Sequence& sequence) {

@@ -43,7 +43,12 @@ class ModelRunner {
   // sequence has its first token and phase kDecode, or is done. INTERNAL where the cache has no slots, which its
   // reservation excludes; the backend's status() where that is one.
   absl::StatusOr<int64_t> prefill_unit(Sequence& sequence, int64_t most);
-  // One more token for each: all in phase kDecode and not done, nothing compared. One that fails gets its `failure`;
+  // ---- of sequences in phase kDecode that are not done
+  // Whether the next token has to wait until scores of its entries are made anew.
+  static bool needs_refresh(Sequence& sequence);
+  // Goes on with that; returns the multiply-adds that were done: no more than `most`, but one step is always done.
+  static int64_t refresh_unit(Sequence& sequence, int64_t most);
+  // One more token for each, nothing compared, nothing to be refreshed. One that fails gets its `failure`;
   // the others go on. An error is the backend's status(): no token comes of it.
   absl::Status decode(std::span<Sequence* const> sequences);
   // One more place of a comparison: the baseline, each rival on the baseline's answer, each on its own. Errors as

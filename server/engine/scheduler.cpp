@@ -32,6 +32,7 @@ void Scheduler::enqueue(JobId id, const JobCost& cost, const JobClaim& claim) {
                       .priority = claim.priority,
                       .account = &accounts_.join(claim.owner),
                       .work_left = cost.prefill_work});
+  none_fits_ = false;
 }
 
 Scheduler::Room Scheduler::room() const {
@@ -92,20 +93,26 @@ void Scheduler::admit_job(const Job* job) {
 
 std::vector<JobId> Scheduler::admit() {
   std::vector<JobId> result;
-  for (bool admitted = true; admitted && !waiting_.empty();) {
-    admitted = false;
-    const Room room = this->room();
+  while (!none_fits_) {
     const std::vector<Job*> order = admission_order();
-    for (size_t i = 0; i < order.size() && !admitted; ++i) {
-      admitted = room.admits(order[i]->cost);
-      if (!admitted && order[i]->overtaken >= kMaxOvertakes) return result;
-      if (!admitted) continue;
-      for (size_t passed = 0; passed < i; ++passed) ++order[passed]->overtaken;
-      result.push_back(order[i]->id);
-      admit_job(order[i]);
-    }
+    const size_t first = first_that_fits(order);
+    none_fits_ = first == order.size();
+    if (none_fits_) break;
+    for (size_t passed = 0; passed < first; ++passed) ++order[passed]->overtaken;
+    result.push_back(order[first]->id);
+    admit_job(order[first]);
   }
   return result;
+}
+
+size_t Scheduler::first_that_fits(std::span<Job* const> order) {
+  const Room room = this->room();
+  for (size_t i = 0; i < order.size(); ++i) {
+    ++looked_at_;
+    if (room.admits(order[i]->cost)) return i;
+    if (order[i]->overtaken >= kMaxOvertakes) break;
+  }
+  return order.size();
 }
 
 uint64_t Scheduler::workspace_bytes() const {
@@ -180,9 +187,11 @@ void Scheduler::prefill_done(JobId id) {
   Job& job = admitted_job(id);
   job.account->promised -= promised(job);
   job.stage = Stage::kPrefilled;
+  none_fits_ = false;
 }
 
 void Scheduler::remove(JobId id) {
+  none_fits_ = false;
   const auto is_job = [&](const Job& job) { return job.id == id; };
   if (const auto job = std::ranges::find_if(admitted_, is_job); job != admitted_.end()) {
     job->account->promised -= promised(*job);

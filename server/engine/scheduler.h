@@ -23,6 +23,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -100,6 +101,8 @@ class Scheduler {
   void remove(JobId id);
 
   size_t waiting() const { return waiting_.size(); }
+  // Waiting jobs that admit() has looked at so far. It looks again only when a job has come, or others hold less.
+  uint64_t looked_at() const { return looked_at_; }
   size_t admitted() const { return admitted_.size(); }
   uint64_t reserved_pages() const { return room().reserved_pages; }
   uint64_t workspace_bytes() const;  // held by the prefills under way
@@ -121,6 +124,8 @@ class Scheduler {
   std::vector<Job*> admission_order();
   // Of those whom a better priority keeps waiting, the one whose turn it would be. nullptr: there is none.
   Job* outranked();
+  // Nobody fits: their number. Behind one who was overtaken often enough nobody is looked at.
+  size_t first_that_fits(std::span<Job* const> order);
   void admit_job(const Job* job);
   static bool goes_before(const Job& a, const Job& b);  // with its next unit
   // Work that the account has promised it.
@@ -135,6 +140,8 @@ class Scheduler {
   std::vector<Job> admitted_;  // in order of admission
   int32_t units_since_oldest_ = 0;
   int32_t admissions_since_turn_ = 0;  // that kept others waiting by their priority
+  bool none_fits_ = true;              // of those waiting, or all that do wait for others' turn
+  uint64_t looked_at_ = 0;
 };
 
 }  // namespace pkv

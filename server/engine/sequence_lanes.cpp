@@ -24,7 +24,8 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
                                                           {.geometry = geometry,
                                                            .q_heads = options.model.shape().q_heads,
                                                            .interval_tokens = options.spec.budget.interval_tokens,
-                                                           .value_factors = options.model.value_factors()}));
+                                                           .value_factors = options.model.value_factors(),
+                                                           .most_step_work = options.most_step_work}));
   }
   if (options.plan.cache_relative) {
     PKV_ASSIGN_OR_RETURN(lanes->relative_,
@@ -69,10 +70,7 @@ void SequenceLanes::view_token(Lane* lanes, int64_t layer_stride) const {
   }
 }
 
-void SequenceLanes::prepare(const KvView& kv, int32_t first_lane, CompressorScratch& scratch) {
-  for (int32_t layer = 0; evictor_ && layer < cache_.geometry().layers; ++layer) {
-    evictor_->refresh(layer, kv, layer * kv.lane_count + first_lane, scratch);
-  }
+void SequenceLanes::move_keys(const KvView& kv, int32_t first_lane) {
   if (relative_) relative_->move_keys(kv, first_lane, kv.lane_count);
 }
 

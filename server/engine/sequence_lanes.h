@@ -26,6 +26,7 @@ class SequenceLanes {
     const CachePlan& plan;
     int32_t prompt_tokens = 0;
     bool holds_whole_layers = true;  // the prompt goes through these lanes, layer by layer
+    int64_t most_step_work = 0;      // of a step of a refresh, where its operations can be divided
   };
   // What is referred to must outlive the lanes. RESOURCE_EXHAUSTED where the machine lacks the memory for the policy's
   // state.
@@ -49,15 +50,19 @@ class SequenceLanes {
   // The prompt has gone through all layers, and each has been cut.
   void end_prompt() { cache_.end_prompt(id_); }
 
-  // Room for the token at `position` in every lane. Returns the position to rotate it by. RESOURCE_EXHAUSTED where the
-  // pool has no page, which a reservation excludes.
+  // Whether the next token has to wait until the scores of entries are made anew, and goes on with that: as Evictor.
+  bool needs_refresh() { return evictor_ != nullptr && evictor_->needs_refresh(); }
+  int64_t refresh(int64_t most) { return evictor_->refresh(cache_, id_, most); }
+
+  // Room for the token at `position` in every lane; not while they need a refresh. Returns the position to rotate it
+  // by. RESOURCE_EXHAUSTED where the pool has no page, which a reservation excludes.
   absl::StatusOr<int32_t> place_token(int32_t position);
   // The lanes of every layer as the step sees them that writes this token, as KvCache::view_token(); where an entry has
   // to go for it Backend::choose_slots() names the slot.
   void view_token(Lane* lanes, int64_t layer_stride) const;
-  // Moves and scores entries where that is due for this token. `kv` has the step's lanes of the first layer, those of
-  // the next ones follow; the sequence's begin at first_lane.
-  void prepare(const KvView& kv, int32_t first_lane, CompressorScratch& scratch);
+  // Moves keys where that is due for this token. `kv` has the step's lanes of the first layer, those of the next ones
+  // follow; the sequence's begin at first_lane.
+  void move_keys(const KvView& kv, int32_t first_lane);
   // The token went through all layers.
   void end_token();
 

@@ -11,6 +11,14 @@
 namespace pkv {
 namespace {
 
+bool scores_at_intervals(const CachePolicy& policy) {
+  return policy.decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals;
+}
+
+int32_t longest_lane(const CachePlan& plan) {
+  return *std::max_element(plan.lane_limits.begin(), plan.lane_limits.end());
+}
+
 // Of all lanes of a layer together.
 int64_t entries_at_most(const CachePlan& plan, const CacheGeometry& geometry, int32_t layer) {
   if (plan.shares(layer)) return plan.shared_limits[static_cast<size_t>(layer)];
@@ -28,7 +36,7 @@ TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& 
   }
   const auto lanes = static_cast<int64_t>(plan.lane_limits.size());
   const int64_t width = int64_t{options.q_heads} * geometry.head_dim;
-  const int64_t window = policy.decode_rule().scoring() == DecodeRule::Scoring::kAtIntervals ? plan.window_tokens : 0;
+  const int64_t window = scores_at_intervals(policy) ? plan.window_tokens : 0;
   return {{&Evictor::scores_, 1, entries},
           {&Evictor::positions_, 1, entries, DType::kI32},
           {&Evictor::states_, lanes, policy.lane_state_floats(geometry.head_dim)},
@@ -39,6 +47,11 @@ TensorSet<Evictor> Evictor::tensors(const CachePolicy& policy, const CachePlan& 
 
 uint64_t Evictor::state_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   return tensors(policy, plan, options).bytes();
+}
+
+uint64_t Evictor::scratch_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
+  if (!plan.evicts_while_generating || !scores_at_intervals(policy)) return 0;
+  return CompressorScratch::bytes(options.q_heads, options.geometry, longest_lane(plan));
 }
 
 Evictor::Evictor(Backend& backend, const CachePolicy& policy, const CachePlan& plan, const Options& options)
@@ -68,6 +81,10 @@ absl::StatusOr<std::unique_ptr<Evictor>> Evictor::create(Backend& backend, const
   PKV_CHECK(plan.evicts_while_generating, "nothing will be evicted");
   std::unique_ptr<Evictor> evictor(new Evictor(backend, policy, plan, options));
   PKV_RETURN_IF_ERROR(tensors(policy, plan, options).allocate(backend, *evictor));
+  if (scores_at_intervals(policy)) {
+    PKV_ASSIGN_OR_RETURN(evictor->scratch_,
+                         CompressorScratch::create(backend, options.q_heads, options.geometry, longest_lane(plan)));
+  }
   return evictor;
 }
 
@@ -81,6 +98,7 @@ TensorView Evictor::lane_states(int32_t layer) const {
 }
 
 void Evictor::set_layer(int32_t layer, const LayerCut& cut) {
+  position_ = cut.tokens;
   if (cut.scored < cut.tokens) {
     backend_.fill(cut.scores.slice_cols(cut.scored, cut.tokens - cut.scored), kNoScore);
   }
@@ -136,24 +154,42 @@ bool Evictor::is_due(int32_t layer) const {
   return false;
 }
 
-void Evictor::begin_token(int32_t position) {
-  position_ = position;
+bool Evictor::needs_refresh() {
+  if (!std::exchange(looked_, true)) begin_refresh();
+  return refresh_.has_value();
+}
+
+void Evictor::begin_refresh() {
   for (int32_t layer = 0; layer < options_.geometry.layers; ++layer) {
     const bool due = is_due(layer);
     due_[static_cast<size_t>(layer)] = due;
-    for (int32_t head = 0; head < options_.geometry.kv_heads; ++head) {
+    for (int32_t head = 0; due && head < options_.geometry.kv_heads; ++head) {
       LaneState& state = lane(layer, head);
+      state.grows = false;
       // All but the newest W, which the lane has in full, get a score; sinks and pins among them never go.
-      if (due && state.length > window_) state.scored = state.length - window_ - kept_before(position - window_);
-      state.grows = state.length < state.limit;
-      if (state.grows) {
-        ++state.length;
-      } else {
-        ++evicted_;
-        state.scored = std::max(0, state.scored - 1);
-      }
+      if (state.length > window_) state.scored = state.length - window_ - kept_before(position_ - window_);
     }
   }
+  refresh_from(0, 0);
+}
+
+void Evictor::begin_token(int32_t position) {
+  PKV_CHECK(position == position_ && !needs_refresh(), "another token than the next one, or before its refresh");
+  for (LaneState& state : lanes_) {
+    state.grows = state.length < state.limit;
+    if (state.grows) {
+      ++state.length;
+    } else {
+      ++evicted_;
+      state.scored = std::max(0, state.scored - 1);
+    }
+  }
+}
+
+void Evictor::end_token() {
+  ++tokens_;
+  ++position_;
+  looked_ = false;
 }
 
 void Evictor::mark(int32_t layer, std::span<Lane> lanes) const {

@@ -88,17 +88,18 @@ class Attacks:
         return f"{len(codes)} requests, {codes.count('OK')} answered"
 
     def evictions_at_every_token(self):
-        message = request(LONG, 60)
+        message = request(LONG, 6)
         message.cache_policy.snapkv.window_tokens = 1500
         message.cache_policy.budget.tokens = 1600
         message.cache_policy.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
+        message.cache_policy.budget.interval_tokens = 1  # 1,500 queries over 1,600 entries of every layer, for every token
         for name in ("h2o", "tova"):
             other = request(LONG, 60)
             getattr(other.cache_policy, name).SetInParent()
             other.cache_policy.budget.tokens = 1600
             other.cache_policy.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
             code_of(self.generation.Generate, other, timeout=60)
-        return code_of(self.generation.Generate, message, timeout=60)
+        return code_of(self.generation.Generate, message, timeout=240)
 
     def long_prompts(self):
         return self.at_once(6, lambda i: code_of(self.generation.Generate, request(f"{i} " + LONG, 2), timeout=120))

@@ -46,6 +46,30 @@ TEST(Scheduler, FitsEverIsAboutTheJobAlone) {
   EXPECT_FALSE(Scheduler::fits_ever({.peak_pages = 1, .workspace_bytes = 301, .state_bytes = 700}, kLimits));
 }
 
+// A step of the engine that changes nothing for those who wait costs them nothing, however many they are.
+TEST(Scheduler, LooksAtThoseWhoWaitOnlyWhenSomethingChanged) {
+  Scheduler scheduler(kLimits);
+  scheduler.enqueue(1, pages(60, 60));
+  scheduler.enqueue(2, pages(30, 30));
+  for (JobId id = 3; id < 103; ++id) scheduler.enqueue(id, pages(50, 50));
+  EXPECT_THAT(scheduler.admit(), ElementsAre(1, 2));
+  uint64_t looked_at = scheduler.looked_at();
+  for (int step = 0; step < 1000; ++step) {
+    EXPECT_THAT(scheduler.admit(), IsEmpty());
+    scheduler.decode_progress(1, 5);
+  }
+  EXPECT_EQ(scheduler.looked_at(), looked_at);
+  scheduler.prefill_done(2);
+  EXPECT_THAT(scheduler.admit(), IsEmpty());
+  EXPECT_EQ(scheduler.looked_at(), looked_at += 100);
+  scheduler.remove(1);
+  EXPECT_THAT(scheduler.admit(), ElementsAre(3));
+  EXPECT_EQ(scheduler.looked_at(), looked_at += 1 + 99);
+  scheduler.enqueue(103, pages(20, 20));
+  EXPECT_THAT(scheduler.admit(), ElementsAre(103));  // passes 99
+  EXPECT_EQ(scheduler.looked_at(), looked_at += 100 + 99);
+}
+
 TEST(Scheduler, ReservesSteadyPagesAndTheLargestSurpluses) {
   Scheduler scheduler(kLimits);
   scheduler.enqueue(1, pages(10, 30));  // surplus 20

@@ -146,7 +146,70 @@ TEST(StepWork, BetweenTwoTokensPromptsDoNoMoreThanAStep) {
   }
 }
 
-// In whatever units a prompt is read, the same is kept and answered, to the bit.
+PolicySpec hostile_total(PolicyKind kind) {
+  PolicySpec spec = policy(kind, 420);
+  spec.params.window_tokens = 380;
+  spec.budget.scope = BudgetScope::kTotal;
+  spec.budget.interval_tokens = 1;
+  return spec;
+}
+
+// Whose scores are made anew for every token, by nearly as many queries as it has entries.
+std::vector<std::shared_ptr<Request>> costly_answers() {
+  std::vector<std::shared_ptr<Request>> requests;
+  for (const PolicyKind kind : {PolicyKind::kSnapKv, PolicyKind::kFunnel}) {
+    requests.push_back(make_request(random_prompt(430, 2), 4, hostile_total(kind)));
+  }
+  requests.push_back(make_request(random_prompt(430, 2), 3));
+  requests.back()->compare_with = {hostile_total(PolicyKind::kSnapKv)};
+  for (const auto& request : requests) request->record_positions = true;
+  return requests;
+}
+
+TEST(StepWork, BetweenTwoTokensScoresAreMadeAnewByNoMoreThanAStep) {
+  auto metered = std::make_unique<WorkMeter>(make_backend({.device = "cpu", .threads = 1}).value());
+  WorkMeter& meter = *metered;
+  const TinyModel tiny = make_tiny_model(std::move(metered));
+  EngineOptions options = small_options();
+  options.pool_bytes *= 4;
+  const auto engine = make_engine(*tiny.model, options);
+  const ModelShape& shape = tiny.model->shape();
+  const int64_t row = model_row_work(shape), pair = 2 * shape.layers * shape.q_heads * shape.head_dim;
+  for (const auto& request : costly_answers()) {
+    SCOPED_TRACE(std::to_string(static_cast<int>(request->policy.kind)));
+    constexpr int64_t kOwnTokens = 250;
+    const int64_t rows = engine->estimate(query_of(*request))->cost.rows;
+    const int64_t step = (1 + rows) * row + pair * (kOwnTokens + rows * 430);
+    const int64_t indivisible = 430 * 4 * shape.head_dim * shape.head_dim;
+    auto stream = std::make_shared<RecordingSink>();
+    auto costly = std::make_shared<RecordingSink>();
+    int64_t most = 0;
+    int32_t meanwhile = 0;
+    std::latch submitted(1);
+    stream->at_token = [&](int32_t tokens) {
+      if (tokens == 1) submitted.wait();
+      const int64_t done = meter.take();
+      if (!costly->tokens.empty() && costly->ends == 0) {
+        most = std::max(most, done);
+        ++meanwhile;
+      }
+      return costly->ends == 0;
+    };
+    submit(*engine, make_request(random_prompt(10, 1), 450), stream);
+    submit(*engine, request, costly);
+    submitted.count_down();
+    costly->wait();
+    EXPECT_EQ(costly->status, absl::OkStatus());
+    stream->wait();
+    // The step's own rows, and beside them as much again.
+    EXPECT_LE(most,
+              step + StepWork(shape, engine->options()).beside(1 + static_cast<size_t>(rows), kOwnTokens + rows * 430) +
+                  indivisible);
+    EXPECT_GT(meanwhile, 20);  // others' tokens
+  }
+}
+
+// In whatever units a prompt is read or an answer's entries are scored, the same is kept and answered, to the bit.
 TEST(StepWork, UnitsDoNotChangeWhatIsKept) {
   const TinyModel tiny = make_tiny_model({.device = "cpu", .exact = true, .threads = 2});
   const auto run_all = [&](int32_t chunk_rows, int32_t step_rows) {
@@ -156,9 +219,11 @@ TEST(StepWork, UnitsDoNotChangeWhatIsKept) {
     options.step_rows = step_rows;
     const auto engine = make_engine(*tiny.model, options);
     std::vector<std::shared_ptr<RecordingSink>> sinks;
-    for (const auto& request : costly_requests()) {
-      request->logprobs = true;
-      sinks.push_back(run(*engine, request));
+    for (const auto& requests : {costly_requests(), costly_answers()}) {
+      for (const auto& request : requests) {
+        request->logprobs = true;
+        sinks.push_back(run(*engine, request));
+      }
     }
     return sinks;
   };
@@ -174,6 +239,7 @@ TEST(StepWork, UnitsDoNotChangeWhatIsKept) {
     ASSERT_EQ(report.layers.size(), expected.layers.size());
     for (size_t layer = 0; layer < expected.layers.size(); ++layer) {
       EXPECT_EQ(report.layers[layer].kept_positions, expected.layers[layer].kept_positions);
+      EXPECT_EQ(report.layers[layer].final_positions, expected.layers[layer].final_positions);
       EXPECT_EQ(report.layers[layer].recall, expected.layers[layer].recall);
     }
   }

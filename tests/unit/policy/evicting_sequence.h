@@ -102,9 +102,13 @@ class EvictingSequence {
     }
   }
 
+  // A unit of what the next token waits for.
+  int64_t refresh(int64_t most) { return evictor_->refresh(*cache_, sequence_, most); }
+
   // Writes the token at `position`, whatever has to go for it.
   void step(int32_t position, const TokenRows& token) {
     const CacheGeometry& geometry = options_.geometry;
+    while (evictor_->needs_refresh()) refresh(options_.most_step_work);
     evictor_->begin_token(position);
     ASSERT_TRUE(cache_->place_token(sequence_).ok());
     step_->begin(Phase::kDecode, {.rows = 1, .spans = 1, .layers = geometry.layers, .evicting = 1}, 0);
@@ -116,9 +120,6 @@ class EvictingSequence {
       evictor_->mark(layer, {step_->lanes() + layer * step_->layer_lanes(), static_cast<size_t>(step_->layer_lanes())});
     }
     const StepPlan plan = step_->commit();
-    for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-      evictor_->refresh(layer, plan.view(layer), 0, *scratch_);
-    }
     backend_.choose_slots(plan.evicting_step(0, geometry.layers));
     for (int32_t layer = 0; layer < geometry.layers; ++layer) {
       const KvView kv = plan.view(layer);

@@ -24,6 +24,7 @@ struct Shape {
   int32_t prompt_tokens = 0;
   int32_t max_tokens = 0;
   int32_t interval_tokens = 64;
+  int64_t most_step_work = 0;
 };
 
 class EvictorTest : public testing::Test {
@@ -43,7 +44,8 @@ class EvictorTest : public testing::Test {
     Shape shape{.geometry = {.layers = between(1, 3), .kv_heads = between(1, 3), .head_dim = 4 * between(1, 3)},
                 .prompt_tokens = between(30, 50),
                 .max_tokens = between(30, 60),
-                .interval_tokens = between(1, 20)};
+                .interval_tokens = between(1, 20),
+                .most_step_work = between(1, 20'000)};
     shape.geometry.page_bytes = 64 * between(2, 4);
     shape.q_heads = shape.geometry.kv_heads * between(1, 3);
     return shape;
@@ -69,7 +71,10 @@ class EvictorTest : public testing::Test {
                    lanes);
   }
   static Evictor::Options options_of(const Shape& shape) {
-    return {.geometry = shape.geometry, .q_heads = shape.q_heads, .interval_tokens = shape.interval_tokens};
+    return {.geometry = shape.geometry,
+            .q_heads = shape.q_heads,
+            .interval_tokens = shape.interval_tokens,
+            .most_step_work = shape.most_step_work};
   }
 
   // Of all query heads of all layers, lower triangular.
@@ -271,6 +276,38 @@ TEST_F(EvictorTest, LanesThatShareStayAsTheCutLeftThem) {
     if (HasFatalFailure()) return;
   }
   EXPECT_GT(shared, 10);
+}
+
+// So that others may have the backend between them: every step of a refresh is bounded, and returns what it did.
+TEST_F(EvictorTest, ScoresAreMadeAnewInSteps) {
+  Shape shape{.geometry = {.layers = 3, .kv_heads = 2, .head_dim = 8, .page_bytes = 128},
+              .q_heads = 4,
+              .prompt_tokens = 50,
+              .max_tokens = 30,
+              .interval_tokens = 1,
+              .most_step_work = 2000};
+  PolicySpec spec = spec_of(PolicyKind::kSnapKv, 50);
+  spec.params.window_tokens = 40;
+  const Planned policy = planned_total(spec, shape);
+  EvictingSequence sequence(*backend_, policy, options_of(shape));
+  for (int32_t layer = 0; layer < shape.geometry.layers; ++layer) {
+    const std::vector<LaneStart> lanes(2, draw_lane(policy, shape, 50, true));
+    sequence.start_layer(layer, shape.prompt_tokens, lanes);
+  }
+  sequence.step(50, draw_token(shape));
+  Evictor& evictor = sequence.evictor();
+  ASSERT_TRUE(evictor.needs_refresh());
+  int64_t work = 0, most = 0, steps = 0;
+  for (; evictor.needs_refresh(); ++steps) {
+    const int64_t done = sequence.refresh(1);
+    most = std::max(most, done);
+    work += done;
+  }
+  const int64_t observed = int64_t{3} * 40 * 50 * 2 * shape.q_heads * shape.geometry.head_dim;
+  EXPECT_GE(work, observed);
+  EXPECT_LE(work, observed + observed / 2);
+  EXPECT_LE(most, 50 * 2 * 8 * 8);  // a row is not divided, nor is moving a layer's entries
+  EXPECT_GE(steps, 3 * 40);
 }
 
 TEST_F(EvictorTest, TheLowestScoreGoesAndOfEqualsTheLatest) {
