@@ -122,6 +122,7 @@ std::string way_out(const Error& error, const ErrorContext& context) {
   if (error.reason == "NO_CHAT_TEMPLATE" || error.reason == "CHAT_TEMPLATE_FAILED")
     fix = "--raw, which sends the prompt as it is";
   if (error.reason == "NOT_FOUND" && field_of(error) == "model") fix = "'pyramidkv models', which lists what is served";
+  if (error.reason == "POLICY_DISABLED") fix = "'pyramidkv policies', which says what is switched off";
   if (error.reason == "UNAUTHENTICATED") fix = "--api-key-file FILE, or the variable PYRAMIDKV_API_KEY";
   if (error.reason == "PERMISSION_DENIED")
     fix = field_of(error) == "priority" ? "a larger --priority; the server's operator says what a key may have"

@@ -13,7 +13,6 @@
 #include "server/lane_tables.h"
 #include "server/live_settings.h"
 #include "server/reload.h"
-#include "server/rpc/library_logs.h"
 #include "server/startup_warnings.h"
 #include "server/tls_check.h"
 
@@ -33,12 +32,11 @@ std::string with_port(const std::string& listen, int port) {
   return listen.substr(0, listen.rfind(':') + 1) + std::to_string(port);
 }
 
-absl::Status lost_port() { return absl::UnavailableError("the gRPC port takes no more connections"); }
-
 FrontLimits limits_of(const Config& config) {
   return {.preparation_threads = config.server.preparation_threads,
           .max_waiting = static_cast<size_t>(config.scheduler.max_waiting),
           .max_waiting_bytes = config.server.max_waiting_bytes,
+          .max_waiting_tokens = static_cast<uint64_t>(config.scheduler.max_waiting_tokens),
           .max_reply_bytes = config.server.max_message_bytes,
           .max_unread_bytes = config.server.max_unread_bytes};
 }
@@ -145,16 +143,15 @@ absl::Status App::stop(absl::Time deadline) {
     return absl::DeadlineExceededError("the engine hangs: requests could not be cancelled");
   }
   rpc_->shutdown(kFlushTime);
-  rpc_.reset();
   if (http_ != nullptr) http_->await_answers(kFlushTime);
   http_.reset();
   state_.end_work();
   metrics_.reset();
+  rpc_.reset();  // last: a scrape asks it for its connections
   return absl::OkStatus();
 }
 
 absl::Status App::ready() const {
-  if (grpc_has_lost_a_port()) return lost_port();
   if (draining_) return absl::UnavailableError("the server is draining");
   const ServedModel* served = state_.model();
   if (served == nullptr) return absl::UnavailableError(progress_.text());
@@ -164,7 +161,6 @@ absl::Status App::ready() const {
 }
 
 absl::Status App::live() const {
-  if (grpc_has_lost_a_port()) return lost_port();
   const ServedModel* served = state_.model();
   const absl::Duration stalled = served == nullptr ? absl::ZeroDuration() : served->engine->stalled_for();
   if (stalled <= options_.stall_limit) return absl::OkStatus();
@@ -173,7 +169,7 @@ absl::Status App::live() const {
 }
 
 void App::watch_for_stalls() {
-  if (const ServedModel* served = state_.model(); served != nullptr) stalls_.look(*served->engine);
+  if (const ServedModel* served = state_.model(); served != nullptr) stalls_.look(*served->engine, state_.preparing());
 }
 
 absl::Status App::engine_failure() const {
@@ -189,8 +185,11 @@ uint32_t App::open_requests() const {
 }
 
 MetricsSnapshot App::snapshot() {
+  const ConnectionCounts connections = rpc_->connections();
   MetricsSnapshot snapshot{.layers = config_.metrics.layers,
                            .open_calls = static_cast<uint64_t>(open_calls()),
+                           .connections = connections.open,
+                           .connections_refused = connections.refused_total,
                            .requests = state_.metrics().snapshot()};
   const ServedModel* served = state_.model();
   if (served == nullptr) return snapshot;

@@ -14,7 +14,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
-#include "server/rpc/library_logs.h"
 
 namespace pkv {
 namespace {
@@ -26,7 +25,7 @@ constexpr std::chrono::seconds kAbandonTime(1);
 // What the last line of the log may take.
 constexpr unsigned kLastWordsSeconds = 1;
 
-enum class End { kAsked, kLoadFailed, kEngineFailed, kPortLost };
+enum class End { kAsked, kLoadFailed, kEngineFailed };
 
 // From its making on the next SIGTERM or SIGINT ends the process at once. While this lives, the log says so. `ending`:
 // what the server is ending for already.
@@ -92,11 +91,6 @@ class Life {
     const EndAtNextSignal impatient(app_, log_, end);
     if (!loaded()) abandon_load();
     const bool failed = end == End::kEngineFailed;
-    if (end == End::kPortLost) {
-      log_.error(
-          "the gRPC port takes no more connections, probably for want of file descriptors; raise the limit (ulimit -n, "
-          "LimitNOFILE). Ending, to be started again");
-    }
     log_.info(failed ? "the engine failed, ending" : "draining", {{"drain_seconds", drain_seconds_}});
     stop(failed ? absl::Now() : absl::Now() + absl::Seconds(drain_seconds_));
     const absl::Status failure = app_.engine_failure();  // while draining, too
@@ -122,7 +116,6 @@ class Life {
       if (loaded() && !load_status_.ok()) return End::kLoadFailed;
       app_.watch_for_stalls();
       if (!app_.engine_failure().ok()) return End::kEngineFailed;
-      if (grpc_has_lost_a_port()) return End::kPortLost;
     }
   }
 

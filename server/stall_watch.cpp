@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <memory>
 #include <string>
+#include <vector>
+
+#include "absl/time/clock.h"
 
 namespace pkv {
 namespace {
@@ -31,9 +34,21 @@ void dump(const Log& log, const EngineStats& stats) {
   }
 }
 
+void dump(const Log& log, const std::vector<PreparationList::Row>& rows) {
+  for (size_t i = 0; i < std::min(rows.size(), kMaxRows); ++i) {
+    const PreparationList::Row& row = rows[i];
+    log.error("call before the engine", {{"method", row.method},
+                                         {"request_id", row.request_id},
+                                         {"peer", row.peer},
+                                         {"phase", row.phase},
+                                         {"bytes", row.bytes},
+                                         {"phase_seconds", absl::ToDoubleSeconds(absl::Now() - row.since)}});
+  }
+}
+
 }  // namespace
 
-void StallWatch::look(const Engine& engine) {
+void StallWatch::look(const Engine& engine, const PreparationList& preparing) {
   const absl::Duration stalled = engine.stalled_for();
   if (stalled <= limit_) {
     if (told_) log_.warn("the engine moves again");
@@ -42,6 +57,7 @@ void StallWatch::look(const Engine& engine) {
     told_ = true;
     log_.error("the engine has work and does not move", {{"stalled_seconds", absl::ToDoubleSeconds(stalled)}});
     dump(log_, *engine.stats());
+    dump(log_, preparing.rows());
   }
 }
 

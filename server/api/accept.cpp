@@ -13,7 +13,9 @@ namespace pb = ::pyramidkv::v1;
 
 // Ids that are no good are refused, and not repeated in the log.
 void note_id(const pb::GenerateRequest& message, CallInfo& info) {
-  if (is_request_id(message.request_id())) info.request_id = message.request_id();
+  if (!is_request_id(message.request_id())) return;
+  info.request_id = message.request_id();
+  if (info.preparing != nullptr) info.preparing->set_request_id(info.request_id);
 }
 
 }  // namespace

@@ -39,6 +39,7 @@ constexpr std::array kKinds = {
     ErrorKind{kDeadlineTooShort, absl::StatusCode::kDeadlineExceeded, 400},
     ErrorKind{kRecallNotReached, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kNotImplemented, absl::StatusCode::kUnimplemented, 400},
+    ErrorKind{kPolicyDisabled, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kNotFound, absl::StatusCode::kNotFound, 404},
     ErrorKind{kNoChatTemplate, absl::StatusCode::kFailedPrecondition, 400},
     ErrorKind{kChatTemplateFailed, absl::StatusCode::kFailedPrecondition, 400},

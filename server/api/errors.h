@@ -25,6 +25,7 @@ inline constexpr std::string_view kCacheNeverFits = "CACHE_NEVER_FITS";
 inline constexpr std::string_view kDeadlineTooShort = "DEADLINE_TOO_SHORT";
 inline constexpr std::string_view kRecallNotReached = "RECALL_NOT_REACHED";
 inline constexpr std::string_view kNotImplemented = "UNIMPLEMENTED";
+inline constexpr std::string_view kPolicyDisabled = "POLICY_DISABLED";
 inline constexpr std::string_view kNotFound = "NOT_FOUND";
 inline constexpr std::string_view kNoChatTemplate = "NO_CHAT_TEMPLATE";  // or none that can be used
 inline constexpr std::string_view kChatTemplateFailed = "CHAT_TEMPLATE_FAILED";

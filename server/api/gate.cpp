@@ -33,4 +33,16 @@ absl::Status queue_full(const ServerState& state) {
                      .retry_delay = kQueueRetryDelay});
 }
 
+absl::Status queue_full_of_tokens(const ServerState& state, uint64_t tokens) {
+  const uint64_t max = state.limits().max_waiting_tokens;
+  return make_error(
+      {.reason = kQueueFull,
+       .description = absl::StrCat("the queue is full: prompts that wait may have ", max,
+                                   " tokens together (scheduler.max_waiting_tokens), and of one key as many as are "
+                                   "left; this one has ",
+                                   tokens, "; try again later, or send a shorter prompt (truncate_prompt_tokens)"),
+       .metadata = {{"max", std::to_string(max)}, {"got", std::to_string(tokens)}},
+       .retry_delay = kQueueRetryDelay});
+}
+
 }  // namespace pkv

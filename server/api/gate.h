@@ -14,7 +14,9 @@ namespace pkv {
 // A place for a generation of `bytes` and of `owner` (owner_of()), or LOADING, DRAINING, ENGINE_FAILED or QUEUE_FULL.
 // Takes microseconds.
 absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes, const std::string& owner);
-// QUEUE_FULL, naming the setting.
+// QUEUE_FULL, naming the settings.
 absl::Status queue_full(const ServerState& state);
+// QUEUE_FULL for a prompt of so many tokens, for which there are too many waiting (WaitingRoom::Place::take_tokens()).
+absl::Status queue_full_of_tokens(const ServerState& state, uint64_t tokens);
 
 }  // namespace pkv

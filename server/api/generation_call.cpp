@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/status_macros.h"
 #include "server/api/engine_errors.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
@@ -37,38 +38,64 @@ absl::Status slow_reader(size_t bytes, size_t limit) {
 }  // namespace
 
 void GenerationCall::start(uint64_t bytes, Reader read) {
-  const absl::Status admitted = state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key);
-  if (!admitted.ok()) return refuse(admitted);
+  attempt([&] { return begin(bytes, std::move(read)); });
+}
+
+// Refuses the call with what `work` comes to, for want of memory too. Where there is none even for that, as soon as
+// there is some.
+void GenerationCall::attempt(absl::FunctionRef<absl::Status()> work) {
+  absl::Status status;
+  bool no_memory = false;
+  try {
+    status = work();
+  } catch (const std::bad_alloc&) {
+    no_memory = true;
+  }
+  while (no_memory || !status.ok()) {
+    try {
+      return refuse(no_memory ? out_of_memory() : status);
+    } catch (const std::bad_alloc&) {
+      absl::SleepFor(kMemoryPause);
+    }
+  }
+}
+
+absl::Status GenerationCall::begin(uint64_t bytes, Reader read) {
+  PKV_RETURN_IF_ERROR(state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key));
   const std::string owner = owner_of(info_.key.get());
-  absl::StatusOr<WaitingRoom::Place> place = enter(state_, bytes, owner);
-  if (!place.ok()) return refuse(place.status());
+  PKV_ASSIGN_OR_RETURN(WaitingRoom::Place place, enter(state_, bytes, owner));
   {
     const std::lock_guard lock(mutex_);
-    place_ = *std::move(place);
+    place_ = std::move(place);
     life_.note("received", {{"bytes", bytes}});
   }
+  info_.preparing = std::make_shared<PreparationList::Entry>(
+      state_.preparing(), PreparationList::Row{.method = info_.method, .peer = info_.peer, .bytes = bytes});
   const auto task = [self = shared_from_this(), read = std::move(read)] { self->prepare(read); };
-  if (!state_.preparation().post(task, owner)) {
-    refuse(queue_full(state_));
-  }
+  if (state_.preparation().post(task, owner)) return absl::OkStatus();
+  info_.preparing.reset();
+  return queue_full(state_);
 }
 
 void GenerationCall::prepare(const Reader& read) {
-  {
-    const std::lock_guard lock(mutex_);
-    if (cancelled_) return end(absl::CancelledError("cancelled by the caller"));
-  }
-  try {
-    absl::StatusOr<AcceptedRequest> accepted = read(info_);
-    if (!accepted.ok()) return refuse(accepted.status());
-    submit(*std::move(accepted));
-  } catch (const std::bad_alloc&) {
-    refuse(out_of_memory());
-  }
+  attempt([&]() -> absl::Status {
+    info_.preparing->begin();
+    if (is_cancelled()) return absl::CancelledError("cancelled by the caller");
+    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info_));
+    return submit(std::move(accepted));
+  });
+  info_.preparing.reset();
 }
 
-void GenerationCall::submit(AcceptedRequest accepted) {
+bool GenerationCall::is_cancelled() {
+  const std::lock_guard lock(mutex_);
+  return cancelled_;
+}
+
+absl::Status GenerationCall::submit(AcceptedRequest accepted) {
   Engine& engine = *accepted.served->engine;
+  const size_t tokens = accepted.valid.request().prompt.size();
+  if (!take_tokens(tokens)) return queue_full_of_tokens(state_, tokens);
   {
     const std::lock_guard lock(mutex_);
     served_ = accepted.served;
@@ -77,10 +104,10 @@ void GenerationCall::submit(AcceptedRequest accepted) {
     options_ = std::move(accepted.valid.output);
     output_.emplace(*served_->tokenizer, *request_, options_);
     note_prepared(accepted.valid.prepared.contract(), accepted.claim);
-    if (cancelled_) return end(absl::CancelledError("cancelled by the caller"));
+    if (cancelled_) return absl::CancelledError("cancelled by the caller");
   }
   const absl::Status submitted = engine.submit(std::move(accepted.valid.prepared), accepted.claim, shared_from_this());
-  if (!submitted.ok()) return refuse(submit_error(submitted, engine.state()));
+  if (!submitted.ok()) return submit_error(submitted, engine.state());
   bool cancelled = false;
   {
     const std::lock_guard lock(mutex_);
@@ -88,6 +115,12 @@ void GenerationCall::submit(AcceptedRequest accepted) {
     cancelled = cancelled_;
   }
   if (cancelled) engine.cancel(this);
+  return absl::OkStatus();
+}
+
+bool GenerationCall::take_tokens(size_t tokens) {
+  const std::lock_guard lock(mutex_);
+  return place_.take_tokens(tokens);
 }
 
 // With its place in the queue: so many wait now, of whom its claim may pass some.
@@ -234,9 +267,10 @@ void GenerationCall::wake_locked() {
   }
 }
 
+// std::bad_alloc: nothing has changed.
 void GenerationCall::post_delivery() {
-  delivery_ = Delivery::kPosted;
   state_.delivery().post([self = shared_from_this()] { self->run_delivery(); });
+  delivery_ = Delivery::kPosted;  // before it begins, which takes the mutex
 }
 
 void GenerationCall::run_delivery() {
@@ -252,8 +286,20 @@ void GenerationCall::run_delivery() {
   } catch (const std::bad_alloc&) {
     while (!give_up_answer()) absl::SleepFor(kMemoryPause);
   }
+  while (!end_delivery()) absl::SleepFor(kMemoryPause);
+}
+
+// False: there is no memory to post what came meanwhile.
+bool GenerationCall::end_delivery() try {
   const std::lock_guard lock(mutex_);
-  if (std::exchange(delivery_, Delivery::kIdle) == Delivery::kRunningAndDue) post_delivery();
+  if (delivery_ == Delivery::kRunningAndDue) {
+    post_delivery();
+  } else {
+    delivery_ = Delivery::kIdle;
+  }
+  return true;
+} catch (const std::bad_alloc&) {
+  return false;
 }
 
 // Whether what ends the call is what comes next.

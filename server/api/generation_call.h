@@ -13,6 +13,8 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
+#include "absl/status/status.h"
 #include "server/api/accept.h"
 #include "server/api/access_log.h"
 #include "server/api/call_life.h"
@@ -94,11 +96,16 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
     OutputAssembler::Piece piece;
   };
 
+  void attempt(absl::FunctionRef<absl::Status()> work);
+  absl::Status begin(uint64_t bytes, Reader read);
   void prepare(const Reader& read);
-  void submit(AcceptedRequest accepted);
+  bool is_cancelled();
+  absl::Status submit(AcceptedRequest accepted);
+  bool take_tokens(size_t tokens);
   void wake_locked();
   void post_delivery();
   void run_delivery();
+  bool end_delivery();
   void deliver();
   bool give_up_answer();
   void count_end();

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "kernels/status_macros.h"
 #include "server/api/errors.h"
 #include "server/api/policy_budget.h"
@@ -19,6 +20,13 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
+constexpr char kSwitchedOff[] = "is switched off on this server (policies.disabled)";
+
+// The field of the policy that is asked for, which has its name.
+const std::string& policy_field(const pb::CachePolicy& wished) {
+  return pb::CachePolicy::descriptor()->FindFieldByNumber(wished.policy_case())->name();
+}
+
 }  // namespace
 
 absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config, KvDtype default_dtype,
@@ -31,6 +39,7 @@ absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config
   if (!read_millionths(config.default_keep_ratio, 1, kMillion, "", budget.keep_ratio_millionths).ok()) {
     return absl::InvalidArgumentError("policies.default_keep_ratio: must be at least 0.000001 and at most 1");
   }
+  PKV_RETURN_IF_ERROR(catalog.read_disabled(config));
   for (const PolicyPreset& preset : config.presets) {
     PKV_ASSIGN_OR_RETURN(PolicySpec spec, catalog.preset_spec(preset));
     catalog.presets_.emplace_back(preset.name, spec);
@@ -43,7 +52,23 @@ absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config
     return absl::InvalidArgumentError(
         absl::StrCat("policies.default: \"", config.default_name, "\" is no policy and no preset"));
   }
+  const PolicyRow& standard = policy_row(catalog.default_spec_.kind);
+  if (!catalog.enabled(standard.kind)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("policies.default: ", std::string(standard.name), " ", kSwitchedOff));
+  }
   return catalog;
+}
+
+absl::Status PolicyCatalog::read_disabled(const PoliciesConfig& config) {
+  for (const absl::string_view name : absl::StrSplit(config.disabled, absl::ByAnyChar(", "), absl::SkipEmpty())) {
+    const PolicyRow* row = find_policy({name.data(), name.size()});
+    if (row == nullptr) {
+      return absl::InvalidArgumentError(absl::StrCat("policies.disabled: \"", name, "\" is no policy"));
+    }
+    disabled_.insert(row->kind);
+  }
+  return absl::OkStatus();
 }
 
 PolicySpec PolicyCatalog::defaults_of(PolicyKind kind) const {
@@ -67,6 +92,9 @@ const PolicySpec* PolicyCatalog::find_preset(const std::string& name) const {
 absl::StatusOr<PolicySpec> PolicyCatalog::preset_spec(const PolicyPreset& preset) const {
   if (find_policy(preset.name) != nullptr) return preset_error(preset, "", "is the name of a policy");
   PKV_ASSIGN_OR_RETURN(pb::CachePolicy message, preset_message(preset));
+  if (const PolicyRow* row = find_policy(policy_field(message)); row != nullptr && !enabled(row->kind)) {
+    return preset_error(preset, "policy", absl::StrCat(std::string(row->name), " ", kSwitchedOff));
+  }
   absl::StatusOr<PolicySpec> spec = resolve(message);
   if (spec.ok()) return spec;
   // The preset's key is the last part of the field's path.
@@ -82,9 +110,14 @@ absl::StatusOr<PolicySpec> PolicyCatalog::base_spec(const pb::CachePolicy& wishe
     return not_found("cache_policy.preset",
                      absl::StrCat(shown(wished.preset()), " is not in this server's configuration"));
   }
-  const auto* field = pb::CachePolicy::descriptor()->FindFieldByNumber(wished.policy_case());
-  const PolicyRow* row = find_policy(field->name());
-  if (row == nullptr) return not_built(absl::StrCat("cache_policy.", field->name()), "this policy is not built yet");
+  const std::string field = absl::StrCat("cache_policy.", policy_field(wished));
+  const PolicyRow* row = find_policy(policy_field(wished));
+  if (row == nullptr) return not_built(field, "this policy is not built yet");
+  if (!enabled(row->kind)) {
+    return make_error({.reason = kPolicyDisabled,
+                       .field = field,
+                       .description = absl::StrCat(kSwitchedOff, "; ListCachePolicies tells which may be asked for")});
+  }
   PolicySpec spec = defaults_of(row->kind);
   PKV_RETURN_IF_ERROR(read_parameters(wished, spec.params));
   return spec;

@@ -2,6 +2,7 @@
 
 #include <google/protobuf/descriptor.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <optional>
@@ -121,17 +122,14 @@ const Parameter& parameter(const FieldDescriptor& field) {
 
 // From a set field of a policy's message.
 struct FieldReader {
+  const PolicyRow& policy;
   const Message& message;
   const FieldDescriptor* field;
   const std::string& path;
   PolicyParams& params;
 
-  absl::Status operator()(Count member) const {
-    return read_tokens(message.GetReflection()->GetUInt32(message, field), path, params.*member);
-  }
-  absl::Status operator()(OptionalCount member) const {
-    return read_tokens(message.GetReflection()->GetUInt32(message, field), path, (params.*member).emplace());
-  }
+  absl::Status operator()(Count member) const { return count(params.*member); }
+  absl::Status operator()(OptionalCount member) const { return count((params.*member).emplace()); }
   absl::Status operator()(Seed member) const {
     params.*member = message.GetReflection()->GetUInt64(message, field);
     return absl::OkStatus();
@@ -148,6 +146,16 @@ struct FieldReader {
     const int value = message.GetReflection()->GetEnumValue(message, field);
     if (value == 0 || choice.set(value, params)) return absl::OkStatus();  // 0, unspecified: the default
     return bad_cache_policy(path, "has no such value for this field");
+  }
+
+ private:
+  // What no policy could hold is told the policy's own range, which is narrower.
+  absl::Status count(int32_t& out) const {
+    const uint32_t value = message.GetReflection()->GetUInt32(message, field);
+    if (value <= kMaxTokens) return read_tokens(value, path, out);
+    const auto info = std::ranges::find(policy.parameters, field->name(), &ParameterInfo::name);
+    PKV_CHECK(info != policy.parameters.end(), "a policy's field without a range");
+    return bad_cache_policy(path, absl::StrCat("must be ", std::string(info->range), ", not ", value));
   }
 };
 
@@ -196,11 +204,13 @@ absl::Status read_parameters(const pb::CachePolicy& wished, PolicyParams& params
   const auto* policies = pb::CachePolicy::descriptor()->FindOneofByName("policy");
   const FieldDescriptor* policy = wished.GetReflection()->GetOneofFieldDescriptor(wished, policies);
   const Message& message = wished.GetReflection()->GetMessage(wished, policy);
+  const PolicyRow* row = find_policy(policy->name());
+  PKV_CHECK(row != nullptr, "parameters of a policy that is not built");
   std::vector<const FieldDescriptor*> fields;
   message.GetReflection()->ListFields(message, &fields);
   for (const FieldDescriptor* field : fields) {
     const std::string path = absl::StrCat("cache_policy.", policy->name(), ".", field->name());
-    const FieldReader reader{message, field, path, params};
+    const FieldReader reader{*row, message, field, path, params};
     PKV_RETURN_IF_ERROR(std::visit(reader, parameter(*field).value));
   }
   return absl::OkStatus();

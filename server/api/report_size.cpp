@@ -1,5 +1,6 @@
 #include "server/api/report_size.h"
 
+#include <algorithm>
 #include <bit>
 #include <numeric>
 #include <span>
@@ -27,10 +28,25 @@ int64_t entries(std::span<const int32_t> lanes, std::span<const int64_t> shared,
   return total;
 }
 
+uint64_t varint_bytes(uint64_t value) {
+  return static_cast<uint64_t>((std::bit_width(value | 1) + kBitsOfVarintByte - 1) / kBitsOfVarintByte);
+}
+
+// Of a message in another: tag, length, and itself.
+uint64_t nested_bytes(uint64_t bytes) { return 1 + varint_bytes(bytes) + bytes; }
+
+absl::Status too_large(const std::string& field, const std::string& what, uint64_t bytes, uint64_t max_bytes,
+                       const char* way_out) {
+  return make_error({.reason = kReplyTooLarge,
+                     .field = field,
+                     .description = absl::StrCat(what, " ", bytes, " bytes, and a reply has at most ", max_bytes,
+                                                 " (server.max_message_bytes); ", way_out),
+                     .metadata = {{"max", std::to_string(max_bytes)}, {"got", std::to_string(bytes)}}});
+}
+
 // KeptPositions of all lanes.
 uint64_t position_bytes(const CachePlan& plan, size_t heads) {
-  const auto last = static_cast<uint64_t>(plan.positions_used);
-  const auto bytes_each = static_cast<uint64_t>((std::bit_width(last | 1) + kBitsOfVarintByte - 1) / kBitsOfVarintByte);
+  const uint64_t bytes_each = varint_bytes(static_cast<uint64_t>(plan.positions_used));
   const int64_t kept =
       plan.shares_model() ? plan.model_budget : entries(plan.lane_budgets, plan.shared_budgets, plan, heads);
   const int64_t final_ones =
@@ -54,14 +70,34 @@ absl::Status check_report_size(ReportDetail detail, const Contract& contract, in
   if (detail != ReportDetail::kPositions) return absl::OkStatus();
   const uint64_t bytes = most_report_bytes(contract, kv_heads, max_tokens);
   if (bytes <= max_bytes) return absl::OkStatus();
-  return make_error(
-      {.reason = kReplyTooLarge,
-       .field = "cache_report",
-       .description =
-           absl::StrCat("the positions of this request may take ", bytes, " bytes, and a reply has at most ", max_bytes,
-                        " (server.max_message_bytes); ask for PER_LAYER, a smaller budget, or a "
-                        "shorter prompt"),
-       .metadata = {{"max", std::to_string(max_bytes)}, {"got", std::to_string(bytes)}}});
+  return too_large("cache_report", "the positions of this request may take", bytes, max_bytes,
+                   "ask for PER_LAYER, a smaller budget, or a shorter prompt");
+}
+
+uint64_t most_logprob_bytes(const Request& request, size_t longest_token_bytes, int32_t vocab_size) {
+  constexpr uint64_t kReplacementBytes = 3;  // of U+FFFD, which stands for a byte
+  const uint64_t id = varint_bytes(static_cast<uint64_t>(vocab_size));
+  const uint64_t longest = longest_token_bytes;
+  const uint64_t entry = (1 + id) + nested_bytes(longest) + (1 + sizeof(float));
+  const uint64_t token = nested_bytes(entry + static_cast<uint64_t>(request.top_logprobs) * nested_bytes(entry));
+  const uint64_t tokens = static_cast<uint64_t>(request.sampling.max_tokens) +
+                          (request.prompt_logprobs ? uint64_t{request.prompt.size()} : 0);
+  return tokens * (token + id + std::max(longest, kReplacementBytes));
+}
+
+absl::Status check_logprob_size(const Request& request, const ServedModel& served, uint64_t max_bytes) {
+  if (!request.logprobs || served.longest_token_bytes == 0) return absl::OkStatus();
+  const uint64_t bytes = most_logprob_bytes(request, served.longest_token_bytes, served.tokenizer->vocab_size());
+  if (bytes <= max_bytes) return absl::OkStatus();
+  return too_large(request.top_logprobs > 0 ? "output.top_logprobs" : "output.logprobs",
+                   "the log-probabilities of this answer may take", bytes, max_bytes,
+                   "take it as a stream (GenerateStream), ask for fewer of them, or for a shorter answer "
+                   "(sampling.max_tokens)");
+}
+
+absl::Status check_reply_size(uint64_t bytes, uint64_t max_bytes, const std::string& field) {
+  if (bytes <= max_bytes) return absl::OkStatus();
+  return too_large(field, "what is made of it takes", bytes, max_bytes, "send it in parts");
 }
 
 }  // namespace pkv

@@ -45,7 +45,7 @@ ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random
       log_(log),
       random_(random_seed),
       limits_(limits),
-      waiting_(limits.max_waiting, limits.max_waiting_bytes),
+      waiting_(limits.max_waiting, limits.max_waiting_bytes, limits.max_waiting_tokens),
       delivery_(kDeliveryThreads,
                 /*max_queued=*/std::numeric_limits<size_t>::max()),  // one a call, and calls are bounded
       preparation_(limits.preparation_threads, limits.max_waiting) {

@@ -15,6 +15,7 @@
 #include "server/api/authenticator.h"
 #include "server/api/front_limits.h"
 #include "server/api/policy_catalog.h"
+#include "server/api/preparation_list.h"
 #include "server/api/waiting_room.h"
 #include "server/api/worker_pool.h"
 #include "server/model/model.h"
@@ -107,6 +108,8 @@ class ServerState {
   std::atomic<int64_t>& open_calls() { return open_calls_; }
   // Where requests are parsed, tokenised and planned: what may take milliseconds.
   WorkerPool& preparation() { return preparation_; }
+  // What is in it.
+  PreparationList& preparing() { return preparing_; }
   // Where what the engine says is made into messages and given to the callers' transports.
   WorkerPool& delivery() { return delivery_; }
   // Once no more calls come: ends the work on those that did, so that what they point to can be taken down.
@@ -126,6 +129,7 @@ class ServerState {
   const FrontLimits limits_;
   WaitingRoom waiting_;
   std::atomic<int64_t> open_calls_ = 0;
+  PreparationList preparing_;
   WorkerPool delivery_;
   WorkerPool preparation_;  // ends first: it makes work for the other
 };

@@ -22,24 +22,31 @@ bool WorkerPool::post(Task task, const std::string& owner) {
   if (stopping_ || queued_ >= max_queued_) return false;
   const auto own = queues_.find(owner);
   if (!owner.empty() && own != queues_.end() && own->second.size() >= max_queued_ - queued_) return false;
-  if (own == queues_.end()) turns_.push_back(owner);
-  queues_[owner].push_back(std::move(task));
+  if (own != queues_.end()) {
+    own->second.push_back(std::move(task));
+  } else {
+    std::list<std::string> turn{owner};
+    std::deque<Task> queue;
+    queue.push_back(std::move(task));
+    queues_.emplace(owner, std::move(queue));
+    turns_.splice(turns_.end(), turn);
+  }
   ++queued_;
   wake_.notify_one();
   return true;
 }
 
+// Takes no memory.
 WorkerPool::Task WorkerPool::take() {
-  std::string owner = std::move(turns_.front());
-  turns_.pop_front();
-  const auto queue = queues_.find(owner);
+  const auto queue = queues_.find(turns_.front());
   Task task = std::move(queue->second.front());
   queue->second.pop_front();
   --queued_;
   if (queue->second.empty()) {
     queues_.erase(queue);
+    turns_.pop_front();
   } else {
-    turns_.push_back(std::move(owner));
+    turns_.splice(turns_.end(), turns_, turns_.begin());
   }
   return task;
 }

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <deque>
 #include <functional>
+#include <list>
 #include <map>
 #include <mutex>
 #include <string>
@@ -25,7 +26,7 @@ class WorkerPool {
 
   // Thread-safe; returns at once. Tasks of one owner begin in the order they came, owners take turns. False: the queue
   // is full, for an owner with a name when it has as many tasks in it as there are places left, or the pool has
-  // stopped.
+  // stopped. std::bad_alloc: there is no memory for it, and nothing has changed.
   bool post(Task task, const std::string& owner = {});
   // Does what is queued and then no more. Not from a task.
   void stop();
@@ -38,7 +39,7 @@ class WorkerPool {
   std::mutex mutex_;
   std::condition_variable wake_;
   std::map<std::string, std::deque<Task>> queues_;  // by owner, none empty
-  std::deque<std::string> turns_;                   // their owners, the next one first
+  std::list<std::string> turns_;                    // their owners, the next one first
   size_t queued_ = 0;
   bool stopping_ = false;
   std::vector<std::jthread> threads_;

@@ -35,6 +35,7 @@ struct ServerConfig {
   std::string health_listen;  // empty: no address of its own
   uint64_t max_message_bytes = uint64_t{16} << 20;
   uint64_t max_buffer_bytes = uint64_t{1} << 30;
+  int32_t max_connections = 4096;
   int32_t max_streams = 1024;
   int32_t max_watchers = 64;
 };
@@ -73,6 +74,7 @@ struct RuntimeConfig {
 struct SchedulerConfig {
   int32_t max_running = 64;
   int32_t max_waiting = 256;
+  int32_t max_waiting_tokens = 1 << 22;
   int32_t step_tokens = 256;
 };
 
@@ -101,6 +103,7 @@ struct PolicyPreset {
 struct PoliciesConfig {
   std::string default_name = "full";
   double default_keep_ratio = 0.125;
+  std::string disabled;  // names of policies, commas between them
   std::vector<PolicyPreset> presets;
 };
 

@@ -85,6 +85,8 @@ const std::array kKeys = std::to_array<ConfigKey>({
     {"server.max_buffer_bytes",
      "What gRPC may hold of requests and replies of all connections; beyond it calls end with RESOURCE_EXHAUSTED.",
      BytesKey{1 << 24, kMaxBytes, [](Config& c) -> uint64_t& { return c.server.max_buffer_bytes; }}},
+    {"server.max_connections", "gRPC connections at once; further ones are closed at once, and may be tried again.",
+     IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.server.max_connections; }}},
     {"server.max_streams", "Calls of one connection at once; further ones wait in the client.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.server.max_streams; }}},
     {"server.max_watchers", "Streams of WatchStats at once.",
@@ -148,6 +150,9 @@ const std::array kKeys = std::to_array<ConfigKey>({
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_running; }}},
     {"scheduler.max_waiting", "Requests that may wait; further ones are refused with RESOURCE_EXHAUSTED.",
      IntegerKey{1, kMaxCount, [](Config& c) -> int32_t& { return c.scheduler.max_waiting; }}},
+    {"scheduler.max_waiting_tokens",
+     "Tokens of the prompts of all requests that wait; further ones are refused with RESOURCE_EXHAUSTED.",
+     IntegerKey{1, 1 << 30, [](Config& c) -> int32_t& { return c.scheduler.max_waiting_tokens; }}},
     {"scheduler.step_tokens",
      "Rows of one engine step at most: a chunk of a prompt plus one token of every running answer.",
      IntegerKey{1, 1 << 16, [](Config& c) -> int32_t& { return c.scheduler.step_tokens; }}},
@@ -167,6 +172,10 @@ const std::array kKeys = std::to_array<ConfigKey>({
      TextKey{"a policy or preset", is_name, [](Config& c) -> std::string& { return c.policies.default_name; }}, kLive},
     {"policies.default_keep_ratio", "Share of the prompt that is kept where a request names a policy but no budget.",
      RealKey{0, 1, true, [](Config& c) -> double& { return c.policies.default_keep_ratio; }}, kLive},
+    {"policies.disabled",
+     "Policies that no request may have, by their names with commas between them; they are refused with "
+     "FAILED_PRECONDITION.",
+     TextKey{"policies or empty", nullptr, [](Config& c) -> std::string& { return c.policies.disabled; }}, kLive},
     {"policies.presets", "Named policies that requests can ask for (cache_policy.preset).", PresetsKey{}, kLive},
 });
 

@@ -148,8 +148,13 @@ LabelledFigure finished_with(const char* reason) {
 void add_requests(const MetricsSnapshot& snapshot, const EngineView& view, FamilyBuilder& out) {
   out.gauge("requests_running", "Requests that were admitted and have not ended.", view.engine.running);
   out.gauge("requests_waiting", "Requests that wait for memory or a place.", view.engine.waiting);
+  out.gauge("waiting_prompt_tokens", "Tokens of the prompts of requests that wait.",
+            static_cast<double>(view.engine.waiting_tokens));
   out.gauge("open_calls", "Generation calls of which anything is left: also those whose answer is still being read.",
             static_cast<double>(snapshot.open_calls));
+  out.gauge("connections", "gRPC connections that are open.", static_cast<double>(snapshot.connections));
+  out.counter("connections_refused_total", "gRPC connections beyond server.max_connections, which were closed at once.",
+              static_cast<double>(snapshot.connections_refused));
   out.begin("requests_by_policy", "Requests that run or wait, by cache policy.", Type::Gauge);
   add_by_policy_and("state", {{"running", figure<&PolicyTotals::running>}, {"waiting", figure<&PolicyTotals::waiting>}},
                     view, out);

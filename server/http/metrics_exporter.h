@@ -29,6 +29,8 @@ struct MetricsSnapshot {
   uint64_t weight_bytes = 0;
   bool layers = true;                         // whether bytes held are exported layer by layer
   uint64_t open_calls = 0;                    // ServerState::open_calls()
+  uint64_t connections = 0;                   // of gRPC, as the next
+  uint64_t connections_refused = 0;           // since the start
   std::shared_ptr<const EngineStats> engine;  // nullptr: all zero
   RequestMetrics::Snapshot requests;
 };

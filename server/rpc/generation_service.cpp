@@ -15,6 +15,7 @@
 #include "server/api/estimate_cache.h"
 #include "server/api/gate.h"
 #include "server/api/prompt_input.h"
+#include "server/api/report_size.h"
 #include "server/rpc/call_info.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/stream_call.h"
@@ -35,6 +36,16 @@ GenerationCall::Reader reader(const grpc::ByteBuffer& buffer, ServerState& state
   };
 }
 
+// Of one that is answered in one message.
+GenerationCall::Reader unary_reader(const grpc::ByteBuffer& buffer, ServerState& state,
+                                    std::optional<absl::Time> deadline) {
+  return [read = reader(buffer, state, deadline), &state](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
+    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info));
+    PKV_RETURN_IF_ERROR(check_logprob_size(accepted.valid.request(), *accepted.served, state.limits().max_reply_bytes));
+    return accepted;
+  };
+}
+
 GenerationCall::Reader comparison_reader(const grpc::ByteBuffer& buffer, ServerState& state,
                                          std::optional<absl::Time> deadline) {
   return [buffer, &state, deadline](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
@@ -51,20 +62,20 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
                                           ServerState& state, const std::shared_ptr<ReplyWatch>& watch,
                                           absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&,
                                                                Response&)) {
-  auto* reactor = new WatchedReply(watch, context);  // deletes itself
   CallInfo info = describe_call(context, method);
-  const absl::Status admitted = state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key);
-  const auto finish = [reactor, info, &context, &state](const absl::Status& status) {
+  absl::Status admitted = state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key);
+  info.preparing = std::make_shared<PreparationList::Entry>(
+      state.preparing(), PreparationList::Row{.method = method, .peer = info.peer, .bytes = request.Length()});
+  const std::string owner = owner_of(info.key.get());
+  auto reactor = std::make_unique<WatchedReply>(watch, context);
+  const auto finish = [reactor = reactor.get(), info, &context, &state](const absl::Status& status) {
     if (info.key != nullptr) info.key->release();  // before the caller hears of the end, and may call again
     add_retry_trailer(status, context);
     reactor->reply(to_grpc_status(status));  // gRPC's objects are gone from here on
     log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
   };
-  if (!admitted.ok()) {
-    finish(admitted);
-    return reactor;
-  }
-  const auto task = [request, make, finish, &response, &state] {
+  const auto task = [request, make, finish, preparing = info.preparing, &response, &state] {
+    preparing->begin();
     absl::Status status;
     try {
       Response message;
@@ -75,8 +86,13 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
     }
     finish(status);
   };
-  if (!state.preparation().post(task, owner_of(info.key.get()))) finish(queue_full(state));
-  return reactor;
+  try {
+    if (admitted.ok() && !state.preparation().post(task, owner)) admitted = queue_full(state);
+  } catch (const std::bad_alloc&) {
+    admitted = out_of_memory();
+  }
+  if (!admitted.ok()) finish(admitted);
+  return reactor.release();  // deletes itself
 }
 
 absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::TokenizeResponse& response) {
@@ -96,7 +112,8 @@ absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, 
   }
   response.mutable_token_ids()->Add(ids.begin(), ids.end());
   response.set_max_model_len(static_cast<uint32_t>(served->shape.max_positions));
-  return absl::OkStatus();
+  return check_reply_size(response.ByteSizeLong(), state.limits().max_reply_bytes,
+                          message.has_chat() ? "chat" : "text");
 }
 
 absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::DetokenizeResponse& response) {
@@ -106,10 +123,14 @@ absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state
   const Tokenizer& tokenizer = *served->tokenizer;
   PKV_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
                        read_token_ids(message.token_ids(), tokenizer.vocab_size(), "token_ids"));
+  const uint64_t max_bytes = state.limits().max_reply_bytes;
+  uint64_t bytes = 0;
+  for (const TokenId id : ids) bytes += tokenizer.token_bytes(id).size();
+  PKV_RETURN_IF_ERROR(check_reply_size(bytes, max_bytes, "token_ids"));  // before as much memory is taken
   absl::StatusOr<std::string> text = tokenizer.decode(ids);
   if (!text.ok()) return bad_input("token_ids", std::string(text.status().message()));
   response.set_text(*std::move(text));
-  return absl::OkStatus();
+  return check_reply_size(response.ByteSizeLong(), max_bytes, "token_ids");
 }
 
 absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, pb::EstimateCacheResponse& response) {
@@ -124,7 +145,7 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return start_unary_call(state_, watch_, describe_call(*context, "Generate"), *context, *response, request->Length(),
-                          reader(*request, state_, deadline_of(*context)));
+                          unary_reader(*request, state_, deadline_of(*context)));
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(grpc::CallbackServerContext* context,

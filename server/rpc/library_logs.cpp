@@ -12,7 +12,6 @@ namespace pkv {
 namespace {
 
 std::atomic<const Log*> library_log = nullptr;
-std::atomic<bool> lost_a_port = false;
 
 void write(LogLevel level, std::string_view library, std::string_view message, const char* file, int line) {
   const std::array<LogField, 2> fields = {
@@ -21,8 +20,6 @@ void write(LogLevel level, std::string_view library, std::string_view message, c
 }
 
 void on_grpc(gpr_log_func_args* args) {
-  // Later versions try again, and have other words for it.
-  if (std::string_view(args->message).starts_with("Failed accept4")) lost_a_port = true;
   const LogLevel level = args->severity == GPR_LOG_SEVERITY_ERROR  ? LogLevel::kError
                          : args->severity == GPR_LOG_SEVERITY_INFO ? LogLevel::kInfo
                                                                    : LogLevel::kDebug;
@@ -44,7 +41,5 @@ void route_library_logs(const Log& log) {
   gpr_set_log_function(on_grpc);
   google::protobuf::SetLogHandler(on_protobuf);
 }
-
-bool grpc_has_lost_a_port() { return lost_a_port; }
 
 }  // namespace pkv

@@ -8,8 +8,4 @@ namespace pkv {
 // From now on and for the whole process. Their handlers are plain functions, so this keeps a copy of `log` for good.
 void route_library_logs(const Log& log);
 
-// Whether gRPC has given up a listening port. gRPC 1.51 does so for good where accepting fails, for want of a file
-// descriptor above all, and says it only in its log.
-bool grpc_has_lost_a_port();
-
 }  // namespace pkv

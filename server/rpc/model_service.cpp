@@ -37,7 +37,8 @@ void set_policy(const PolicyRow& row, const PolicyCatalog& catalog, pb::CachePol
   out.set_source(std::string(row.source));
   const PolicySpec defaults = catalog.defaults_of(row.kind);
   *out.mutable_defaults() = to_proto(defaults);
-  out.set_enabled(row.validate(defaults).ok());  // whether the server has what it needs
+  // Where it is not switched off, whether the server has what it needs.
+  out.set_enabled(catalog.enabled(row.kind) && row.validate(defaults).ok());
   for (const ParameterInfo& parameter : row.parameters) {
     pb::ParameterInfo& info = *out.add_parameters();
     info.set_name(std::string(parameter.name));

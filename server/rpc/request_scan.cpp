@@ -17,6 +17,12 @@ using google::protobuf::Descriptor;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::internal::WireFormatLite;
 
+// Whether protobuf takes a value of the field that is sent so. Otherwise it passes over it.
+bool is_sent_as(const FieldDescriptor& field, WireFormatLite::WireType type) {
+  const auto own = WireFormatLite::WireTypeForFieldType(static_cast<WireFormatLite::FieldType>(field.type()));
+  return type == own || (field.is_packable() && type == WireFormatLite::WIRETYPE_LENGTH_DELIMITED);
+}
+
 class RequestScan {
  public:
   explicit RequestScan(std::span<const uint8_t> bytes) : in_(bytes.data(), static_cast<int>(bytes.size())) {}
@@ -29,6 +35,9 @@ class RequestScan {
       if (field == nullptr) {
         return not_built(absl::StrCat(path(), number),
                          absl::StrCat("this server knows no such field of ", type.full_name()));
+      }
+      if (!is_sent_as(*field, WireFormatLite::GetTagWireType(tag))) {
+        return bad_input(path() + field->name(), "is sent as another type than this field's");
       }
       if (WireFormatLite::GetTagWireType(tag) != WireFormatLite::WIRETYPE_LENGTH_DELIMITED) {
         if (!WireFormatLite::SkipField(&in_, tag)) return absl::OkStatus();

@@ -11,9 +11,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "kernels/status_macros.h"
+#include "server/rpc/connection_listener.h"
 #include "server/rpc/credentials.h"
 #include "server/rpc/generation_service.h"
-#include "server/rpc/listen_failure.h"
 #include "server/rpc/model_service.h"
 #include "server/rpc/reply_watch.h"
 #include "server/rpc/stats_service.h"
@@ -56,12 +57,6 @@ void set_limits(const ServerConfig& config, grpc::ServerBuilder& builder) {
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kServerPingTimeoutMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, kMaxConnectionAgeMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, kMaxConnectionAgeGraceMs);
-  // Two servers on one port would share its connections unnoticed.
-  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
-}
-
-absl::Status not_listening(const std::string& key, const std::string& listen) {
-  return absl::UnavailableError(absl::StrCat(key, ": ", listen, ": ", why_not_listening(listen, key)));
 }
 
 }  // namespace
@@ -83,11 +78,41 @@ struct RpcServer::Services {
   std::optional<HealthService> plain_health;  // at an address of its own
 };
 
+// A server of gRPC's and who takes its connections.
+struct RpcServer::Port {
+  // `listen` is the value of the setting `key`. UNAVAILABLE where it cannot be had.
+  static absl::StatusOr<std::unique_ptr<Port>> start(const std::string& key, const std::string& listen,
+                                                     int32_t max_connections, grpc::ServerBuilder& builder,
+                                                     const std::shared_ptr<grpc::ServerCredentials>& credentials) {
+    auto port = std::make_unique<Port>();
+    PKV_ASSIGN_OR_RETURN(port->listener, ConnectionListener::open(key, listen, static_cast<size_t>(max_connections)));
+    auto acceptor = builder.experimental().AddExternalConnectionAcceptor(
+        grpc::ServerBuilder::experimental_type::ExternalConnectionType::FROM_FD, credentials);
+    port->server = builder.BuildAndStart();
+    if (port->server == nullptr) return absl::UnavailableError(absl::StrCat(key, ": gRPC could not be started"));
+    port->listener->start(std::move(acceptor));
+    return port;
+  }
+  // Once; what it counted stays.
+  void shutdown(absl::Duration flush_time) {
+    if (server == nullptr) return;
+    listener->stop();
+    server->Shutdown(absl::ToChronoTime(absl::Now() + flush_time));
+    server->Wait();
+    server.reset();
+  }
+
+  std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<ConnectionListener> listener;  // ends first: it hands on to the server
+};
+
 RpcServer::RpcServer() = default;
 
-RpcServer::~RpcServer() {
-  if (server_ != nullptr) shutdown(absl::ZeroDuration());
-}
+RpcServer::~RpcServer() { shutdown(absl::ZeroDuration()); }
+
+int RpcServer::port() const { return main_->listener->port(); }
+int RpcServer::health_port() const { return health_ == nullptr ? 0 : health_->listener->port(); }
+ConnectionCounts RpcServer::connections() const { return main_->listener->counts(); }
 
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptions& options, ServerState& state) {
   std::unique_ptr<RpcServer> result(new RpcServer());
@@ -97,23 +122,19 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
   grpc::ServerBuilder builder;
   set_limits(config, builder);
   builder.SetOption(std::make_unique<ReflectionOption>(config.reflection));
-  builder.AddListeningPort(config.listen, server_credentials(config.tls), &result->port_);
   for (grpc::Service* service : std::initializer_list<grpc::Service*>{&services.generation, &services.model,
                                                                       &services.stats, &services.health}) {
     builder.RegisterService(service);
   }
-  result->server_ = builder.BuildAndStart();
-  if (result->server_ == nullptr || result->port_ == 0) return not_listening("server.listen", config.listen);
+  PKV_ASSIGN_OR_RETURN(result->main_, Port::start("server.listen", config.listen, config.max_connections, builder,
+                                                  server_credentials(config.tls)));
   if (config.health_listen.empty()) return result;
   grpc::ServerBuilder health;
   set_limits(config, health);
   health.SetOption(std::make_unique<ReflectionOption>(false));
-  health.AddListeningPort(config.health_listen, grpc::InsecureServerCredentials(), &result->health_port_);
   health.RegisterService(&*services.plain_health);
-  result->health_server_ = health.BuildAndStart();
-  if (result->health_server_ == nullptr || result->health_port_ == 0) {
-    return not_listening("server.health_listen", config.health_listen);
-  }
+  PKV_ASSIGN_OR_RETURN(result->health_, Port::start("server.health_listen", config.health_listen,
+                                                    config.max_connections, health, grpc::InsecureServerCredentials()));
   return result;
 }
 
@@ -123,6 +144,7 @@ void RpcServer::refresh_health() {
 }
 
 void RpcServer::shutdown(absl::Duration flush_time) {
+  if (main_ == nullptr || main_->server == nullptr) return;
   // The library cuts off calls that arrive from now on with CANCELLED, which clients do not retry. Those who watch the
   // health were told to go elsewhere; until they have heard it, they are still answered with UNAVAILABLE.
   const absl::Time heard = absl::Now() + hearing_time_;
@@ -131,12 +153,8 @@ void RpcServer::shutdown(absl::Duration flush_time) {
   services_->health.close();
   if (services_->plain_health) services_->plain_health->close();
   services_->stats.close_watches();  // they would go on for ever
-  for (std::unique_ptr<grpc::Server>* server : {&server_, &health_server_}) {
-    if (*server == nullptr) continue;
-    (*server)->Shutdown(absl::ToChronoTime(absl::Now() + flush_time));
-    (*server)->Wait();
-    server->reset();
-  }
+  main_->shutdown(flush_time);
+  if (health_ != nullptr) health_->shutdown(flush_time);
 }
 
 }  // namespace pkv

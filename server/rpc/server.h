@@ -9,11 +9,8 @@
 #include "absl/time/time.h"
 #include "server/api/server_state.h"
 #include "server/config/config.h"
+#include "server/rpc/connection_counts.h"
 #include "server/rpc/health_service.h"
-
-namespace grpc {
-class Server;
-}
 
 namespace pkv {
 
@@ -30,8 +27,10 @@ class RpcServer {
   static absl::StatusOr<std::unique_ptr<RpcServer>> start(const RpcServerOptions& options, ServerState& state);
   ~RpcServer();
 
-  int port() const { return port_; }
-  int health_port() const { return health_port_; }  // 0: health has none of its own
+  int port() const;
+  int health_port() const;  // 0: health has none of its own
+  // Of the services' port. Thread-safe.
+  ConnectionCounts connections() const;
   // Whoever watches the health is told now what has become of it.
   void refresh_health();
   // Gives those who watch the health `hearing_time` to leave. Then no new calls; waits `flush_time` for
@@ -42,10 +41,9 @@ class RpcServer {
   RpcServer();
   struct Services;
   std::unique_ptr<Services> services_;
-  std::unique_ptr<grpc::Server> server_;
-  std::unique_ptr<grpc::Server> health_server_;  // null: no address of its own
-  int port_ = 0;
-  int health_port_ = 0;
+  struct Port;
+  std::unique_ptr<Port> main_;
+  std::unique_ptr<Port> health_;  // null: no address of its own
   absl::Duration hearing_time_;
 };
 

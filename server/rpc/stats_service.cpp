@@ -62,12 +62,14 @@ void set_memory(const EngineStats& stats, const ServedModel& served, pb::MemoryS
   if (stats.device.has_value()) set_device(device_use(stats), *out.mutable_device());
 }
 
-void set_scheduler(const EngineStats& stats, const EngineOptions& options, pb::SchedulerStats& out) {
+void set_scheduler(const EngineStats& stats, const EngineOptions& options, const FrontLimits& limits,
+                   pb::SchedulerStats& out) {
   out.set_running(stats.running);
   out.set_waiting(stats.waiting);
   out.set_max_running(static_cast<uint32_t>(options.max_running));
   out.set_max_waiting(static_cast<uint32_t>(options.max_waiting));
   out.set_waiting_tokens(stats.waiting_tokens);
+  out.set_max_waiting_tokens(limits.max_waiting_tokens);
 }
 
 void set_policies(const EngineStats& stats, pb::Stats& out) {
@@ -133,7 +135,7 @@ void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
   out.set_state(served == nullptr ? pb::SERVER_STATE_LOADING : to_proto(served->engine->state()));
   set_totals(stats, state.metrics().snapshot(), *out.mutable_totals());
   if (served == nullptr) return;
-  set_scheduler(stats, served->engine->options(), *out.mutable_scheduler());
+  set_scheduler(stats, served->engine->options(), state.limits(), *out.mutable_scheduler());
   set_memory(stats, *served, *out.mutable_memory());
   set_policies(stats, out);
   if (include_requests) set_requests(stats, out);

@@ -37,6 +37,28 @@ TEST_F(LimitsTest, CallsBeyondAConnectionsStreamsWait) {
   EXPECT_TRUE(generate(request("hello", 2), reply).ok());
 }
 
+TEST_F(LimitsTest, ConnectionsBeyondTheLimitAreTurnedAway) {
+  start_and_load([](Config& config) { config.server.max_connections = 2; });
+  pb::GenerateResponse reply;
+  ASSERT_TRUE(generate(request("hello", 2), reply).ok());  // the first
+  const auto ask = [this](const char* who) {
+    grpc::ChannelArguments own;
+    own.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    const auto channel =
+        grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(app_->port()), grpc::InsecureChannelCredentials(), own);
+    const auto stub = pb::GenerationService::NewStub(channel);
+    grpc::ClientContext context;
+    pb::GenerateResponse other;
+    return std::pair(stub->Generate(&context, request(who, 2), &other).error_code(), channel);
+  };
+  auto second = ask("b");
+  EXPECT_EQ(second.first, grpc::StatusCode::OK);
+  EXPECT_EQ(ask("c").first, grpc::StatusCode::UNAVAILABLE);
+  second.second.reset();
+  EXPECT_TRUE(eventually([&] { return ask("d").first == grpc::StatusCode::OK; }));
+  EXPECT_TRUE(generate(request("hello", 2), reply).ok());
+}
+
 TEST_F(LimitsTest, WatchersBeyondTheLimitAreRefusedByItsName) {
   start_and_load([](Config& config) { config.server.max_watchers = 1; });
   grpc::ClientContext first, second;
@@ -98,6 +120,42 @@ TEST_F(LimitsTest, PositionsThatNoReplyCouldHoldAreRefusedAtOnce) {
   const grpc::Status beyond = generate(large, reply);
   EXPECT_EQ(reason(beyond), "REPLY_TOO_LARGE");
   EXPECT_NEAR(std::stod(metadata(beyond).at("got")), 4 * 2 * 4200 * 2, 100);  // lanes, lists, entries, bytes
+}
+
+// Known at admission, too; a stream has no such limit.
+TEST_F(LimitsTest, LogprobsThatNoReplyCouldHoldAreRefusedAtOnce) {
+  start_and_load([](Config& config) { config.server.max_message_bytes = 1 << 16; });
+  pb::GenerateRequest chatty = request("hello", 500);
+  chatty.mutable_output()->set_top_logprobs(20);
+  pb::GenerateResponse reply;
+  const grpc::Status status = generate(chatty, reply);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(reason(status), "REPLY_TOO_LARGE");
+  EXPECT_THAT(status.error_message(),
+              AllOf(HasSubstr("output.top_logprobs: "), HasSubstr("server.max_message_bytes"), HasSubstr("stream")));
+  EXPECT_GT(std::stoull(metadata(status).at("got")), std::stoull(metadata(status).at("max")));
+  EXPECT_EQ(policy_stats("full").requests_total(), 0u);
+  OpenStream stream(*generation_, chatty);
+  EXPECT_TRUE(stream.read_to_delta());
+  stream.cancel();
+  stream.finish();
+}
+
+TEST_F(LimitsTest, TextsAndTokensThatNoReplyCouldHoldAreRefusedByTheirField) {
+  start_and_load([](Config& config) { config.server.max_message_bytes = 1 << 16; });
+  pb::TokenizeRequest text;
+  for (int i = 0; i < 20'000; ++i) text.mutable_text()->append("\u00e9");  // two tokens with ids above 127
+  pb::TokenizeResponse tokens;
+  grpc::ClientContext first, second;
+  grpc::Status status = generation_->Tokenize(&first, text, &tokens);
+  EXPECT_EQ(reason(status), "REPLY_TOO_LARGE");
+  EXPECT_THAT(status.error_message(), AllOf(HasSubstr("text: "), HasSubstr("server.max_message_bytes")));
+  pb::DetokenizeRequest ids;
+  for (int i = 0; i < 30'000; ++i) ids.add_token_ids(test::kTinyEndToken);
+  pb::DetokenizeResponse back;
+  status = generation_->Detokenize(&second, ids, &back);
+  EXPECT_EQ(reason(status), "REPLY_TOO_LARGE");
+  EXPECT_THAT(status.error_message(), HasSubstr("token_ids: "));
 }
 
 }  // namespace

@@ -68,7 +68,9 @@ class Program {
   void send(int signal) const { kill(pid_, signal); }
   // Lets it open no more files than so many at a time.
   void limit_files(rlim_t count) const {
-    const rlimit limit = {.rlim_cur = count, .rlim_max = count};
+    rlimit limit = {};
+    EXPECT_EQ(prlimit(pid_, RLIMIT_NOFILE, nullptr, &limit), 0);
+    limit.rlim_cur = count;
     EXPECT_EQ(prlimit(pid_, RLIMIT_NOFILE, &limit, nullptr), 0);
   }
   // The exit code.

@@ -43,7 +43,7 @@ class ErrorsTest(unittest.TestCase):
             keys.write(f"{hash_of(ALICE)} alice scope=generate,stats\n{hash_of(BOB)} bob max_requests=1\n{hash_of(PROBE)} probe scope=stats\n")
         cls.keys = keys.name
         cls.server = Server(f"server.api_keys={keys.name}", "cache.pool_bytes=16MiB", "scheduler.max_running=1", "scheduler.max_waiting=1",
-                            "server.max_message_bytes=64KiB", "server.drain_seconds=2")
+                            "server.max_message_bytes=64KiB", "server.drain_seconds=2", "policies.disabled=random")
 
     @classmethod
     def tearDownClass(cls):
@@ -119,6 +119,7 @@ class ErrorsTest(unittest.TestCase):
         self.assert_refused(policy("snapkv", 20, kernel_size=4), *bad, "cache_policy.snapkv.kernel_size")
         self.assert_refused(policy("pyramidkv", 20, beta=0), *bad, "cache_policy.pyramidkv.beta")
         self.assert_refused(policy("full", 20), *bad, "cache_policy.budget")
+        self.assert_refused(policy("random", 20), "FAILED_PRECONDITION", "POLICY_DISABLED", "cache_policy.random")
 
     def test_lengths_and_bytes(self):
         refusal = self.assert_refused(request("short_chat", max_tokens=9000), "INVALID_ARGUMENT", "CONTEXT_TOO_LONG", "sampling.max_tokens", ("max", "got"))
@@ -129,6 +130,9 @@ class ErrorsTest(unittest.TestCase):
         large = request("short_chat", max_tokens=400)
         large.cache_report = cache_pb2.CACHE_REPORT_DETAIL_POSITIONS
         self.assert_refused(large, "INVALID_ARGUMENT", "REPLY_TOO_LARGE", "cache_report", ("max", "got"))
+        chatty = request("short_chat", max_tokens=400)
+        chatty.output.top_logprobs = 20
+        self.assert_refused(chatty, "INVALID_ARGUMENT", "REPLY_TOO_LARGE", "output.top_logprobs", ("max", "got"))
 
     def test_recall_out_of_reach(self):
         message = request("short_chat", "snapkv", max_tokens=2)

@@ -1,129 +1,23 @@
-// A call from the gate to its end, with an engine that does what the test says and a transport that is the test itself.
+// A call from the gate to its end.
 #include "server/api/generation_call.h"
 
 #include <gmock/gmock.h>
 
 #include <atomic>
-#include <condition_variable>
 #include <mutex>
 #include <vector>
 
 #include "absl/time/clock.h"
 #include "server/policy/recall_shortfall.h"
-#include "tests/unit/api/api_fixture.h"
+#include "tests/unit/api/call_fixture.h"
 
 namespace pkv {
 namespace {
 
-// Takes every request and computes none of it.
-class HoldingEngine : public StillEngine {
- public:
-  absl::Status submit(Prepared, const JobClaim&, std::shared_ptr<TokenSink> sink) override {
-    const std::lock_guard lock(mutex);
-    sinks.push_back(std::move(sink));
-    changed.notify_all();
-    return absl::OkStatus();
-  }
-  void cancel(const TokenSink* sink) override {
-    const std::lock_guard lock(mutex);
-    cancelled.push_back(sink);
-    changed.notify_all();
-  }
-  Engine::State state() const override { return state_now; }
-  std::shared_ptr<TokenSink> wait_for_sink(size_t index) {
-    std::unique_lock lock(mutex);
-    changed.wait(lock, [&] { return sinks.size() > index; });
-    return sinks[index];
-  }
-
-  std::mutex mutex;
-  std::condition_variable changed;
-  std::vector<std::shared_ptr<TokenSink>> sinks;
-  std::vector<const TokenSink*> cancelled;
-  std::atomic<Engine::State> state_now = Engine::State::kServing;
-};
-
-class WatchedCall final : public GenerationCall {
- public:
-  WatchedCall(ServerState& state, bool whole) : GenerationCall(state, {}) {
-    if (whole) answer_whole();
-  }
-  // Lets the message go that is under way, and all after it.
-  void read_on() {
-    {
-      const std::lock_guard lock(mutex_);
-      reads_ = true;
-    }
-    sent(true);
-  }
-  absl::Status wait_for_error() {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [this] { return ended_; });
-    return error_;
-  }
-
-  std::atomic<bool> no_memory = false;         // for messages of the answer
-  std::atomic<int> errors_without_memory = 0;  // the first ones
-
- private:
-  void send_start() override { hold(); }
-  void send_piece(OutputAssembler::Piece) override {
-    run_out();
-    hold();
-  }
-  void send_end(OutputAssembler::Piece) override {
-    run_out();
-    end(absl::OkStatus());
-  }
-  void run_out() const {
-    if (no_memory) throw std::bad_alloc();
-  }
-  void send_error() override {
-    if (errors_without_memory-- > 0) throw std::bad_alloc();
-    end(error());
-  }
-  void hold() {
-    {
-      const std::lock_guard lock(mutex_);
-      if (!reads_) return;
-    }
-    sent(true);
-  }
-  void end(const absl::Status& status) {
-    const std::lock_guard lock(mutex_);
-    error_ = status;
-    ended_ = true;
-    changed_.notify_all();
-  }
-
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  bool reads_ = false;
-  bool ended_ = false;
-  absl::Status error_;
-};
-
-class GenerationCallTest : public ApiTest {
+class GenerationCallTest : public CallTest {
  protected:
   GenerationCallTest() {
-    served_.engine = &holding_;
     limits({.preparation_threads = 1, .max_waiting = 2, .max_waiting_bytes = 1000, .max_unread_bytes = 1000});
-  }
-  void limits(const FrontLimits& limits) {
-    state_ = std::make_unique<ServerState>(*PolicyCatalog::create(policies(), KvDtype::kF16), log_, 7, limits);
-    state_->publish(&served_);
-  }
-  std::shared_ptr<WatchedCall> make_call(bool whole = true) { return std::make_shared<WatchedCall>(*state_, whole); }
-  // A request for nothing in particular.
-  absl::StatusOr<AcceptedRequest> read() {
-    ++reads_;
-    auto request = std::make_shared<Request>(Request{.prompt = {5}, .end_tokens = {test::kTinyEndToken}});
-    return AcceptedRequest{.served = &served_, .valid = {.prepared = *holding_.prepare(std::move(request))}};
-  }
-  std::shared_ptr<WatchedCall> start(uint64_t bytes = 1, bool whole = true) {
-    std::shared_ptr<WatchedCall> call = make_call(whole);
-    call->start(bytes, [this](CallInfo&) { return read(); });
-    return call;
   }
   absl::Status error_after(const absl::Status& status) {
     const std::shared_ptr<WatchedCall> call = start();
@@ -131,9 +25,6 @@ class GenerationCallTest : public ApiTest {
     return call->wait_for_error();
   }
   uint64_t rejections(const std::string& reason) const { return state_->metrics().snapshot().rejected.at(reason); }
-
-  HoldingEngine holding_;
-  std::atomic<int> reads_ = 0;
 };
 
 TEST_F(GenerationCallTest, AShortfallOfRecallNamesItsFigures) {
@@ -189,6 +80,30 @@ TEST_F(GenerationCallTest, TheQueueIsBoundedInBytes) {
   holding_.wait_for_sink(1)->on_error(absl::CancelledError("gone"));
 }
 
+TEST_F(GenerationCallTest, TheQueueIsBoundedInTokens) {
+  limits({.preparation_threads = 1, .max_waiting = 9, .max_waiting_tokens = 10});
+  prompt_tokens_ = 6;
+  const auto first = start();
+  const std::shared_ptr<TokenSink> waiting = holding_.wait_for_sink(0);
+  const DecodedError error = decode_error(start()->wait_for_error());
+  EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error.reason, "QUEUE_FULL");
+  EXPECT_GT(error.retry_seconds, 0);
+  EXPECT_THAT(error.message, ::testing::HasSubstr("scheduler.max_waiting_tokens"));
+  EXPECT_EQ(error.metadata, (std::map<std::string, std::string>{{"max", "10"}, {"got", "6"}}));
+  EXPECT_EQ(rejections("QUEUE_FULL"), 1u);
+  waiting->on_start();  // waits no more
+  prompt_tokens_ = 50;
+  const auto large = start();  // alone, however large
+  holding_.wait_for_sink(1);
+  prompt_tokens_ = 1;
+  EXPECT_EQ(decode_error(start()->wait_for_error()).reason, "QUEUE_FULL");
+  for (const auto& sink : std::vector(holding_.sinks)) sink->on_error(absl::CancelledError("the end"));
+  EXPECT_FALSE(large->wait_for_error().ok());
+  const auto last = start();
+  holding_.wait_for_sink(2)->on_error(absl::CancelledError("the end"));
+}
+
 TEST_F(GenerationCallTest, DrainingAndFailureAreToldBeforeAnythingIsRead) {
   holding_.state_now = Engine::State::kDraining;
   const DecodedError draining = decode_error(start()->wait_for_error());
@@ -215,6 +130,33 @@ TEST_F(GenerationCallTest, OneThatIsCancelledWhileItWaitsIsNotRead) {
   EXPECT_EQ(reads_, 1);
   first->cancel();
   holding_.wait_for_sink(0)->on_error(absl::CancelledError("gone"));
+}
+
+TEST_F(GenerationCallTest, WhatIsBeingPreparedIsListed) {
+  std::mutex held;
+  held.lock();
+  std::atomic<bool> reading = false;
+  const auto first = make_call();
+  first->start(11, [&](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
+    info.preparing->set_request_id("first");
+    reading = true;
+    const std::lock_guard wait(held);
+    return read();
+  });
+  const auto second = start(22);
+  while (!reading) absl::SleepFor(absl::Milliseconds(1));
+  const std::vector<PreparationList::Row> rows = state_->preparing().rows();
+  ASSERT_EQ(rows.size(), 2u);
+  EXPECT_EQ(rows[0].request_id, "first");
+  EXPECT_EQ(rows[0].phase, "preparing");
+  EXPECT_EQ(rows[0].bytes, 11u);
+  EXPECT_EQ(rows[1].phase, "queued");
+  EXPECT_EQ(rows[1].bytes, 22u);
+  held.unlock();
+  holding_.wait_for_sink(1);
+  state_->preparation().stop();
+  EXPECT_TRUE(state_->preparing().rows().empty());
+  for (const auto& sink : std::vector(holding_.sinks)) sink->on_error(absl::CancelledError("the end"));
 }
 
 TEST_F(GenerationCallTest, OneThatIsCancelledWhileItIsReadEnds) {
@@ -317,7 +259,7 @@ TEST(WorkerPool, OwnersTakeTurnsAndNoneFillsIt) {
 }
 
 TEST(WaitingRoomTest, WhoHasANameLeavesAPlaceForOthers) {
-  WaitingRoom room(4, 100);
+  WaitingRoom room(4, 100, 1000);
   std::vector<WaitingRoom::Place> places;
   const auto enter = [&](const std::string& owner, uint64_t bytes) {
     std::optional<WaitingRoom::Place> place = room.enter(bytes, owner);
@@ -333,6 +275,20 @@ TEST(WaitingRoomTest, WhoHasANameLeavesAPlaceForOthers) {
   EXPECT_FALSE(enter("d", 1));
   places.clear();
   EXPECT_TRUE(enter("", 1) && enter("", 1) && enter("", 1) && enter("", 1));  // all of it where nobody has a name
+}
+
+TEST(WaitingRoomTest, TokensAreSharedAsPlacesAre) {
+  WaitingRoom room(9, 100, 100);
+  WaitingRoom::Place a = *room.enter(1, "a"), also_a = *room.enter(1, "a"), b = *room.enter(1, "b");
+  EXPECT_TRUE(a.take_tokens(40));
+  EXPECT_FALSE(also_a.take_tokens(21));  // 60 are left
+  EXPECT_TRUE(also_a.take_tokens(20));
+  EXPECT_FALSE(b.take_tokens(41));
+  EXPECT_TRUE(b.take_tokens(40));
+  a.leave();
+  EXPECT_TRUE(a.take_tokens(1000));
+  WaitingRoom::Place c = *room.enter(1, "c");
+  EXPECT_TRUE(c.take_tokens(40));
 }
 
 }  // namespace

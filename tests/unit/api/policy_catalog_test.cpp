@@ -224,6 +224,22 @@ TEST(PolicyCatalog, AnUnknownPresetIsNotFound) {
   EXPECT_EQ(error.field, "cache_policy.preset");
 }
 
+TEST(PolicyCatalog, WhatIsSwitchedOffIsRefusedByItsName) {
+  PoliciesConfig config;
+  config.disabled = "h2o, random";
+  const PolicyCatalog catalog = *PolicyCatalog::create(config, KvDtype::kF16);
+  for (const char* policy : {"h2o", "random"}) {
+    const DecodedError error = decode_error(catalog.resolve(message(absl::StrCat(policy, " {}"))).status());
+    EXPECT_EQ(error.code, absl::StatusCode::kFailedPrecondition);
+    EXPECT_EQ(error.reason, "POLICY_DISABLED");
+    EXPECT_EQ(error.field, absl::StrCat("cache_policy.", policy));
+    EXPECT_THAT(error.message, HasSubstr("policies.disabled"));
+    EXPECT_FALSE(catalog.enabled(find_policy(policy)->kind));
+  }
+  EXPECT_TRUE(catalog.resolve(message("snapkv {}")).ok());
+  EXPECT_TRUE(catalog.resolve({}).ok());
+}
+
 struct Refusal {
   const char* policy;
   const char* field;
@@ -298,6 +314,18 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"random { window_tokens: 0 }", "cache_policy.random.window_tokens"},
         Refusal{"full {} kv_dtype: 9", "cache_policy.kv_dtype"}));
 
+TEST(PolicyCatalog, ACountBeyondAllMeasureIsToldThePolicysOwnRange) {
+  const auto told = [](const char* policy) {
+    return decode_error(catalog().resolve(message(policy)).status()).message;
+  };
+  EXPECT_EQ(told("snapkv { kernel_size: 1073741825 }"),
+            "cache_policy.snapkv.kernel_size: must be odd, 1 to 1023, not 1073741825");
+  EXPECT_EQ(told("funnel { observed_rows: 4294967295 }"),
+            "cache_policy.funnel.observed_rows: must be 1 to 8192, not 4294967295");
+  EXPECT_EQ(told("h2o { recent_tokens: 1073741825 }"),
+            "cache_policy.h2o.recent_tokens: must be >= 1, below the budget, not 1073741825");
+}
+
 std::string refused_config(const PoliciesConfig& config) {
   return std::string(PolicyCatalog::create(config, KvDtype::kF16).status().message());
 }
@@ -307,6 +335,13 @@ TEST(PolicyCatalog, BadConfigurationsNameKeyAndPlace) {
   config.default_name = "fastest";
   EXPECT_THAT(refused_config(config), HasSubstr("policies.default: \"fastest\""));
   config.default_name = "full";
+  config.disabled = "h2o, h3o";
+  EXPECT_EQ(refused_config(config), "policies.disabled: \"h3o\" is no policy");
+  config.disabled = "full";
+  EXPECT_THAT(refused_config(config), HasSubstr("policies.default: full is switched off"));
+  config.disabled = "snapkv";
+  config.presets = {make_preset("a", {{"tokens", "64"}, {"policy", "snapkv"}})};
+  EXPECT_THAT(refused_config(config), HasSubstr("f:3: policies.presets.a.policy: snapkv is switched off"));
 }
 
 struct BadPreset {

@@ -3,12 +3,16 @@
 
 #include <gmock/gmock.h>
 
+#include <optional>
+#include <utility>
+
 #include "tests/unit/api/api_fixture.h"
 
 namespace pkv {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::Not;
 
 class StalledEngine : public StillEngine {
  public:
@@ -23,12 +27,13 @@ class StallWatchTest : public ::testing::Test {
   std::string look(absl::Duration stalled) {
     engine_.stalled = stalled;
     ::testing::internal::CaptureStderr();
-    watch_.look(engine_);
+    watch_.look(engine_, preparing_);
     return ::testing::internal::GetCapturedStderr();
   }
 
   const Log log_{"info", "text"};
   StalledEngine engine_;
+  PreparationList preparing_;
   StallWatch watch_{absl::Seconds(60), log_};
 };
 
@@ -45,6 +50,21 @@ TEST_F(StallWatchTest, TellsOnceWhatRuns) {
   EXPECT_THAT(look(absl::ZeroDuration()), HasSubstr("the engine moves again"));
   EXPECT_EQ(look(absl::ZeroDuration()), "");
   EXPECT_THAT(look(absl::Seconds(99)), HasSubstr("stalled_seconds=99"));
+}
+
+TEST_F(StallWatchTest, TellsWhatIsBeingPrepared) {
+  const PreparationList::Entry other(preparing_, {.method = "Tokenize", .bytes = 5});
+  std::optional<PreparationList::Entry> entry(
+      std::in_place, preparing_, PreparationList::Row{.method = "Generate", .peer = "ipv4:1", .bytes = 77});
+  EXPECT_THAT(look(absl::Hours(1)), AllOf(HasSubstr("method=Tokenize"), HasSubstr("phase=queued bytes=5"),
+                                          HasSubstr("method=Generate"), HasSubstr("phase=queued bytes=77")));
+  look(absl::ZeroDuration());
+  entry->begin();
+  entry->set_request_id("three");
+  EXPECT_THAT(look(absl::Hours(1)), HasSubstr("request_id=three peer=ipv4:1 phase=preparing bytes=77"));
+  look(absl::ZeroDuration());
+  entry.reset();
+  EXPECT_THAT(look(absl::Hours(1)), AllOf(HasSubstr("Tokenize"), Not(HasSubstr("Generate"))));
 }
 
 TEST_F(StallWatchTest, TheRowsAreBounded) {

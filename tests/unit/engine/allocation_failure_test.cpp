@@ -2,38 +2,11 @@
 // once, and the process lives.
 #include <gtest/gtest.h>
 
-#include <cstdlib>
-#include <limits>
 #include <memory>
-#include <new>
 #include <vector>
 
+#include "tests/support/failing_new.h"
 #include "tests/unit/engine/engine_fixture.h"
-
-namespace {
-
-// Of the thread that set it: allocations until one fails, and how many do then.
-thread_local int64_t t_left = std::numeric_limits<int64_t>::max();
-thread_local int64_t t_failures = 0;
-
-void* allocate(std::size_t bytes) {
-  if (t_left > 0) {
-    --t_left;
-  } else if (t_failures > 0) {
-    --t_failures;
-    throw std::bad_alloc();
-  }
-  if (void* memory = std::malloc(bytes)) return memory;
-  throw std::bad_alloc();
-}
-
-}  // namespace
-
-void* operator new(std::size_t bytes) { return allocate(bytes); }
-// Whoever takes no for an answer is not asked to fail.
-void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept { return std::malloc(bytes); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 
 namespace pkv::test {
 namespace {
@@ -61,11 +34,10 @@ bool run_out(const Model& model, int64_t n, int64_t failures) {
     if (sinks.empty()) {
       sink->at_start = [&] {
         gate.pass();
-        t_left = n;
-        t_failures = failures;
+        fail_allocations(n, failures);
       };
     }
-    sink->at_end = [&, left = failures] { came_to_it = came_to_it || t_failures < left; };
+    sink->at_end = [&, left = failures] { came_to_it = came_to_it || failures_left() < left; };
     sinks.push_back(submit(*engine, request, std::move(sink)));
     if (sinks.size() == 1) gate.wait_for_guest();
   }

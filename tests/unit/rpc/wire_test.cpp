@@ -34,6 +34,17 @@ TEST(Wire, RoundTrip) {
   EXPECT_EQ(back.prompt(), message.prompt());
 }
 
+TEST(Wire, AFieldOfAnotherTypeIsRefusedByItsName) {
+  const auto refused = [](const char* bytes, size_t size) {
+    const grpc::Slice slice(bytes, size);
+    return refusal(grpc::ByteBuffer(&slice, 1));
+  };
+  const DecodedError number = refused("\x18\x05", 2);  // prompt
+  EXPECT_EQ(number.reason, "BAD_INPUT");
+  EXPECT_EQ(number.field, "prompt");
+  EXPECT_EQ(refused("\x1a\x01x\x32\x03\x0a\x01x", 8).field, "sampling.temperature");
+}
+
 TEST(Wire, NoRequestAtAllIsNobodysBadInput) {
   EXPECT_EQ(refusal(grpc::ByteBuffer()).code, absl::StatusCode::kCancelled);
   EXPECT_EQ(refusal(grpc::ByteBuffer()).reason, "");

@@ -1,0 +1,82 @@
+// Memory runs out at any allocation between a call's arrival and the engine: that call alone ends, and whoever comes
+// next finds the server as it was.
+#include <gtest/gtest.h>
+
+#include "absl/time/clock.h"
+#include "tests/support/failing_new.h"
+#include "tests/unit/api/call_fixture.h"
+
+namespace pkv {
+namespace {
+
+class CallAllocationTest : public CallTest {
+ protected:
+  CallAllocationTest() { limits({.preparation_threads = 1, .max_waiting = 1}); }
+  // The first of them, and of some the one after it: that of the refusal.
+  static int64_t failures(int64_t n) { return n % 4 == 3 ? 2 : 1; }
+  // Whether it came to that allocation. `call` reached the engine or has ended for want of memory.
+  bool settle(const std::shared_ptr<WatchedCall>& call, size_t sinks_before) {
+    const bool failed = failed_.exchange(false);
+    if (!failed) holding_.wait_for_sink(sinks_before)->on_error(absl::CancelledError("the end"));
+    const absl::Status status = call->wait_for_error();
+    EXPECT_EQ(status.code(), failed ? absl::StatusCode::kResourceExhausted : absl::StatusCode::kCancelled) << status;
+    return failed;
+  }
+  // The one place there is, and both pools.
+  void expect_room_for_another() {
+    const size_t sinks = holding_.sinks.size();
+    const std::shared_ptr<WatchedCall> next = start();
+    holding_.wait_for_sink(sinks)->on_error(absl::CancelledError("the end"));
+    EXPECT_TRUE(absl::IsCancelled(next->wait_for_error()));
+  }
+
+  std::atomic<bool> failed_ = false;
+};
+
+TEST_F(CallAllocationTest, OnTheThreadThatTakesIt) {
+  int64_t n = 0;
+  bool failed = true;
+  for (; failed; ++n) {
+    const size_t sinks = holding_.sinks.size();
+    const std::shared_ptr<WatchedCall> call = make_call();
+    GenerationCall::Reader reader = [this](CallInfo&) { return read(); };
+    test::fail_allocations(n, failures(n));
+    call->start(1, std::move(reader));
+    failed_ = test::failures_left() < failures(n);
+    test::fail_allocations(0, 0);
+    failed = settle(call, sinks);
+    expect_room_for_another();
+    ASSERT_FALSE(HasFailure()) << "at allocation " << n;
+  }
+  EXPECT_GT(n, 3);
+}
+
+TEST_F(CallAllocationTest, OnTheThreadThatPreparesIt) {
+  int64_t n = 0;
+  bool failed = true;
+  for (; failed; ++n) {
+    const size_t sinks = holding_.sinks.size();
+    const std::shared_ptr<WatchedCall> call = make_call();
+    call->start(1, [&](CallInfo&) {
+      absl::StatusOr<AcceptedRequest> accepted = read();
+      test::fail_allocations(n, failures(n));
+      return accepted;
+    });
+    // What comes after it on the one thread there is knows whether it came to that.
+    std::atomic<bool> told = false;
+    const auto probe = [&] {
+      failed_ = test::failures_left() < failures(n);
+      test::fail_allocations(0, 0);
+      told = true;
+    };
+    while (!state_->preparation().post(probe)) absl::SleepFor(absl::Milliseconds(1));
+    while (!told) absl::SleepFor(absl::Milliseconds(1));
+    failed = settle(call, sinks);
+    expect_room_for_another();
+    ASSERT_FALSE(HasFailure()) << "at allocation " << n;
+  }
+  EXPECT_GT(n, 0);
+}
+
+}  // namespace
+}  // namespace pkv
