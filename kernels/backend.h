@@ -30,6 +30,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "kernels/entry_format.h"
@@ -156,6 +157,16 @@ class Backend {
   // for after a fetch() that followed both. As here where operations are done when they return.
   virtual int64_t mark() { return std::chrono::steady_clock::now().time_since_epoch() / std::chrono::nanoseconds(1); }
   virtual double elapsed(int64_t from, int64_t to) const { return 1e-9 * static_cast<double>(to - from); }
+
+  // ---- the host's own work
+  // Calls body(item, thread) for every item of [0, items), 0 <= thread < host_threads(), and returns when all are done;
+  // in parallel where they are worth it: an item is about `work` numbers read, changed and written. What an item
+  // computes must not depend on the thread. Bodies ask the backend for nothing.
+  using HostBody = absl::FunctionRef<void(int64_t item, int32_t thread)>;
+  virtual int32_t host_threads() const { return 1; }
+  virtual void run_on_host(int64_t items, int64_t /*work*/, HostBody body) {
+    for (int64_t item = 0; item < items; ++item) body(item, 0);
+  }
 
   // ---- dense operations
   // out[r] = table[ids[r]], dequantised. ids [R], out [R, D].

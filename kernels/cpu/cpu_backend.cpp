@@ -217,6 +217,8 @@ void CpuBackend::order_entries(const ScoredLanes& lanes, const TensorView& order
 
 // ---- logits
 
+void CpuBackend::run_on_host(int64_t items, int64_t work, HostBody body) { parallel_for(pool_, items, work, body); }
+
 void CpuBackend::sample_rows(const SampleArgs& args) { cpu_sample_rows(args, elementwise_, pool_); }
 
 void CpuBackend::token_logprobs(const LogprobArgs& args) { cpu_token_logprobs(args, elementwise_, pool_); }

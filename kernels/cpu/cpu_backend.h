@@ -28,6 +28,9 @@ class CpuBackend final : public HostBackend {
 
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
 
+  int32_t host_threads() const override { return pool_.threads(); }
+  void run_on_host(int64_t items, int64_t work, HostBody body) override;
+
   void embed(const Weight& table, const int32_t* ids, const TensorView& out) override;
   void rms_norm(const TensorView& x, const TensorView& gain, float eps, const TensorView& out) override;
   void linear(const TensorView& x, const Weight& weight, bool accumulate, Phase phase, const TensorView& out) override;

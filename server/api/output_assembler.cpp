@@ -18,8 +18,6 @@ std::vector<T> take_front(std::vector<T>& from, size_t count) {
   return front;
 }
 
-bool contains(std::span<const TokenId> ids, TokenId id) { return std::find(ids.begin(), ids.end(), id) != ids.end(); }
-
 }  // namespace
 
 OutputAssembler::OutputAssembler(const Tokenizer& tokenizer, const Request& request, const OutputOptions& options)
@@ -71,7 +69,7 @@ bool OutputAssembler::push_token(const TokenLogprob& token) {
   if (options_.return_token_ids) pending_.token_ids.push_back(token.id);
   if (options_.logprobs) pending_.logprobs.push_back(token);
   if (withheld_ && !push_text(detokenizer_.push(*std::exchange(withheld_, std::nullopt)))) return false;
-  if (contains(ending_tokens_, token.id)) {
+  if (ending_tokens_.contains(token.id)) {
     withheld_ = token.id;
     return true;
   }
@@ -121,7 +119,7 @@ std::string answer_text(const Tokenizer& tokenizer, const Request& request, std:
   OutputAssembler assembler(tokenizer, request, {.return_token_ids = false});
   RequestResult result;
   for (const TokenId id : tokens) assembler.add_token({.id = id});
-  if (!tokens.empty() && contains(ending_tokens(request), tokens.back())) result.matched_stop_token = tokens.back();
+  if (!tokens.empty() && ending_tokens(request).contains(tokens.back())) result.matched_stop_token = tokens.back();
   assembler.finish(result);
   return assembler.take(0).text;
 }

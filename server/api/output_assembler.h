@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <unordered_set>
 #include <vector>
 
 #include "server/engine/request_result.h"
@@ -59,7 +60,7 @@ class OutputAssembler {
   const Tokenizer& tokenizer_;
   const Request& request_;
   OutputOptions options_;
-  std::vector<TokenId> ending_tokens_;
+  std::unordered_set<TokenId> ending_tokens_;
   Detokenizer detokenizer_;
   StopMatcher matcher_;
   std::vector<TokenLogprob> prompt_logprobs_;

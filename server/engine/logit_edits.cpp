@@ -2,6 +2,7 @@
 #include "server/engine/logit_edits.h"
 
 #include <algorithm>
+#include <unordered_set>
 
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
@@ -18,7 +19,7 @@ std::vector<TokenId> known_tokens(const Request& request) {
   std::vector<TokenId> tokens;
   for (const auto& [token, bias] : params.logit_bias) tokens.push_back(token);
   if (params.min_tokens > 0) {
-    const std::vector<TokenId> ends = ending_tokens(request);
+    const std::unordered_set<TokenId> ends = ending_tokens(request);
     tokens.insert(tokens.end(), ends.begin(), ends.end());
   }
   if (repeats(params)) tokens.insert(tokens.end(), request.prompt.begin(), request.prompt.end());

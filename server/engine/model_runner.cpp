@@ -179,15 +179,20 @@ void ModelRunner::plan_prefill(const Sequence& sequence, int32_t rows) {
 absl::Status ModelRunner::decode(std::span<Sequence* const> sequences) {
   rows_.clear();
   for (Sequence* sequence : sequences) {
-    rows_.push_back({.lanes = sequence->lanes(),
-                     .token = sequence->generated().back(),
-                     // The place in the whole text, whatever its lanes still hold of it.
-                     .position = sequence->prompt_tokens() + sequence->generated_tokens() - 1,
-                     .output = next_token_row(sequence->request(), sequence->generated(), sequence->edits())});
+    rows_.push_back(
+        {.lanes = sequence->lanes(),
+         .token = sequence->generated().back(),
+         // The place in the whole text, whatever its lanes still hold of it.
+         .position = sequence->prompt_tokens() + sequence->generated_tokens() - 1,
+         .output = next_token_row(sequence->request(), sequence->generated(), sequence->edits(), sequence->rng())});
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_, [&](size_t row, const OutputHead::Result& output) { return accept(*sequences[row], output); },
+      rows_,
+      [&](size_t row, const OutputHead::Result& output) {
+        accept(*sequences[row], output);
+        return absl::OkStatus();
+      },
       [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }
 

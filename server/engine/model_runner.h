@@ -78,7 +78,7 @@ class ModelRunner {
                                       bool holds_whole_layers);
 
   absl::StatusOr<LogitEdits> make_edits(const Sequence& sequence) const;
-  absl::Status accept(Sequence& sequence, const OutputHead::Result& output);
+  void accept(Sequence& sequence, const OutputHead::Result& output);
 
   const Model& model_;
   EngineOptions options_;

@@ -31,7 +31,7 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
   const Request& request = sequence.request();
   Comparison& comparison = *sequence.comparison();
   // What each row's output is for. The baseline comes first, for the others are compared with it.
-  std::vector<std::function<absl::Status(const OutputHead::Result&)>> uses;
+  std::vector<std::function<void(const OutputHead::Result&)>> uses;
   rows_.clear();
   const auto add_row = [&](SequenceLanes& lanes, std::span<const TokenId> tokens, const OutputHead::Row& wanted,
                            auto use) {
@@ -40,37 +40,33 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
     uses.emplace_back(std::move(use));
   };
   if (!sequence.answered()) {
-    OutputHead::Row baseline = next_token_row(request, sequence.generated(), sequence.edits());
+    OutputHead::Row baseline = next_token_row(request, sequence.generated(), sequence.edits(), sequence.rng());
     baseline.comparison = OutputHead::Row::Comparison::kBaseline;
     add_row(*sequence.lanes(), sequence.generated(), baseline,
-            [&](const OutputHead::Result& output) { return accept(sequence, output); });
+            [&](const OutputHead::Result& output) { accept(sequence, output); });
     for (Comparison::Rival& rival : comparison.rivals) {
       add_row(*rival.teacher_forced, sequence.generated(), {.comparison = OutputHead::Row::Comparison::kCompared},
-              [&](const OutputHead::Result& output) {
-                rival.add_place(output.comparison, comparison.first_counted);
-                return absl::OkStatus();
-              });
+              [&](const OutputHead::Result& output) { rival.add_place(output.comparison, comparison.first_counted); });
     }
   }
   for (Comparison::Rival& rival : comparison.rivals) {
     if (rival.ended) continue;
-    add_row(*rival.free_running, rival.tokens, next_token_row(request, rival.tokens, *rival.edits),
-            [&](const OutputHead::Result& output) -> absl::Status {
-              PKV_ASSIGN_OR_RETURN(const std::optional<TokenLogprob> token,
-                                   choose_token(request, rival.tokens, *rival.edits, output, sequence.rng()));
-              if (!token) {
-                sequence.fail(not_a_number());
-                return absl::OkStatus();
-              }
+    add_row(*rival.free_running, rival.tokens, next_token_row(request, rival.tokens, *rival.edits, sequence.rng()),
+            [&](const OutputHead::Result& output) {
+              const std::optional<TokenLogprob> token = next_token(request, rival.tokens, output);
+              if (!token) return sequence.fail(not_a_number());
               rival.tokens.push_back(token->id);
               rival.ended =
                   sequence.ends_with(rival.tokens) || sequence.is_full(static_cast<int32_t>(rival.tokens.size()));
-              return absl::OkStatus();
             });
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_, [&](size_t row, const OutputHead::Result& output) { return uses[row](output); },
+      rows_,
+      [&](size_t row, const OutputHead::Result& output) {
+        uses[row](output);
+        return absl::OkStatus();
+      },
       [&](size_t, const absl::Status& status) { sequence.fail(no_slots(status)); });
 }
 

@@ -12,11 +12,9 @@ absl::StatusOr<LogitEdits> ModelRunner::make_edits(const Sequence& sequence) con
   return LogitEdits::create(model_.backend(), sequence.request(), model_.shape().vocab_size);
 }
 
-absl::Status ModelRunner::accept(Sequence& sequence, const OutputHead::Result& output) {
-  PKV_ASSIGN_OR_RETURN(const std::optional<TokenLogprob> token, choose_token(sequence.request(), sequence.generated(),
-                                                                             sequence.edits(), output, sequence.rng()));
+void ModelRunner::accept(Sequence& sequence, const OutputHead::Result& output) {
+  const std::optional<TokenLogprob> token = next_token(sequence.request(), sequence.generated(), output);
   token ? sequence.accept(*token, options_.clock()) : sequence.fail(not_a_number());
-  return absl::OkStatus();
 }
 
 absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence, int64_t most) {
@@ -57,9 +55,12 @@ absl::Status ModelRunner::finish_prompt(Sequence& sequence) {
   sequence.read_outcomes(reads);
   if (request.sampling.max_tokens > 0) {
     const TensorView last = sequence.prefill()->residual.view().slice_rows(sequence.prompt_tokens() - 1, 1);
-    const OutputHead::Row wanted = next_token_row(request, sequence.generated(), sequence.edits());
+    const OutputHead::Row wanted = next_token_row(request, sequence.generated(), sequence.edits(), sequence.rng());
     PKV_RETURN_IF_ERROR(head_->run({.x = last, .phase = Phase::kPrefill, .rows = {&wanted, 1}, .reads = reads},
-                                   [&](size_t, const OutputHead::Result& output) { return accept(sequence, output); }));
+                                   [&](size_t, const OutputHead::Result& output) {
+                                     accept(sequence, output);
+                                     return absl::OkStatus();
+                                   }));
   } else {
     model_.backend().fetch(reads);
     PKV_RETURN_IF_ERROR(model_.backend().status());

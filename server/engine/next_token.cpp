@@ -1,15 +1,14 @@
-// Choosing by the best, or by the whole row where they do not say enough.
+// What a row of logits is asked, and what is made of the answer.
 #include "server/engine/next_token.h"
 
-#include <algorithm>
 #include <cmath>
-
-#include "kernels/status_macros.h"
 
 namespace pkv {
 
-OutputHead::Row next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits) {
+OutputHead::Row next_token_row(const Request& request, std::span<const TokenId> answer, LogitEdits& edits,
+                               std::mt19937_64& rng) {
   OutputHead::Row row{.sampling = &request.sampling, .edits = &edits, .answer = answer};
+  if (answer.size() >= request.continuation.size()) row.rng = &rng;
   if (request.logprobs) row.logprobs.ranked = request.top_logprobs;
   return row;
 }
@@ -19,24 +18,12 @@ absl::Status not_a_number() {
       "the model's output is not a number (NaN): weights in its file, or the device's memory, are not what they were");
 }
 
-absl::StatusOr<std::optional<TokenLogprob>> choose_token(const Request& request, std::span<const TokenId> answer,
-                                                         LogitEdits& edits, const OutputHead::Result& output,
-                                                         std::mt19937_64& rng) {
+std::optional<TokenLogprob> next_token(const Request& request, std::span<const TokenId> answer,
+                                       const OutputHead::Result& output) {
   if (answer.size() < request.continuation.size()) return TokenLogprob{.id = request.continuation[answer.size()]};
-  float logit = 0;  // without edits
-  std::optional<TokenId> token = choose_of_best(output.ranked, request.sampling, rng);
-  if (token) {
-    const std::span<const RankedToken> best = output.ranked.best;
-    logit = std::find_if(best.begin(), best.end(), [&](const RankedToken& one) { return one.token == *token; })->before;
-  } else {
-    PKV_ASSIGN_OR_RETURN(const std::span<float> row, output.whole_row());
-    edits.apply(row);
-    token = choose_of_row(row, request.sampling, rng, *output.scratch);
-    edits.restore(row);
-    logit = row[static_cast<size_t>(*token)];
-  }
-  if (std::isnan(logit)) return std::nullopt;  // the best there is
-  return request.logprobs ? with_logprobs(*token, logit, output) : TokenLogprob{.id = *token};
+  const ChosenToken& chosen = output.chosen;
+  if (std::isnan(chosen.logit)) return std::nullopt;  // the best there is
+  return request.logprobs ? with_logprobs(chosen.id, chosen.logit, output) : TokenLogprob{.id = chosen.id};
 }
 
 TokenLogprob with_logprobs(TokenId token, float logit, const OutputHead::Result& output) {

@@ -52,9 +52,8 @@ absl::StatusOr<OutputHead> OutputHead::create(const Model& model, int32_t tile_r
   PKV_RETURN_IF_ERROR(tensors.allocate(model.backend(), head));
   PKV_ASSIGN_OR_RETURN(head.described_, model.backend().allocate_staged(static_cast<size_t>(rows) * kDescribedBytes));
   head.fetched_.resize(static_cast<size_t>(rows * Columns::kAll));
-  head.whole_row_.resize(static_cast<size_t>(shape.vocab_size));
-  head.bytes_ = tensors.bytes() + staged_bytes(head.described_) + head.fetched_.size() * sizeof(int32_t) +
-                head.whole_row_.size() * sizeof(float);
+  head.bytes_ =
+      tensors.bytes() + staged_bytes(head.described_) + head.fetched_.size() * sizeof(int32_t) + head.chooser_.bytes();
   return head;
 }
 
@@ -94,15 +93,10 @@ absl::Status OutputHead::run(const Input& input, const DescribedRows& described,
     if (end < count && std::none_of(rows.begin() + first, rows.begin() + end, may_need_row)) continue;
     fetch(used, end, wanted, used == 0 ? input.reads : std::span<const Fetch>());
     PKV_RETURN_IF_ERROR(backend.status());
+    PKV_RETURN_IF_ERROR(choose(rows, used, end, first));
     for (int64_t i = used; i < end; ++i) {
-      const auto whole_row = [&]() -> absl::StatusOr<std::span<float>> {
-        PKV_CHECK(i >= first, "a row whose logits are gone");
-        backend.fetch({whole_row_.data(), logits_.view().slice_rows(i - first, 1)});
-        PKV_RETURN_IF_ERROR(backend.status());
-        return std::span(whole_row_);
-      };
       const auto row = static_cast<size_t>(i);
-      PKV_RETURN_IF_ERROR(use(row, output_of(rows[row], i - used, whole_row)));
+      PKV_RETURN_IF_ERROR(use(row, output_of(rows[row], i - used)));
     }
     used = end;
   }
@@ -181,23 +175,39 @@ void OutputHead::fetch(int64_t first, int64_t end, const Wanted& wanted, std::sp
   model_->backend().fetch(reads_);
 }
 
-OutputHead::Result OutputHead::output_of(const Row& row, int64_t index, Result::WholeRow whole_row) {
+std::span<const RankedToken> OutputHead::fetched_tokens(int64_t index, int64_t column, int32_t count) const {
+  return {reinterpret_cast<const RankedToken*>(fetched_row(index) + column), static_cast<size_t>(count)};
+}
+
+absl::Status OutputHead::choose(std::span<const Row> rows, int64_t begin, int64_t end, int64_t tile) {
   const int32_t vocabulary = model_->shape().vocab_size;
-  const int32_t* words = fetched_.data() + index * fetched_words_;
-  const auto number = [&](int64_t at) { return std::bit_cast<float>(words[at]); };
-  const auto tokens = [&](int64_t at, int32_t count) {
-    return std::span(reinterpret_cast<const RankedToken*>(words + at), static_cast<size_t>(count));
-  };
-  Result output{.whole_row = whole_row, .scratch = &row_scratch_};
-  if (row.sampling != nullptr) {
+  choices_.clear();
+  next_choice_ = 0;
+  for (int64_t i = begin; i < end; ++i) {
+    const Row& row = rows[static_cast<size_t>(i)];
+    if (row.rng == nullptr) continue;
     const SampleNeed need = sample_need(*row.sampling, vocabulary);
-    output.ranked = {
-        .best = tokens(Columns::kRanked, need.ranked), .vocabulary = vocabulary, .mass = number(Columns::kMass)};
+    PKV_CHECK(i >= tile || !need.may_need_row, "a row whose logits are gone");
+    const float mass = std::bit_cast<float>(fetched_row(i - begin)[Columns::kMass]);
+    choices_.push_back({.sampling = row.sampling,
+                        .edits = row.edits,
+                        .rng = row.rng,
+                        .ranked = {.best = fetched_tokens(i - begin, Columns::kRanked, need.ranked),
+                                   .vocabulary = vocabulary,
+                                   .mass = mass},
+                        .logits = need.may_need_row ? logits_.view().slice_rows(i - tile, 1) : TensorView{}});
   }
+  return chooser_.choose(choices_);
+}
+
+OutputHead::Result OutputHead::output_of(const Row& row, int64_t index) {
+  const int32_t* words = fetched_row(index);
+  Result output;
+  if (row.rng != nullptr) output.chosen = choices_[next_choice_++].chosen;
   if (row.logprobs.ranked >= 0) {
-    output.log_sum_exp = number(Columns::kLogSumExp);
-    output.target = number(Columns::kTarget);
-    output.top = tokens(Columns::kTop, std::min(row.logprobs.ranked, vocabulary));
+    output.log_sum_exp = std::bit_cast<float>(words[Columns::kLogSumExp]);
+    output.target = std::bit_cast<float>(words[Columns::kTarget]);
+    output.top = fetched_tokens(index, Columns::kTop, std::min(row.logprobs.ranked, model_->shape().vocab_size));
   }
   if (row.comparison == Row::Comparison::kCompared) {
     std::memcpy(static_cast<void*>(&output.comparison), words + Columns::kComparison, sizeof(RowComparison));

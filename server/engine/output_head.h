@@ -12,6 +12,7 @@
 #include "kernels/sampling.h"
 #include "server/cache/step_plan.h"
 #include "server/engine/logit_edits.h"
+#include "server/engine/row_chooser.h"
 #include "server/engine/sampler.h"
 #include "server/model/model.h"
 
@@ -25,6 +26,7 @@ class OutputHead {
 
     const SamplingParams* sampling = nullptr;  // of the next token; nullptr: none is wanted
     LogitEdits* edits = nullptr;               // with `sampling`
+    std::mt19937_64* rng = nullptr;            // of the choice, shared with greedy rows only; nullptr: none is made
     std::span<const TokenId> answer;           // so far
     LogprobRow logprobs;                       // log-probabilities
     Comparison comparison = Comparison::kNone;
@@ -32,15 +34,11 @@ class OutputHead {
 
   // What came of a row, as far as it was wanted. Spans are valid until the next row is used.
   struct Result {
-    using WholeRow = absl::FunctionRef<absl::StatusOr<std::span<float>>()>;
-
-    RankedRow ranked;
+    ChosenToken chosen;                // where the row has a generator
     float log_sum_exp = 0;             // without edits, as everything below
     float target = 0;                  // the target's logit
     std::span<const RankedToken> top;  // the best
     RowComparison comparison;
-    WholeRow whole_row;             // fetches the logits [V]; an error is the backend's status()
-    RowScratch* scratch = nullptr;  // for looking at them
   };
 
   // Tiles of at most `tile_rows` rows, and results of at most `rows` in one run. `model` must outlive this.
@@ -83,13 +81,18 @@ class OutputHead {
   // Where what comes of a row lies, as the operations write it: in a row of a tensor of 4-byte elements.
   struct Columns;
 
-  explicit OutputHead(const Model& model) : model_(&model) {}
+  explicit OutputHead(const Model& model) : model_(&model), chooser_(model.backend(), model.shape().vocab_size) {}
   // The logits of a tile's rows x; what is wanted of them, which are rows [first, first + logits.rows) of the results.
   TensorView compute_logits(const TensorView& x, Phase phase);
   void rank_tile(const TensorView& logits, int64_t first, const DescribedRows& described, const Wanted& wanted);
   void compare_tile(std::span<const Row> rows, int64_t first);
   void fetch(int64_t first, int64_t end, const Wanted& wanted, std::span<const Fetch> reads);
-  Result output_of(const Row& row, int64_t index, Result::WholeRow whole_row);
+  // Of rows [begin, end), of which the first was fetched first; the last of them are those of the tile that begins at
+  // `tile`.
+  absl::Status choose(std::span<const Row> rows, int64_t begin, int64_t end, int64_t tile);
+  const int32_t* fetched_row(int64_t index) const { return fetched_.data() + index * fetched_words_; }
+  std::span<const RankedToken> fetched_tokens(int64_t index, int64_t column, int32_t count) const;
+  Result output_of(const Row& row, int64_t index);
 
   const Model* model_;
   Tensor normed_;     // [tile, D]
@@ -100,10 +103,11 @@ class OutputHead {
   // On the host:
   std::vector<int32_t> fetched_;  // results, row after row of fetched_words_
   int64_t fetched_words_ = 0;
-  std::vector<float> whole_row_;  // [V]
-  RowScratch row_scratch_;
-  std::vector<Fetch> reads_;  // reused
-  uint64_t bytes_ = 0;        // of all of them
+  RowChooser chooser_;
+  std::vector<RowChooser::Row> choices_;  // of what was fetched last, in order, of rows with a generator
+  size_t next_choice_ = 0;                // of the next row that is used
+  std::vector<Fetch> reads_;              // reused
+  uint64_t bytes_ = 0;                    // of all of them
 };
 
 }  // namespace pkv

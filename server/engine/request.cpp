@@ -3,9 +3,10 @@
 
 namespace pkv {
 
-std::vector<TokenId> ending_tokens(const Request& request) {
-  std::vector<TokenId> tokens = request.sampling.stop_token_ids;
-  if (!request.sampling.ignore_eos) tokens.insert(tokens.end(), request.end_tokens.begin(), request.end_tokens.end());
+std::unordered_set<TokenId> ending_tokens(const Request& request) {
+  const std::vector<TokenId>& wished = request.sampling.stop_token_ids;
+  std::unordered_set<TokenId> tokens(wished.begin(), wished.end());
+  if (!request.sampling.ignore_eos) tokens.insert(request.end_tokens.begin(), request.end_tokens.end());
   return tokens;
 }
 

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <unordered_set>
 #include <utility>
 #include <vector>
 
@@ -49,7 +50,8 @@ struct Request {
   std::optional<absl::Time> deadline;
 };
 
-// The tokens that end an answer: the caller's, and the model's unless they are ignored.
-std::vector<TokenId> ending_tokens(const Request& request);
+// The tokens that end an answer: the caller's, and the model's unless they are ignored. Each token of an answer is
+// looked for among them.
+std::unordered_set<TokenId> ending_tokens(const Request& request);
 
 }  // namespace pkv

@@ -13,6 +13,10 @@ namespace pkv {
 struct RowScratch {
   std::vector<uint64_t> ranked, other;
   std::vector<double> masses;
+
+  static uint64_t bytes(int32_t vocabulary) {
+    return static_cast<uint64_t>(vocabulary) * (2 * sizeof(uint64_t) + sizeof(double));
+  }
 };
 
 // The token of a ranked place.

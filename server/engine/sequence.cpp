@@ -42,8 +42,7 @@ Sequence::Sequence(Prepared prepared, JobClaim claim, std::shared_ptr<TokenSink>
       rng_(request_->sampling.seed) {}
 
 bool Sequence::ends_with(std::span<const TokenId> answer) const {
-  return answer.size() > request_->continuation.size() &&
-         std::find(ending_tokens_.begin(), ending_tokens_.end(), answer.back()) != ending_tokens_.end();
+  return answer.size() > request_->continuation.size() && ending_tokens_.contains(answer.back());
 }
 
 void Sequence::admit() {

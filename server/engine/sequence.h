@@ -9,6 +9,7 @@
 #include <optional>
 #include <random>
 #include <span>
+#include <unordered_set>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -135,7 +136,7 @@ class Sequence {
   const Contract contract_;
   const JobClaim claim_;
   const std::shared_ptr<TokenSink> sink_;
-  const std::vector<TokenId> ending_tokens_;
+  const std::unordered_set<TokenId> ending_tokens_;
   const absl::Time submitted_;
   JobId job_ = 0;
   std::atomic<bool> cancelled_ = false;

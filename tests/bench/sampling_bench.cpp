@@ -60,15 +60,19 @@ struct Bench {
     std::vector<LogitEdits> edits;
     std::vector<OutputHead::Row> rows;
     for (int32_t r = 0; r < kRows; ++r) edits.push_back(*LogitEdits::create(backend, request, vocabulary));
-    for (LogitEdits& of_row : edits) rows.push_back(next_token_row(request, {}, of_row));
+    std::vector<std::mt19937_64> rngs(kRows), plain_rngs(kRows);
+    for (size_t r = 0; r < edits.size(); ++r) {
+      rngs[r].seed(r);
+      plain_rngs[r].seed(r);
+      rows.push_back(next_token_row(request, {}, edits[r], rngs[r]));
+    }
     std::vector<float> host(logits.size());
-    std::mt19937_64 rng(1), plain_rng(1);
     std::vector<TokenId> tokens, plain_tokens;
     const auto after = [&] {
       tokens.clear();
       PKV_CHECK(head.run({.x = x.view(), .phase = Phase::kDecode, .rows = rows},
-                         [&](size_t row, const OutputHead::Result& output) {
-                           tokens.push_back(choose_token(request, {}, edits[row], output, rng)->value().id);
+                         [&](size_t, const OutputHead::Result& output) {
+                           tokens.push_back(next_token(request, {}, output).value().id);
                            return absl::OkStatus();
                          })
                     .ok(),
@@ -80,7 +84,8 @@ struct Bench {
       for (int32_t r = 0; r < kRows; ++r) {
         const std::span<float> row = std::span(host).subspan(static_cast<size_t>(r) * static_cast<size_t>(vocabulary),
                                                              static_cast<size_t>(vocabulary));
-        plain_tokens.push_back(test::plain_sample({.logits = row, .prompt = request.prompt}, params, plain_rng));
+        plain_tokens.push_back(
+            test::plain_sample({.logits = row, .prompt = request.prompt}, params, plain_rngs[static_cast<size_t>(r)]));
       }
     };
     double fastest_before = 1e30, fastest_after = 1e30;

@@ -25,6 +25,8 @@ class ForwardingBackend : public Backend {
   std::optional<DeviceMemory> device_memory() const override { return inner_->device_memory(); }
   int64_t mark() override { return inner_->mark(); }
   double elapsed(int64_t from, int64_t to) const override { return inner_->elapsed(from, to); }
+  int32_t host_threads() const override { return inner_->host_threads(); }
+  void run_on_host(int64_t items, int64_t work, HostBody body) override { inner_->run_on_host(items, work, body); }
 
   absl::StatusOr<Tensor> allocate(int64_t rows, int64_t cols, DType dtype) override;
   absl::StatusOr<std::shared_ptr<std::byte>> allocate_lazy(size_t bytes) override;

@@ -30,16 +30,23 @@ class OutputHeadTest : public testing::Test {
  protected:
   // Of one more token of ten answers to the request. The model here reads its input, once a tile.
   int64_t fetches(const SamplingParams& params, int32_t top_logprobs = -1) {
+    backend_.reset();
+    next_tokens(sampler_, params, top_logprobs);
+    return backend_.count("fetch") - (kRows + kTile - 1) / kTile;
+  }
+
+  static std::vector<TokenId> next_tokens(RowSampler& sampler, const SamplingParams& params,
+                                          int32_t top_logprobs = -1) {
     auto request = std::make_shared<Request>();
     request->prompt = {1, 2, 3};
     request->sampling = params;
     request->logprobs = top_logprobs >= 0;
     request->top_logprobs = std::max(top_logprobs, 0);
     std::vector<RowSampler::Answer> answers;
-    for (int32_t i = 0; i < kRows; ++i) answers.push_back(sampler_.start(request, static_cast<uint64_t>(i)));
-    backend_.reset();
-    sampler_.next(answers, random_rows(kRows));
-    return backend_.count("fetch") - (kRows + kTile - 1) / kTile;
+    for (int32_t i = 0; i < kRows; ++i) answers.push_back(sampler.start(request, static_cast<uint64_t>(i)));
+    std::vector<TokenId> tokens;
+    for (const TokenLogprob& token : sampler.next(answers, random_rows(kRows))) tokens.push_back(token.id);
+    return tokens;
   }
 
   CountingBackend backend_{make_reference_backend()};
@@ -56,6 +63,25 @@ TEST_F(OutputHeadTest, OneFetchForAllTiles) {
 TEST_F(OutputHeadTest, ATileThatMayNeedWholeRowsIsFetchedByItself) {
   EXPECT_EQ(fetches({.temperature = 1, .top_p = 0.5f}), 3);
   EXPECT_EQ(fetches({.temperature = 1}), 3 + kRows);
+}
+
+// As many whole rows are looked at together as there are threads; what is chosen does not depend on them.
+TEST_F(OutputHeadTest, WholeRowsAreLookedAtTogether) {
+  for (const SamplingParams& params :
+       {SamplingParams{.temperature = 1}, SamplingParams{.temperature = 3, .top_p = 0.99f},
+        SamplingParams{.temperature = 2, .top_k = 300, .repetition_penalty = 1.3f}}) {
+    const std::vector<TokenId> one_by_one = next_tokens(sampler_, params);
+    for (const int32_t threads : {1, 2, 4}) {
+      CountingBackend backend(*make_backend({.device = "cpu", .threads = threads}));
+      RowSampler sampler(backend, kVocabulary, kTile, kRows);
+      backend.reset();
+      EXPECT_EQ(next_tokens(sampler, params), one_by_one);
+      // Of each tile the model's input, the best of all rows, and then the rows.
+      int64_t fetches = 0;
+      for (const int32_t rows : {4, 4, 2}) fetches += 2 + (rows + threads - 1) / threads;
+      EXPECT_EQ(backend.count("fetch"), fetches);
+    }
+  }
 }
 
 // Baseline and compared rows in different tiles.

@@ -33,16 +33,17 @@ RowSampler::Answer RowSampler::start(std::shared_ptr<const Request> request, uin
 std::vector<TokenLogprob> RowSampler::next(std::span<Answer> answers, std::vector<std::vector<float>> logits) {
   model_->rows = std::move(logits);
   std::vector<OutputHead::Row> rows;
-  for (Answer& answer : answers) rows.push_back(next_token_row(*answer.request, answer.tokens, answer.edits));
+  for (Answer& answer : answers)
+    rows.push_back(next_token_row(*answer.request, answer.tokens, answer.edits, answer.rng));
   std::vector<TokenLogprob> tokens;
-  const absl::Status status = head_.run(
-      {.x = input(static_cast<int64_t>(answers.size())), .phase = Phase::kDecode, .rows = rows},
-      [&](size_t row, const OutputHead::Result& output) {
-        EXPECT_EQ(row, tokens.size());
-        Answer& answer = answers[row];
-        tokens.push_back(choose_token(*answer.request, answer.tokens, answer.edits, output, answer.rng)->value());
-        return absl::OkStatus();
-      });
+  const absl::Status status =
+      head_.run({.x = input(static_cast<int64_t>(answers.size())), .phase = Phase::kDecode, .rows = rows},
+                [&](size_t row, const OutputHead::Result& output) {
+                  EXPECT_EQ(row, tokens.size());
+                  Answer& answer = answers[row];
+                  tokens.push_back(next_token(*answer.request, answer.tokens, output).value());
+                  return absl::OkStatus();
+                });
   EXPECT_EQ(status, absl::OkStatus());
   for (size_t i = 0; i < answers.size(); ++i) answers[i].tokens.push_back(tokens[i].id);
   return tokens;

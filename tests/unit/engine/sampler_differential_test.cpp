@@ -142,7 +142,8 @@ TEST_P(SamplerDifferential, ChoosesAsDefined) {
         RowSampler::Answer& answer = answers[i];
         const Request& request = *answer.request;
         const std::span<const TokenId> before = std::span(answer.tokens).first(answer.tokens.size() - 1);
-        const std::vector<TokenId> ends = ending_tokens(request);
+        const std::unordered_set<TokenId> ending = ending_tokens(request);
+        const std::vector<TokenId> ends(ending.begin(), ending.end());
         const bool no_end = step < request.sampling.min_tokens;
         std::vector<float> edited = kept[i];
         const TokenId id =

@@ -83,9 +83,10 @@ TEST_F(WorkspaceTest, ThatAllShareIsWhatTheEngineAllocates) {
   const EngineOptions& options = engine_->options();
   const auto table = static_cast<int64_t>(
       4 * options.pool_bytes / static_cast<uint64_t>(options.page_bytes));  // page ids, of whoever has the pages
-  // Of the output head on the host: results of each row of a step as the backend has them, and one row of logits.
+  // Of the output head on the host: results of each row of a step as the backend has them, and one row of logits with
+  // its ranking, of one thread.
   const int64_t result_bytes = 4 * (8 + 3 * kMaxTopLogprobs + 3 * kMostRanked);
-  const int64_t host = options.step_tokens * result_bytes + 4 * tiny_.model->shape().vocab_size;
+  const int64_t host = options.step_tokens * result_bytes + (4 + 24) * tiny_.model->shape().vocab_size;
   EXPECT_EQ(static_cast<int64_t>(engine_->stats()->workspace_bytes),
             backend_->live() - tensors + backend_->staged() - staged - table + host);
 }
