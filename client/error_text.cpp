@@ -97,6 +97,7 @@ std::string flag_of_field(const std::string& field) {
   }
   if (absl::StartsWith(name, "cache_policy.budget")) return "--budget";
   if (name == "cache_policy.kv_dtype") return "--kv-dtype";
+  if (absl::StartsWith(name, "cache_policy.prefill")) return dashed(name.substr(name.rfind('.') + 1));
   if (name == "cache_policy") return "--policy";
   const size_t dot = name.rfind('.');
   if (absl::StartsWith(name, "cache_policy.")) {

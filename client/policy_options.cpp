@@ -107,7 +107,12 @@ std::string read_notation(const std::string& text, PolicyOptions& options) {
   }
   if (parts.size() > 4 || parts[0].empty()) return "not NAME[:BUDGET[:SCOPE[:FORMAT]]]";
   options.policy = parts[0];
-  if (options.policy == "full") options = {.policy = "full", .kv_dtype = options.kv_dtype};
+  if (options.policy == "full") {
+    options = {.policy = "full",
+               .kv_dtype = options.kv_dtype,
+               .prefill = options.prefill,
+               .prefill_tokens = options.prefill_tokens};
+  }
   if (parts.size() > 1 && !parts[1].empty()) options.budget = parts[1];
   if (parts.size() > 2 && !parts[2].empty()) options.scope = parts[2];
   if (parts.size() > 3) options.kv_dtype = parts[3];
@@ -140,6 +145,12 @@ std::string build_policy(const PolicyOptions& options, v1::CachePolicy& policy) 
     if (!dtype) return not_one_of("--kv-dtype", options.kv_dtype, *v1::KvDtype_descriptor());
     policy.set_kv_dtype(static_cast<v1::KvDtype>(*dtype));
   }
+  if (!options.prefill.empty()) {
+    const auto prefill = enum_number(*v1::PrefillAttention_descriptor(), options.prefill);
+    if (!prefill) return not_one_of("--prefill", options.prefill, *v1::PrefillAttention_descriptor());
+    policy.set_prefill(static_cast<v1::PrefillAttention>(*prefill));
+  }
+  if (options.prefill_tokens) policy.set_prefill_tokens(*options.prefill_tokens);
   for (const std::string& pin : options.pins) {
     if (std::string error = add_pin(pin, policy); !error.empty()) return error;
   }
@@ -213,6 +224,8 @@ std::string describe_policy(const v1::CachePolicy& policy) {
     parts.push_back(absl::StrCat("at most ", size_word(policy.budget().max_bytes())));
   if (policy.has_kv_dtype())
     parts.push_back(absl::StrCat("entries ", enum_word(*v1::KvDtype_descriptor(), policy.kv_dtype())));
+  if (policy.prefill() == v1::PREFILL_ATTENTION_VERTICAL_SLASH)
+    parts.push_back(absl::StrCat("prefill vertical_slash ", policy.prefill_tokens()));
   for (const auto& pin : policy.pins()) parts.push_back(absl::StrCat("pinned ", pin.begin(), ":", pin.end()));
   if (policy.pin_system_message()) parts.push_back("system message pinned");
   if (field && !policy.has_preset()) {

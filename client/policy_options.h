@@ -16,12 +16,14 @@ namespace v1 = ::pyramidkv::v1;
 
 // What a caller may say of a cache policy. Unset: the server's default.
 struct PolicyOptions {
-  std::string policy;               // a policy's name, or else a preset's
-  std::string preset;               // a preset of the server's configuration, also one that is named like a policy
-  std::string budget;               // see parse_budget
-  std::string scope;                // prompt | total
-  std::string max_bytes;            // ceiling beside a budget by recall, see parse_bytes
-  std::string kv_dtype;             // f16 | bf16 | f32 | k8v4
+  std::string policy;     // a policy's name, or else a preset's
+  std::string preset;     // a preset of the server's configuration, also one that is named like a policy
+  std::string budget;     // see parse_budget
+  std::string scope;      // prompt | total
+  std::string max_bytes;  // ceiling beside a budget by recall, see parse_bytes
+  std::string kv_dtype;   // f16 | bf16 | f32 | k8v4
+  std::string prefill;    // dense | vertical_slash
+  std::optional<uint32_t> prefill_tokens;
   std::vector<std::string> params;  // key=value: fields of the policy's message
   std::vector<std::string> pins;    // BEGIN:END, positions of the prompt, END excluded
   std::optional<uint32_t> interval_tokens;

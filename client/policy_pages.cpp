@@ -39,6 +39,8 @@ std::string other_settings(const v1::CachePolicy& policy) {
   if (budget.allow_shortfall()) settings.emplace_back("allow_shortfall");
   if (policy.has_kv_dtype())
     settings.push_back(absl::StrCat("kv_dtype=", enum_word(*v1::KvDtype_descriptor(), policy.kv_dtype())));
+  if (policy.prefill() == v1::PREFILL_ATTENTION_VERTICAL_SLASH)
+    settings.push_back(absl::StrCat("prefill=vertical_slash prefill_tokens=", policy.prefill_tokens()));
   return settings.empty() ? "-" : absl::StrJoin(settings, " ");
 }
 
@@ -77,6 +79,7 @@ const v1::CachePolicyInfo* find_policy(const v1::ListCachePoliciesResponse& list
 // The parameters' defaults alone: entry format and pins are the same for all.
 v1::CachePolicy without_common(v1::CachePolicy policy) {
   policy.clear_kv_dtype();
+  policy.clear_prefill();
   policy.clear_pin_system_message();
   return policy;
 }

@@ -81,6 +81,10 @@ std::vector<std::string> policy_flags(const v1::CachePolicy& policy) {
   add_budget_flags(policy.budget(), flags);
   if (policy.has_kv_dtype())
     flags.insert(flags.end(), {"--kv-dtype", enum_word(*v1::KvDtype_descriptor(), policy.kv_dtype())});
+  if (policy.has_prefill())
+    flags.insert(flags.end(), {"--prefill", enum_word(*v1::PrefillAttention_descriptor(), policy.prefill())});
+  if (policy.has_prefill_tokens())
+    flags.insert(flags.end(), {"--prefill-tokens", absl::StrCat(policy.prefill_tokens())});
   for (const std::string& word : parameter_words(policy)) flags.insert(flags.end(), {"--param", word});
   for (const auto& pin : policy.pins()) flags.insert(flags.end(), {"--pin", absl::StrCat(pin.begin(), ":", pin.end())});
   if (policy.pin_system_message()) flags.emplace_back("--pin-system");

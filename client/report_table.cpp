@@ -71,6 +71,12 @@ const std::vector<Row>& rows() {
        [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().mean(), 1) : "-"; }},
       {"attention kept, worst head",
        [](const ReportColumn& c) { return c.cache.has_recall() ? percent(c.cache.recall().min(), 1) : "-"; }},
+      {"attention computed (prefill)",
+       [](const ReportColumn& c) {
+         return c.cache.has_prefill() ? percent(c.cache.prefill().attended_share(), 1) : "-";
+       }},
+      {"attention lost (prefill)",
+       [](const ReportColumn& c) { return c.cache.has_prefill() ? percent(c.cache.prefill().lost_mean(), 1) : "-"; }},
       {"workspace beside the cache",
        [](const ReportColumn& c) {
          return c.cache.workspace_bytes() > 0 ? human_bytes(static_cast<double>(c.cache.workspace_bytes())) : "-";

@@ -33,6 +33,7 @@
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "kernels/check.h"
 #include "kernels/entry_format.h"
 #include "kernels/entry_score.h"
 #include "kernels/eviction.h"
@@ -76,10 +77,11 @@ struct Fetch {
 
 // What a backend wants where nobody asks for something else.
 struct BackendTraits {
-  int32_t page_bytes = 4096;   // of a cache page
-  int32_t prefill_rows = 256;  // of a prompt, computed together
-  int32_t step_rows = 3;       // of a prompt, through a model, in the time of a decode step of one row
-  int32_t decode_rows = 1;     // decode steps have a multiple of so many rows; the last may be nobody's
+  int32_t page_bytes = 4096;      // of a cache page
+  int32_t prefill_rows = 256;     // of a prompt, computed together
+  int32_t step_rows = 3;          // of a prompt, through a model, in the time of a decode step of one row
+  int32_t decode_rows = 1;        // decode steps have a multiple of so many rows; the last may be nobody's
+  bool sparse_attention = false;  // attend() knows patterns, and there are the operations that choose them
 };
 
 // What a backend has taken of a memory that is not the machine's own: bytes now. used = weights + lazy + tensors +
@@ -208,6 +210,24 @@ class Backend {
     row_lse(args, lse);
     column_mass(args, lse, sums, squares);
   }
+
+  // ---- sparse attention (sparse_attention.h): only where traits() say so
+  // sums[h, columns - 1 - t] += sum over rows r of exp(scale * q_r,h . k_j - lse[r, h]), j being the slot at distance t
+  // from the last one that row r sees. sums [Hq, columns], columns >= a lane's length. Float32 throughout. Bits depend
+  // on which rows share a call.
+  virtual void diagonal_mass(const ObserveArgs& /*args*/, const TensorView& /*lse*/, const TensorView& /*sums*/) {
+    PKV_CHECK(false, "asked of a backend whose traits say no");
+  }
+  // Of every KV head, its query heads together: pattern.columns become the best by attention of the slots in
+  // [kSparseBlock, pattern.dense_from), pattern.bands 0, 1, and the best by the attention on diagonals as far as
+  // neither these columns nor block 0 explain it; of equals the first. pairs[g] = so many pairs of a row and a slot
+  // that it sees the pattern leaves of a prompt of n rows. pairs [1, Hkv] f64. C + kSparseBlock <= pattern.dense_from
+  // <= n; 2 <= B <= the blocks of n slots.
+  virtual void choose_pattern(const PatternMasses& /*masses*/, const SparsePattern& /*pattern*/,
+                              const TensorView& /*pairs*/) {
+    PKV_CHECK(false, "asked of a backend whose traits say no");
+  }
+
   // norms[h, j] = |v_j F_h| of the values v of lane first_lane + h / G, the lanes being kv_heads and query head h's F_h
   // the rows [h d, (h + 1) d) of factors: lower triangular, what is above the diagonal is not read. factors [Hq * d,
   // d], norms [Hq, n]. Float32 throughout.

@@ -23,6 +23,8 @@ class HostBackend : public Backend {
   void fetch(std::span<const Fetch> reads) override;
   void sync() override {}
   void set_page_ids(int32_t* page_ids, const PageEdit* edits, int32_t count) override;
+  // host_pattern.cpp
+  void choose_pattern(const PatternMasses& masses, const SparsePattern& pattern, const TensorView& pairs) override;
   void keep_queries(const EvictingStep& step, const TensorView& q) override;
   void add_attention(const EvictingStep& step, const TokenQueries& queries) override;
 

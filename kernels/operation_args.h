@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/kv_view.h"
+#include "kernels/sparse_attention.h"
 #include "kernels/tensor.h"
 
 namespace pkv {
@@ -40,6 +41,7 @@ struct AttendArgs {
   int32_t kv_heads = 0;
   float scale = 0;  // 1 / sqrt(d)
   Phase phase = Phase::kDecode;
+  SparsePattern sparse;  // of the only span's lanes, a prompt's; only where BackendTraits say so
 
   // The span's first row that is not skipped; its number of rows where all are.
   PKV_HOST_DEVICE int32_t first_row(const RowSpan& span) const {

@@ -145,8 +145,15 @@ class Chat {
     }
     change_cache([&](PolicyOptions& cache) {
       // Parameters and a budget belong to the policy they were named for.
-      cache = {.policy = words[0], .kv_dtype = cache.kv_dtype, .pins = cache.pins, .pin_system = cache.pin_system};
-      if (words[0] == "full") cache = {.policy = "full", .kv_dtype = cache.kv_dtype};
+      const PolicyOptions before = cache;
+      cache = {.policy = words[0],
+               .kv_dtype = before.kv_dtype,
+               .prefill = before.prefill,
+               .prefill_tokens = before.prefill_tokens};
+      if (words[0] != "full") {
+        cache.pins = before.pins;
+        cache.pin_system = before.pin_system;
+      }
       if (words.size() > 1) cache.budget = words[1];
       if (words.size() > 2) cache.scope = words[2];
     });

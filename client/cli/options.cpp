@@ -81,6 +81,10 @@ void add_budget_options(CLI::App& app, PolicyOptions& cache) {
   add_repeated(app, "--pin", cache.pins, "Prompt positions that are never evicted; may be repeated")
       ->type_name("BEGIN:END")
       ->group(kCache);
+  add("--prefill", cache.prefill, "HOW", "How the prompt is read: dense or vertical_slash (sparse) [the server's]");
+  add_count(app, "--prefill-tokens", cache.prefill_tokens,
+            "With vertical_slash: entries that a row of the prompt attends to [2048]")
+      ->group(kCache);
   add("--kv-dtype", cache.kv_dtype, "TYPE", "Cache entries: f16, bf16, f32 or k8v4 [the server's]");
 }
 

@@ -24,6 +24,7 @@ class CpuBackend final : public HostBackend {
 
   std::string_view name() const override { return "cpu"; }
   std::string description() const override;
+  BackendTraits traits() const override { return {.sparse_attention = true}; }
   absl::Status supports(const AttentionShape& shape) const override { return CpuAttention::supports(shape); }
 
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
@@ -50,6 +51,9 @@ class CpuBackend final : public HostBackend {
   }
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
+  void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) override {
+    attention_.diagonal_mass(args, lse, sums);
+  }
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms) override;
   void weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out) override;

@@ -124,8 +124,8 @@ class AttentionSample {
       limits[r] = r < kernels_.rows ? kTileSlots : 0;
     }
     std::fill_n(sums_, kSums, 0.0f);
-    kernels_.pack_keys(pages, 0, kTileSlots, keys_);
-    kernels_.pack_values(pages, 0, kTileSlots, values_);
+    kernels_.pack_keys(pages, 0, kTileSlots, /*place=*/0, keys_);
+    kernels_.pack_values(pages, 0, kTileSlots, /*place=*/0, values_);
     // As many rows on every path.
     for (int32_t done = 0; done < kPanels * kMaxPanelRows; done += kernels_.rows) {
       kernels_.pack_queries(rows, kernels_.rows, kHeadDim, 0.125f, queries_);

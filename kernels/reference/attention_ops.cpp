@@ -22,17 +22,36 @@ void write_slot(const KvView& kv, const Lane& lane, int32_t slot, const float* k
   kv.page_positions(lane, page_index)[place] = position;
 }
 
-// Scaled scores of one query against the first scores.size() keys, and their log-sum-exp (-infinity of none).
-double score_row(const float* query, const UnpackedLane& lane, float scale, std::vector<double>& scores) {
-  double highest = -INFINITY;
+// Scaled scores of one query against the first scores.size() keys.
+void score_row(const float* query, const UnpackedLane& lane, float scale, std::vector<double>& scores) {
   for (size_t j = 0; j < scores.size(); ++j) {
     scores[j] = scale * reference_dot(query, lane.key(static_cast<int64_t>(j)), lane.head_dim);
-    highest = std::max(highest, scores[j]);
   }
+}
+
+// -infinity of none.
+double log_sum_exp(const std::vector<double>& scores) {
+  double highest = -INFINITY;
+  for (double score : scores) highest = std::max(highest, score);
   if (scores.empty()) return highest;
   double sum = 0;
   for (double score : scores) sum += std::exp(score - highest);
   return highest + std::log(sum);
+}
+
+// Leaves of a row's slots those that the pattern has.
+void hide_slots(const SparsePattern& pattern, int32_t kv_head, std::vector<double>& scores) {
+  const auto slots = static_cast<int32_t>(scores.size());
+  const int32_t block = (slots - 1) / kSparseBlock;
+  if (pattern.is_dense(block)) return;
+  const auto has = [kv_head](const TensorView& rows, int32_t value) {
+    const int32_t* row = rows.i32_row(kv_head);
+    return std::find(row, row + rows.cols, value) != row + rows.cols;
+  };
+  for (int32_t j = kSparseBlock; j < slots; ++j) {
+    if (has(pattern.bands, block - j / kSparseBlock) || has(pattern.columns, j)) continue;
+    scores[static_cast<size_t>(j)] = -INFINITY;
+  }
 }
 
 // softmax(scores) V for one query; out [d].
@@ -76,7 +95,9 @@ void ReferenceBackend::attend(const AttendArgs& args) {
         scores.resize(static_cast<size_t>(lane.visible + i));
         for (int32_t h = g * group; h < (g + 1) * group; ++h) {
           const int64_t column = static_cast<int64_t>(h) * args.kv.head_dim;
-          const double lse = score_row(args.q.f32_row(row) + column, dense, args.scale, scores);
+          score_row(args.q.f32_row(row) + column, dense, args.scale, scores);
+          if (args.sparse.is_set()) hide_slots(args.sparse, g, scores);
+          const double lse = log_sum_exp(scores);
           attend_row(scores, lse, dense, args.out.f32_row(row) + column);
           if (args.lse.data != nullptr) args.lse.f32_row(row)[h] = static_cast<float>(lse);
         }
@@ -99,8 +120,8 @@ void for_each_observation(const ObserveArgs& args, Visit visit) {
       scores.resize(static_cast<size_t>(args.visible(lane.length, static_cast<int32_t>(row))));
       for (int32_t h = g * group; h < (g + 1) * group; ++h) {
         const float* query = args.q.f32_row(row) + static_cast<int64_t>(h) * args.kv.head_dim;
-        const double lse = score_row(query, dense, args.scale, scores);
-        visit(row, h, scores, lse);
+        score_row(query, dense, args.scale, scores);
+        visit(row, h, scores, log_sum_exp(scores));
       }
     }
   }
@@ -134,6 +155,21 @@ void ReferenceBackend::column_mass(const ObserveArgs& args, const TensorView& ls
       const size_t at = static_cast<size_t>(h) * columns + j;
       sums.f32_row(h)[j] = static_cast<float>(sums.f32_row(h)[j] + mass[at]);
       if (squares.data != nullptr) squares.f32_row(h)[j] = static_cast<float>(squares.f32_row(h)[j] + mass_squares[at]);
+    }
+  }
+}
+
+void ReferenceBackend::diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) {
+  const auto columns = static_cast<size_t>(sums.cols);
+  std::vector<double> mass(static_cast<size_t>(args.q_heads) * columns, 0.0);
+  for_each_observation(args, [&](int64_t row, int32_t head, const std::vector<double>& scores, double) {
+    PKV_CHECK(scores.size() <= columns, "more slots are seen than there are columns");
+    double* diagonals = mass.data() + static_cast<size_t>(head + 1) * columns - scores.size();
+    for (size_t j = 0; j < scores.size(); ++j) diagonals[j] += std::exp(scores[j] - lse.f32_row(row)[head]);
+  });
+  for (int32_t h = 0; h < args.q_heads; ++h) {
+    for (size_t j = 0; j < columns; ++j) {
+      sums.f32_row(h)[j] = static_cast<float>(sums.f32_row(h)[j] + mass[static_cast<size_t>(h) * columns + j]);
     }
   }
 }

@@ -15,6 +15,7 @@ class ReferenceBackend : public HostBackend {
  public:
   std::string_view name() const override { return "reference"; }
   std::string description() const override { return "reference (plain loops, float64 sums, one thread)"; }
+  BackendTraits traits() const override { return {.sparse_attention = true}; }
 
   // reference_backend.cpp
   absl::StatusOr<std::unique_ptr<Weight>> prepare_weight(const WeightSource& source) override;
@@ -35,6 +36,7 @@ class ReferenceBackend : public HostBackend {
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
+  void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) override;
 
   // selection_ops.cpp
   void weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out) override;

@@ -54,11 +54,18 @@ pb::GenerateRequest baseline_of(const pb::CompareRequest& message) {
   return baseline;
 }
 
-absl::StatusOr<PolicySpec> read_policy(const pb::CachePolicy& wished, const PolicyCatalog& policies, KvDtype baseline) {
+// `of_baseline`: the policy that the prompt is read for.
+absl::StatusOr<PolicySpec> read_policy(const pb::CachePolicy& wished, const PolicyCatalog& policies,
+                                       const PolicySpec& of_baseline) {
+  const KvDtype baseline = of_baseline.kv_dtype;
   PKV_ASSIGN_OR_RETURN(PolicySpec spec, policies.resolve(wished));
   // A preset and some policies have a format of their own; only what has none takes the baseline's.
   const bool has_own = wished.policy_case() == pb::CachePolicy::kPreset || policy_row(spec.kind).kv_dtype.has_value();
   if (!wished.has_kv_dtype() && !has_own) spec.kv_dtype = baseline;
+  if (!wished.has_prefill()) {
+    spec.prefill = of_baseline.prefill;
+    spec.prefill_tokens = of_baseline.prefill_tokens;
+  }
   if (prompt_format(spec.kv_dtype) != prompt_format(baseline)) {
     return bad_cache_policy("cache_policy.kv_dtype",
                             absl::StrCat("must be the baseline's, or another format whose prompt is read with ",
@@ -86,7 +93,7 @@ absl::Status read_policies(const pb::CompareRequest& message, const ServedModel&
                            RequestDraft& draft) {
   Request& request = *draft.request;
   for (int i = 0; i < message.policies_size(); ++i) {
-    absl::StatusOr<PolicySpec> spec = read_policy(message.policies(i), policies, request.policy.kv_dtype);
+    absl::StatusOr<PolicySpec> spec = read_policy(message.policies(i), policies, request.policy);
     if (!spec.ok()) return move_to_policy(spec.status(), i);
     absl::Status status = pin_system_message(message.request(), draft.prompt, *spec);
     if (!status.ok()) return move_to_policy(status, i);

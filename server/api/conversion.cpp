@@ -62,6 +62,13 @@ void set_report(const CacheReport& report, const PolicySpec& spec, ReportDetail 
   out.set_workspace_bytes(report.workspace_bytes);
   out.set_held_byte_seconds(report.byte_seconds.held);
   out.set_full_byte_seconds(report.byte_seconds.full);
+  if (report.prefill) {
+    pb::PrefillReport& prefill = *out.mutable_prefill();
+    prefill.set_attended_share(report.prefill->attended_share);
+    prefill.set_lost_mean(report.prefill->lost_mean);
+    prefill.set_lost_max(report.prefill->lost_max);
+    prefill.set_measured_rows(static_cast<uint32_t>(report.prefill->measured_rows));
+  }
   if (const std::vector<double> recall = lane_recall(report); !recall.empty())
     set_recall(recall, *out.mutable_recall());
   if (detail < ReportDetail::kPerLayer) return;

@@ -126,6 +126,7 @@ absl::StatusOr<PolicySpec> PolicyCatalog::base_spec(const pb::CachePolicy& wishe
 absl::StatusOr<PolicySpec> PolicyCatalog::resolve(const pb::CachePolicy& wished) const {
   PKV_ASSIGN_OR_RETURN(PolicySpec spec, base_spec(wished));
   PKV_RETURN_IF_ERROR(read_kv_dtype(wished.kv_dtype(), spec.kv_dtype));
+  PKV_RETURN_IF_ERROR(read_prefill(wished, spec));
   PKV_RETURN_IF_ERROR(read_budget(wished.budget(), spec));
   PKV_RETURN_IF_ERROR(read_pins(wished, spec));
   if (absl::Status status = policy_row(spec.kind).validate(spec); !status.ok()) {
@@ -140,6 +141,7 @@ pb::CachePolicy to_proto(const PolicySpec& spec) {
   if (spec.budget.kind != BudgetKind::kNone) write_budget(spec.budget, *message.mutable_budget());
   write_pins(spec, message);
   message.set_kv_dtype(to_proto(spec.kv_dtype));
+  write_prefill(spec, message);
   return message;
 }
 

@@ -15,6 +15,7 @@
 #include "kernels/status_macros.h"
 #include "server/api/errors.h"
 #include "server/config/config_values.h"
+#include "server/engine/sparse_prefill.h"
 #include "server/policy/registry.h"
 
 namespace pkv {
@@ -52,6 +53,10 @@ constexpr EnumTable<KvDtype, 4> kDtypes = {{{pb::KV_DTYPE_F16, KvDtype::kF16},
                                             {pb::KV_DTYPE_BF16, KvDtype::kBF16},
                                             {pb::KV_DTYPE_F32, KvDtype::kF32},
                                             {pb::KV_DTYPE_K8V4, KvDtype::kK8V4}}};
+
+constexpr EnumTable<PrefillAttention, 2> kPrefills = {
+    {{pb::PREFILL_ATTENTION_DENSE, PrefillAttention::kDense},
+     {pb::PREFILL_ATTENTION_VERTICAL_SLASH, PrefillAttention::kVerticalSlash}}};
 
 template <typename Ours, size_t kSize>
 bool find_ours(const EnumTable<Ours, kSize>& table, int proto, Ours& out) {
@@ -230,6 +235,25 @@ void write_parameters(const PolicySpec& spec, pb::CachePolicy& out) {
 absl::Status read_kv_dtype(pb::KvDtype wished, KvDtype& out) {
   if (wished == pb::KV_DTYPE_UNSPECIFIED || find_ours(kDtypes, wished, out)) return absl::OkStatus();
   return bad_cache_policy("cache_policy.kv_dtype", "has no such value for this field");
+}
+
+absl::Status read_prefill(const pb::CachePolicy& wished, PolicySpec& spec) {
+  if (wished.prefill() != pb::PREFILL_ATTENTION_UNSPECIFIED && !find_ours(kPrefills, wished.prefill(), spec.prefill)) {
+    return bad_cache_policy("cache_policy.prefill", "has no such value for this field");
+  }
+  if (!wished.has_prefill_tokens()) return absl::OkStatus();
+  if (spec.prefill == PrefillAttention::kDense) {
+    return bad_cache_policy("cache_policy.prefill_tokens", "needs the prefill VERTICAL_SLASH");
+  }
+  if (wished.prefill_tokens() < kLeastPrefillTokens) {
+    return bad_cache_policy("cache_policy.prefill_tokens", absl::StrCat("must be at least ", kLeastPrefillTokens));
+  }
+  return read_tokens(wished.prefill_tokens(), "cache_policy.prefill_tokens", spec.prefill_tokens);
+}
+
+void write_prefill(const PolicySpec& spec, pb::CachePolicy& out) {
+  out.set_prefill(static_cast<pb::PrefillAttention>(find_proto(kPrefills, spec.prefill)));
+  if (spec.prefill != PrefillAttention::kDense) out.set_prefill_tokens(static_cast<uint32_t>(spec.prefill_tokens));
 }
 
 pb::KvDtype to_proto(KvDtype dtype) { return static_cast<pb::KvDtype>(find_proto(kDtypes, dtype)); }

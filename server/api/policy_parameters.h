@@ -17,6 +17,10 @@ absl::Status read_parameters(const pyramidkv::v1::CachePolicy& wished, PolicyPar
 // The message of `spec.kind` with every parameter it has.
 void write_parameters(const PolicySpec& spec, pyramidkv::v1::CachePolicy& out);
 
+// prefill and prefill_tokens.
+absl::Status read_prefill(const pyramidkv::v1::CachePolicy& wished, PolicySpec& spec);
+void write_prefill(const PolicySpec& spec, pyramidkv::v1::CachePolicy& out);
+
 absl::Status read_kv_dtype(pyramidkv::v1::KvDtype wished, KvDtype& out);
 pyramidkv::v1::KvDtype to_proto(KvDtype dtype);
 

@@ -98,7 +98,7 @@ absl::Status apply(const PolicyPreset& preset, const PresetSetting& setting, Mes
   const auto refuse = [&](const std::string& description) { return preset_error(preset, setting.key, description); };
   Message* owner = &policy;
   const FieldDescriptor* field = owner->GetDescriptor()->FindFieldByName(setting.key);
-  if (field == nullptr && setting.key == "kv_dtype") {
+  if (field == nullptr && (setting.key == "kv_dtype" || setting.key == "prefill" || setting.key == "prefill_tokens")) {
     owner = &out;
     field = owner->GetDescriptor()->FindFieldByName(setting.key);
   }

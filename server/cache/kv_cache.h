@@ -89,6 +89,8 @@ class KvCache {
   [[nodiscard]] absl::StatusOr<int64_t> place_token(SequenceId sequence);
   // Writes the layer's lanes [kv_heads] as a step sees them that writes their last `rows` entries.
   void view(SequenceId sequence, int32_t layer, int32_t rows, Lane* lanes) const;
+  // As a step saw them that wrote the `rows` entries from `first` on: later entries are not there.
+  void view_written(SequenceId sequence, int32_t layer, int32_t first, int32_t rows, Lane* lanes) const;
   // The same lanes as they will be once they are cut: what Backend::gather() converts a layer's entries to in place.
   void view_cut(SequenceId sequence, int32_t layer, Lane* lanes) const;
   // Writes the lanes [kv_heads] of every layer as they are, of the step that writes the token of place_token() to their

@@ -21,6 +21,16 @@ void KvCache::view(SequenceId sequence, int32_t layer, int32_t rows, Lane* lanes
   }
 }
 
+void KvCache::view_written(SequenceId sequence, int32_t layer, int32_t first, int32_t rows, Lane* lanes) const {
+  view(sequence, layer, 0, lanes);
+  for (Lane* lane = lanes; lane != lanes + geometry_.kv_heads; ++lane) {
+    PKV_CHECK(first + rows <= lane->length, "entries that were never written");
+    lane->length = first + rows;
+    lane->write_slot = first;
+    lane->visible = first + 1;
+  }
+}
+
 void KvCache::view_cut(SequenceId sequence, int32_t layer, Lane* lanes) const {
   view(sequence, layer, 0, lanes);
   for (Lane* lane = lanes; lane != lanes + geometry_.kv_heads; ++lane) lane->dtype = dtype(sequence);

@@ -102,6 +102,38 @@ absl::StatusOr<Contract::Terms> ContractRules::terms(const PolicySpec& spec, con
   return Contract::Terms{.policy = std::move(policy), .plan = std::move(plan)};
 }
 
+absl::Status ContractRules::check_prefill(const PolicySpec& spec, const PolicySpec& baseline) const {
+  const bool dense = spec.prefill == PrefillAttention::kDense;
+  if (spec.prefill != baseline.prefill || (!dense && spec.prefill_tokens != baseline.prefill_tokens)) {
+    return field_error("cache_policy.prefill", "must be that of the baseline, for the prompt is read once");
+  }
+  if (dense) return absl::OkStatus();
+  if (!sparse_attention_) {
+    return field_error(
+        "cache_policy.prefill",
+        "VERTICAL_SLASH is not built for this server's device (runtime.device: cpu has it); leave it out",
+        absl::StatusCode::kUnimplemented);
+  }
+  if (spec.prefill_tokens < kLeastPrefillTokens) {
+    return field_error("cache_policy.prefill_tokens",
+                       absl::StrCat("must be at least ", kLeastPrefillTokens, ", not ", spec.prefill_tokens));
+  }
+  return absl::OkStatus();
+}
+
+// The last layer's rows attend only where the prompt's own log-probabilities are asked for, but for one that sees
+// everything.
+std::optional<SparseShape> ContractRules::sparse_shape(const Contract::Query& query) const {
+  const SparseShape shape{.layers = shape_.layers - (query.prompt_logprobs ? 0 : 1),
+                          .q_heads = shape_.q_heads,
+                          .kv_heads = shape_.kv_heads,
+                          .head_dim = shape_.head_dim,
+                          .tokens = query.prompt_tokens,
+                          .attended_tokens = query.policy.prefill_tokens};
+  const bool sparse = query.policy.prefill == PrefillAttention::kVerticalSlash && shape.leaves_out();
+  return sparse && shape.layers > 0 ? std::optional(shape) : std::nullopt;
+}
+
 // Every rival has two sets of lanes, with their state: one follows the baseline's answer, one has its own. The
 // workspace is the residual stream [n, D], what each policy observes, and what cuts are scored in; what answers are
 // scored in anew is state. Every answer has its own edits of logits.
@@ -113,11 +145,16 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
   PromptWork& work = contract.work;
   work = {.row = layer_row_work(shape_),
           .pair = int64_t{2} * shape_.q_heads * shape_.head_dim,
+          .cut = contract.sparse ? SparsePrefill::layer_work(*contract.sparse) : 0,
           .head_row = query.prompt_logprobs ? head_row_work(shape_) : 0};
   cost.workspace_bytes =
       sizeof(float) * static_cast<uint64_t>(query.prompt_tokens) * static_cast<uint64_t>(shape_.width);
   if (contract.scores_layers()) {
     cost.workspace_bytes += CompressorScratch::bytes(shape_.q_heads, geometry_, query.prompt_tokens);
+  }
+  if (contract.sparse) {
+    cost.workspace_bytes += SparsePrefill::bytes(*contract.sparse);
+    work.most_seen = contract.sparse->most_seen();
   }
   const uint64_t edit_bytes = LogitEdits::bytes(std::min<int64_t>(query.edited_tokens, shape_.vocab_size));
   const auto refresh_bytes = [&](const Contract::Terms& terms) {
@@ -125,7 +162,7 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
   };
   const auto add_observation = [&](const Contract::Terms& terms) {
     cost.workspace_bytes += Compressor::workspace_bytes(*terms.policy, terms.plan, options);
-    work.pair += Compressor::observed_pair_work(*terms.policy, terms.plan, options);
+    work.observed += Compressor::observed_pair_work(*terms.policy, terms.plan, options);
     work.cut += Compressor::cut_work(*terms.policy, terms.plan, options);
   };
   add_observation(contract.own);
@@ -179,12 +216,15 @@ std::optional<Refusal> ContractRules::refusal(const Contract::Query& query, cons
 
 absl::StatusOr<Contract> ContractRules::contract(const Contract::Query& query) const {
   PKV_RETURN_IF_ERROR(check_query(query, shape_));
+  PKV_RETURN_IF_ERROR(check_prefill(query.policy, query.policy));
+  for (const PolicySpec& spec : query.compare_with) PKV_RETURN_IF_ERROR(check_prefill(spec, query.policy));
   PKV_ASSIGN_OR_RETURN(Contract::Terms own, terms(query.policy, query));
   Contract contract{.own = std::move(own)};
   for (const PolicySpec& spec : query.compare_with) {
     PKV_ASSIGN_OR_RETURN(Contract::Terms rival, terms(spec, query));
     contract.rivals.push_back(std::move(rival));
   }
+  contract.sparse = sparse_shape(query);
   add_cost(query, contract);
   contract.refusal = refusal(query, contract);
   return contract;

@@ -15,6 +15,7 @@
 #include "server/engine/refusal.h"
 #include "server/engine/request.h"
 #include "server/engine/scheduler.h"
+#include "server/engine/sparse_prefill.h"
 #include "server/model/model.h"
 #include "server/policy/cache_plan.h"
 #include "server/policy/registry.h"
@@ -50,6 +51,8 @@ struct Contract {
   PromptWork work;
   std::optional<Refusal> refusal;  // nothing: alone it would run
 
+  std::optional<SparseShape> sparse;  // nothing: rows attend to everything
+
   // Whether layers are scored, in tensors of the request's own.
   bool scores_layers() const;
 };
@@ -79,11 +82,16 @@ class ContractRules {
  public:
   // `shape` must outlive the rules.
   ContractRules(const ModelShape& shape, const CacheGeometry& geometry, const Scheduler::Limits& limits,
-                PolicyMaker make_policy = pkv::make_policy)
-      : shape_(shape), geometry_(geometry), limits_(limits), make_policy_(std::move(make_policy)) {}
+                PolicyMaker make_policy = pkv::make_policy, bool sparse_attention = true)
+      : shape_(shape),
+        geometry_(geometry),
+        limits_(limits),
+        make_policy_(std::move(make_policy)),
+        sparse_attention_(sparse_attention) {}
 
   // INVALID_ARGUMENT about the field (FieldError) for a policy, budget or pins that cannot be, or with the refusal for
-  // a length beyond the model's. That the engine can never hold it is no error: the contract says so.
+  // a length beyond the model's; UNIMPLEMENTED about the field for what the backend cannot do. That the engine can
+  // never hold it is no error: the contract says so.
   absl::StatusOr<Contract> contract(const Contract::Query& query) const;
   // The same of a whole request, and INVALID_ARGUMENT about the field for a token outside the vocabulary. A contract
   // that can never be kept is refused.
@@ -91,7 +99,9 @@ class ContractRules {
 
  private:
   PlanInput plan_input(const CachePolicy& policy, const PolicySpec& spec, const Contract::Query& query) const;
+  std::optional<SparseShape> sparse_shape(const Contract::Query& query) const;
   absl::StatusOr<Contract::Terms> terms(const PolicySpec& spec, const Contract::Query& query) const;
+  absl::Status check_prefill(const PolicySpec& spec, const PolicySpec& baseline) const;
   void add_cost(const Contract::Query& query, Contract& contract) const;
   std::optional<Refusal> refusal(const Contract::Query& query, const Contract& contract) const;
 
@@ -99,6 +109,7 @@ class ContractRules {
   CacheGeometry geometry_;
   Scheduler::Limits limits_;
   PolicyMaker make_policy_;
+  bool sparse_attention_;  // BackendTraits
 };
 
 }  // namespace pkv

@@ -74,7 +74,7 @@ void DecodeStep::run_layers(const StepPlan& plan, const TensorView& x) {
   if (plan.evicting_rows > 0) shared_.model.backend().choose_slots(plan.evicting_step(plan.first_layer, layers));
   shared_.model.embed(plan.token_ids, x);
   for (int32_t layer = 0; layer < layers; ++layer) {
-    shared_.model.run_layer(plan, layer, x, shared_.scratch, plan.rows);
+    shared_.model.run_layer(plan, layer, x, shared_.scratch, {.outputs = plan.rows});
     observe(plan, layer);
   }
 }

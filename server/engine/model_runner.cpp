@@ -95,12 +95,18 @@ absl::Status ModelRunner::start_prefill(Sequence& sequence) {
     PKV_ASSIGN_OR_RETURN(scratch, CompressorScratch::create(model_.backend(), model_.shape().q_heads,
                                                             cache_->geometry(), sequence.prompt_tokens()));
   }
+  std::unique_ptr<SparsePrefill> sparse;
+  if (const std::optional<SparseShape>& shape = sequence.contract().sparse) {
+    PKV_ASSIGN_OR_RETURN(sparse, SparsePrefill::create(model_.backend(), *shape));
+  }
   PKV_ASSIGN_OR_RETURN(auto lanes,
                        SequenceLanes::open(lane_options(sequence, spec, terms, /*holds_whole_layers=*/true)));
   PKV_ASSIGN_OR_RETURN(auto edits, make_edits(sequence));
-  sequence.start_prefill(
-      {.residual = std::move(residual), .compressor = std::move(compressor), .scratch = std::move(scratch)},
-      std::move(lanes), std::move(edits), options_.clock());
+  sequence.start_prefill({.residual = std::move(residual),
+                          .compressor = std::move(compressor),
+                          .scratch = std::move(scratch),
+                          .sparse = std::move(sparse)},
+                         std::move(lanes), std::move(edits), options_.clock());
   PKV_ASSIGN_OR_RETURN(auto comparison, start_comparison(sequence));
   sequence.set_comparison(std::move(comparison));
   return absl::OkStatus();
@@ -113,7 +119,7 @@ absl::StatusOr<int64_t> ModelRunner::prefill_unit(Sequence& sequence, int64_t mo
     PKV_ASSIGN_OR_RETURN(work, scoring_unit(sequence, most));
   } else {
     if (prefill.row < sequence.prompt_tokens()) {
-      PKV_ASSIGN_OR_RETURN(work, layer_unit(sequence, most));
+      PKV_ASSIGN_OR_RETURN(work, wants_pattern(sequence) ? pattern_unit(sequence, most) : layer_unit(sequence, most));
     }
     if (prefill.row == sequence.prompt_tokens()) {
       PKV_ASSIGN_OR_RETURN(work, cut_unit(sequence, most, work));
@@ -127,50 +133,68 @@ absl::StatusOr<int64_t> ModelRunner::prefill_unit(Sequence& sequence, int64_t mo
 absl::StatusOr<int64_t> ModelRunner::layer_unit(Sequence& sequence, int64_t most) {
   Sequence::Prefill& prefill = *sequence.prefill();
   const int32_t tokens = sequence.prompt_tokens(), layer = prefill.layer;
-  const PromptWork& work = sequence.contract().work;
+  PromptWork work = sequence.contract().work;
   const int32_t first = prefill.row;
-  const int32_t rows = work.rows_within(most, first, std::min(options_.prefill_chunk_rows, tokens - first));
-  if (absl::Status status = cache_->append_slots(sequence.lanes()->id(), layer, rows); !status.ok()) {
-    return no_slots(status);
-  }
-  plan_prefill(sequence, rows);
+  const bool sparse = prefill.sparse != nullptr && carries_rows(sequence);
+  int32_t longest = std::min(options_.prefill_chunk_rows, tokens - first);
+  if (sparse) longest = limit_rows(sequence, longest, work);
+  const int32_t rows = work.rows_within(most, first, longest);
+  absl::Status status = sparse ? absl::OkStatus() : cache_->append_slots(sequence.lanes()->id(), layer, rows);
+  if (!status.ok()) return no_slots(status);
+  plan_prefill(sequence, first, rows);
   const TensorView x = prefill.residual.view().slice_rows(first, rows);
-  if (layer == 0) model_.embed(plan_.token_ids, x);
+  if (layer == 0 && !sparse) model_.embed(plan_.token_ids, x);
 
   // Of the last layer only the rows that the output head reads are wanted.
   const bool last_chunk = first + rows == tokens;
-  const bool all_rows = layer + 1 < model_.shape().layers || scores_prompt(sequence);
-  const int32_t outputs = all_rows ? rows : (last_chunk ? 1 : 0);
-  model_.run_layer(plan_, layer, x, scratch_, outputs);
+  const int32_t outputs = carries_rows(sequence) ? rows : (last_chunk ? 1 : 0);
+  model_.run_layer(
+      plan_, layer, x, scratch_,
+      {.outputs = outputs, .keys = !sparse, .pattern = sparse ? prefill.sparse->pattern() : SparsePattern{}});
   rows_run_ += rows;
   observe_rows(sequence, rows);
+  if (sparse) {
+    measure_row(sequence, rows);
+  } else {
+    capture_rows(sequence, first, rows);
+  }
   prefill.row += rows;
   return work.rows(first, rows);
 }
 
 void ModelRunner::observe_rows(Sequence& sequence, int32_t rows) {
-  const TensorView q = scratch_.q.rows(rows), k = scratch_.k.rows(rows), v = scratch_.v.rows(rows);
+  const TensorView q = scratch_.q.rows(rows);
   const Sequence::Prefill& prefill = *sequence.prefill();
   const KvView kv = plan_.view(prefill.layer);
   prefill.compressor->observe(q, kv, prefill.row);
-  sequence.lanes()->capture(prefill.layer, k, v, prefill.row);
+  if (sequence.comparison() == nullptr) return;
+  for (Comparison::Rival& rival : sequence.comparison()->rivals) rival.compressor->observe(q, kv, prefill.row);
+}
+
+void ModelRunner::capture_rows(Sequence& sequence, int32_t first, int32_t rows) {
+  const TensorView k = scratch_.k.rows(rows), v = scratch_.v.rows(rows);
+  const int32_t layer = sequence.prefill()->layer;
+  sequence.lanes()->capture(layer, k, v, first);
   if (sequence.comparison() == nullptr) return;
   for (Comparison::Rival& rival : sequence.comparison()->rivals) {
-    rival.compressor->observe(q, kv, prefill.row);
-    rival.teacher_forced->capture(prefill.layer, k, v, prefill.row);
-    rival.free_running->capture(prefill.layer, k, v, prefill.row);
+    rival.teacher_forced->capture(layer, k, v, first);
+    rival.free_running->capture(layer, k, v, first);
   }
 }
 
-void ModelRunner::plan_prefill(const Sequence& sequence, int32_t rows) {
+bool ModelRunner::carries_rows(const Sequence& sequence) const {
+  return sequence.prefill()->layer + 1 < model_.shape().layers || scores_prompt(sequence);
+}
+
+void ModelRunner::plan_prefill(const Sequence& sequence, int32_t first, int32_t rows) {
   const Sequence::Prefill& prefill = *sequence.prefill();
   StepBuffer& buffer = *prefill_buffer_;
   buffer.begin(Phase::kPrefill, {.rows = rows, .spans = 1}, prefill.layer);
-  std::copy_n(sequence.request().prompt.begin() + prefill.row, rows, buffer.token_ids());
-  std::iota(buffer.positions(), buffer.positions() + rows, prefill.row);
+  std::copy_n(sequence.request().prompt.begin() + first, rows, buffer.token_ids());
+  std::iota(buffer.positions(), buffer.positions() + rows, first);
   std::copy_n(buffer.positions(), rows, buffer.angles());
   buffer.spans()[0] = {.first_row = 0, .rows = rows, .first_lane = 0};
-  cache_->view(sequence.lanes()->id(), prefill.layer, rows, buffer.lanes());
+  cache_->view_written(sequence.lanes()->id(), prefill.layer, first, rows, buffer.lanes());
   plan_ = buffer.commit();
 }
 

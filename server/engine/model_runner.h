@@ -71,8 +71,19 @@ class ModelRunner {
   absl::StatusOr<int64_t> cut_unit(Sequence& sequence, int64_t most, int64_t work);
   absl::StatusOr<int64_t> scoring_unit(Sequence& sequence, int64_t most);
   void observe_rows(Sequence& sequence, int32_t rows);
+  void capture_rows(Sequence& sequence, int32_t first, int32_t rows);
+  // Of a prompt's layers all but the last carry all rows on; that one where they are scored.
+  bool carries_rows(const Sequence& sequence) const;
+  // Before rows attend by a pattern: the layer's keys, chunk by chunk, and the pattern's choice, step by step.
+  bool wants_pattern(const Sequence& sequence) const;
+  absl::StatusOr<int64_t> pattern_unit(Sequence& sequence, int64_t most);
+  absl::StatusOr<int64_t> keys_unit(Sequence& sequence, int64_t most);
+  // Of `longest` rows those that one unit may have: a row that is measured is the last, and rows that see everything
+  // are by themselves, for they are more work.
+  int32_t limit_rows(const Sequence& sequence, int32_t longest, PromptWork& work) const;
+  void measure_row(Sequence& sequence, int32_t rows);
   absl::Status finish_prompt(Sequence& sequence);
-  void plan_prefill(const Sequence& sequence, int32_t rows);
+  void plan_prefill(const Sequence& sequence, int32_t first, int32_t rows);
   Compressor::Options compressor_options(const Sequence& sequence, const PolicySpec& spec) const;
   SequenceLanes::Options lane_options(const Sequence& sequence, const PolicySpec& spec, const Contract::Terms& terms,
                                       bool holds_whole_layers);

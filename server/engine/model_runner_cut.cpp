@@ -37,6 +37,7 @@ absl::StatusOr<int64_t> ModelRunner::cut_unit(Sequence& sequence, int64_t most, 
   if (prefill.policies_cut > rivals) {
     ++prefill.layer;
     prefill.row = 0;
+    if (prefill.sparse != nullptr) prefill.sparse->end_layer();
     prefill.policies_cut = 0;
   }
   return work;

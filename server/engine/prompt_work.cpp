@@ -22,8 +22,10 @@ int64_t head_row_work(const ModelShape& shape) { return int64_t{shape.width} * s
 int64_t model_row_work(const ModelShape& shape) { return shape.layers * layer_row_work(shape) + head_row_work(shape); }
 
 int64_t PromptWork::rows(int32_t first, int32_t rows) const {
-  const int64_t pairs = int64_t{rows} * first + int64_t{rows} * (rows + 1) / 2;
-  return rows * row + pairs * pair;
+  const auto pairs_of = [](int64_t before, int64_t count) { return count * before + count * (count + 1) / 2; };
+  const int32_t dense = std::clamp(most_seen - first, 0, rows);  // rows that attend to all before them
+  const int64_t attended = pairs_of(first, dense) + int64_t{rows - dense} * most_seen;
+  return rows * row + attended * pair + pairs_of(first, rows) * observed;
 }
 
 int32_t PromptWork::rows_within(int64_t work, int32_t first, int32_t most) const {

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 
 #include "server/engine/engine_options.h"
 #include "server/model/model.h"
@@ -17,8 +18,10 @@ int64_t model_row_work(const ModelShape& shape);
 // Of one prompt.
 struct PromptWork {
   int64_t row = 0;       // a row through a layer, without attention
-  int64_t pair = 0;      // a row and an entry that it sees: its attention, and what policies observe of every row
-  int64_t cut = 0;       // a layer's cuts, all policies together, about
+  int64_t pair = 0;      // a row and an entry that it attends to
+  int64_t observed = 0;  // a row and an entry before it: what policies observe of every row
+  int64_t cut = 0;       // a layer's cuts, all policies together, about, and the choice of its pattern
+  int32_t most_seen = std::numeric_limits<int32_t>::max();  // entries that a row attends to, about
   int64_t head_row = 0;  // a row through the output head, where the prompt's own log-probabilities are asked for
 
   // Rows [first, first + rows) through one layer.

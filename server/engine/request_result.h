@@ -24,6 +24,16 @@ struct TokenLogprob {
 
 enum class FinishReason : uint8_t { kStop, kLength };
 
+// How a prompt was read by sparse attention.
+struct PrefillReport {
+  // Of the pairs of a row and an entry before it, those that attention was computed for; mean over heads and layers.
+  double attended_share = 1;
+  // Of the attention of measured rows, what fell on entries that were left out: over rows, query heads and layers.
+  double lost_mean = 0;
+  double lost_max = 0;
+  int32_t measured_rows = 0;  // of all layers together
+};
+
 // What was kept, what it cost and what it saved. Arithmetic: logical tokens are those written to the cache (the last
 // generated one is not); full = logical x bytes per token of f16 entries; saved = full - allocated - auxiliary.
 struct CacheReport {
@@ -48,6 +58,7 @@ struct CacheReport {
   // step, of the scores and of the logits, which it shared with others.
   uint64_t workspace_bytes = 0;
   std::vector<LayerOutcome> layers;
+  std::optional<PrefillReport> prefill;  // of a sparse one
 };
 
 // One policy of a comparison. It is fed the baseline's answer, token by token; KL(baseline || policy) in nats at every

@@ -77,6 +77,7 @@ void Sequence::read_outcomes(std::vector<Fetch>& reads) {
     if (request_->record_positions) add_positions(lanes, &LayerOutcome::kept_positions, outcomes);
   };
   read(*prefill_->compressor, *lanes_, outcomes_);
+  if (prefill_->sparse != nullptr) prefill_->sparse->read(reads);
   if (comparison_ != nullptr) {
     for (Comparison::Rival& rival : comparison_->rivals) read(*rival.compressor, *rival.free_running, rival.outcomes);
   }
@@ -84,6 +85,11 @@ void Sequence::read_outcomes(std::vector<Fetch>& reads) {
 
 void Sequence::end_prefill(const Backend& backend) {
   for (const auto& [from, to] : prefill_->cuts) compress_time_ += absl::Seconds(backend.elapsed(from, to));
+  if (prefill_->sparse != nullptr) {
+    prefill_report_ = prefill_->sparse->report();
+  } else if (request_->policy.prefill != PrefillAttention::kDense) {
+    prefill_report_.emplace();  // the prompt is so short that nothing was left out
+  }
   lanes_->end_prompt();
   prefill_.reset();
   phase_ = Phase::kDecode;
@@ -140,7 +146,8 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
                               .byte_seconds = counted_.bytes.sums(),
                               .evicted_entries = lanes_->evicted_while_generating(),
                               .workspace_bytes = contract_.cost.workspace_bytes + shared_workspace_bytes,
-                              .layers = std::move(outcomes_)});
+                              .layers = std::move(outcomes_),
+                              .prefill = prefill_report_});
   for (size_t i = 0; i < request_->compare_with.size(); ++i) {
     result.comparisons.push_back(rival_result(i, full_bytes_per_token));
   }

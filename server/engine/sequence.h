@@ -23,6 +23,7 @@
 #include "server/engine/request_result.h"
 #include "server/engine/scheduler.h"
 #include "server/engine/sequence_lanes.h"
+#include "server/engine/sparse_prefill.h"
 #include "server/policy/compressor.h"
 
 namespace pkv {
@@ -36,6 +37,7 @@ class Sequence {
     Tensor residual;  // [prompt tokens, D]: x between the layers
     std::unique_ptr<Compressor> compressor;
     std::unique_ptr<CompressorScratch> scratch;     // of cuts; nullptr where nothing is scored
+    std::unique_ptr<SparsePrefill> sparse;          // nullptr where rows attend to everything
     std::vector<std::pair<int64_t, int64_t>> cuts;  // Backend::mark() before and after a unit's part of one
     int32_t layer = 0;        // of the next unit; == layers: the output head over the prompt's rows
     int32_t row = 0;          // first of the next unit; == prompt tokens: the layer is being cut
@@ -150,6 +152,7 @@ class Sequence {
   std::vector<TokenId> generated_;
   std::mt19937_64 rng_;
   std::vector<LayerOutcome> outcomes_;
+  std::optional<PrefillReport> prefill_report_;
   absl::Time prefill_started_at_, progress_at_, first_token_at_, last_token_at_, ended_at_;
   absl::Duration compress_time_;
   Counted counted_;

@@ -80,15 +80,15 @@ class DecoderModel final : public Model {
   }
 
   void run_layer(const StepPlan& plan, int32_t index, const TensorView& x, StepScratch& scratch,
-                 int32_t outputs) const override {
+                 const LayerRun& run) const override {
     const DecoderLayer& layer = weights_.layers[static_cast<size_t>(index)];
-    project_qkv(layer, plan, x, scratch);
     const KvView cache = plan.view(index);
-    backend().write_kv(scratch.k.rows(plan.rows), scratch.v.rows(plan.rows), plan.positions, cache, plan.spans,
-                       shape_.kv_heads);
-    if (outputs == 0) return;
-    const TensorView carried = x.slice_rows(plan.rows - outputs, outputs);
-    add_attention(layer, plan, cache, scratch, carried);
+    backend().rms_norm(x, layer.attention_norm.view(), shape_.rms_eps, scratch.normed.rows(plan.rows));
+    if (run.queries) project_queries(layer, plan, scratch);
+    if (run.keys) write_keys(layer, plan, cache, scratch);
+    if (run.outputs == 0) return;
+    const TensorView carried = x.slice_rows(plan.rows - run.outputs, run.outputs);
+    add_attention(layer, plan, cache, scratch, carried, run);
     add_feed_forward(layer, plan.phase, scratch, carried);
   }
 
@@ -98,21 +98,26 @@ class DecoderModel final : public Model {
   }
 
  private:
-  // q, k = rope(head_norm(norm(x) W + bias)); v = norm(x) W + bias.
-  void project_qkv(const DecoderLayer& layer, const StepPlan& plan, const TensorView& x, StepScratch& scratch) const {
+  // q = rope(head_norm(normed W + bias)).
+  void project_queries(const DecoderLayer& layer, const StepPlan& plan, StepScratch& scratch) const {
+    const TensorView q = scratch.q.rows(plan.rows);
+    backend().linear(scratch.normed.rows(plan.rows), *layer.q, /*accumulate=*/false, plan.phase, q);
+    if (layer.q_bias) backend().add_bias(q, layer.q_bias.view());
+    if (layer.q_norm) norm_heads(q, layer.q_norm.view());
+    backend().rope(q, plan.angles, rope());
+  }
+
+  // k = rope(head_norm(normed W + bias)) and v = normed W + bias, to the lanes.
+  void write_keys(const DecoderLayer& layer, const StepPlan& plan, const KvView& cache, StepScratch& scratch) const {
     const TensorView normed = scratch.normed.rows(plan.rows);
-    const TensorView q = scratch.q.rows(plan.rows), k = scratch.k.rows(plan.rows), v = scratch.v.rows(plan.rows);
-    backend().rms_norm(x, layer.attention_norm.view(), shape_.rms_eps, normed);
-    backend().linear(normed, *layer.q, /*accumulate=*/false, plan.phase, q);
+    const TensorView k = scratch.k.rows(plan.rows), v = scratch.v.rows(plan.rows);
     backend().linear(normed, *layer.k, /*accumulate=*/false, plan.phase, k);
     backend().linear(normed, *layer.v, /*accumulate=*/false, plan.phase, v);
-    if (layer.q_bias) backend().add_bias(q, layer.q_bias.view());
     if (layer.k_bias) backend().add_bias(k, layer.k_bias.view());
     if (layer.v_bias) backend().add_bias(v, layer.v_bias.view());
-    if (layer.q_norm) norm_heads(q, layer.q_norm.view());
     if (layer.k_norm) norm_heads(k, layer.k_norm.view());
-    backend().rope(q, plan.angles, rope());
     backend().rope(k, plan.angles, rope());
+    backend().write_kv(k, v, plan.positions, cache, plan.spans, shape_.kv_heads);
   }
 
   // Every head of x [R, heads * d] by itself, in place. gain [1, d].
@@ -124,7 +129,7 @@ class DecoderModel final : public Model {
 
   // x += attention(q, cache) W, for the step's last rows, which are those of x.
   void add_attention(const DecoderLayer& layer, const StepPlan& plan, const KvView& cache, StepScratch& scratch,
-                     const TensorView& x) const {
+                     const TensorView& x, const LayerRun& run) const {
     const auto outputs = static_cast<int32_t>(x.rows);
     const int32_t skipped = plan.rows - outputs;
     const TensorView attention = scratch.attention.rows(outputs);
@@ -137,7 +142,8 @@ class DecoderModel final : public Model {
                       .q_heads = shape_.q_heads,
                       .kv_heads = shape_.kv_heads,
                       .scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
-                      .phase = plan.phase});
+                      .phase = plan.phase,
+                      .sparse = run.pattern});
     backend().linear(attention, *layer.attention_output, /*accumulate=*/true, plan.phase, x);
   }
 

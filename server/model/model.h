@@ -51,6 +51,14 @@ struct StepScratch {
   uint64_t bytes = 0;  // of all of them
 };
 
+// What of a layer is run: all of it, unless keys come first and rows later.
+struct LayerRun {
+  int32_t outputs = 0;  // rows that are carried on, the plan's last
+  bool queries = true;
+  bool keys = true;       // keys and values; without them those of the plan's rows are in its lanes already
+  SparsePattern pattern;  // of what the rows see; set only with one span
+};
+
 class Model {
  public:
   virtual ~Model() = default;
@@ -70,11 +78,11 @@ class Model {
 
   // One layer over the plan's rows, x [rows, D] in place: writes the rows' keys and values to the plan's lanes and
   // attends. Afterwards scratch.q, k and v hold the rows' queries, keys (both rotated) and values, for whoever observes
-  // them. With `outputs` < rows only the last `outputs` rows of x are carried on (the last layer of a prompt needs only
-  // what the head reads); the others' x is then undefined, but all keys and values are written and all queries
-  // computed.
+  // them. With run.outputs < rows only the last `outputs` rows of x are carried on (the last layer of a prompt needs
+  // only what the head reads); the others' x is then undefined where outputs > 0, but all keys and values are written
+  // and all queries computed, as far as the run has them.
   virtual void run_layer(const StepPlan& plan, int32_t layer, const TensorView& x, StepScratch& scratch,
-                         int32_t outputs) const = 0;
+                         const LayerRun& run) const = 0;
 
   // Final norm and output head. x [R, D], normed [R, D] scratch, logits [R, V].
   virtual void logits(const TensorView& x, Phase phase, const TensorView& normed, const TensorView& logits) const = 0;

@@ -55,6 +55,9 @@ struct Budget {
   int32_t interval_tokens = 64;  // kTotal: scores are refreshed every so many generated tokens
 };
 
+// How a prompt's rows attend to each other while it is read.
+enum class PrefillAttention : uint8_t { kDense, kVerticalSlash };
+
 // Positions [begin, end) of the prompt that are never evicted.
 struct TokenSpan {
   int32_t begin = 0;
@@ -89,6 +92,9 @@ struct PolicySpec {
   std::vector<TokenSpan> pins;
   bool pin_system_message = false;  // asked for; its span is among the pins
   KvDtype kv_dtype = KvDtype::kF16;
+  PrefillAttention prefill = PrefillAttention::kDense;
+  // kVerticalSlash: entries that a row attends to about, beside the first and its neighbours.
+  int32_t prefill_tokens = 2048;
   std::shared_ptr<const LaneTable> lane_table;  // of the served model; nullptr: there is none
 };
 

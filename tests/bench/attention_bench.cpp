@@ -1,6 +1,6 @@
 // Speed of the CPU attention paths on the shapes of a small model (3 KV heads, 9 query heads of 64): decode over a
-// cache of 30 layers that does not fit the caches of a core, one prompt chunk of 256 rows at several depths, the
-// observation passes, and what is done to entries and keys alone.
+// cache of 30 layers that does not fit the caches of a core, one prompt chunk of 256 rows at several depths, whole
+// prompts by patterns of sparse attention, the observation passes, and what is done to entries and keys alone.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
@@ -83,6 +83,75 @@ void BM_Prefill(benchmark::State& state) {
                       .phase = Phase::kPrefill});
   }
   report(state, 4.0 * kHeadDim * kQueryHeads * kRows * (depth + (kRows + 1) / 2.0), 0);
+}
+
+// The attention of a whole prompt in chunks of 256 rows, by a pattern or to everything.
+void attend_prompt(Backend& backend, PagedLanes& cache, const TensorView& q, const TensorView& out,
+                   const SparsePattern& pattern) {
+  constexpr int32_t kRows = 256;
+  const RowSpan span{0, kRows, 0};
+  for (int32_t first = 0; first < cache.lanes[0].length; first += kRows) {
+    for (Lane& lane : cache.lanes) lane.visible = first + 1;
+    backend.attend({.q = q,
+                    .out = out,
+                    .kv = cache.view(),
+                    .spans = {&span, 1},
+                    .q_heads = kQueryHeads,
+                    .kv_heads = kKvHeads,
+                    .scale = 0.125f,
+                    .phase = Phase::kPrefill,
+                    .sparse = pattern});
+  }
+}
+
+// Chooses as the server does: 64 rows, 16 at a time.
+void choose_pattern(Backend& backend, const PagedLanes& cache, const TensorView& q, const SparsePattern& pattern) {
+  constexpr int32_t kRows = 64, kStep = 16;
+  const int32_t n = cache.lanes[0].length;
+  std::vector<float> columns(static_cast<size_t>(kQueryHeads) * n), diagonals(columns.size()), lse(kStep * kQueryHeads);
+  std::vector<double> pairs(kKvHeads);
+  for (int32_t row = 0; row < kRows; row += kStep) {
+    const ObserveArgs args{.q = q.slice_rows(row, kStep),
+                           .kv = cache.view(),
+                           .unseen = kRows - 1 - row,
+                           .q_heads = kQueryHeads,
+                           .kv_heads = kKvHeads,
+                           .scale = 0.125f};
+    backend.observe(args, matrix(lse, kStep), matrix(columns, kQueryHeads), {});
+    backend.diagonal_mass(args, matrix(lse, kStep), matrix(diagonals, kQueryHeads));
+  }
+  backend.choose_pattern({matrix(columns, kQueryHeads), matrix(diagonals, kQueryHeads), kRows}, pattern,
+                         {pairs.data(), DType::kF64, 1, kKvHeads, kKvHeads});
+}
+
+// A layer's attention over a prompt of random keys: by patterns, their choice included, and to everything, in turns.
+// range: slots, entries that a row sees about (PolicySpec::prefill_tokens)
+void BM_SparsePrompt(benchmark::State& state) {
+  const auto slots = static_cast<int32_t>(state.range(0)), seen = static_cast<int32_t>(state.range(1));
+  PagedLanes cache(kHeadDim, kPageBytes, std::vector<LaneShape>(kKvHeads, {slots, KvDtype::kF16}), 0, 1);
+  std::vector<float> q = random_floats(256 * kQueryHeads * kHeadDim, 2), out(q.size());
+  const auto backend = *make_backend({.device = "cpu"});
+  const int32_t column_count = seen / 2, band_count = 2 + seen / 2 / kSparseBlock;
+  std::vector<int32_t> columns(kKvHeads * column_count), bands(kKvHeads * band_count);
+  const SparsePattern pattern{{columns.data(), DType::kI32, kKvHeads, column_count, column_count},
+                              {bands.data(), DType::kI32, kKvHeads, band_count, band_count},
+                              slots - 64};
+  double dense = 0, sparse = 0, choosing = 0;
+  for (auto _ : state) {
+    const int64_t begin = backend->mark();
+    attend_prompt(*backend, cache, matrix(q, 256), matrix(out, 256), {});
+    const int64_t middle = backend->mark();
+    choose_pattern(*backend, cache, matrix(q, 256), pattern);
+    const int64_t chosen = backend->mark();
+    attend_prompt(*backend, cache, matrix(q, 256), matrix(out, 256), pattern);
+    const int64_t end = backend->mark();
+    dense += backend->elapsed(begin, middle);
+    choosing += backend->elapsed(middle, chosen);
+    sparse += backend->elapsed(middle, end);
+  }
+  state.counters["dense/sparse"] = dense / sparse;
+  state.counters["choosing/sparse"] = choosing / sparse;
+  state.SetLabel(backend->description());
 }
 
 // range: path, slots, observation rows
@@ -205,6 +274,10 @@ BENCHMARK(BM_Decode)->Apply([](auto* b) {
   }
 });
 BENCHMARK(BM_Prefill)->Apply([](auto* b) { every_path(b, {{0}, {256}, {1024}, {4096}, {8000}}); });
+BENCHMARK(BM_SparsePrompt)
+    ->ArgsProduct({{8192, 32768}, {1024, 2048, 4096}})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 BENCHMARK(BM_Observe)->Apply([](auto* b) { every_path(b, {{128, 1}, {300, 1}, {8000, 8}, {8000, 64}}); });
 BENCHMARK(BM_WriteKv)->Apply([](auto* b) { every_path(b, {{}}); });
 BENCHMARK(BM_SelectTop)->UseRealTime()->Unit(benchmark::kMicrosecond);

@@ -72,7 +72,7 @@ int conformance(const CheckOptions& options) {
     const std::unique_ptr<Backend> backend = make(options, exact);
     if (backend == nullptr) return 1;
     for (const auto& operation : operation_cases()) {
-      if (!is_chosen(operation->name(), options.filter)) continue;
+      if (!is_chosen(operation->name(), options.filter) || !operation->runs_on(*backend)) continue;
       ++cases;
       const Outputs expected = run_once(*operation, *reference);
       const Outputs first = run_once(*operation, *backend), second = run_once(*operation, *backend);
@@ -111,7 +111,7 @@ int times(const CheckOptions& options) {
   const std::unique_ptr<Backend> backend = make(options, false);
   if (backend == nullptr) return 1;
   for (const auto& operation : operation_cases()) {
-    if (!is_chosen(operation->name(), options.filter)) continue;
+    if (!is_chosen(operation->name(), options.filter) || !operation->runs_on(*backend)) continue;
     const std::unique_ptr<PreparedCase> prepared = operation->prepare(*backend);
     if (prepared == nullptr) return 1;
     std::printf("%-64s %10.1f us\n", operation->name().c_str(), microseconds(*backend, [&] { prepared->run(); }));

@@ -84,7 +84,7 @@ int run(const BenchOptions& options) {
   std::printf("%s against %s\n", (*backend)->description().c_str(), reference->description().c_str());
   std::printf("%-64s %14s %14s %8s\n", "case", "reference us", "backend us", "ratio");
   for (const auto& operation : operation_cases()) {
-    if (operation->name().find(options.filter) == std::string::npos) continue;
+    if (operation->name().find(options.filter) == std::string::npos || !operation->runs_on(**backend)) continue;
     std::unique_ptr<PreparedCase> slow = operation->prepare(*reference), fast = operation->prepare(**backend);
     if (slow == nullptr || fast == nullptr) {
       std::fprintf(stderr, "%s: no memory\n", operation->name().c_str());

@@ -27,7 +27,7 @@ class SameLogits final : public Model {
   size_t weight_bytes() const override { return 0; }
   RopeSpec rope() const override { return {}; }
   void embed(const int32_t*, const TensorView&) const override {}
-  void run_layer(const StepPlan&, int32_t, const TensorView&, StepScratch&, int32_t) const override {}
+  void run_layer(const StepPlan&, int32_t, const TensorView&, StepScratch&, const LayerRun&) const override {}
   void logits(const TensorView&, Phase, const TensorView&, const TensorView& logits) const override {
     if (!there_) backend().upload(logits, values_.data());
     there_ = true;

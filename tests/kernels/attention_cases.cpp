@@ -1,6 +1,7 @@
 // Cases of attend: ragged lanes, groups of 1, 3, 4 and 8 query heads, head sizes 64, 80 and 128, every entry format and
 // mixed ones, single rows and chunks of a prompt, peaked scores, rows of nobody.
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
@@ -12,6 +13,22 @@ namespace {
 struct AttendSequence {
   int32_t rows = 1;
   std::vector<int32_t> visible;  // [kv_heads] slots the first row sees
+};
+
+// What the rows of one sequence see; columns and bands for every KV head.
+struct PatternSpec {
+  std::vector<std::vector<int32_t>> columns, bands;
+  int32_t dense_from = 0;
+
+  bool is_set() const { return !bands.empty(); }
+  bool hides(int32_t kv_head, int32_t row_slot, int32_t slot) const {
+    const int32_t row_block = row_slot / kSparseBlock, block = slot / kSparseBlock;
+    if (!is_set() || block == 0 || row_block >= dense_from / kSparseBlock) return false;
+    const auto has = [kv_head](const std::vector<std::vector<int32_t>>& lists, int32_t value) {
+      return std::ranges::count(lists[static_cast<size_t>(kv_head)], value) > 0;
+    };
+    return !has(bands, row_block - block) && !has(columns, slot);
+  }
 };
 
 struct AttendSpec {
@@ -26,15 +43,20 @@ struct AttendSpec {
   bool with_lse = true;
   int32_t rows_between = 0;
   int32_t skipped_rows = 0;  // without a row in q and out
+  PatternSpec pattern = {};
 };
 
 class AttendCase : public OperationCase {
  public:
   explicit AttendCase(AttendSpec spec) : OperationCase(absl::StrCat("attend/", spec.name)), spec_(std::move(spec)) {}
 
+  bool runs_on(const Backend& backend) const override {
+    return !spec_.pattern.is_set() || backend.traits().sparse_attention;
+  }
+
   std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
     struct State {
-      CaseTensor q, out, lse;
+      CaseTensor q, out, lse, columns, bands;
       BackendArray<RowSpan> spans;
       std::unique_ptr<CaseCache> cache;
     };
@@ -46,6 +68,10 @@ class AttendCase : public OperationCase {
     state->out = CaseTensor(backend, Matrix(data.q.rows - spec_.skipped_rows, data.q.cols, 5.0f), Placement::kStrided);
     state->lse = CaseTensor(backend, Matrix(data.q.rows - spec_.skipped_rows, q_heads(), 5.0f), Placement::kStrided);
     state->cache = std::make_unique<CaseCache>(backend, data.cache);
+    if (spec_.pattern.is_set()) {
+      state->columns = lists(backend, spec_.pattern.columns);
+      state->bands = lists(backend, spec_.pattern.bands);
+    }
     const auto run = [this, state, &backend] {
       backend.attend({.q = state->q.view(),
                       .out = state->out.view(),
@@ -56,7 +82,8 @@ class AttendCase : public OperationCase {
                       .q_heads = q_heads(),
                       .kv_heads = kv_heads(),
                       .scale = scale(),
-                      .phase = spec_.phase});
+                      .phase = spec_.phase,
+                      .sparse = {state->columns.view(), state->bands.view(), spec_.pattern.dense_from}});
     };
     return make_prepared(run, [state, &backend] {
       return Outputs{state->out.floats(backend, "out"), state->lse.floats(backend, "lse")};
@@ -76,7 +103,7 @@ class AttendCase : public OperationCase {
         for (int32_t i = std::clamp(spec_.skipped_rows - span.first_row, 0, span.rows); i < span.rows; ++i) {
           for (int32_t h = g * spec_.group; h < (g + 1) * spec_.group; ++h) {
             const float* query = data.q.row(span.first_row + i) + static_cast<int64_t>(h) * spec_.head_dim;
-            const Errors errors = expected_errors(query, keys, values, seen + i);
+            const Errors errors = expected_errors(query, keys, values, seen + i, g);
             const int64_t row = span.first_row + i - spec_.skipped_rows;
             if (output == 1) {
               if (spec_.with_lse) tolerance[static_cast<size_t>(row * q_heads() + h)] = errors.lse(accuracy);
@@ -148,7 +175,14 @@ class AttendCase : public OperationCase {
     return {std::move(q), std::move(spans), std::move(content)};
   }
 
-  Errors expected_errors(const float* query, const Matrix& keys, const Matrix& values, int32_t seen) const {
+  static CaseTensor lists(Backend& backend, const std::vector<std::vector<int32_t>>& of_heads) {
+    std::vector<int32_t> all;
+    for (const std::vector<int32_t>& list : of_heads) all.insert(all.end(), list.begin(), list.end());
+    return {backend, static_cast<int64_t>(of_heads.size()), static_cast<int64_t>(of_heads[0].size()), all};
+  }
+
+  Errors expected_errors(const float* query, const Matrix& keys, const Matrix& values, int32_t seen,
+                         int32_t kv_head) const {
     const auto dimensions = static_cast<size_t>(spec_.head_dim);
     Errors errors{.value_size = std::vector<double>(dimensions), .weighted_value = std::vector<double>(dimensions)};
     std::vector<double> scores(static_cast<size_t>(seen));
@@ -160,7 +194,7 @@ class AttendCase : public OperationCase {
         score += product;
         squares += product * product;
       }
-      scores[static_cast<size_t>(j)] = score * scale();
+      scores[static_cast<size_t>(j)] = spec_.pattern.hides(kv_head, seen - 1, j) ? -INFINITY : score * scale();
       highest = std::max(highest, scores[static_cast<size_t>(j)]);
       errors.score_size = std::max(errors.score_size, scale() * absolute_dot(query, keys.row(j), spec_.head_dim));
       errors.score_deviation = std::max(errors.score_deviation, scale() * 0x1p-8 / 3.46 * std::sqrt(2 * squares));
@@ -283,6 +317,15 @@ void add_attention_cases(OperationCases& cases) {
          .dtypes = {dtype},
          .sequences = {{11, {20}}},
          .phase = Phase::kPrefill});
+    for (const auto& [rows, before, dense] : {std::array{500, 1, 9999}, {70, 600, 9999}, {90, 1500, 1550}}) {
+      add({.name = absl::StrCat(name, "sparse_", rows, "_at_", before),
+           .dtypes = {dtype, dtype},
+           .sequences = {{rows, {before, before}}},
+           .phase = Phase::kPrefill,
+           .pattern = {.columns = {{64, 65, 200, 400, 401}, {70, 128, 191, 320, 1400}},
+                       .bands = {{0, 1, 3}, {0, 1, 9}},
+                       .dense_from = dense}});
+    }
     // The default model at depth.
     add({.name = name + "decode_depth_8000", .dtypes = three, .sequences = {{1, {8000, 8000, 8000}}}});
     add({.name = name + "decode_depth_18000",
@@ -303,6 +346,21 @@ void add_attention_cases(OperationCases& cases) {
        .dtypes = {kFull, kHalf, KvDtype::kK8V4},
        .sequences = {{25, {30, 1, 90}}},
        .phase = Phase::kPrefill});
+  add({.name = "sparse_group_7_without_3",
+       .group = 7,
+       .dtypes = {kHalf, kHalf},
+       .sequences = {{150, {400, 400}}},
+       .phase = Phase::kPrefill,
+       .with_lse = false,
+       .skipped_rows = 3,
+       .pattern = {.columns = {{100}, {300}}, .bands = {{0, 1}, {0, 1}}, .dense_from = 500}});
+  PatternSpec many{.columns = {{}}, .bands = {{0, 1, 2}}, .dense_from = 3000};
+  for (int32_t column = 64; column < 2000; column += 2) many.columns[0].push_back(column);
+  add({.name = "sparse_many_columns",
+       .dtypes = {kHalf},
+       .sequences = {{100, {2000}}},
+       .phase = Phase::kPrefill,
+       .pattern = many});
 }
 
 }  // namespace pkv

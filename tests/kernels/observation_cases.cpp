@@ -1,5 +1,5 @@
-// Cases of row_lse and column_mass, float32 in every mode: observation windows, ragged lanes, rows that see everything,
-// and the whole chain from observation to the kept slots.
+// Cases of row_lse, column_mass and diagonal_mass, float32 in every mode: observation windows, ragged lanes, rows that
+// see everything, and the whole chain from observation to the kept slots.
 #include <algorithm>
 #include <cmath>
 
@@ -69,6 +69,16 @@ class ObserveCase : public OperationCase {
 
   Inputs upload(Backend& backend, const Data& data) const {
     return {CaseTensor(backend, data.q, Placement::kStrided), std::make_unique<CaseCache>(backend, data.cache)};
+  }
+
+  // Any numbers near the real ones will do where log-sum-exps are an input, and sums are added to.
+  Matrix make_lse(const Data& data) const {
+    auto random = rng();
+    const float about =
+        std::log(static_cast<float>(spec_.length)) + 0.5f * spec_.query_deviation * spec_.query_deviation;
+    Matrix lse = random_matrix(random, data.q.rows, q_heads(), 0.1f);
+    for (float& value : lse.values) value += about;
+    return lse;
   }
 
   ObserveArgs args(const Inputs& inputs) const {
@@ -155,13 +165,7 @@ class ColumnMassCase : public ObserveCase {
     auto state = std::make_shared<State>();
     const Data data = make_data();
     state->inputs = upload(backend, data);
-    auto random = rng();
-    // Any numbers near the real ones will do: lse is an input here, and `sums` is added to.
-    const float about =
-        std::log(static_cast<float>(spec().length)) + 0.5f * spec().query_deviation * spec().query_deviation;
-    Matrix lse = random_matrix(random, data.q.rows, q_heads(), 0.1f);
-    for (float& value : lse.values) value += about;
-    state->lse = CaseTensor(backend, lse, Placement::kStrided);
+    state->lse = CaseTensor(backend, make_lse(data), Placement::kStrided);
     state->sums = CaseTensor(backend, Matrix(q_heads(), columns(), 0.001f), Placement::kStrided);
     state->squares = CaseTensor(backend, Matrix(q_heads(), columns(), 0.0f), Placement::kStrided);
     const auto run = [this, state, &backend] {
@@ -178,6 +182,39 @@ class ColumnMassCase : public ObserveCase {
     const std::vector<float>& values = expected[output].floats;
     std::vector<double> tolerance(values.size());
     // exp turns the absolute error of a score into a relative one, a square doubles it.
+    for (size_t i = 0; i < values.size(); ++i) {
+      tolerance[i] = 2 * errors[i / static_cast<size_t>(columns())] * std::abs(values[i]) + 1e-30;
+    }
+    return tolerance;
+  }
+};
+
+class DiagonalMassCase : public ObserveCase {
+ public:
+  explicit DiagonalMassCase(ObserveSpec spec) : ObserveCase("diagonal_mass", std::move(spec)) {}
+
+  bool runs_on(const Backend& backend) const override { return backend.traits().sparse_attention; }
+
+  std::unique_ptr<PreparedCase> prepare(Backend& backend) const override {
+    struct State {
+      Inputs inputs;
+      CaseTensor lse, sums;
+    };
+    auto state = std::make_shared<State>();
+    const Data data = make_data();
+    state->inputs = upload(backend, data);
+    state->lse = CaseTensor(backend, make_lse(data), Placement::kStrided);
+    state->sums = CaseTensor(backend, Matrix(q_heads(), columns(), 0.001f), Placement::kStrided);
+    return make_prepared(
+        [this, state, &backend] { backend.diagonal_mass(args(state->inputs), state->lse.view(), state->sums.view()); },
+        [state, &backend] { return Outputs{state->sums.floats(backend, "sums")}; });
+  }
+
+  // As that of columns: any order of the rows rounds a sum of positive numbers by less than what their scores are off.
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
+    const std::vector<double> errors = head_errors(make_data());
+    const std::vector<float>& values = expected[output].floats;
+    std::vector<double> tolerance(values.size());
     for (size_t i = 0; i < values.size(); ++i) {
       tolerance[i] = 2 * errors[i / static_cast<size_t>(columns())] * std::abs(values[i]) + 1e-30;
     }
@@ -262,6 +299,7 @@ void add_observation_cases(OperationCases& cases) {
   const auto add = [&](ObserveSpec spec) {
     cases.push_back(std::make_unique<RowLseCase>(spec));
     cases.push_back(std::make_unique<ColumnMassCase>(spec));
+    cases.push_back(std::make_unique<DiagonalMassCase>(spec));
     spec.with_squares = true;
     spec.name += "_squares";
     cases.push_back(std::make_unique<ColumnMassCase>(std::move(spec)));

@@ -43,6 +43,7 @@ class OperationCase {
   explicit OperationCase(std::string name) : name_(std::move(name)) {}
   virtual ~OperationCase() = default;
   const std::string& name() const { return name_; }  // operation/what/shape
+  virtual bool runs_on(const Backend& /*backend*/) const { return true; }
   virtual std::unique_ptr<PreparedCase> prepare(Backend& backend) const = 0;
   Tolerances tolerances(const Outputs& expected, Accuracy accuracy) const;
   // Empty where `actual` is within the tolerances, else what is wrong first and worst.

@@ -183,6 +183,11 @@ void FencedBackend::column_mass(const ObserveArgs& args, const TensorView& lse, 
   ForwardingBackend::column_mass(args, lse, sums, squares);
 }
 
+void FencedBackend::diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) {
+  require(args.kv);
+  ForwardingBackend::diagonal_mass(args, lse, sums);
+}
+
 void FencedBackend::gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts,
                            int32_t to) {
   require(kv);

@@ -31,6 +31,7 @@ class FencedBackend : public ForwardingBackend {
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
+  void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) override;
   void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to) override;
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms) override;

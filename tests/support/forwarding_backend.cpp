@@ -111,6 +111,15 @@ void ForwardingBackend::column_mass(const ObserveArgs& args, const TensorView& l
   run("column_mass", [&] { inner_->column_mass(args, lse, sums, squares); });
 }
 
+void ForwardingBackend::diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) {
+  run("diagonal_mass", [&] { inner_->diagonal_mass(args, lse, sums); });
+}
+
+void ForwardingBackend::choose_pattern(const PatternMasses& masses, const SparsePattern& pattern,
+                                       const TensorView& pairs) {
+  run("choose_pattern", [&] { inner_->choose_pattern(masses, pattern, pairs); });
+}
+
 void ForwardingBackend::value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                                     const TensorView& norms) {
   run("value_norms", [&] { inner_->value_norms(kv, first_lane, kv_heads, factors, norms); });

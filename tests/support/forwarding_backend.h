@@ -55,6 +55,8 @@ class ForwardingBackend : public Backend {
   void row_lse(const ObserveArgs& args, const TensorView& lse) override;
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
+  void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) override;
+  void choose_pattern(const PatternMasses& masses, const SparsePattern& pattern, const TensorView& pairs) override;
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms) override;
   void weigh_groups(const TensorView& squares, const TensorView& weights, float scale, const TensorView& out) override;

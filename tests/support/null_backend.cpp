@@ -153,7 +153,9 @@ void NullBackend::compare_rows(const TensorView& logits, const TensorView&, cons
   for (int64_t row = 0; row < logits.rows; ++row) *row_as<RowComparison>(results, row) = {.kl = 0, .same_best = 1};
 }
 
-void NullModel::run_layer(const StepPlan& plan, int32_t layer, const TensorView&, StepScratch& scratch, int32_t) const {
+void NullModel::run_layer(const StepPlan& plan, int32_t layer, const TensorView&, StepScratch& scratch,
+                          const LayerRun& run) const {
+  if (!run.keys) return;
   backend().write_kv(scratch.k.rows(plan.rows), scratch.v.rows(plan.rows), plan.positions, plan.view(layer), plan.spans,
                      shape_.kv_heads);
 }

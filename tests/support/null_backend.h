@@ -93,7 +93,7 @@ class NullModel final : public Model {
   RopeSpec rope() const override { return {.inv_freq = inv_freq_.data(), .pairs = 1, .head_dim = shape_.head_dim}; }
   void embed(const int32_t*, const TensorView&) const override {}
   void run_layer(const StepPlan& plan, int32_t layer, const TensorView& x, StepScratch& scratch,
-                 int32_t outputs) const override;
+                 const LayerRun& run) const override;
   void logits(const TensorView&, Phase, const TensorView&, const TensorView&) const override {}
 
  private:

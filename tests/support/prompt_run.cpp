@@ -54,7 +54,7 @@ absl::Status PromptRun::run_layer(int32_t layer, int32_t first_row, const Tensor
   buffer_->spans()[0] = {.first_row = 0, .rows = count, .first_lane = 0};
   cache_->view(sequence_, layer, count, buffer_->lanes());
   const StepPlan plan = buffer_->commit();
-  model_.run_layer(plan, layer, rows, scratch_, count);
+  model_.run_layer(plan, layer, rows, scratch_, {.outputs = count});
   if (observer) observer(layer, first_row, scratch_.q.rows(count), plan.view(layer));
   return absl::OkStatus();
 }

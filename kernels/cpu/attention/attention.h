@@ -12,6 +12,8 @@
 #include "absl/status/status.h"
 #include "kernels/backend.h"
 #include "kernels/cpu/attention/attention_kernels.h"
+#include "kernels/cpu/attention/prefill_run.h"
+#include "kernels/cpu/attention/seen_slots.h"
 #include "kernels/cpu/elementwise/rope_table.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/scratch.h"
@@ -37,7 +39,8 @@ class CpuAttention {
   void attend(const AttendArgs& args);
   void row_lse(const ObserveArgs& args, const TensorView& lse);
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
-  // Both, in one pass where the scores between fit the caches that cores share.
+  void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums);
+  // The first two, in one pass where the scores between fit the caches that cores share.
   void observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms);
@@ -59,13 +62,11 @@ class CpuAttention {
   };
   // Some rows of one span on one KV head in a prompt step.
   struct PrefillItem {
-    int32_t first_row = 0;  // of the step
-    int32_t rows = 0;
-    int32_t kv_head = 0;
-    int32_t visible = 0;  // slots that the first row sees; each next row sees one more
-    LanePages pages;
+    PrefillRows rows;
+    int32_t slots = 0;  // that the first row sees, about
+    int32_t seen = -1;  // which of seen_; -1: all slots
     // Multiply-adds of each query head and dimension, scores and values together.
-    int64_t products() const { return static_cast<int64_t>(rows) * (2 * visible + rows); }
+    int64_t products() const { return static_cast<int64_t>(rows.rows) * (2 * slots + rows.rows); }
   };
   struct ObserveChunk;
   struct ObservePanel;
@@ -78,7 +79,10 @@ class CpuAttention {
   void finish_decode_unit(const AttendArgs& args, const DecodeUnit& unit, const float* partials);
   void prefill(const AttendArgs& args);
   void list_prefill_items(const AttendArgs& args);
-  void run_prefill_item(const AttendArgs& args, const PrefillItem& item, float* scratch);
+  void list_sparse_items(const AttendArgs& args);
+  void add_items(const AttendArgs& args, const RowSpan& span, int32_t first, int32_t rows);
+  void run_all_slots(const PrefillRows& rows, PrefillRun& run) const;
+  void run_seen_slots(const PrefillRows& rows, const SeenSlots& seen, PrefillRun& run, float* scratch) const;
   int64_t prefill_scratch_floats(const AttendArgs& args) const;
   // Calls body(chunk) for at most `most` observation rows at a time, ascending, their queries packed.
   template <typename Body>
@@ -106,6 +110,7 @@ class CpuAttention {
   RopeTable turn_table_;
   std::vector<DecodeUnit> units_;
   std::vector<PrefillItem> items_;
+  std::vector<SeenSlots> seen_;
   std::unique_ptr<std::atomic<int32_t>[]> tiles_left_;  // per decode unit
   size_t tiles_left_capacity_ = 0;
 };

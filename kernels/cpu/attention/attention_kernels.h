@@ -95,9 +95,11 @@ struct PanelKernels {
   int32_t element_bytes = 0;  // of packed operands
   // One panel: rows[i] (head_dim floats) for i < count, times `scale`; the rest of the panel is zero.
   void (*pack_queries)(const float* const* rows, int32_t count, int32_t head_dim, float scale, void* out) = nullptr;
-  // Slots [first, first + count) of a lane, count <= kTileSlots.
-  void (*pack_keys)(const LanePages& pages, int32_t first, int32_t count, void* out) = nullptr;
-  void (*pack_values)(const LanePages& pages, int32_t first, int32_t count, void* out) = nullptr;
+  // Slots [first, first + count) of a lane become the tile's from `place` on, a multiple of kMaxPanelCols; place +
+  // count
+  // <= kTileSlots.
+  void (*pack_keys)(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) = nullptr;
+  void (*pack_values)(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) = nullptr;
   void (*attend)(const Panel& panel, const PanelState& state) = nullptr;
 };
 

@@ -88,16 +88,18 @@ void pack_values_of(const LanePages& pages, int32_t first, int32_t count, uint32
 }
 
 template <int32_t kMultiple>
-void pack_keys(const LanePages& pages, int32_t first, int32_t count, void* out) {
+void pack_keys(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) {
+  uint32_t* to = static_cast<uint32_t*>(out) + int64_t{place} * round_up(pages.head_dim, kMultiple) / 2;
   with_elements(pages.format, [&](auto elements) {
-    pack_keys_of<typename decltype(elements)::Key, kMultiple>(pages, first, count, static_cast<uint32_t*>(out));
+    pack_keys_of<typename decltype(elements)::Key, kMultiple>(pages, first, count, to);
   });
 }
 
 template <int32_t kMultiple>
-void pack_values(const LanePages& pages, int32_t first, int32_t count, void* out) {
+void pack_values(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) {
+  uint32_t* to = static_cast<uint32_t*>(out) + place / 2 * kPanelCols;
   with_elements(pages.format, [&](auto elements) {
-    pack_values_of<typename decltype(elements)::Value, kMultiple>(pages, first, count, static_cast<uint32_t*>(out));
+    pack_values_of<typename decltype(elements)::Value, kMultiple>(pages, first, count, to);
   });
 }
 

@@ -107,7 +107,8 @@ void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& c
     float* scores = per_thread_[thread].reserve(0);
     float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
     kernels_.panel.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
-                             std::clamp(std::min(lane.length, chunk.most_visible) - start, 0, kTileSlots), keys);
+                             std::clamp(std::min(lane.length, chunk.most_visible) - start, 0, kTileSlots), /*place=*/0,
+                             keys);
     for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
       int32_t limits[kMaxPanelRows];
       const int32_t seen = chunk.limits(args, lane, first, start, panel_rows, limits);
@@ -190,6 +191,13 @@ struct CpuAttention::MassRows {
       if (squared) squares[r] = all_squares.f32_row(q_head) + start;
     }
   }
+  void read_lse(const ObserveChunk& chunk, const ObservePanel& place, int32_t group, const TensorView& all) {
+    for (int32_t r = 0; r < kMaxPanelRows && place.first + r < chunk.query_rows; ++r) {
+      const int32_t m = place.first + r;
+      const float* of_row = all.f32_row(chunk.first_row + m / group);
+      lse[r] = of_row[place.head * group + m % group] * std::numbers::log2e_v<float>;
+    }
+  }
   PanelMass mass() const { return {.lse = lse, .sums = sums, .squares = squared ? squares : nullptr}; }
 };
 
@@ -199,12 +207,44 @@ void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, c
   for_each_chunk(args, kChunkRows, [&](const ObserveChunk& chunk) {
     for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
       MassRows rows(chunk, place, group, sums, squares);
+      rows.read_lse(chunk, place, group, lse);
+      kernels_.mass_panel(panel, rows.mass());
+    });
+  });
+}
+
+// A row that sees less than the newest one adds its weights that much further. So tiles overlap in what they add to:
+// each adds to a part of its own, and these are added up in order.
+void CpuAttention::diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) {
+  constexpr int32_t kPart = kTileSlots + kChunkRows;
+  const int32_t group = args.q_heads / args.kv_heads;
+  for_each_chunk(args, kChunkRows, [&](const ObserveChunk& chunk) {
+    const int32_t last_row = chunk.first_row + chunk.query_rows / group - 1;
+    const auto further = [&](int32_t length, int32_t row) {
+      return args.visible(length, last_row) - args.visible(length, row);
+    };
+    const TensorView parts{weights_.reserve(static_cast<int64_t>(args.q_heads) * chunk.tiles * kPart), DType::kF32,
+                           args.q_heads, static_cast<int64_t>(chunk.tiles) * kPart,
+                           static_cast<int64_t>(chunk.tiles) * kPart};
+    parallel_for(pool_, args.q_heads, parts.cols,
+                 [&](int64_t head) { std::fill_n(parts.f32_row(head), parts.cols, 0.0f); });
+    for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
+      const int32_t length = args.kv.lanes[args.first_lane + place.head].length;
+      MassRows rows(chunk, place, group, parts, {});
+      rows.read_lse(chunk, place, group, lse);
       for (int32_t r = 0; r < kernels_.panel.rows && place.first + r < chunk.query_rows; ++r) {
-        const int32_t m = place.first + r;
-        const float* of_row = lse.f32_row(chunk.first_row + m / group);
-        rows.lse[r] = of_row[place.head * group + m % group] * std::numbers::log2e_v<float>;
+        rows.sums[r] += place.tile * kChunkRows + further(length, chunk.first_row + (place.first + r) / group);
       }
       kernels_.mass_panel(panel, rows.mass());
+    });
+    parallel_for(pool_, args.q_heads, parts.cols, [&](int64_t head) {
+      const int32_t visible = args.visible(args.kv.lanes[args.first_lane + head / group].length, last_row);
+      for (int32_t tile = 0; tile < chunk.tiles && tile * kTileSlots < visible; ++tile) {
+        const int32_t start = tile * kTileSlots;
+        const float* part = parts.f32_row(head) + static_cast<int64_t>(tile) * kPart;
+        float* out = sums.f32_row(head) + sums.cols - visible + start;
+        for (int32_t i = 0; i < std::min(kPart, visible - start); ++i) out[i] += part[i];
+      }
     });
   });
 }

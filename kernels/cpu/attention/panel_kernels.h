@@ -71,16 +71,16 @@ void pack_values_of(const LanePages& pages, int32_t first, int32_t count, float*
   }
 }
 
-void pack_keys(const LanePages& pages, int32_t first, int32_t count, void* out) {
-  with_elements(pages.format, [&](auto elements) {
-    pack_keys_of<typename decltype(elements)::Key>(pages, first, count, static_cast<float*>(out));
-  });
+void pack_keys(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) {
+  float* to = static_cast<float*>(out) + static_cast<int64_t>(place) * pages.head_dim;
+  with_elements(pages.format,
+                [&](auto elements) { pack_keys_of<typename decltype(elements)::Key>(pages, first, count, to); });
 }
 
-void pack_values(const LanePages& pages, int32_t first, int32_t count, void* out) {
-  with_elements(pages.format, [&](auto elements) {
-    pack_values_of<typename decltype(elements)::Value>(pages, first, count, static_cast<float*>(out));
-  });
+void pack_values(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) {
+  float* to = static_cast<float*>(out) + place * kPanelCols;
+  with_elements(pages.format,
+                [&](auto elements) { pack_values_of<typename decltype(elements)::Value>(pages, first, count, to); });
 }
 
 // scores [kPanelRows][kScoreStride] of the first R rows, columns [0, count rounded up to kPanelCols)

@@ -58,6 +58,19 @@ TEST(Conversion, SummaryHasNoLayers) {
   EXPECT_EQ(out.layers_size(), 0);
 }
 
+TEST(Conversion, APromptReadByPatterns) {
+  pb::CacheReport out;
+  set_report(report(), kSpec, ReportDetail::kSummary, out);
+  EXPECT_FALSE(out.has_prefill());
+  CacheReport sparse = report();
+  sparse.prefill = {.attended_share = 0.25, .lost_mean = 0.01, .lost_max = 0.125, .measured_rows = 30};
+  set_report(sparse, kSpec, ReportDetail::kSummary, out);
+  EXPECT_EQ(out.prefill().attended_share(), 0.25);
+  EXPECT_EQ(out.prefill().lost_mean(), 0.01);
+  EXPECT_EQ(out.prefill().lost_max(), 0.125);
+  EXPECT_EQ(out.prefill().measured_rows(), 30u);
+}
+
 TEST(Conversion, LayersAndPositions) {
   pb::CacheReport out;
   set_report(report(), kSpec, ReportDetail::kPerLayer, out);

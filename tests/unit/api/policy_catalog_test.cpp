@@ -65,8 +65,8 @@ TEST_P(Effective, NamesEveryDefault) {
   const absl::StatusOr<PolicySpec> spec = catalog().resolve(message(GetParam().wished));
   ASSERT_TRUE(spec.ok()) << spec.status();
   const bool funnel = spec->kind == PolicyKind::kFunnel;  // has a format of its own
-  const std::string rest =
-      absl::StrCat(" kv_dtype: ", funnel ? "KV_DTYPE_K8V4" : "KV_DTYPE_F32", " pin_system_message: false");
+  const std::string rest = absl::StrCat(" kv_dtype: ", funnel ? "KV_DTYPE_K8V4" : "KV_DTYPE_F32",
+                                        " pin_system_message: false", " prefill: PREFILL_ATTENTION_DENSE");
   EXPECT_EQ(to_proto(*spec).DebugString(), message(GetParam().effective + rest).DebugString());
   // What is echoed means the same when it is sent again.
   EXPECT_EQ(to_proto(*catalog().resolve(to_proto(*spec))).DebugString(), to_proto(*spec).DebugString());
@@ -152,6 +152,32 @@ TEST(PolicyCatalog, EveryPolicyOfTheContractIsBuilt) {
     const pb::CachePolicy echoed = to_proto(catalog().defaults_of(find_policy(name)->kind));
     EXPECT_EQ(echoed.policy_case(), policies->field(i)->number()) << name;
   }
+}
+
+TEST(PolicyCatalog, HowAPromptIsReadIsTakenAndEchoed) {
+  const auto spec = catalog().resolve(message("snapkv {} prefill: PREFILL_ATTENTION_VERTICAL_SLASH"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->prefill, PrefillAttention::kVerticalSlash);
+  EXPECT_EQ(to_proto(*spec).prefill_tokens(), 2048u);
+  const auto sized =
+      catalog().resolve(message("preset: 'small' prefill: PREFILL_ATTENTION_VERTICAL_SLASH prefill_tokens: 128"));
+  ASSERT_TRUE(sized.ok()) << sized.status();
+  EXPECT_EQ(to_proto(*sized).prefill(), pb::PREFILL_ATTENTION_VERTICAL_SLASH);
+  EXPECT_EQ(to_proto(*sized).prefill_tokens(), 128u);
+}
+
+TEST(PolicyCatalog, APresetSaysHowPromptsAreRead) {
+  PoliciesConfig config;
+  config.presets = {
+      make_preset("quick", {{"policy", "full"}, {"prefill", "vertical_slash"}, {"prefill_tokens", "1024"}})};
+  const auto presets = PolicyCatalog::create(config, KvDtype::kF16);
+  ASSERT_TRUE(presets.ok()) << presets.status();
+  const auto spec = presets->resolve(message("preset: 'quick'"));
+  ASSERT_TRUE(spec.ok()) << spec.status();
+  EXPECT_EQ(spec->prefill, PrefillAttention::kVerticalSlash);
+  EXPECT_EQ(spec->prefill_tokens, 1024);
+  EXPECT_EQ(presets->resolve(message("preset: 'quick' prefill: PREFILL_ATTENTION_DENSE"))->prefill,
+            PrefillAttention::kDense);
 }
 
 TEST(PolicyCatalog, PinsAreTakenAndEchoed) {
@@ -312,7 +338,10 @@ INSTANTIATE_TEST_SUITE_P(
         Refusal{"h2o { recent_tokens: 64 } budget { tokens: 64 }", "cache_policy.budget.tokens"},
         Refusal{"streaming_llm { position_mode: 9 }", "cache_policy.streaming_llm.position_mode"},
         Refusal{"random { window_tokens: 0 }", "cache_policy.random.window_tokens"},
-        Refusal{"full {} kv_dtype: 9", "cache_policy.kv_dtype"}));
+        Refusal{"full {} kv_dtype: 9", "cache_policy.kv_dtype"}, Refusal{"full {} prefill: 9", "cache_policy.prefill"},
+        Refusal{"full {} prefill_tokens: 512", "cache_policy.prefill_tokens"},  // the prefill is dense
+        Refusal{"full {} prefill: PREFILL_ATTENTION_VERTICAL_SLASH prefill_tokens: 127",
+                "cache_policy.prefill_tokens"}));
 
 TEST(PolicyCatalog, ACountBeyondAllMeasureIsToldThePolicysOwnRange) {
   const auto told = [](const char* policy) {
@@ -378,6 +407,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadPreset{{{"policy", "snapkv"}, {"allow_shortfall", "maybe"}},
                   "f:3: policies.presets.a.allow_shortfall: must be true or false"},
         BadPreset{{{"policy", "snapkv"}, {"kv_dtype", "f8"}}, "f:3: policies.presets.a.kv_dtype: "},
+        BadPreset{{{"policy", "snapkv"}, {"prefill", "sparse"}},
+                  "f:3: policies.presets.a.prefill: must be one of dense, vertical_slash, not \"sparse\""},
+        BadPreset{{{"policy", "full"}, {"prefill", "vertical_slash"}, {"prefill_tokens", "5"}},
+                  "f:4: policies.presets.a.prefill_tokens: must be at least 128"},
         BadPreset{{{"policy", "snapkv"}, {"tokens", "64"}, {"keep_ratio", "0.5"}},
                   "f:4: policies.presets.a.keep_ratio: a preset has one budget, and tokens is given as well"},
         BadPreset{{{"policy", "snapkv"}, {"tokens", "4"}}, "f:3: policies.presets.a.tokens: "},
@@ -423,7 +456,8 @@ TEST(PolicyCatalog, PresetsHaveEveryParameter) {
       "min_recall: 0.9 scope: BUDGET_SCOPE_PROMPT max_bytes: 2097152 allow_shortfall: true } kv_dtype: KV_DTYPE_F16 "
       "pin_system_message: false"};
   for (size_t i = 0; i < 4; ++i) {
-    EXPECT_EQ(to_proto(catalog->presets()[i].second).DebugString(), message(expected[i]).DebugString());
+    EXPECT_EQ(to_proto(catalog->presets()[i].second).DebugString(),
+              message(std::string(expected[i]) + " prefill: PREFILL_ATTENTION_DENSE").DebugString());
   }
 }
 

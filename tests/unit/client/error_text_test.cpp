@@ -27,6 +27,7 @@ TEST(FlagOfField, EveryKindOfField) {
                                                         {"cache_policy.pins[0]", "--pin"},
                                                         {"cache_policy.snapkv.kernel_size", "--param kernel_size=..."},
                                                         {"cache_policy.kv_dtype", "--kv-dtype"},
+                                                        {"cache_policy.prefill_tokens", "--prefill-tokens"},
                                                         {"cache_policy.preset", "--preset"},
                                                         {"truncate_prompt_tokens", "--truncate-prompt-tokens"},
                                                         {"model", "--model"},

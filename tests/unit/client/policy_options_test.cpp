@@ -113,6 +113,8 @@ TEST(BuildPolicy, WhatTheBudgetCoversAndSpares) {
                           .scope = "total",
                           .max_bytes = "4MiB",
                           .kv_dtype = "k8v4",
+                          .prefill = "vertical_slash",
+                          .prefill_tokens = 512,
                           .pins = {"0:4", "100:120"},
                           .interval_tokens = 32,
                           .pin_system = true,
@@ -125,6 +127,8 @@ TEST(BuildPolicy, WhatTheBudgetCoversAndSpares) {
   EXPECT_EQ(policy.budget().interval_tokens(), 32u);
   EXPECT_TRUE(policy.budget().allow_shortfall());
   EXPECT_EQ(policy.kv_dtype(), v1::KV_DTYPE_K8V4);
+  EXPECT_EQ(policy.prefill(), v1::PREFILL_ATTENTION_VERTICAL_SLASH);
+  EXPECT_EQ(policy.prefill_tokens(), 512u);
   ASSERT_EQ(policy.pins_size(), 2);
   EXPECT_EQ(policy.pins(1).begin(), 100u);
   EXPECT_EQ(policy.pins(1).end(), 120u);
@@ -140,6 +144,7 @@ TEST(BuildPolicy, NamesTheWrongOption) {
     EXPECT_THAT(build_policy({.pins = {pin}}, policy), StartsWith("--pin")) << pin;
   EXPECT_EQ(build_policy({.scope = "all"}, policy), "--scope: 'all' is not one of prompt total");
   EXPECT_EQ(build_policy({.kv_dtype = "f64"}, policy), "--kv-dtype: 'f64' is not one of f16 bf16 f32 k8v4");
+  EXPECT_EQ(build_policy({.prefill = "sparse"}, policy), "--prefill: 'sparse' is not one of dense vertical_slash");
   EXPECT_THAT(build_policy({.max_bytes = "many"}, policy), StartsWith("--max-bytes"));
   EXPECT_THAT(build_policy({.budget = "x"}, policy), StartsWith("--budget"));
 }

@@ -33,6 +33,8 @@ TEST(PolicyFlags, AreReadAsTheSamePolicy) {
       {.policy = "h2o",
        .budget = "4MiB",
        .kv_dtype = "f32",
+       .prefill = "vertical_slash",
+       .prefill_tokens = 300,
        .pins = {"0:4", "9:12"},
        .interval_tokens = 32,
        .pin_system = true},
@@ -56,6 +58,8 @@ TEST(PolicyFlags, AreReadAsTheSamePolicy) {
       if (flag == "--interval") read.interval_tokens = static_cast<uint32_t>(std::stoul(flags[++i]));
       if (flag == "--max-bytes") read.max_bytes = flags[++i];
       if (flag == "--kv-dtype") read.kv_dtype = flags[++i];
+      if (flag == "--prefill") read.prefill = flags[++i];
+      if (flag == "--prefill-tokens") read.prefill_tokens = static_cast<uint32_t>(std::stoul(flags[++i]));
       if (flag == "--param") read.params.push_back(flags[++i]);
       if (flag == "--pin") read.pins.push_back(flags[++i]);
     }

@@ -70,6 +70,16 @@ TEST(ReportTable, ScopeEvictedAndAuxiliary) {
   EXPECT_THAT(report_table({column()}), ContainsRegex("budget covers +-\n"));
 }
 
+TEST(ReportTable, WhatASparsePrefillComputedAndLost) {
+  ReportColumn sparse = column();
+  sparse.cache.mutable_prefill()->set_attended_share(0.25);
+  sparse.cache.mutable_prefill()->set_lost_mean(0.0123);
+  const std::string table = report_table({sparse});
+  EXPECT_THAT(table, ContainsRegex("attention computed .* 25\\.0 %\n"));
+  EXPECT_THAT(table, ContainsRegex("attention lost .* 1\\.2 %\n"));
+  EXPECT_THAT(report_table({column()}), ContainsRegex("attention lost .* -\n"));
+}
+
 TEST(ReportTable, NothingSavedIsSaidInWords) {
   ReportColumn brief = column();
   brief.cache.set_full_bytes(23 << 10);

@@ -24,7 +24,7 @@ class GivenLogits final : public Model {
   size_t weight_bytes() const override { return 0; }
   RopeSpec rope() const override { return {}; }
   void embed(const int32_t*, const TensorView&) const override {}
-  void run_layer(const StepPlan&, int32_t, const TensorView&, StepScratch&, int32_t) const override {}
+  void run_layer(const StepPlan&, int32_t, const TensorView&, StepScratch&, const LayerRun&) const override {}
   void logits(const TensorView& x, Phase, const TensorView&, const TensorView& logits) const override;
 
  private:

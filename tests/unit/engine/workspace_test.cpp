@@ -76,6 +76,13 @@ class WorkspaceTest : public testing::Test {
   std::unique_ptr<Engine> engine_;
 };
 
+TEST_F(WorkspaceTest, OfASparsePrompt) {
+  PolicySpec spec = policy(PolicyKind::kPyramidKv, 32);
+  spec.prefill = PrefillAttention::kVerticalSlash;
+  spec.prefill_tokens = 128;
+  expect_exact(make_request(random_prompt(1000, 8), 3, spec));
+}
+
 TEST_F(WorkspaceTest, ThatAllShareIsWhatTheEngineAllocates) {
   engine_.reset();
   const int64_t tensors = backend_->live(), staged = backend_->staged();

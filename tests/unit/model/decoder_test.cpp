@@ -79,7 +79,7 @@ Tensor prefill(Loaded& m, FakeCache& cache, int32_t sequence, const std::vector<
       const StepPlan& plan = cache.plan(Phase::kPrefill, {&part, 1}, layer, 1);
       const bool last_layer = layer + 1 == m.model->shape().layers;
       const int32_t carried = last_layer ? std::clamp(begin + rows - (count - outputs), 0, rows) : rows;
-      m.model->run_layer(plan, layer, x.view().slice_rows(begin, rows), m.scratch, carried);
+      m.model->run_layer(plan, layer, x.view().slice_rows(begin, rows), m.scratch, {.outputs = carried});
       begin += rows;
     }
     EXPECT_EQ(begin, count);
@@ -93,7 +93,7 @@ Matrix decode(Loaded& m, FakeCache& cache, const std::vector<FakeCache::Rows>& r
   const Tensor x = *m.backend->allocate(plan.rows, m.model->shape().width, DType::kF32);
   m.model->embed(plan.token_ids, x.view());
   for (int32_t layer = 0; layer < m.model->shape().layers; ++layer) {
-    m.model->run_layer(plan, layer, x.view(), m.scratch, plan.rows);
+    m.model->run_layer(plan, layer, x.view(), m.scratch, {.outputs = plan.rows});
   }
   return m.logits(x.view(), Phase::kDecode);
 }
