@@ -9,6 +9,13 @@ die() {
   exit 1
 }
 
+# help_if_asked "$@": where a script's first argument is --help or -h, the comment at its head, and nothing else is done.
+help_if_asked() {
+  [[ ${1-} == --help || ${1-} == -h ]] || return 0
+  sed -n '2,/^[^#]/{s/^# \{0,1\}//p}' "$0"
+  exit 0
+}
+
 # quietly LABEL COMMAND...: output goes to a log that is shown only on failure; a line every ten seconds says it still runs, with
 # the [done/all] that a build prints.
 quietly() {
