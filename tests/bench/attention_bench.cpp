@@ -124,7 +124,8 @@ void choose_pattern(Backend& backend, const PagedLanes& cache, const TensorView&
                          {pairs.data(), DType::kF64, 1, kKvHeads, kKvHeads});
 }
 
-// A layer's attention over a prompt of random keys: to everything and by a pattern, in turns; what choosing the pattern takes stands beside it.
+// A layer's attention over a prompt of random keys: to everything and by a pattern, in turns; what choosing the pattern
+// takes stands beside it.
 // range: slots, entries that a row sees about (PolicySpec::prefill_tokens)
 void BM_SparsePrompt(benchmark::State& state) {
   const auto slots = static_cast<int32_t>(state.range(0)), seen = static_cast<int32_t>(state.range(1));
