@@ -59,8 +59,10 @@ absl::Status DecodeStep::run_planned(std::span<const DecodeRow> rows, const Step
   shared_.model.backend().replay(recording_of(shape), std::cref(step));
   for (const size_t i : placed) rows[i].lanes->end_token();
   return head.run({.x = x.slice_rows(0, count), .phase = Phase::kDecode, .rows = outputs_, .computed = ranks},
-                  plan.outputs,
-                  [&](size_t row, const OutputHead::Result& output) { return on_output(placed[row], output); });
+                  plan.outputs, [&](size_t row, const OutputHead::Result& output) {
+                    on_output(placed[row], output);
+                    return absl::OkStatus();
+                  });
 }
 
 std::unique_ptr<Recording>& DecodeStep::recording_of(const Shape& shape) {

@@ -33,9 +33,9 @@ class DecodeStep {
   uint64_t bytes() const { return x_.bytes() + planner_.bytes(); }
 
   // Called once per row, in order: the place in `rows`, and what came of it, or why there is nothing.
-  using OnOutput = std::function<absl::Status(size_t row, const OutputHead::Result& output)>;
+  using OnOutput = std::function<void(size_t row, const OutputHead::Result& output)>;
   using OnFailure = std::function<void(size_t row, const absl::Status& status)>;
-  // An error is the backend's status(), or of on_output, which is not called with what a failed backend gives.
+  // An error is the backend's status(); on_output is not called with what a failed backend gives.
   absl::Status run(std::span<const DecodeRow> rows, const OnOutput& on_output, const OnFailure& on_failure);
 
  private:

@@ -212,11 +212,7 @@ absl::Status ModelRunner::decode(std::span<Sequence* const> sequences) {
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_,
-      [&](size_t row, const OutputHead::Result& output) {
-        accept(*sequences[row], output);
-        return absl::OkStatus();
-      },
+      rows_, [&](size_t row, const OutputHead::Result& output) { accept(*sequences[row], output); },
       [&](size_t row, const absl::Status& status) { sequences[row]->fail(no_slots(status)); });
 }
 

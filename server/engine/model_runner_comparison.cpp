@@ -62,11 +62,7 @@ absl::Status ModelRunner::decode_comparison(Sequence& sequence) {
   }
   rows_run_ += static_cast<int64_t>(rows_.size());
   return decode_step_->run(
-      rows_,
-      [&](size_t row, const OutputHead::Result& output) {
-        uses[row](output);
-        return absl::OkStatus();
-      },
+      rows_, [&](size_t row, const OutputHead::Result& output) { uses[row](output); },
       [&](size_t, const absl::Status& status) { sequence.fail(no_slots(status)); });
 }
 

@@ -120,6 +120,15 @@ class ObserveCase : public OperationCase {
     }
     return errors;
   }
+  // Of masses [q_heads, columns]: exp turns the absolute error of a score into a relative one, a square doubles it.
+  std::vector<double> mass_tolerance(const std::vector<float>& masses) const {
+    const std::vector<double> errors = head_errors(make_data());
+    std::vector<double> tolerance(masses.size());
+    for (size_t i = 0; i < masses.size(); ++i) {
+      tolerance[i] = 2 * errors[i / static_cast<size_t>(columns())] * std::abs(masses[i]) + 1e-30;
+    }
+    return tolerance;
+  }
 
  private:
   ObserveSpec spec_;
@@ -178,14 +187,7 @@ class ColumnMassCase : public ObserveCase {
   }
 
   std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    const std::vector<double> errors = head_errors(make_data());
-    const std::vector<float>& values = expected[output].floats;
-    std::vector<double> tolerance(values.size());
-    // exp turns the absolute error of a score into a relative one, a square doubles it.
-    for (size_t i = 0; i < values.size(); ++i) {
-      tolerance[i] = 2 * errors[i / static_cast<size_t>(columns())] * std::abs(values[i]) + 1e-30;
-    }
-    return tolerance;
+    return mass_tolerance(expected[output].floats);
   }
 };
 
@@ -212,13 +214,7 @@ class DiagonalMassCase : public ObserveCase {
 
   // As that of columns: any order of the rows rounds a sum of positive numbers by less than what their scores are off.
   std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    const std::vector<double> errors = head_errors(make_data());
-    const std::vector<float>& values = expected[output].floats;
-    std::vector<double> tolerance(values.size());
-    for (size_t i = 0; i < values.size(); ++i) {
-      tolerance[i] = 2 * errors[i / static_cast<size_t>(columns())] * std::abs(values[i]) + 1e-30;
-    }
-    return tolerance;
+    return mass_tolerance(expected[output].floats);
   }
 };
 
