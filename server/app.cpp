@@ -138,7 +138,8 @@ absl::Status App::reload(const Config& next) {
 
 absl::Status App::stop(absl::Time deadline) {
   draining_ = true;
-  rpc_->refresh_health();
+  if (model_ != nullptr) model_->engine().close();
+  rpc_->refresh_health();  // only now: who hears that it should go elsewhere is not served any more
   if (model_ != nullptr && !model_->engine().drain(deadline)) {
     return absl::DeadlineExceededError("the engine hangs: requests could not be cancelled");
   }

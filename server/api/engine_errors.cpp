@@ -29,6 +29,12 @@ absl::Status running_error(const absl::Status& status, Engine::State state) {
   if (state == Engine::State::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
   }
+  if (absl::IsUnavailable(status)) {  // cut off at the drain's deadline
+    return make_error({.code = status.code(),
+                       .reason = kServerDraining,
+                       .description = std::string(status.message()),
+                       .retry_delay = kQueueRetryDelay});
+  }
   if (absl::IsDataLoss(status)) {
     return make_error({.reason = kNotANumber, .description = std::string(status.message())});
   }

@@ -87,9 +87,14 @@ bool EngineImpl::has_room(const Contract& contract) const {
   return !contract.refusal && waiting_ == 0 && has_room;
 }
 
-bool EngineImpl::drain(absl::Time deadline) {
-  std::unique_lock lock(mutex_);
+void EngineImpl::close() {
+  std::lock_guard lock(mutex_);
   if (state_ == State::kServing) state_ = State::kDraining;
+}
+
+bool EngineImpl::drain(absl::Time deadline) {
+  close();
+  std::unique_lock lock(mutex_);
   while (!live_.empty()) {
     const absl::Duration left = deadline - options_.clock();
     if (left <= absl::ZeroDuration()) break;

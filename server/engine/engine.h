@@ -50,7 +50,9 @@ class Engine {
   // happens. Identified by its sink, since request ids are the callers' and need not be unique.
   virtual void cancel(const TokenSink* sink) = 0;
 
-  // Takes no new requests; returns when all are done or at the deadline, after which the rest is cancelled
+  // Thread-safe: takes no new requests from now on (UNAVAILABLE).
+  virtual void close() = 0;
+  // close(); returns when all are done or at the deadline, after which the rest is cancelled
   // (UNAVAILABLE). That takes a step; false: abort_time after the deadline they are still there. The engine then hangs,
   // and its destructor would too.
   virtual bool drain(absl::Time deadline) = 0;

@@ -38,6 +38,7 @@ class EngineImpl final : public Engine {
   }
   absl::Status submit(Prepared prepared, const JobClaim& claim, std::shared_ptr<TokenSink> sink) override;
   void cancel(const TokenSink* sink) override;
+  void close() override;
   bool drain(absl::Time deadline) override;
   State state() const override { return state_.load(); }
   absl::Status failure() const override;

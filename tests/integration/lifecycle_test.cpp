@@ -227,7 +227,9 @@ TEST_F(LifecycleTest, TheDrainDeadlineCancelsTheRest) {
   OpenStream running(*generation_, request("hello world", kEndless));
   ASSERT_TRUE(running.read_to_delta());
   EXPECT_TRUE(app_->stop(absl::Now()).ok());
-  EXPECT_EQ(running.finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  const grpc::Status cut_off = running.finish();
+  EXPECT_EQ(cut_off.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(reason(cut_off), "DRAINING");
 }
 
 TEST_F(LifecycleTest, StoppingDoesNotWaitForAClientThatDoesNotRead) {

@@ -47,6 +47,7 @@ class StillEngine : public Engine {
     return absl::UnavailableError("computes nothing");
   }
   void cancel(const TokenSink*) override {}
+  void close() override {}
   bool drain(absl::Time) override { return true; }
   absl::Duration stalled_for() const override { return absl::ZeroDuration(); }
   Engine::State state() const override { return Engine::State::kServing; }
