@@ -77,10 +77,11 @@ struct Fetch {
 
 // What a backend wants where nobody asks for something else.
 struct BackendTraits {
-  int32_t page_bytes = 4096;      // of a cache page
-  int32_t prefill_rows = 256;     // of a prompt, computed together
-  int32_t step_rows = 3;          // of a prompt, through a model, in the time of a decode step of one row
-  int32_t decode_rows = 1;        // decode steps have a multiple of so many rows; the last may be nobody's
+  int32_t page_bytes = 4096;   // of a cache page
+  int32_t prefill_rows = 256;  // of a prompt, computed together
+  int32_t step_rows = 3;       // of a prompt, through a model, in the time of a decode step of one row
+  int32_t unit_rows = 8;       // of a prompt, through a layer, in the time that fewer take, too: the weights are read
+  int32_t decode_rows = 1;     // decode steps have a multiple of so many rows; the last may be nobody's
   bool sparse_attention = false;  // attend() knows patterns, and there are the operations that choose them
 };
 

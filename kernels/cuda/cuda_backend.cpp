@@ -30,7 +30,9 @@ absl::StatusOr<std::unique_ptr<Backend>> CudaBackend::create(std::shared_ptr<gpu
 
 // A decode step waits for memory and launches while rows of a prompt are computed, many at a time. Products of single
 // rows take eight at a time, so that rows beyond cost little, and a recording serves eight sizes.
-BackendTraits CudaBackend::traits() const { return {.step_rows = 256, .decode_rows = graphs() ? 8 : 1}; }
+BackendTraits CudaBackend::traits() const {
+  return {.step_rows = 256, .unit_rows = 256, .decode_rows = graphs() ? 8 : 1};
+}
 
 std::string CudaBackend::description() const {
   return absl::StrCat("cuda (", stream().description(), blas_ == nullptr ? "; float32 products" : "", ")");

@@ -108,7 +108,7 @@ absl::Status ContractRules::check_prefill(const PolicySpec& spec, const PolicySp
     return field_error("cache_policy.prefill", "must be that of the baseline, for the prompt is read once");
   }
   if (dense) return absl::OkStatus();
-  if (!sparse_attention_) {
+  if (!traits_.sparse_attention) {
     return field_error(
         "cache_policy.prefill",
         "VERTICAL_SLASH is not built for this server's device (runtime.device: cpu has it); leave it out",
@@ -144,6 +144,7 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
   JobCost& cost = contract.cost;
   PromptWork& work = contract.work;
   work = {.row = layer_row_work(shape_),
+          .least_rows = traits_.unit_rows,
           .pair = int64_t{2} * shape_.q_heads * shape_.head_dim,
           .cut = contract.sparse ? SparsePrefill::layer_work(*contract.sparse) : 0,
           .head_row = query.prompt_logprobs ? head_row_work(shape_) : 0};

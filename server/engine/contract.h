@@ -82,12 +82,8 @@ class ContractRules {
  public:
   // `shape` must outlive the rules.
   ContractRules(const ModelShape& shape, const CacheGeometry& geometry, const Scheduler::Limits& limits,
-                PolicyMaker make_policy = pkv::make_policy, bool sparse_attention = true)
-      : shape_(shape),
-        geometry_(geometry),
-        limits_(limits),
-        make_policy_(std::move(make_policy)),
-        sparse_attention_(sparse_attention) {}
+                PolicyMaker make_policy = pkv::make_policy, const BackendTraits& traits = {.sparse_attention = true})
+      : shape_(shape), geometry_(geometry), limits_(limits), make_policy_(std::move(make_policy)), traits_(traits) {}
 
   // INVALID_ARGUMENT about the field (FieldError) for a policy, budget or pins that cannot be, or with the refusal for
   // a length beyond the model's; UNIMPLEMENTED about the field for what the backend cannot do. That the engine can
@@ -109,7 +105,7 @@ class ContractRules {
   CacheGeometry geometry_;
   Scheduler::Limits limits_;
   PolicyMaker make_policy_;
-  bool sparse_attention_;  // BackendTraits
+  BackendTraits traits_;
 };
 
 }  // namespace pkv

@@ -44,8 +44,7 @@ EngineImpl::EngineImpl(const Model& model, const EngineOptions& options, std::un
       runner_(std::move(runner)),
       scheduler_(limits()),
       recorder_(model.shape()),
-      rules_(model.shape(), runner_->cache().geometry(), limits(), options_.make_policy,
-             model.backend().traits().sparse_attention) {
+      rules_(model.shape(), runner_->cache().geometry(), limits(), options_.make_policy, model.backend().traits()) {
   publish(options_.clock());
   thread_ = std::jthread([this] { run(); });
 }

@@ -25,7 +25,7 @@ int64_t PromptWork::rows(int32_t first, int32_t rows) const {
   const auto pairs_of = [](int64_t before, int64_t count) { return count * before + count * (count + 1) / 2; };
   const int32_t dense = std::clamp(most_seen - first, 0, rows);  // rows that attend to all before them
   const int64_t attended = pairs_of(first, dense) + int64_t{rows - dense} * most_seen;
-  return rows * row + attended * pair + pairs_of(first, rows) * observed;
+  return std::max(rows, least_rows) * row + attended * pair + pairs_of(first, rows) * observed;
 }
 
 int32_t PromptWork::rows_within(int64_t work, int32_t first, int32_t most) const {

@@ -17,10 +17,11 @@ int64_t model_row_work(const ModelShape& shape);
 
 // Of one prompt.
 struct PromptWork {
-  int64_t row = 0;       // a row through a layer, without attention
-  int64_t pair = 0;      // a row and an entry that it attends to
-  int64_t observed = 0;  // a row and an entry before it: what policies observe of every row
-  int64_t cut = 0;       // a layer's cuts, all policies together, about, and the choice of its pattern
+  int64_t row = 0;         // a row through a layer, without attention
+  int32_t least_rows = 1;  // fewer take a layer as long as these
+  int64_t pair = 0;        // a row and an entry that it attends to
+  int64_t observed = 0;    // a row and an entry before it: what policies observe of every row
+  int64_t cut = 0;         // a layer's cuts, all policies together, about, and the choice of its pattern
   int32_t most_seen = std::numeric_limits<int32_t>::max();  // entries that a row attends to, about
   int64_t head_row = 0;  // a row through the output head, where the prompt's own log-probabilities are asked for
 

@@ -23,6 +23,14 @@ TEST(PromptWork, CountsEveryPairOfARowAndAnEntryThatItSees) {
   EXPECT_EQ(kWork.whole(4, 2), 2 * (4 * 100 + 3 * 10 + 50) + 4 * 7);
 }
 
+TEST(PromptWork, FewRowsTakeALayerAsLongAsTheLeast) {
+  PromptWork work = kWork;
+  work.least_rows = 8;
+  EXPECT_EQ(work.rows(0, 1), 8 * 100 + 3);
+  EXPECT_EQ(work.rows(0, 8), kWork.rows(0, 8));
+  EXPECT_EQ(work.rows_within(8 * 100 + 3 * 36, 0, 20), 8);  // so as many are taken
+}
+
 TEST(PromptWork, LaterRowsAreFewerToAUnit) {
   int32_t before = 1000;
   for (int32_t first = 0; first < 2000; first += 100) {
