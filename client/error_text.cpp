@@ -130,6 +130,7 @@ std::string way_out(const Error& error, const ErrorContext& context) {
                                         : "a key with that scope; the server's operator gives scopes";
   if (error.reason == "KEY_LIMIT") fix = "again when one of the key's requests has ended";
   if (error.reason == "QUEUE_FULL") fix = "again in a moment; 'pyramidkv stats' shows the queue";
+  if (error.reason == "OUT_OF_MEMORY") fix = "again in a moment, or with a shorter prompt or smaller --max-tokens";
   if (error.reason == "LOADING") fix = "again in a moment, when the model is loaded";
   if (error.reason == "DRAINING" || error.reason == "ENGINE_FAILED")
     fix = "again when the server has been started anew, or --server with another";

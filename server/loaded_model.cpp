@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <utility>
 
@@ -32,10 +33,12 @@ absl::Status about_file(const absl::Status& status, const std::string& path) {
                                                  : absl::Status(status.code(), absl::StrCat(path, ": ", message));
 }
 
-size_t longest_token_bytes(const Tokenizer& tokenizer) {
-  size_t longest = 0;
-  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) longest = std::max(longest, tokenizer.token_bytes(id).size());
-  return longest;
+std::vector<size_t> longest_tokens(const Tokenizer& tokenizer) {
+  std::vector<size_t> bytes;
+  for (TokenId id = 0; id < tokenizer.vocab_size(); ++id) bytes.push_back(tokenizer.token_bytes(id).size());
+  std::ranges::sort(bytes, std::greater());
+  bytes.resize(std::min<size_t>(bytes.size(), kMaxTopLogprobs));
+  return bytes;
 }
 
 absl::Status given_up() { return absl::CancelledError("loading was given up"); }
@@ -89,7 +92,7 @@ absl::StatusOr<std::unique_ptr<LoadedModel>> LoadedModel::load(const Config& con
                      .tokenizer = loaded->tokenizer_.get(),
                      .chat_template = loaded->chat_template_.get(),
                      .engine = loaded->engine_.get(),
-                     .longest_token_bytes = longest_token_bytes(*loaded->tokenizer_)};
+                     .longest_tokens = longest_tokens(*loaded->tokenizer_)};
   return loaded;
 }
 

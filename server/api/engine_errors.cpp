@@ -35,6 +35,9 @@ absl::Status running_error(const absl::Status& status, Engine::State state) {
                        .description = std::string(status.message()),
                        .retry_delay = kQueueRetryDelay});
   }
+  if (absl::IsResourceExhausted(status)) {
+    return status.message().empty() ? out_of_memory() : with_reason(status, kOutOfMemory);
+  }
   if (absl::IsDataLoss(status)) {
     return make_error({.reason = kNotANumber, .description = std::string(status.message())});
   }

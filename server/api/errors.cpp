@@ -48,6 +48,7 @@ constexpr std::array kKinds = {
     ErrorKind{kKeyLimit, absl::StatusCode::kResourceExhausted, 429},
     ErrorKind{kQueueFull, absl::StatusCode::kResourceExhausted, 429},
     ErrorKind{kSlowReader, absl::StatusCode::kResourceExhausted, 429},
+    ErrorKind{kOutOfMemory, absl::StatusCode::kResourceExhausted, 503},
     ErrorKind{kModelLoading, absl::StatusCode::kUnavailable, 503},
     ErrorKind{kServerDraining, absl::StatusCode::kUnavailable, 503},
     ErrorKind{kEngineFailed, absl::StatusCode::kInternal, 500},
@@ -128,7 +129,9 @@ absl::Status not_built(const std::string& field, const std::string& description)
   return make_error({.reason = kNotImplemented, .field = field, .description = description});
 }
 
-absl::Status out_of_memory() { return absl::ResourceExhaustedError("there is not enough memory for this request now"); }
+absl::Status out_of_memory() {
+  return make_error({.reason = kOutOfMemory, .description = "there is not enough memory for this request now"});
+}
 
 absl::Status not_found(const std::string& field, const std::string& description) {
   return make_error({.reason = kNotFound, .field = field, .description = description});

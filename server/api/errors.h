@@ -33,7 +33,8 @@ inline constexpr std::string_view kUnauthenticated = "UNAUTHENTICATED";
 inline constexpr std::string_view kPermissionDenied = "PERMISSION_DENIED";
 inline constexpr std::string_view kKeyLimit = "KEY_LIMIT";
 inline constexpr std::string_view kQueueFull = "QUEUE_FULL";
-inline constexpr std::string_view kSlowReader = "SLOW_READER";  // of calls that were running
+inline constexpr std::string_view kSlowReader = "SLOW_READER";     // of calls that were running
+inline constexpr std::string_view kOutOfMemory = "OUT_OF_MEMORY";  // of calls that were running, too
 inline constexpr std::string_view kModelLoading = "LOADING";
 inline constexpr std::string_view kServerDraining = "DRAINING";
 inline constexpr std::string_view kEngineFailed = "ENGINE_FAILED";  // of calls that were running, too
@@ -60,7 +61,7 @@ absl::Status bad_sampling(const std::string& field, const std::string& descripti
 absl::Status bad_cache_policy(const std::string& field, const std::string& description);
 // UNIMPLEMENTED: what is asked for by `field` is part of the contract, but not of this build.
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
-// RESOURCE_EXHAUSTED: the process has no memory for what was asked.
+// OUT_OF_MEMORY: the process has none for what was asked, though its limits allow it. std::bad_alloc: nor for this.
 absl::Status out_of_memory();
 absl::Status not_found(const std::string& field, const std::string& description);
 

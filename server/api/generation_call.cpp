@@ -148,8 +148,8 @@ void GenerationCall::cancel() {
 
 // An end that counts as a refusal, unless it is the caller's own doing.
 void GenerationCall::refuse(const absl::Status& error) {
-  if (!absl::IsCancelled(error)) state_.metrics().count_rejection(error_reason(error));
   const std::lock_guard lock(mutex_);
+  if (error_.ok() && !absl::IsCancelled(error)) state_.metrics().count_rejection(error_reason(error));
   end(error);
 }
 
@@ -234,9 +234,8 @@ void GenerationCall::note_result() {
 
 void GenerationCall::on_error(const absl::Status& status) {
   const absl::Status error = running_error(status, served_->engine->state());
-  if (const std::string reason = error_reason(error); reason == kRecallNotReached || reason == kNotANumber) {
-    return refuse(error);
-  }
+  const std::string reason = error_reason(error);
+  if (reason == kRecallNotReached || reason == kNotANumber || reason == kOutOfMemory) return refuse(error);
   const std::lock_guard lock(mutex_);
   end(error);
 }
@@ -365,7 +364,10 @@ bool GenerationCall::give_up_answer() try {
   bool told = false;
   {
     const std::lock_guard lock(mutex_);
-    if (error_.ok()) error_ = out_of_memory();
+    if (error_.ok()) {
+      error_ = out_of_memory();
+      state_.metrics().count_rejection(kOutOfMemory);
+    }
     if (output_) output_->drop();
     told = told_;
     if (told) {

@@ -49,8 +49,8 @@ absl::StatusOr<PolicyCatalog> PolicyCatalog::create(const PoliciesConfig& config
   } else if (const PolicySpec* preset = catalog.find_preset(config.default_name); preset != nullptr) {
     catalog.default_spec_ = *preset;
   } else {
-    return absl::InvalidArgumentError(
-        absl::StrCat("policies.default: \"", config.default_name, "\" is no policy and no preset"));
+    return absl::InvalidArgumentError(absl::StrCat("policies.default: \"", config.default_name,
+                                                   "\" is no policy and no preset; the policies are ", policy_names()));
   }
   const PolicyRow& standard = policy_row(catalog.default_spec_.kind);
   if (!catalog.enabled(standard.kind)) {
@@ -64,7 +64,8 @@ absl::Status PolicyCatalog::read_disabled(const PoliciesConfig& config) {
   for (const absl::string_view name : absl::StrSplit(config.disabled, absl::ByAnyChar(", "), absl::SkipEmpty())) {
     const PolicyRow* row = find_policy({name.data(), name.size()});
     if (row == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("policies.disabled: \"", name, "\" is no policy"));
+      return absl::InvalidArgumentError(
+          absl::StrCat("policies.disabled: \"", name, "\" is no policy; there are ", policy_names()));
     }
     disabled_.insert(row->kind);
   }

@@ -138,7 +138,8 @@ absl::StatusOr<pb::CachePolicy> preset_message(const PolicyPreset& preset) {
   const PresetSetting* name = find_setting(preset, "policy");
   if (name == nullptr) return preset_error(preset, "policy", "is missing");
   if (find_policy(name->value) == nullptr) {
-    return preset_error(preset, "policy", absl::StrCat("\"", name->value, "\" is no policy"));
+    return preset_error(preset, "policy",
+                        absl::StrCat("\"", name->value, "\" is no policy; there are ", policy_names()));
   }
   pb::CachePolicy message;
   Message& policy =

@@ -69,8 +69,8 @@ absl::StatusOr<PromptInput> read_prompt(const pb::GenerateRequest& message, cons
 
 absl::Status check_text_bytes(size_t bytes, const ServedModel& served, int64_t max_tokens, const char* field,
                               const char* other_way_out) {
-  if (served.longest_token_bytes == 0) return absl::OkStatus();
-  const auto least = static_cast<int64_t>(bytes / served.longest_token_bytes);
+  if (served.longest_tokens.empty()) return absl::OkStatus();
+  const auto least = static_cast<int64_t>(bytes / served.longest_tokens.front());
   if (least <= max_tokens) return absl::OkStatus();
   return context_too_long(field, max_tokens, least,
                           absl::StrCat("has ", bytes, " bytes, which are ", least, " tokens at least, and ", max_tokens,

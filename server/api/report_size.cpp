@@ -74,20 +74,22 @@ absl::Status check_report_size(ReportDetail detail, const Contract& contract, in
                    "ask for PER_LAYER, a smaller budget, or a shorter prompt");
 }
 
-uint64_t most_logprob_bytes(const Request& request, size_t longest_token_bytes, int32_t vocab_size) {
+uint64_t most_logprob_bytes(const Request& request, std::span<const size_t> longest_tokens, int32_t vocab_size) {
   constexpr uint64_t kReplacementBytes = 3;  // of U+FFFD, which stands for a byte
   const uint64_t id = varint_bytes(static_cast<uint64_t>(vocab_size));
-  const uint64_t longest = longest_token_bytes;
-  const uint64_t entry = (1 + id) + nested_bytes(longest) + (1 + sizeof(float));
-  const uint64_t token = nested_bytes(entry + static_cast<uint64_t>(request.top_logprobs) * nested_bytes(entry));
+  const auto entry = [&](uint64_t bytes) { return (1 + id) + nested_bytes(bytes) + (1 + sizeof(float)); };
+  const uint64_t longest = longest_tokens.front();
+  uint64_t place = entry(longest);
+  const size_t alternatives = std::min(static_cast<size_t>(request.top_logprobs), longest_tokens.size());
+  for (const size_t bytes : longest_tokens.first(alternatives)) place += nested_bytes(entry(bytes));
   const uint64_t tokens = static_cast<uint64_t>(request.sampling.max_tokens) +
                           (request.prompt_logprobs ? uint64_t{request.prompt.size()} : 0);
-  return tokens * (token + id + std::max(longest, kReplacementBytes));
+  return tokens * (nested_bytes(place) + id + std::max(longest, kReplacementBytes));
 }
 
 absl::Status check_logprob_size(const Request& request, const ServedModel& served, uint64_t max_bytes) {
-  if (!request.logprobs || served.longest_token_bytes == 0) return absl::OkStatus();
-  const uint64_t bytes = most_logprob_bytes(request, served.longest_token_bytes, served.tokenizer->vocab_size());
+  if (!request.logprobs || served.longest_tokens.empty()) return absl::OkStatus();
+  const uint64_t bytes = most_logprob_bytes(request, served.longest_tokens, served.tokenizer->vocab_size());
   if (bytes <= max_bytes) return absl::OkStatus();
   return too_large(request.top_logprobs > 0 ? "output.top_logprobs" : "output.logprobs",
                    "the log-probabilities of this answer may take", bytes, max_bytes,

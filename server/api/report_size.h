@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "absl/status/status.h"
@@ -23,9 +24,10 @@ uint64_t most_report_bytes(const Contract& contract, int32_t kv_heads, int32_t m
 absl::Status check_report_size(ReportDetail detail, const Contract& contract, int32_t kv_heads, int32_t max_tokens,
                                uint64_t max_bytes);
 
-// Bytes of an answer in one piece to a request for log-probabilities, report excepted, at most. `longest_token_bytes`
-// and `vocab_size`: of the model's vocabulary.
-uint64_t most_logprob_bytes(const Request& request, size_t longest_token_bytes, int32_t vocab_size);
+// Bytes of an answer in one piece to a request for log-probabilities, report excepted, at most: every token may be the
+// longest, while the alternatives of one place are different ones. `longest_tokens` (ServedModel, not empty) and
+// `vocab_size`: of the model's vocabulary.
+uint64_t most_logprob_bytes(const Request& request, std::span<const size_t> longest_tokens, int32_t vocab_size);
 
 // REPLY_TOO_LARGE about `output.logprobs` or, where it asks for some, `output.top_logprobs`, with both figures, where
 // such an answer may take more than `max_bytes`.

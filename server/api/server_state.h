@@ -58,7 +58,8 @@ struct ServedModel {
   const Tokenizer* tokenizer = nullptr;
   const ChatTemplate* chat_template = nullptr;
   Engine* engine = nullptr;
-  size_t longest_token_bytes = 0;  // of its vocabulary; 0: not known
+  // Bytes of the longest tokens of its vocabulary, the longest first, kMaxTopLogprobs or all; empty: not known.
+  std::vector<size_t> longest_tokens;
 };
 
 // Random numbers for whoever needs one: seeds and request ids. Thread-safe.

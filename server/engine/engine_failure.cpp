@@ -8,10 +8,12 @@ namespace {
 
 // Memory may be what is missing, so anything may throw again; the rest is to be done all the same.
 template <typename Work>
-void attempt(const Work& work) {
+bool attempt(const Work& work) {
   try {
     work();
-  } catch (...) {  // NOLINT(bugprone-empty-catch): the failure that counts is known already
+    return true;
+  } catch (...) {  // the failure that counts is known already
+    return false;
   }
 }
 
@@ -40,7 +42,9 @@ void EngineImpl::fail(absl::string_view cause) {
   attempt([&] { latest_.set(make_snapshot(options_.clock())); });
   attempt([&] { deliver(); });  // what had ended before and was not told yet
   for (const auto& [sink, sequence] : live_) {
-    if (!sequence->told()) attempt([&] { sequence->tell_end(sequence->failure()); });
+    std::variant<absl::Status, RequestResult> outcome = sequence->failure();
+    while (attempt([&] { sequence->tell_end(outcome); }) && !sequence->told())
+      std::this_thread::sleep_for(kMemoryPause);
   }
   endings_.clear();
   decltype(live_) told;  // outlives the lock: what a sink does when it is destroyed is its own

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <memory>
 #include <mutex>
@@ -50,13 +51,15 @@ class EngineImpl final : public Engine {
   struct Ending {
     std::shared_ptr<Sequence> sequence;
     std::variant<absl::Status, RequestResult> outcome;
-    bool begun = false;  // its sink was called; one that throws is not called again with the same
   };
   // What others may know of the engine thread's own, as it was at one instant.
   struct Snapshot {
     EngineStats stats;
     Scheduler::Room room;
   };
+
+  // Between two tries to tell a caller the end, where there is no memory for that and nothing else to do.
+  static constexpr std::chrono::milliseconds kMemoryPause{10};
 
   Scheduler::Limits limits() const;
 
@@ -93,7 +96,7 @@ class EngineImpl final : public Engine {
   size_t decoded_ = 0, decoded_rows_ = 0;             // of one step: sequences, comparisons included, and their rows
   int64_t attended_tokens_ = 0;                       // of one step: whose entries the rows attend to, about
   JobId last_refreshed_ = 0;                          // whose turn it was
-  std::vector<Ending> endings_;                       // told at the end of the step, when their pages are back
+  std::vector<Ending> endings_;                       // told after the step, when their pages are back
   bool changed_ = true;  // since the last snapshot: a request came, started, had its prompt read or ended
   absl::Time snapshot_at_;
 

@@ -35,7 +35,10 @@ void EngineImpl::run() {
 }
 
 absl::Status EngineImpl::loop() {
-  while (take_incoming()) PKV_RETURN_IF_ERROR(step());
+  while (take_incoming()) {
+    if (!sequences_.empty()) PKV_RETURN_IF_ERROR(step());
+    deliver();
+  }
   return absl::OkStatus();
 }
 
@@ -45,14 +48,19 @@ bool EngineImpl::take_incoming() {
   if (incoming_.empty() && sequences_.empty()) heartbeat_ = 0;
   // Where anything waits, something runs: whatever was let in fits when it is alone. So there is no deadline to wake
   // for.
-  wake_.wait(lock, [&] { return !incoming_.empty() || !sequences_.empty() || stopping_; });
+  const auto has_work = [&] { return !incoming_.empty() || !sequences_.empty(); };
+  if (endings_.empty()) {
+    wake_.wait(lock, [&] { return has_work() || stopping_; });
+  } else {
+    wake_.wait_for(lock, kMemoryPause, has_work);
+  }
   for (std::shared_ptr<Sequence>& sequence : incoming_) {
     scheduler_.enqueue(sequence->job(), sequence->contract().cost, sequence->claim());
     sequences_.push_back(std::move(sequence));
   }
   changed_ = changed_ || !incoming_.empty();
   incoming_.clear();
-  if (sequences_.empty()) return false;
+  if (sequences_.empty() && endings_.empty()) return false;
   beat();
   return true;
 }
@@ -71,7 +79,6 @@ absl::Status EngineImpl::step() {
   recorder_.count_step(runner_->take_rows_run(), decoded_);
   recorder_.count_progress(sequences_, now);
   if (changed_ || options_.at_step || absl::AbsDuration(now - snapshot_at_) >= kSnapshotInterval) publish(now);
-  deliver();
   return absl::OkStatus();
 }
 
@@ -194,7 +201,7 @@ absl::StatusOr<int64_t> EngineImpl::prefill_unit(int64_t most) {
   return *work;
 }
 
-// Takes the ended sequences out and gives back what they hold; their sinks are told at the end of the step.
+// Takes the ended sequences out and gives back what they hold; their sinks are told after the step.
 absl::Status EngineImpl::collect_done() {
   const uint64_t token_bytes = model_.shape().kv_bytes_per_token(KvDtype::kF16);
   for (const std::shared_ptr<Sequence>& sequence : sequences_) {
@@ -235,12 +242,10 @@ void EngineImpl::publish(absl::Time now) {
   changed_ = false;
 }
 
+// Whom there is no memory to tell, the next time.
 void EngineImpl::deliver() {
   if (endings_.empty()) return;
-  for (Ending& ending : endings_) {
-    if (std::exchange(ending.begun, true)) continue;
-    ending.sequence->tell_end(ending.outcome);
-  }
+  for (Ending& ending : endings_) ending.sequence->tell_end(ending.outcome);
   {
     std::lock_guard lock(mutex_);
     for (const Ending& ending : endings_) {
@@ -248,7 +253,7 @@ void EngineImpl::deliver() {
     }
     idle_.notify_all();
   }
-  endings_.clear();
+  std::erase_if(endings_, [](const Ending& ending) { return ending.sequence->told(); });
 }
 
 Sequence& EngineImpl::sequence_of(JobId job) {

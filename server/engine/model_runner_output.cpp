@@ -42,7 +42,7 @@ absl::StatusOr<int64_t> ModelRunner::scoring_unit(Sequence& sequence, int64_t mo
                    return absl::OkStatus();
                  }));
   rows_run_ += rows;
-  if (!tile.empty()) sequence.sink().on_prompt_logprobs(tile);
+  if (!tile.empty()) sequence.tell_prompt_logprobs(tile);
   prefill.row += rows;
   if (prefill.row == sequence.prompt_tokens()) ++prefill.layer;
   return rows * row_work;

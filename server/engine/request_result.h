@@ -90,6 +90,8 @@ struct RequestResult {
 };
 
 // Where a request's events go. Called on the engine thread, must never block; after on_end or on_error nothing follows.
+// std::bad_alloc: there is no memory for what is told, and the request ends with RESOURCE_EXHAUSTED; on_error is called
+// until it does not throw that.
 class TokenSink {
  public:
   virtual ~TokenSink() = default;

@@ -2,6 +2,7 @@
 #include "server/engine/sequence.h"
 
 #include <algorithm>
+#include <new>
 #include <utility>
 
 #include "server/engine/cache_report.h"
@@ -30,6 +31,9 @@ uint64_t prefill_peak_bytes(const std::vector<LayerOutcome>& outcomes, const Seq
   return cache_footprint(lanes.geometry(), prompt_tokens, left).peak_bytes;
 }
 
+// Takes none itself.
+absl::Status no_memory() { return {absl::StatusCode::kResourceExhausted, ""}; }
+
 }  // namespace
 
 Sequence::Sequence(Prepared prepared, JobClaim claim, std::shared_ptr<TokenSink> sink, absl::Time submitted)
@@ -45,9 +49,21 @@ bool Sequence::ends_with(std::span<const TokenId> answer) const {
   return answer.size() > request_->continuation.size() && ending_tokens_.contains(answer.back());
 }
 
+void Sequence::tell(absl::FunctionRef<void(TokenSink&)> what) {
+  try {
+    what(*sink_);
+  } catch (const std::bad_alloc&) {
+    fail(no_memory());
+  }
+}
+
 void Sequence::admit() {
   phase_ = Phase::kPrefill;
-  sink_->on_start();
+  tell([](TokenSink& sink) { sink.on_start(); });
+}
+
+void Sequence::tell_prompt_logprobs(std::span<const TokenLogprob> tokens) {
+  tell([&](TokenSink& sink) { sink.on_prompt_logprobs(tokens); });
 }
 
 void Sequence::start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, LogitEdits edits, absl::Time now) {
@@ -68,7 +84,7 @@ void Sequence::report_progress(int32_t layers, absl::Time now) {
   progress_at_ = now;
   const double stages = layers + (request_->prompt_logprobs ? 1 : 0);
   const double row_share = static_cast<double>(prefill_->row) / prompt_tokens();
-  sink_->on_progress((prefill_->layer + row_share) / stages);
+  tell([&](TokenSink& sink) { sink.on_progress((prefill_->layer + row_share) / stages); });
 }
 
 void Sequence::read_outcomes(std::vector<Fetch>& reads) {
@@ -99,7 +115,8 @@ void Sequence::accept(const TokenLogprob& token, absl::Time now) {
   generated_.push_back(token.id);
   if (generated_.size() == 1) first_token_at_ = now;
   last_token_at_ = now;
-  const bool wants_more = sink_->on_token(token);
+  bool wants_more = true;
+  tell([&](TokenSink& sink) { wants_more = sink.on_token(token); });
   if (ends_with(generated_)) {
     finish_reason_ = FinishReason::kStop;
     matched_stop_token_ = token.id;
@@ -117,13 +134,15 @@ void Sequence::release() {
   prefill_.reset();
 }
 
-void Sequence::tell_end(const std::variant<absl::Status, RequestResult>& outcome) {
+void Sequence::tell_end(std::variant<absl::Status, RequestResult>& outcome) try {
   if (const auto* result = std::get_if<RequestResult>(&outcome)) {
     sink_->on_end(*result);
   } else {
     sink_->on_error(std::get<absl::Status>(outcome));
   }
   told_ = true;
+} catch (const std::bad_alloc&) {
+  if (std::holds_alternative<RequestResult>(outcome)) outcome = no_memory();
 }
 
 RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes) {

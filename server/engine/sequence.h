@@ -14,6 +14,7 @@
 #include <variant>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/engine/byte_account.h"
@@ -67,7 +68,7 @@ class Sequence {
   const Request& request() const { return *request_; }
   const Contract& contract() const { return contract_; }
   const JobClaim& claim() const { return claim_; }
-  TokenSink& sink() const { return *sink_; }
+  const TokenSink& sink() const { return *sink_; }
   int32_t prompt_tokens() const { return static_cast<int32_t>(request_->prompt.size()); }
 
   // ---- where it stands
@@ -79,7 +80,8 @@ class Sequence {
   bool told() const { return told_; }  // its sink knows the end
 
   // ---- its course
-  // Memory is reserved: tells the sink.
+  // Memory is reserved: tells the sink. Where the process has no memory for what the sink is told, here and below, this
+  // request ends with RESOURCE_EXHAUSTED, and no other.
   void admit();
   // What it was admitted for is there.
   void start_prefill(Prefill prefill, std::unique_ptr<SequenceLanes> lanes, LogitEdits edits, absl::Time now);
@@ -89,6 +91,7 @@ class Sequence {
   void add_outcome(LayerOutcome outcome) { outcomes_.push_back(std::move(outcome)); }
   // All layers were: adds the reads of what the backend knows of that, which have to be done before end_prefill().
   void read_outcomes(std::vector<Fetch>& reads);
+  void tell_prompt_logprobs(std::span<const TokenLogprob> tokens);
   // Tells the sink how far the prompt is, now and then.
   void report_progress(int32_t layers, absl::Time now);
   // The prompt is done: gives its part of the memory back.
@@ -103,8 +106,9 @@ class Sequence {
   RequestResult take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes);
   // Gives everything it holds back.
   void release();
-  // The last its sink hears.
-  void tell_end(const std::variant<absl::Status, RequestResult>& outcome);
+  // The last its sink hears. Where the process has no memory for that, the sink is not told() yet, and the outcome is
+  // the failure that is left to be told.
+  void tell_end(std::variant<absl::Status, RequestResult>& outcome);
 
   // ---- what it has so far
   const std::vector<TokenId>& generated() const { return generated_; }
@@ -132,6 +136,7 @@ class Sequence {
   bool is_full(int32_t length) const { return length >= request_->sampling.max_tokens; }
 
  private:
+  void tell(absl::FunctionRef<void(TokenSink&)> what);
   PolicyComparison rival_result(size_t index, uint64_t full_bytes_per_token);
 
   const std::shared_ptr<const Request> request_;

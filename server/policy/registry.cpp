@@ -3,6 +3,7 @@
 
 #include <array>
 
+#include "absl/strings/str_join.h"
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "server/policy/builtin.h"
@@ -187,6 +188,11 @@ const PolicyRow* find_policy(std::string_view name) {
     if (row.name == name) return &row;
   }
   return nullptr;
+}
+
+std::string policy_names() {
+  return absl::StrJoin(kTable, ", ",
+                       [](std::string* out, const PolicyRow& row) { out->append(row.name.data(), row.name.size()); });
 }
 
 absl::StatusOr<std::unique_ptr<CachePolicy>> make_policy(const PolicySpec& spec) {

@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
@@ -40,6 +41,7 @@ struct PolicyRow {
 std::span<const PolicyRow> policy_table();
 const PolicyRow& policy_row(PolicyKind kind);
 const PolicyRow* find_policy(std::string_view name);
+std::string policy_names();  // of all, with commas between them
 
 // Validates the spec and makes the policy. Errors as PolicyRow::validate.
 absl::StatusOr<std::unique_ptr<CachePolicy>> make_policy(const PolicySpec& spec);

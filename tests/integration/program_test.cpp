@@ -184,17 +184,19 @@ TEST_F(RunningProgram, ATakenPortIsExplained) {
 // gRPC 1.51 by itself would never accept again.
 TEST_F(RunningProgram, WithoutDescriptorsConnectionsWait) {
   constexpr rlim_t kEnough = 256;
-  grpc::ClientContext context, later;
-  pb::TokenizeRequest request;
-  request.set_text("hello");
-  pb::TokenizeResponse response;
-  program_.limit_files(3);
-  auto other = pb::GenerationService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
-  context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
-  EXPECT_EQ(other->Tokenize(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  program_.limit_files(kEnough);
-  EXPECT_TRUE(other->Tokenize(&later, request, &response).ok());
-  other.reset();
+  {  // a context keeps its connection, and nobody reads there that the server ends
+    grpc::ClientContext context, later;
+    pb::TokenizeRequest request;
+    request.set_text("hello");
+    pb::TokenizeResponse response;
+    program_.limit_files(3);
+    const auto other =
+        pb::GenerationService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::milliseconds(300));
+    EXPECT_EQ(other->Tokenize(&context, request, &response).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+    program_.limit_files(kEnough);
+    EXPECT_TRUE(other->Tokenize(&later, request, &response).ok());
+  }
   stub_.reset();
   program_.send(SIGTERM);
   EXPECT_EQ(program_.wait(), 0);

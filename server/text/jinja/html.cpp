@@ -1,10 +1,12 @@
 #include "server/text/jinja/html.h"
 
+#include "server/text/jinja/replaced.h"
+
 namespace pkv::jinja {
 namespace {
 
-std::string_view entity(char c) {
-  switch (c) {
+std::string entity(uint32_t code) {
+  switch (code) {
     case '&':
       return "&amp;";
     case '<':
@@ -22,18 +24,6 @@ std::string_view entity(char c) {
 
 }  // namespace
 
-void append_escaped(const Text& text, TextBuilder& out) {
-  for (const Piece& piece : text.pieces()) {
-    size_t plain = 0;
-    for (size_t at = 0; at < piece.text.size(); ++at) {
-      const std::string_view replacement = entity(piece.text[at]);
-      if (replacement.empty()) continue;
-      out.append(piece.text.substr(plain, at - plain), piece.source);
-      out.append(replacement, piece.source);
-      plain = at + 1;
-    }
-    out.append(piece.text.substr(plain), piece.source);
-  }
-}
+void append_escaped(const Text& text, TextBuilder& out) { append_replaced(text, entity, out); }
 
 }  // namespace pkv::jinja

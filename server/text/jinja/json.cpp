@@ -4,8 +4,8 @@
 
 #include "absl/strings/str_format.h"
 #include "kernels/status_macros.h"
-#include "server/text/jinja/characters.h"
 #include "server/text/jinja/operations.h"
+#include "server/text/jinja/replaced.h"
 #include "server/text/jinja/value_text.h"
 #include "server/text/jinja/words.h"
 
@@ -40,21 +40,8 @@ std::string escaped(uint32_t code, bool ascii) {
 
 void append_string(const Text& text, bool ascii, TextBuilder& out) {
   out.append("\"");
-  out.budget().spend_bytes(4 * text.size());
-  for (const Piece& piece : text.pieces()) {
-    size_t plain = 0;
-    for (size_t at = 0; at < piece.text.size();) {
-      const Character character = next_character(piece.text.substr(at));
-      const std::string replacement = escaped(character.code, ascii);
-      if (!replacement.empty()) {
-        out.append(piece.text.substr(plain, at - plain), piece.source);
-        out.append(replacement, piece.source);
-        plain = at + character.bytes;
-      }
-      at += character.bytes;
-    }
-    out.append(piece.text.substr(plain), piece.source);
-  }
+  append_replaced(
+      text, [ascii](uint32_t code) { return escaped(code, ascii); }, out);
   out.append("\"");
 }
 

@@ -5,6 +5,7 @@
 #include "kernels/status_macros.h"
 #include "server/text/jinja/callable.h"
 #include "server/text/jinja/characters.h"
+#include "server/text/jinja/replaced.h"
 #include "server/text/jinja/words.h"
 
 namespace pkv::jinja {
@@ -35,21 +36,8 @@ void append_quoted(const Text& text, TextBuilder& out) {
   const bool has_single = text.bytes().find('\'') != std::string::npos;
   const char quote = has_single && text.bytes().find('"') == std::string::npos ? '"' : '\'';
   out.append(std::string_view(&quote, 1));
-  out.budget().spend_bytes(4 * text.size());
-  for (const Piece& piece : text.pieces()) {
-    size_t plain = 0;
-    for (size_t at = 0; at < piece.text.size();) {
-      const Character character = next_character(piece.text.substr(at));
-      const std::string replacement = escaped(character.code, quote);
-      if (!replacement.empty()) {
-        out.append(piece.text.substr(plain, at - plain), piece.source);
-        out.append(replacement, piece.source);
-        plain = at + character.bytes;
-      }
-      at += character.bytes;
-    }
-    out.append(piece.text.substr(plain), piece.source);
-  }
+  append_replaced(
+      text, [quote](uint32_t code) { return escaped(code, quote); }, out);
   out.append(std::string_view(&quote, 1));
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Measures the policies of a running server and writes a page: evaluate.py --name MODEL --records FOLDER --output PAGE [part...]
 
-Parts: divergence (KL at equal bytes), windows and refit (the same of single choices), recall, tasks, needles, costs. Started by scripts/evaluate, which starts the server.
+Parts: divergence (KL at equal bytes), windows, refit, funnel_f16 and funnel_k8v4 (the same of single choices), recall, tasks, needles, costs.
+Started by scripts/evaluate, which starts the server.
 """
 import argparse
 import datetime
@@ -41,8 +42,8 @@ def main():
     parser.add_argument("--records", required=True, type=pathlib.Path, help="folder that keeps what was measured; a run goes on where one stopped")
     parser.add_argument("--output", required=True, type=pathlib.Path, help="Markdown; pictures lie beside it")
     parser.add_argument("--lengths", type=int, nargs="+", help="of needles and costs, in tokens")
-    parser.add_argument("--budgets", nargs="+", default=divergence.BUDGETS, choices=divergence.BUDGETS, help="of divergence, windows, refit")
-    parser.add_argument("--settings", nargs="+", default=divergence.SETTINGS, choices=divergence.SETTINGS, help="of windows and refit")
+    parser.add_argument("--budgets", nargs="+", default=divergence.BUDGETS, choices=divergence.BUDGETS, help="of divergence and single choices")
+    parser.add_argument("--settings", nargs="+", default=divergence.SETTINGS, choices=divergence.SETTINGS, help="of single choices")
     parser.add_argument("--needles", type=int, default=10, help="depths of the needle")
     parser.add_argument("parts", nargs="*", default=["divergence", *variants.PARTS, "recall", "tasks", "needles", "costs"])
     options = parser.parse_args()

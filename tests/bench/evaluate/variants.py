@@ -3,6 +3,16 @@
 import divergence
 from divergence import interval, mean, ratio
 
+FUNNELS = ("funnel", "funnel_w16", "funnel_w8", "funnel_refit", "funnel_w16_refit", "funnel_w8_refit")
+
+
+def choices(dtype):
+    """Windows of `funnel` of 32, 16 and 8, each without and with refitted values, in one entry format beside `snapkv` and `h2o` in f16."""
+    funnels = tuple(f"{name} {dtype}" for name in FUNNELS)
+    changes = tuple((name, funnels[0]) for name in funnels[1:])
+    return f"## Choices of `funnel`, {dtype}", ("snapkv", "h2o", *funnels), (*((name, "snapkv") for name in ("h2o", *funnels)), *changes)
+
+
 # Part: (what it is about, variants, pairs (changed, as it was) whose ratio says what the change is worth).
 PARTS = {
     "windows": ("## Windows of 8 and 32", ("snapkv", "snapkv_w32", "pyramidkv", "pyramidkv_w32"),
@@ -10,6 +20,8 @@ PARTS = {
                  ("pyramidkv_w32", "snapkv"))),
     "refit": ("## Refitted values", ("funnel k8v4", "funnel_refit k8v4", "funnel f16", "funnel_refit f16"),
               (("funnel_refit k8v4", "funnel k8v4"), ("funnel_refit f16", "funnel f16"))),
+    "funnel_f16": choices("f16"),
+    "funnel_k8v4": choices("k8v4"),
 }
 
 

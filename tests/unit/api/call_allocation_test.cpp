@@ -1,5 +1,5 @@
-// Memory runs out at any allocation between a call's arrival and the engine: that call alone ends, and whoever comes
-// next finds the server as it was.
+// Memory runs out at any allocation between a call's arrival and the engine, or of what the engine tells it: that call
+// alone ends, and whoever comes next finds the server as it was.
 #include <gtest/gtest.h>
 
 #include "absl/time/clock.h"
@@ -76,6 +76,41 @@ TEST_F(CallAllocationTest, OnTheThreadThatPreparesIt) {
     ASSERT_FALSE(HasFailure()) << "at allocation " << n;
   }
   EXPECT_GT(n, 0);
+}
+
+TEST_F(CallAllocationTest, OnTheEnginesThread) {
+  const TokenLogprob token{.id = *tokenizer_->find_token("a")};
+  RequestResult result{.finish_reason = FinishReason::kLength};
+  result.cache.layers.resize(2);
+  int64_t n = 0;
+  bool failed = true;
+  for (; failed; ++n) {
+    const std::shared_ptr<WatchedCall> call = start();
+    const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(holding_.sinks.size());
+    test::fail_allocations(n, failures(n));
+    try {
+      sink->on_start();
+      sink->on_token(token);
+      sink->on_end(result);
+    } catch (const std::bad_alloc&) {
+      failed_ = true;
+    }
+    for (bool told = !failed_; !told;) {
+      try {
+        sink->on_error(absl::Status(absl::StatusCode::kResourceExhausted, ""));
+        told = true;
+      } catch (const std::bad_alloc&) {
+      }
+    }
+    test::fail_allocations(0, 0);
+    failed = failed_.exchange(false);
+    const absl::Status status = call->wait_for_error();
+    EXPECT_EQ(error_reason(status), failed ? "OUT_OF_MEMORY" : "") << status;
+    expect_room_for_another();
+    ASSERT_FALSE(HasFailure()) << "at allocation " << n;
+  }
+  EXPECT_GT(n, 3);
+  EXPECT_EQ(state_->metrics().snapshot().rejected.at("OUT_OF_MEMORY"), static_cast<uint64_t>(n - 1));
 }
 
 }  // namespace

@@ -62,12 +62,19 @@ TEST(Errors, AReasonHasOneCodeAndOneHttpStatus) {
   EXPECT_EQ(status_of(kQueueFull), 429);
   EXPECT_EQ(status_of(kNotFound), 404);
   EXPECT_EQ(status_of(kEngineFailed), 500);
+  EXPECT_EQ(status_of(kOutOfMemory), 503);
   for (const std::string_view reason : {kBadInput, kContextTooLong, kCacheNeverFits, kNotImplemented}) {
     EXPECT_EQ(status_of(reason), 400) << reason;  // clients send the rest again
   }
   EXPECT_EQ(http_status(make_error({.code = absl::StatusCode::kUnavailable, .reason = kEngineFailed})), 503);
   EXPECT_EQ(http_status(absl::DeadlineExceededError("late")), 504);
   EXPECT_EQ(http_status(absl::UnknownError("odd")), 500);
+}
+
+TEST(Errors, WantOfMemoryHasAReason) {
+  const DecodedError error = decode_error(out_of_memory());
+  EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error.reason, "OUT_OF_MEMORY");
 }
 
 TEST(Errors, CodeNamesAreThoseOfGrpc) {

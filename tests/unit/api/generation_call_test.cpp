@@ -45,6 +45,14 @@ TEST_F(GenerationCallTest, OutputThatIsNoNumberIsAnInternalErrorWithItsReason) {
   EXPECT_EQ(rejections("NOT_A_NUMBER"), 1u);
 }
 
+TEST_F(GenerationCallTest, WantOfMemoryOfTheEngineHasItsReason) {
+  const DecodedError error = decode_error(error_after(absl::ResourceExhaustedError("no memory for a tensor")));
+  EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(error.reason, "OUT_OF_MEMORY");
+  EXPECT_EQ(error.message, "no memory for a tensor");
+  EXPECT_EQ(rejections("OUT_OF_MEMORY"), 1u);
+}
+
 TEST_F(GenerationCallTest, OtherErrorsStayAsTheyAre) {
   EXPECT_EQ(error_after(absl::CancelledError("gone")), absl::CancelledError("gone"));
   EXPECT_EQ(rejections("RECALL_NOT_REACHED"), 0u);
@@ -203,6 +211,7 @@ TEST_F(GenerationCallTest, WithoutMemoryForAMessageTheCallAloneEnds) {
   const auto ends = state_->metrics().snapshot().requests;
   EXPECT_EQ(ends.at({"full", "RESOURCE_EXHAUSTED"}), 2u);
   EXPECT_EQ(ends.at({"full", "OK"}), 0u);
+  EXPECT_EQ(rejections("OUT_OF_MEMORY"), 2u);
 }
 
 TEST_F(GenerationCallTest, AnAnswerInOnePieceIsNotReadTooSlowly) {

@@ -362,10 +362,14 @@ std::string refused_config(const PoliciesConfig& config) {
 TEST(PolicyCatalog, BadConfigurationsNameKeyAndPlace) {
   PoliciesConfig config;
   config.default_name = "fastest";
-  EXPECT_THAT(refused_config(config), HasSubstr("policies.default: \"fastest\""));
+  EXPECT_THAT(
+      refused_config(config),
+      ::testing::StartsWith("policies.default: \"fastest\" is no policy and no preset; the policies are full, "));
   config.default_name = "full";
   config.disabled = "h2o, h3o";
-  EXPECT_EQ(refused_config(config), "policies.disabled: \"h3o\" is no policy");
+  EXPECT_EQ(refused_config(config), "policies.disabled: \"h3o\" is no policy; there are " + policy_names());
+  EXPECT_THAT(policy_names(), ::testing::StartsWith("full, "));
+  EXPECT_THAT(policy_names(), HasSubstr(", h2o, "));
   config.disabled = "full";
   EXPECT_THAT(refused_config(config), HasSubstr("policies.default: full is switched off"));
   config.disabled = "snapkv";
@@ -390,7 +394,7 @@ INSTANTIATE_TEST_SUITE_P(
     PolicyCatalog, BadPresets,
     ::testing::Values(
         BadPreset{{{"tokens", "64"}}, "f:1: policies.presets.a.policy: is missing"},
-        BadPreset{{{"policy", "h3o"}}, "f:2: policies.presets.a.policy: \"h3o\" is no policy"},
+        BadPreset{{{"policy", "h3o"}}, "f:2: policies.presets.a.policy: \"h3o\" is no policy; there are full, "},
         BadPreset{{{"policy", "preset"}}, "f:2: policies.presets.a.policy: "},
         BadPreset{{{"policy", "snapkv"}, {"beta", "3"}}, "f:3: policies.presets.a.beta: unknown key"},
         BadPreset{{{"policy", "snapkv"}, {"tokns", "3"}}, "f:3: policies.presets.a.tokns: unknown key"},

@@ -58,27 +58,28 @@ TEST(ReportSize, NoReportIsLarger) {
 }
 
 TEST(ReportSize, NoAnswerWithLogprobsIsLarger) {
-  constexpr size_t kLongest = 200;
+  std::vector<size_t> longest;
+  for (size_t bytes = 200; longest.size() < kMaxTopLogprobs; bytes -= 7) longest.push_back(bytes);
   constexpr int32_t kVocab = 150'000;
   for (const int32_t top : {0, 1, 20}) {
     Request request{.prompt = std::vector<TokenId>(30, 5), .logprobs = true, .top_logprobs = top};
     request.prompt_logprobs = true;
     request.sampling.max_tokens = kMaxTokens;
     pb::Choice choice;
-    const auto fill_entry = [&](pb::TokenLogprob& out) {
+    const auto fill_entry = [&](size_t bytes, pb::TokenLogprob& out) {
       out.set_token_id(kVocab - 1);
-      out.set_token(std::string(kLongest, 'x'));
+      out.set_token(std::string(bytes, 'x'));
       out.set_logprob(-1);
     };
     for (int32_t i = 0; i < kMaxTokens + 30; ++i) {
-      choice.mutable_text()->append(kLongest, 'x');
+      choice.mutable_text()->append(longest[0], 'x');
       choice.add_token_ids(kVocab - 1);
       pb::TokenLogprob& token = *choice.add_logprobs();
-      fill_entry(token);
-      for (int32_t rank = 0; rank < top; ++rank) fill_entry(*token.add_top());
+      fill_entry(longest[0], token);
+      for (int32_t rank = 0; rank < top; ++rank) fill_entry(longest[static_cast<size_t>(rank)], *token.add_top());
     }
     const size_t largest = choice.ByteSizeLong();
-    EXPECT_NEAR(static_cast<double>(most_logprob_bytes(request, kLongest, kVocab)), static_cast<double>(largest), 16);
+    EXPECT_NEAR(static_cast<double>(most_logprob_bytes(request, longest, kVocab)), static_cast<double>(largest), 16);
   }
 }
 

@@ -276,7 +276,7 @@ TEST_F(ValidationTest, FindModel) {
 }
 
 TEST_F(ValidationTest, TextThatIsTooLongByItsBytesIsNotTokenised) {
-  served_.longest_token_bytes = 10;
+  served_.longest_tokens = {10};
   const std::string text(2000, 'a');  // 200 tokens at least, of 100 that may be
   for (const std::string& input :
        {"prompt: '" + text + "'", "chat { messages { role: 'user' content: '" + text + "' } }"}) {

@@ -87,7 +87,7 @@ TEST(ErrorText, NamesAFieldThatTheMessageDoesNot) {
 TEST(ErrorText, AdviceOnEveryReasonThatHasAny) {
   for (const char* reason :
        {"RECALL_NOT_REACHED", "NO_CHAT_TEMPLATE", "CHAT_TEMPLATE_FAILED", "UNAUTHENTICATED", "PERMISSION_DENIED",
-        "KEY_LIMIT", "QUEUE_FULL", "LOADING", "DRAINING", "ENGINE_FAILED", "DEADLINE_TOO_SHORT"})
+        "KEY_LIMIT", "QUEUE_FULL", "OUT_OF_MEMORY", "LOADING", "DRAINING", "ENGINE_FAILED", "DEADLINE_TOO_SHORT"})
     EXPECT_THAT(way_out({.reason = reason}, {}), testing::StartsWith("Try ")) << reason;
   EXPECT_THAT(way_out({.code = grpc::StatusCode::DEADLINE_EXCEEDED}, {}), HasSubstr("--deadline"));
   EXPECT_EQ(way_out({.reason = "BAD_INPUT"}, {}), "");

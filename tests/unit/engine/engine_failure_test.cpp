@@ -195,20 +195,64 @@ TEST_F(EngineFailure, WhoHadEndedBeforeTheEngineFailedKeepsTheAnswer) {
   EXPECT_EQ(engine->stats()->running, 0u);
 }
 
-TEST_F(EngineFailure, ASinkThatThrowsIsStillToldAndTheOthersToo) {
+TEST_F(EngineFailure, WithoutMemoryToTellACallerThatRequestAloneEnds) {
   const auto engine = make_engine(*tiny_.model);
-  auto thrower = std::make_shared<RecordingSink>();
-  bool thrown = false;
-  thrower->at_end = [&] {
-    if (!std::exchange(thrown, true)) throw std::bad_alloc();
+  const auto no_memory = [] { throw std::bad_alloc(); };
+  const auto request = make_request(random_prompt(50, 1), 5);
+  std::vector<std::shared_ptr<RecordingSink>> sinks;
+  const auto neighbour = submit(*engine, make_request(random_prompt(50, 2), 300));
+  for (int i = 0; i < 4; ++i) sinks.push_back(std::make_shared<RecordingSink>());
+  sinks[0]->at_start = no_memory;
+  sinks[1]->at_token = [&](int32_t) -> bool { throw std::bad_alloc(); };
+  sinks[2]->at_token = [&](int32_t tokens) { return tokens < 3 ? true : throw std::bad_alloc(); };
+  int tries = 0;  // the result, and then twice that there is no memory for it
+  sinks[3]->at_end = [&] {
+    if (++tries <= 3) no_memory();
   };
-  const auto other = submit(*engine, make_request(random_prompt(50, 2), 300));
-  submit(*engine, make_request(random_prompt(50, 1), 3), thrower)->wait();
-  other->wait();
-  EXPECT_EQ(thrower->ends, 1);
-  EXPECT_EQ(thrower->status.code(), absl::StatusCode::kInternal);
-  EXPECT_EQ(other->status.code(), absl::StatusCode::kInternal);
+  for (const auto& sink : sinks) submit(*engine, request, sink);
+  for (const auto& sink : sinks) {
+    sink->wait();
+    EXPECT_EQ(sink->status.code(), absl::StatusCode::kResourceExhausted);
+    EXPECT_EQ(sink->ends, 1);
+  }
+  EXPECT_EQ(tries, 4);
+  neighbour->wait();
+  EXPECT_TRUE(neighbour->status.ok()) << neighbour->status;
+  EXPECT_TRUE(run(*engine, request)->status.ok());
   EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
+  EXPECT_EQ(engine->state(), Engine::State::kStopped);
+  EXPECT_EQ(engine->stats()->live_bytes, 0u);
+}
+
+TEST_F(EngineFailure, WhoCannotBeToldForWantOfMemoryIsToldLater) {
+  const auto engine = make_engine(*tiny_.model);
+  auto alone = std::make_shared<RecordingSink>();
+  int tries = 0;
+  alone->at_end = [&] {
+    if (++tries <= 3) throw std::bad_alloc();
+  };
+  submit(*engine, make_request(random_prompt(50, 1), 3), alone);
+  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
+  EXPECT_EQ(alone->ends, 1);
+  EXPECT_EQ(alone->status.code(), absl::StatusCode::kResourceExhausted);
+}
+
+TEST_F(EngineFailure, WhenItHasFailedEverybodyIsToldOnceThereIsMemory) {
+  auto backend = std::make_unique<TroubledBackend>([] { throw std::bad_alloc(); });
+  TroubledBackend& troubled = *backend;
+  const TinyModel model = make_tiny_model(std::move(backend));
+  const auto engine = make_engine(*model.model);
+  auto sink = std::make_shared<RecordingSink>();
+  sink->at_start = [&] { troubled.begin(); };
+  int tries = 0;
+  sink->at_end = [&] {
+    if (++tries <= 2) throw std::bad_alloc();
+  };
+  submit(*engine, make_request(random_prompt(50, 1), 3), sink);
+  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
+  EXPECT_EQ(engine->state(), Engine::State::kFailed);
+  EXPECT_EQ(sink->ends, 1);
+  EXPECT_EQ(sink->status, engine->failure());
 }
 
 }  // namespace

@@ -58,7 +58,12 @@ class WorkMeter : public ForwardingBackend {
   void attend(const AttendArgs& args) override {
     for (const RowSpan& span : args.spans) {
       const int64_t newest = args.kv.lanes[span.first_lane].length;
-      work_ += 2 * args.q_heads * args.kv.head_dim * (span.rows * newest - int64_t{span.rows} * (span.rows - 1) / 2);
+      int64_t pairs = span.rows * newest - int64_t{span.rows} * (span.rows - 1) / 2;
+      if (args.sparse.is_set()) {
+        const int64_t most = args.sparse.columns.cols + (args.sparse.bands.cols + 1) * kSparseBlock;
+        pairs = std::min(pairs, span.rows * most);
+      }
+      work_ += 2 * args.q_heads * args.kv.head_dim * pairs;
     }
     ForwardingBackend::attend(args);
   }
@@ -70,6 +75,10 @@ class WorkMeter : public ForwardingBackend {
                    const TensorView& squares) override {
     work_ += pass(args);
     ForwardingBackend::column_mass(args, lse, sums, squares);
+  }
+  void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) override {
+    work_ += pass(args);
+    ForwardingBackend::diagonal_mass(args, lse, sums);
   }
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms) override {
@@ -107,6 +116,10 @@ std::vector<std::shared_ptr<Request>> costly_requests() {
   add(policy(PolicyKind::kFull))->compare_with = {hostile(PolicyKind::kSnapKv), policy(PolicyKind::kH2o, 40),
                                                   hostile(PolicyKind::kFunnel)};
   add(policy(PolicyKind::kFull))->prompt_logprobs = true;
+  PolicySpec sparse = policy(PolicyKind::kFull);
+  sparse.prefill = PrefillAttention::kVerticalSlash;
+  sparse.prefill_tokens = 128;
+  add(sparse);
   return requests;
 }
 
@@ -130,9 +143,12 @@ TEST(StepWork, BetweenTwoTokensPromptsDoNoMoreThanAStep) {
     // Its own row sees at most so many entries.
     constexpr int64_t kOwnTokens = 250;
     const int64_t own = row + shape.layers * 2 * shape.q_heads * shape.head_dim * kOwnTokens;
-    // One row of all policies, or one head's norms, is not divided.
+    // One row of all policies, or one head's norms, or the rows by which a pattern is chosen, are not divided.
     const PromptWork work = engine->estimate(query_of(*request))->work;
-    const int64_t indivisible = std::max<int64_t>(work.rows(449, 1), 450 * 4 * shape.head_dim * shape.head_dim);
+    int64_t indivisible = std::max<int64_t>(work.rows(449, 1), 450 * 4 * shape.head_dim * shape.head_dim);
+    if (request->policy.prefill != PrefillAttention::kDense) {
+      indivisible = std::max(indivisible, kSparseBlock * layer_row_work(shape));
+    }
     auto stream = std::make_shared<RecordingSink>();
     auto costly = std::make_shared<RecordingSink>();
     int64_t most = 0;
