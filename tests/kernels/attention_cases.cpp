@@ -1,5 +1,5 @@
-// Cases of attend: ragged lanes, groups of 1, 3, 4 and 8 query heads, head sizes 64, 80 and 128, every entry format and
-// mixed ones, single rows and chunks of a prompt, peaked scores, rows of nobody.
+// Cases of attend: ragged lanes, groups of 1 to 64 query heads, head sizes 8 to 256, every entry format and mixed ones,
+// single rows and chunks of a prompt, peaked scores, rows of nobody.
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -253,6 +253,14 @@ void add_attention_cases(OperationCases& cases) {
            .sequences = {{1, {200}}, {1, {12}}},
            .phase = phase,
            .with_lse = false});
+      // Heads that do not fill a kernel's last part.
+      for (const int32_t group : {7, 12}) {
+        add({.name = absl::StrCat(phase_name, "group_", group),
+             .group = group,
+             .dtypes = {dtype, dtype},
+             .sequences = {{1, {70, 4}}, {1, {9, 300}}},
+             .phase = phase});
+      }
       // The ends of what the cpu backend says it supports.
       add({.name = phase_name + "group_64_d8",
            .group = 64,
@@ -310,6 +318,11 @@ void add_attention_cases(OperationCases& cases) {
          .head_dim = 80,
          .dtypes = {dtype},
          .sequences = {{37, {25}}},
+         .phase = Phase::kPrefill});
+    add({.name = name + "prompt_group_7",
+         .group = 7,
+         .dtypes = {dtype, dtype},
+         .sequences = {{23, {50, 3}}, {2, {1, 64}}},
          .phase = Phase::kPrefill});
     add({.name = name + "prompt_group_64_d8",
          .group = 64,

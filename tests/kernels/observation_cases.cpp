@@ -338,6 +338,7 @@ void add_observation_cases(OperationCases& cases) {
          .rows = 8,
          .unseen = 7,
          .length = 61});
+    add({.name = name + "group_12", .group = 12, .dtypes = {dtype, dtype}, .rows = 9, .unseen = 8, .length = 70});
     add({.name = name + "depth_8000", .dtypes = three, .rows = 8, .unseen = 7, .length = 8000});
     cases.push_back(std::make_unique<ObserveSelectCase>(ObserveSpec{.name = name + "window_8",
                                                                     .dtypes = three,

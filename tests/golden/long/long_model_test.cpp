@@ -10,6 +10,13 @@ namespace {
 
 using nlohmann::json;
 
+// What a file of values says of a prompt: the first `tokens` of `prompt`.
+std::vector<TokenId> prompt_of(const json& values) {
+  std::vector<TokenId> tokens = golden::prompt_tokens(values["prompt"].get<std::string>());
+  tokens.resize(values["tokens"].get<size_t>());
+  return tokens;
+}
+
 std::vector<TokenId> first_tokens(size_t count) {
   std::vector<TokenId> tokens = golden::prompt_tokens("text");
   tokens.resize(count);
@@ -37,16 +44,37 @@ class Greedy : public testing::TestWithParam<const char*> {};
 
 TEST_P(Greedy, TokensInExactMode) {
   const json expected = golden::values("full.json")[GetParam()];
-  std::vector<TokenId> prompt = golden::prompt_tokens(expected["prompt"].get<std::string>());
-  prompt.resize(expected["tokens"].get<size_t>());
   auto engine = golden::make_engine(golden::exact());
-  auto request = golden::make_request(std::move(prompt), {.kv_dtype = KvDtype::kF32}, 16);
+  auto request = golden::make_request(prompt_of(expected), {.kv_dtype = KvDtype::kF32}, 16);
   request->sampling.ignore_eos = true;
   golden::expect_greedy(golden::answer(*engine, std::move(request))->ids(), expected["greedy"], expected["margins"]);
 }
 
 INSTANTIATE_TEST_SUITE_P(Prompts, Greedy, testing::Values("chat", "text_2k"),
                          [](const auto& prompt) { return std::string(prompt.param); });
+
+// Read once in float32, for that takes long: what is kept, its recall, and the best logits behind the prompt.
+class LongPrompt : public testing::TestWithParam<std::pair<const char*, const char*>> {};
+
+TEST_P(LongPrompt, KeptPositionsRecallAndLogitsInExactMode) {
+  const auto& [prompt, policy] = GetParam();
+  const std::string name = std::string("kept_") + prompt + "_" + policy;
+  const json expected = golden::values(name + ".json");
+  auto engine = golden::make_engine(golden::exact());
+  const auto sink = golden::answer(*engine, golden::make_request(prompt_of(expected), golden::policy_of(expected), 1));
+  golden::expect_kept(sink->result().cache.layers, expected, golden::values("recall.json")[name]);
+  const json best = golden::values("full.json")[prompt]["last_logits"];
+  ASSERT_EQ(sink->tokens().size(), 1u);
+  const TokenLogprob& token = sink->tokens()[0];
+  EXPECT_EQ(token.id, best[0][0].get<TokenId>());
+  const double to_logits = best[0][1].get<double>() - token.logprob;  // a log-probability is its logit less a constant
+  std::vector<float> logits(golden::exact().model->shape().vocab_size);
+  for (const auto& [id, logprob] : token.top) logits[id] = static_cast<float>(logprob + to_logits);
+  golden::expect_logits(logits, best);
+}
+
+INSTANTIATE_TEST_SUITE_P(Prompts, LongPrompt, testing::Values(std::pair("text_16k", "funnel")),
+                         [](const auto& prompt) { return std::string(prompt.param.first); });
 
 struct LongContract {
   std::string name;

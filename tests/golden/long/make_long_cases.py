@@ -6,13 +6,14 @@ and PyTorch in float32, prompts of up to 30,000 tokens.
     ... --write            # writes them anew (prompts.json stays)
     ... --only TEXT,...    # only files, or cases, whose name contains one of these
 
-Needs: pip install torch transformers gguf accelerate; 12 GB of memory and an hour for everything. Files, of which those under model/
-have the form that ../model/make_model_cases.py describes:
+Needs: pip install torch transformers gguf accelerate; 12 GB of memory and an hour for everything. text_16k alone takes nine minutes of processor
+time; of text_30k no values are committed. Files, of which those under model/ have the form that ../model/make_model_cases.py describes:
   text/tokens.jsonl            texts of ../text/tokens.jsonl in this model's tokens
   text/chats.json              conversations through the model's own chat template
   model/prompts.json           `text`: licences of /usr/share/common-licenses, 30,000 tokens; `chat`: a short conversation
   model/full.json              per case: log-probability of the last ROWS - 1 tokens, logits, greedy tokens with the full cache
-  model/kept_CASE_POLICY.json  what two policies keep of the long ones
+  model/kept_CASE_POLICY.json  what one policy keeps of each of the long ones (funnel at 16k: at 30k the queries it needs are 2.6 GB)
+  model/recall.json            per kept_ file: [layer][kv_head]
 """
 import argparse
 import json
@@ -26,14 +27,14 @@ from transformers.utils import logging
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "model"))
+import funnel_rules
 import make_model_cases
 import model_run
 import prompt_rules
 
 LICENCES = ("GPL-3", "LGPL-2.1", "MPL-1.1", "GFDL-1.3", "MPL-2.0", "GPL-2")
 CASES = {"chat": ("chat", None), "text_2k": ("text", 2000), "text_16k": ("text", 16000), "text_30k": ("text", 30000)}
-LONG = ("text_16k", "text_30k")
-POLICIES = ("snapkv", "pyramidkv")
+KEPT = {"text_16k": "funnel", "text_30k": "pyramidkv"}
 BUDGET, ROWS, NEW_TOKENS = 128, 257, 16
 TEXTS_APART = 3  # every third text is enough
 
@@ -100,12 +101,13 @@ def full_case(model, prompt_name, prefill, prompt):
             **model_run.continuation(model, caches, prefill, NEW_TOKENS, ignore_end=True)}
 
 
-def kept_case(prompt_name, policy, prefill):
+def kept_case(model, prompt_name, policy, prefill, table):
+    """-> what is kept, and the recall."""
     case = {"policy": policy, "budget": BUDGET}
-    chosen = prompt_rules.select_prompt(case, prefill)
-    return {"prompt": prompt_name, "prompt_tokens": prefill.n, **case, "kept": [c["kept"] for c in chosen],
-            "cut_margin": make_model_cases.short(c["margin"] for c in chosen),
-            "recall": [[round(r, 6) for r in c["recall"]] for c in chosen]}
+    chosen = funnel_rules.select_prompt(case, prefill, model, table) if policy == "funnel" else prompt_rules.select_prompt(case, prefill)
+    return ({"prompt": prompt_name, "tokens": prefill.n, **case, "kept": [c["kept"] for c in chosen],
+             "cut_margin": make_model_cases.short(c["margin"] for c in chosen)},
+            [[round(r, 6) for r in c["recall"]] for c in chosen])
 
 
 def main():
@@ -129,12 +131,16 @@ def main():
     if not any(map(files.wants, CASES)):
         return
     model = model_run.load(options.model)
+    table = HERE / "../../../config/lane_tables" / path.with_suffix(".lanes").name
     for case, (prompt_name, count) in filter(lambda item: files.wants(item[0]), CASES.items()):
         prompt = prompts[prompt_name][:count]
-        prefill = model_run.Prefill(model, prompt, rows=min(ROWS, len(prompt)))
+        policy = KEPT.get(case)
+        prefill = model_run.Prefill(model, prompt, rows=min(ROWS, len(prompt)), query_rows=0 if policy == "funnel" else None)
         files.give("model/full.json", full_case(model, prompt_name, prefill, prompt), case)
-        for policy in POLICIES if case in LONG else ():
-            files.give(f"model/kept_{case}_{policy}.json", kept_case(prompt_name, policy, prefill))
+        if policy:
+            kept, recall = kept_case(model, prompt_name, policy, prefill, table)
+            files.give(f"model/kept_{case}_{policy}.json", kept)
+            files.give("model/recall.json", recall, f"kept_{case}_{policy}")
 
 
 if __name__ == "__main__":

@@ -23,15 +23,15 @@ def modeling(model):
 
 class Prefill:
     """One prompt through the model. layers[l]: q [Hq, n, d] and k [Hkv, n, d] rotated, raw_k before, v [Hkv, n, d]; logits
-    [n, V]. With `rows` the queries and logits of the newest rows only."""
+    [n, V]. With `rows` the logits of the newest rows only, and their queries; with `query_rows` another number of queries (0: all)."""
 
-    def __init__(self, model, prompt, rows=0):
-        code = modeling(model)
+    def __init__(self, model, prompt, rows=0, query_rows=None):
+        code, queries = modeling(model), rows if query_rows is None else query_rows
         rotate, recorded = code.apply_rotary_pos_emb, []
 
         def record(q, k, *args, **kwargs):
             turned = rotate(q, k, *args, **kwargs)
-            recorded.append((turned[0][0, :, -rows:].clone(), turned[1][0], k[0]))
+            recorded.append((turned[0][0, :, -queries:].clone(), turned[1][0], k[0]))
             return turned
 
         code.apply_rotary_pos_emb = record
