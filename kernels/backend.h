@@ -199,10 +199,10 @@ class Backend {
   virtual void attend(const AttendArgs& args) = 0;
 
   // ---- observation and selection
-  // lse [R, Hq] of each observation row. Float32 throughout, whatever the compute mode.
+  // lse [R, Hq] of each observation row. Here and below scores are float32, or rounded as attend() rounds a prompt's.
   virtual void row_lse(const ObserveArgs& args, const TensorView& lse) = 0;
   // sums[h, j] += sum over rows r that see slot j of exp(scale * q_r,h . k_j - lse[r, h]). sums [Hq, columns]; slots
-  // are columns. `squares`, when its data is not null, gets the sums of squares likewise. Float32 throughout.
+  // are columns. `squares`, when its data is not null, gets the sums of squares likewise.
   virtual void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                            const TensorView& squares) = 0;
   // row_lse(), and column_mass() by what it found: the scores of rows and keys may be computed once for both.
@@ -214,7 +214,7 @@ class Backend {
 
   // ---- sparse attention (sparse_attention.h): only where traits() say so
   // sums[h, columns - 1 - t] += sum over rows r of exp(scale * q_r,h . k_j - lse[r, h]), j being the slot at distance t
-  // from the last one that row r sees. sums [Hq, columns], columns >= a lane's length. Float32 throughout. Bits depend
+  // from the last one that row r sees. sums [Hq, columns], columns >= a lane's length. Bits depend
   // on which rows share a call.
   virtual void diagonal_mass(const ObserveArgs& /*args*/, const TensorView& /*lse*/, const TensorView& /*sums*/) {
     PKV_CHECK(false, "asked of a backend whose traits say no");

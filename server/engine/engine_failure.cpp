@@ -43,8 +43,9 @@ void EngineImpl::fail(absl::string_view cause) {
   attempt([&] { deliver(); });  // what had ended before and was not told yet
   for (const auto& [sink, sequence] : live_) {
     std::variant<absl::Status, RequestResult> outcome = sequence->failure();
-    while (attempt([&] { sequence->tell_end(outcome); }) && !sequence->told())
-      std::this_thread::sleep_for(kMemoryPause);
+    while (!sequence->told() && attempt([&] { sequence->tell_end(outcome); })) {
+      if (!sequence->told()) std::this_thread::sleep_for(kMemoryPause);
+    }
   }
   endings_.clear();
   decltype(live_) told;  // outlives the lock: what a sink does when it is destroyed is its own

@@ -245,7 +245,10 @@ void EngineImpl::publish(absl::Time now) {
 // Whom there is no memory to tell, the next time.
 void EngineImpl::deliver() {
   if (endings_.empty()) return;
-  for (Ending& ending : endings_) ending.sequence->tell_end(ending.outcome);
+  for (Ending& ending : endings_) {
+    if (!ending.sequence->told())
+      ending.sequence->tell_end(ending.outcome);  // the last time a later sink may have thrown
+  }
   {
     std::lock_guard lock(mutex_);
     for (const Ending& ending : endings_) {

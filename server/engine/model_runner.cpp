@@ -148,11 +148,15 @@ absl::StatusOr<int64_t> ModelRunner::layer_unit(Sequence& sequence, int64_t most
   // Of the last layer only the rows that the output head reads are wanted.
   const bool last_chunk = first + rows == tokens;
   const int32_t outputs = carries_rows(sequence) ? rows : (last_chunk ? 1 : 0);
-  model_.run_layer(
-      plan_, layer, x, scratch_,
-      {.outputs = outputs, .keys = !sparse, .pattern = sparse ? prefill.sparse->pattern() : SparsePattern{}});
+  // Whoever observes every row has the log-sum-exps from attention where that is of every row to all that it sees.
+  const bool lse = work.observed > 0 && !sparse && layer + 1 < model_.shape().layers;
+  model_.run_layer(plan_, layer, x, scratch_,
+                   {.outputs = outputs,
+                    .keys = !sparse,
+                    .lse = lse,
+                    .pattern = sparse ? prefill.sparse->pattern() : SparsePattern{}});
   rows_run_ += rows;
-  observe_rows(sequence, rows);
+  observe_rows(sequence, rows, lse ? scratch_.lse.rows(rows) : TensorView{});
   if (sparse) {
     measure_row(sequence, rows);
   } else {
@@ -162,13 +166,15 @@ absl::StatusOr<int64_t> ModelRunner::layer_unit(Sequence& sequence, int64_t most
   return work.rows(first, rows);
 }
 
-void ModelRunner::observe_rows(Sequence& sequence, int32_t rows) {
+void ModelRunner::observe_rows(Sequence& sequence, int32_t rows, const TensorView& lse) {
   const TensorView q = scratch_.q.rows(rows);
   const Sequence::Prefill& prefill = *sequence.prefill();
   const KvView kv = plan_.view(prefill.layer);
-  prefill.compressor->observe(q, kv, prefill.row);
+  prefill.compressor->observe(q, kv, prefill.row, lse);
   if (sequence.comparison() == nullptr) return;
-  for (Comparison::Rival& rival : sequence.comparison()->rivals) rival.compressor->observe(q, kv, prefill.row);
+  for (Comparison::Rival& rival : sequence.comparison()->rivals) {
+    rival.compressor->observe(q, kv, prefill.row, lse);
+  }
 }
 
 void ModelRunner::capture_rows(Sequence& sequence, int32_t first, int32_t rows) {

@@ -70,7 +70,7 @@ class ModelRunner {
   // Steps of the cut behind `work` that the unit has already done; returns both.
   absl::StatusOr<int64_t> cut_unit(Sequence& sequence, int64_t most, int64_t work);
   absl::StatusOr<int64_t> scoring_unit(Sequence& sequence, int64_t most);
-  void observe_rows(Sequence& sequence, int32_t rows);
+  void observe_rows(Sequence& sequence, int32_t rows, const TensorView& lse);
   void capture_rows(Sequence& sequence, int32_t first, int32_t rows);
   // Of a prompt's layers all but the last carry all rows on; that one where they are scored.
   bool carries_rows(const Sequence& sequence) const;

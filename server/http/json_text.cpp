@@ -45,6 +45,8 @@ absl::StatusOr<Json> parse_json(const std::string& text) {
     return Json::parse(text);
   } catch (const Json::parse_error& error) {
     return bad_input("", absl::StrCat("the body is no JSON: byte ", error.byte, " is not as it should be"));
+  } catch (const Json::out_of_range&) {
+    return bad_input("", "the body has a number beyond what a double holds");
   }
 }
 

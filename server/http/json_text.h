@@ -13,7 +13,8 @@ namespace pkv {
 
 using Json = nlohmann::json;
 
-// BAD_INPUT, naming the place, where `text` is no JSON, is nested deeper than 64 or has more than a million values.
+// BAD_INPUT, naming the place, where `text` is no JSON, has numbers that no double holds, is nested deeper than 64 or
+// has more than a million values.
 absl::StatusOr<Json> parse_json(const std::string& text);
 // As one line of JSON. What is no UTF-8 becomes U+FFFD.
 std::string json_text(const Json& value);

@@ -135,7 +135,7 @@ class DecoderModel final : public Model {
     const TensorView attention = scratch.attention.rows(outputs);
     backend().attend({.q = scratch.q.view().slice_rows(skipped, outputs),
                       .out = attention,
-                      .lse = {},
+                      .lse = run.lse ? scratch.lse.rows(outputs) : TensorView{},
                       .kv = cache,
                       .spans = plan.spans,
                       .skipped_rows = skipped,

@@ -67,7 +67,7 @@ absl::StatusOr<StepScratch> Model::make_scratch(int32_t rows) const {
       {&StepScratch::normed, rows, s.width},    {&StepScratch::q, rows, queries},
       {&StepScratch::k, rows, entries},         {&StepScratch::v, rows, entries},
       {&StepScratch::attention, rows, queries}, {&StepScratch::gate, rows, s.feed_forward},
-      {&StepScratch::up, rows, s.feed_forward},
+      {&StepScratch::up, rows, s.feed_forward}, {&StepScratch::lse, rows, s.q_heads},
   };
   StepScratch scratch{.rows = rows, .bytes = tensors.bytes()};
   PKV_RETURN_IF_ERROR(tensors.allocate(backend(), scratch));

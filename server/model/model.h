@@ -45,6 +45,7 @@ struct StepScratch {
   Tensor k;          // [rows, Hkv * d]
   Tensor v;          // [rows, Hkv * d]
   Tensor attention;  // [rows, Hq * d]
+  Tensor lse;        // [rows, Hq]: with LayerRun::lse, of the rows that are carried on
   Tensor gate;       // [rows, F]
   Tensor up;         // [rows, F]
   int32_t rows = 0;
@@ -56,6 +57,7 @@ struct LayerRun {
   int32_t outputs = 0;  // rows that are carried on, the plan's last
   bool queries = true;
   bool keys = true;       // keys and values; without them those of the plan's rows are in its lanes already
+  bool lse = false;       // attention's log-sum-exps are wanted
   SparsePattern pattern;  // of what the rows see; set only with one span
 };
 

@@ -99,9 +99,9 @@ void Compressor::list_observed_rows() {
   }
 }
 
-void Compressor::observe(const TensorView& q, const KvView& kv, int32_t first_row) {
+void Compressor::observe(const TensorView& q, const KvView& kv, int32_t first_row, const TensorView& lse) {
   if (!plan_.drops_entries()) return;
-  policy_.observation() == Observation::kEveryRow ? add_attention(q, kv, first_row) : keep_rows(q, first_row);
+  policy_.observation() == Observation::kEveryRow ? add_attention(q, kv, first_row, lse) : keep_rows(q, first_row);
 }
 
 // Copies runs of the chunk's rows that are turned alike.
@@ -137,12 +137,14 @@ LayerView Compressor::layer_view(const KvView& kv, std::span<const ObservedRows>
 }
 
 // H2O (arXiv 2306.14048, section 4): what every query so far has given to each key.
-void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t first_row) {
+void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t first_row, const TensorView& lse) {
   if (first_row == 0) backend_.fill(sums_.view(), 0);
-  for (int32_t row = 0; row < q.rows; row += kRowsAtOnce) {
+  // The chunk's own slots are the lanes' newest.
+  const auto newest = static_cast<int32_t>(q.rows) - 1;
+  if (lse.data != nullptr) add_known_attention(layer_view(kv, {}), {.q = q, .unseen = newest}, lse, sums_.view());
+  for (int32_t row = 0; row < q.rows && lse.data == nullptr; row += kRowsAtOnce) {
     const auto rows = static_cast<int32_t>(std::min<int64_t>(kRowsAtOnce, q.rows - row));
-    // The chunk's own slots are the lanes' newest.
-    const ObservedRows observed{.q = q.slice_rows(row, rows), .unseen = static_cast<int32_t>(q.rows) - 1 - row};
+    const ObservedRows observed{.q = q.slice_rows(row, rows), .unseen = newest - row};
     pkv::add_attention(layer_view(kv, {}), observed, lse_.view(), sums_.view());
   }
   rows_seen_ += static_cast<int32_t>(q.rows);
@@ -150,7 +152,7 @@ void Compressor::add_attention(const TensorView& q, const KvView& kv, int32_t fi
 
 int64_t Compressor::observed_pair_work(const CachePolicy& policy, const CachePlan& plan, const Options& options) {
   const bool observed = plan.drops_entries() && policy.observation() == Observation::kEveryRow;
-  return observed ? pair_work(options) : 0;
+  return observed ? pair_work(options) / 2 : 0;  // one pass: attention gives the log-sum-exps
 }
 
 int64_t Compressor::cut_work(const CachePolicy& policy, const CachePlan& plan, const Options& options) {

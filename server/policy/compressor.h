@@ -44,8 +44,9 @@ class Compressor {
   static uint64_t workspace_bytes(const CachePolicy& policy, const CachePlan& plan, const Options& options);
 
   // Rows [first_row, first_row + rows) of the prompt have just gone through a layer; q [rows, Hq * d], rotated. `kv`:
-  // the layer's lanes [kv_heads] with these rows written.
-  void observe(const TensorView& q, const KvView& kv, int32_t first_row);
+  // the layer's lanes [kv_heads] with these rows written. `lse` [rows, Hq]: of their attention to all that they see; no
+  // data: not known.
+  void observe(const TensorView& q, const KvView& kv, int32_t first_row, const TensorView& lse);
 
   // Multiply-adds of observe() for every row and every entry that it sees.
   static int64_t observed_pair_work(const CachePolicy& policy, const CachePlan& plan, const Options& options);
@@ -85,7 +86,7 @@ class Compressor {
   bool cuts_layer(int32_t layer) const;
   bool scores_layer(int32_t layer) const;
   void list_observed_rows();
-  void add_attention(const TensorView& q, const KvView& kv, int32_t first_row);
+  void add_attention(const TensorView& q, const KvView& kv, int32_t first_row, const TensorView& lse);
   void keep_rows(const TensorView& q, int32_t first_row);
   LayerView scored_view(const KvView& kv, int32_t layer) const;
   void list_score_steps(const Cut& cut, int32_t layer);

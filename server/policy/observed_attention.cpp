@@ -6,17 +6,20 @@
 namespace pkv {
 namespace {
 
+ObserveArgs observe_args(const LayerView& layer, const ObservedRows& rows) {
+  return {.q = rows.q,
+          .kv = layer.kv,
+          .first_lane = layer.first_lane,
+          .unseen = rows.unseen,
+          .q_heads = layer.q_heads,
+          .kv_heads = layer.kv_heads,
+          .scale = layer.scale};
+}
+
 void add_rows(const LayerView& layer, const ObservedRows& rows, const TensorView& lse, const TensorView& sums,
               const TensorView& squares) {
-  const ObserveArgs observed{.q = rows.q,
-                             .kv = layer.kv,
-                             .first_lane = layer.first_lane,
-                             .unseen = rows.unseen,
-                             .q_heads = layer.q_heads,
-                             .kv_heads = layer.kv_heads,
-                             .scale = layer.scale};
   const TensorView own = lse.slice_rows(0, rows.q.rows);  // done with before the next rows need it
-  layer.backend->observe(observed, own, sums, squares);
+  layer.backend->observe(observe_args(layer, rows), own, sums, squares);
 }
 
 // As many rows a step as its work allows. Columns are added up row by row, so the result is that of one step.
@@ -39,6 +42,11 @@ void add_row_steps(const LayerView& layer, const ObservedRows& rows, const Score
 
 void add_attention(const LayerView& layer, const ObservedRows& rows, const TensorView& lse, const TensorView& sums) {
   add_rows(layer, rows, lse, sums, TensorView{});
+}
+
+void add_known_attention(const LayerView& layer, const ObservedRows& rows, const TensorView& lse,
+                         const TensorView& sums) {
+  layer.backend->column_mass(observe_args(layer, rows), lse, sums, TensorView{});
 }
 
 void sum_observed_attention(const LayerView& layer, const ScoreBuffers& buffers, ScoreSteps& steps) {

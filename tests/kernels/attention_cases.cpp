@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "tests/kernels/case_data.h"
+#include "tests/kernels/rounded_score.h"
 
 namespace pkv {
 namespace {
@@ -136,7 +137,6 @@ class AttendCase : public OperationCase {
     double exact() const { return 1e-6 * (1.0 + score_size); }
     double lse(Accuracy accuracy) const { return exact() + (accuracy == Accuracy::kDefault ? 6 * score_deviation : 0); }
     double out(size_t c, Accuracy accuracy) const {
-      constexpr double kBf16Deviation = 0x1p-8 / 3.46;  // of a number of size 1 rounded to bfloat16 at most
       double allowed = exact() * value_size[c];
       // Scores, probabilities and values are each rounded; the errors of different slots are independent.
       if (accuracy == Accuracy::kDefault) allowed += 6 * (2 * score_deviation + 2 * kBf16Deviation) * weighted_value[c];
@@ -188,16 +188,13 @@ class AttendCase : public OperationCase {
     std::vector<double> scores(static_cast<size_t>(seen));
     double highest = -INFINITY, sum = 0;
     for (int32_t j = 0; j < seen; ++j) {
-      double score = 0, squares = 0;
-      for (size_t i = 0; i < dimensions; ++i) {
-        const double product = static_cast<double>(query[i]) * keys.row(j)[i];
-        score += product;
-        squares += product * product;
-      }
+      double score = 0;
+      for (size_t i = 0; i < dimensions; ++i) score += static_cast<double>(query[i]) * keys.row(j)[i];
       scores[static_cast<size_t>(j)] = spec_.pattern.hides(kv_head, seen - 1, j) ? -INFINITY : score * scale();
       highest = std::max(highest, scores[static_cast<size_t>(j)]);
       errors.score_size = std::max(errors.score_size, scale() * absolute_dot(query, keys.row(j), spec_.head_dim));
-      errors.score_deviation = std::max(errors.score_deviation, scale() * 0x1p-8 / 3.46 * std::sqrt(2 * squares));
+      errors.score_deviation =
+          std::max(errors.score_deviation, scale() * rounded_dot_deviation(query, keys.row(j), spec_.head_dim));
     }
     for (double& score : scores) sum += score = std::exp(score - highest);
     for (int32_t j = 0; j < seen; ++j) {

@@ -1,10 +1,11 @@
-// Cases of row_lse, column_mass and diagonal_mass, float32 in every mode: observation windows, ragged lanes, rows that
-// see everything, and the whole chain from observation to the kept slots.
+// Cases of row_lse, column_mass and diagonal_mass: observation windows, ragged lanes, rows that see everything, and the
+// whole chain from observation to the kept slots.
 #include <algorithm>
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "tests/kernels/case_data.h"
+#include "tests/kernels/rounded_score.h"
 
 namespace pkv {
 namespace {
@@ -91,17 +92,20 @@ class ObserveCase : public OperationCase {
             .scale = scale()};
   }
 
-  // Float32 error of the scaled scores of one query head against all its keys: some roundings of the sum of absolute
-  // products.
-  double score_error(const Data& data, const std::vector<Matrix>& keys, int64_t row, int32_t head) const {
+  // Error of the scaled scores of one query head against all its keys. Float32: some roundings of the sum of absolute
+  // products. Else query and key are rounded to bfloat16 before.
+  double score_error(const Data& data, const std::vector<Matrix>& keys, int64_t row, int32_t head,
+                     Accuracy accuracy) const {
     const float* query = data.q.row(row) + static_cast<int64_t>(head) * spec_.head_dim;
     const int32_t lane = head / spec_.group;
     const Matrix& lane_keys = keys[static_cast<size_t>(lane)];
-    double size = 0;
+    double size = 0, deviation = 0;
     for (int32_t j = 0; j < visible(lane, row); ++j) {
       size = std::max(size, scale() * absolute_dot(query, lane_keys.row(j), spec_.head_dim));
+      if (accuracy == Accuracy::kExact) continue;
+      deviation = std::max(deviation, scale() * rounded_dot_deviation(query, lane_keys.row(j), spec_.head_dim));
     }
-    return 1e-6 * (1.0 + size);
+    return 1e-6 * (1.0 + size) + 6 * deviation;
   }
   std::vector<Matrix> all_keys(const Data& data) const {
     std::vector<Matrix> keys;
@@ -109,20 +113,20 @@ class ObserveCase : public OperationCase {
     return keys;
   }
   // The largest score error of any row of one query head.
-  std::vector<double> head_errors(const Data& data) const {
+  std::vector<double> head_errors(const Data& data, Accuracy accuracy) const {
     const std::vector<Matrix> keys = all_keys(data);
     std::vector<double> errors(static_cast<size_t>(q_heads()), 0.0);
     for (int64_t row = 0; row < data.q.rows; ++row) {
       for (int32_t h = 0; h < q_heads(); ++h) {
         double& error = errors[static_cast<size_t>(h)];
-        error = std::max(error, score_error(data, keys, row, h));
+        error = std::max(error, score_error(data, keys, row, h, accuracy));
       }
     }
     return errors;
   }
   // Of masses [q_heads, columns]: exp turns the absolute error of a score into a relative one, a square doubles it.
-  std::vector<double> mass_tolerance(const std::vector<float>& masses) const {
-    const std::vector<double> errors = head_errors(make_data());
+  std::vector<double> mass_tolerance(const std::vector<float>& masses, Accuracy accuracy) const {
+    const std::vector<double> errors = head_errors(make_data(), accuracy);
     std::vector<double> tolerance(masses.size());
     for (size_t i = 0; i < masses.size(); ++i) {
       tolerance[i] = 2 * errors[i / static_cast<size_t>(columns())] * std::abs(masses[i]) + 1e-30;
@@ -151,12 +155,12 @@ class RowLseCase : public ObserveCase {
                          [state, &backend] { return Outputs{state->lse.floats(backend, "lse")}; });
   }
 
-  std::vector<double> tolerance(const Outputs&, size_t, Accuracy) const override {
+  std::vector<double> tolerance(const Outputs&, size_t, Accuracy accuracy) const override {
     const Data data = make_data();
     const std::vector<Matrix> keys = all_keys(data);
     std::vector<double> tolerance;
     for (int64_t row = 0; row < data.q.rows; ++row) {
-      for (int32_t h = 0; h < q_heads(); ++h) tolerance.push_back(score_error(data, keys, row, h));
+      for (int32_t h = 0; h < q_heads(); ++h) tolerance.push_back(score_error(data, keys, row, h, accuracy));
     }
     return tolerance;
   }
@@ -186,8 +190,8 @@ class ColumnMassCase : public ObserveCase {
     });
   }
 
-  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    return mass_tolerance(expected[output].floats);
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy accuracy) const override {
+    return mass_tolerance(expected[output].floats, accuracy);
   }
 };
 
@@ -213,8 +217,8 @@ class DiagonalMassCase : public ObserveCase {
   }
 
   // As that of columns: any order of the rows rounds a sum of positive numbers by less than what their scores are off.
-  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    return mass_tolerance(expected[output].floats);
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy accuracy) const override {
+    return mass_tolerance(expected[output].floats, accuracy);
   }
 };
 
@@ -251,8 +255,8 @@ class ObserveSelectCase : public ObserveCase {
     });
   }
 
-  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy) const override {
-    const std::vector<double> errors = head_errors(make_data());
+  std::vector<double> tolerance(const Outputs& expected, size_t output, Accuracy accuracy) const override {
+    const std::vector<double> errors = head_errors(make_data(), accuracy);
     const double error = *std::max_element(errors.begin(), errors.end());
     return relative_tolerance(expected[output].floats, 4 * error, 0);
   }

@@ -101,19 +101,19 @@ struct PanelKernels {
   void (*pack_keys)(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) = nullptr;
   void (*pack_values)(const LanePages& pages, int32_t first, int32_t count, int32_t place, void* out) = nullptr;
   void (*attend)(const Panel& panel, const PanelState& state) = nullptr;
+  // Maximum and sum of weights of each row over the tile alone; -infinity and 0 for a row that sees nothing. The
+  // weights, relative to that maximum, are in panel.scores then.
+  void (*lse)(const Panel& panel, float* max, float* sum) = nullptr;
+  // Adds each row's weights, rows in ascending order.
+  void (*mass)(const Panel& panel, const PanelMass& mass) = nullptr;
+  // The same of weights that are in panel.scores, times 2^-lse.
+  void (*add_weights)(const Panel& panel, const PanelMass& mass) = nullptr;
 };
 
 struct AttentionKernels {
   PanelKernels panel;  // float32
   void (*decode_tile)(const DecodeTile& tile) = nullptr;
   void (*combine_tiles)(const CombineTiles& args) = nullptr;
-  // Maximum and sum of weights of each row over the tile alone; -infinity and 0 for a row that sees nothing. The
-  // weights, relative to that maximum, are in panel.scores then.
-  void (*lse_panel)(const Panel& panel, float* max, float* sum) = nullptr;
-  // Adds each row's weights, rows in ascending order.
-  void (*mass_panel)(const Panel& panel, const PanelMass& mass) = nullptr;
-  // The same of weights that are in panel.scores, times 2^-lse.
-  void (*add_weights)(const Panel& panel, const PanelMass& mass) = nullptr;
   // Rounded to nearest even.
   void (*to_half)(const float* from, uint16_t* to, int64_t count) = nullptr;
   // factor_norms() takes a lower triangular [head_dim][head_dim] factor packed by pack_factor() to

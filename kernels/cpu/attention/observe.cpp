@@ -1,5 +1,6 @@
-// Observation passes: log-sum-exps of a few query rows and the attention mass that lands on each slot. float32
-// throughout. Work is split by (KV head, tile of slots), so each column's sum is made by one thread, rows ascending.
+// Observation passes: log-sum-exps of a few query rows and the attention mass that lands on each slot, of scores that
+// are made as prompt attention makes them. Work is split by (KV head, tile of slots), so each column's sum is made by
+// one thread, rows ascending.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -14,6 +15,8 @@ namespace {
 
 // Bounds the packed queries and the per-tile results of one pass.
 constexpr int32_t kChunkRows = 64;
+// The same where nothing is kept of a tile: keys are packed for so many rows at a time.
+constexpr int32_t kMassRows = 256;
 // Scores that are kept between the two passes of observe(), in floats: what caches that cores share hold.
 constexpr int64_t kKeptScores = int64_t{3} << 20;
 // A query that is packed, and a tile's result that is merged, against an element read and written.
@@ -22,14 +25,14 @@ constexpr int64_t kMergedElement = 64;
 
 }  // namespace
 
-// At most kChunkRows observation rows, packed into panels for every KV head.
+// Some observation rows, packed into panels for every KV head.
 struct CpuAttention::ObserveChunk {
   int32_t first_row = 0;
   int32_t query_rows = 0;          // rows * G; query row m is row first_row + m / G, head m % G of the group
   int32_t padded_rows = 0;         // per KV head
   int32_t most_visible = 0;        // of any lane
   int32_t tiles = 0;               // of that many slots
-  const float* queries = nullptr;  // [kv_heads][padded_rows / panel rows][head_dim][panel rows]
+  const float* queries = nullptr;  // [kv_heads][padded_rows / panel rows] panels of padded_dim(head_dim) * panel rows
 
   // Slots of a lane's tile at `start` that each row of the panel at `first` sees. Returns the largest.
   int32_t limits(const ObserveArgs& args, const Lane& lane, int32_t first, int32_t start, int32_t panel_rows,
@@ -55,7 +58,6 @@ struct CpuAttention::ObservePanel {
 
 template <typename Body>
 void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body body) {
-  const PanelKernels& panel = kernels_.panel;
   const int32_t group = args.q_heads / args.kv_heads;
   const int32_t d = args.kv.head_dim;
   const int32_t total = static_cast<int32_t>(args.q.rows);
@@ -69,25 +71,25 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body bo
   for (int32_t first_row = 0; first_row < total; first_row += most) {
     const int32_t rows = std::min(most, total - first_row);
     ObserveChunk chunk{.first_row = first_row, .query_rows = rows * group};
-    chunk.padded_rows = (chunk.query_rows + panel.rows - 1) / panel.rows * panel.rows;
+    chunk.padded_rows = (chunk.query_rows + panels_.rows - 1) / panels_.rows * panels_.rows;
     chunk.most_visible = args.visible(longest, first_row + rows - 1);
     chunk.tiles = (chunk.most_visible + kTileSlots - 1) / kTileSlots;
-    const int64_t head_floats = static_cast<int64_t>(chunk.padded_rows) * d;
+    const int64_t head_floats = static_cast<int64_t>(chunk.padded_rows) * padded_dim(d);
     float* queries = shared_.reserve(head_floats * args.kv_heads);
     chunk.queries = queries;
     parallel_for(pool_, args.kv_heads, kPackedElement * head_floats, [&](int64_t head) {
       const float* pointers[kMaxPanelRows];
       const LanePages pages = lane_pages(args.kv, args.first_lane + static_cast<int32_t>(head));
-      std::vector<float> mixed(static_cast<size_t>(panel.rows) * static_cast<size_t>(d));
-      for (int32_t first = 0; first < chunk.query_rows; first += panel.rows) {
-        const int32_t count = std::min(panel.rows, chunk.query_rows - first);
+      std::vector<float> mixed(static_cast<size_t>(panels_.rows) * static_cast<size_t>(d));
+      for (int32_t first = 0; first < chunk.query_rows; first += panels_.rows) {
+        const int32_t count = std::min(panels_.rows, chunk.query_rows - first);
         for (int32_t r = 0; r < count; ++r) {
           const int32_t m = first + r;
           const float* query = args.q.f32_row(first_row + m / group) + (head * group + m % group) * d;
           pointers[r] = query_for(pages, query, mixed.data() + static_cast<int64_t>(r) * d);
         }
-        panel.pack_queries(pointers, count, d, args.scale * std::numbers::log2e_v<float>,
-                           queries + head * head_floats + static_cast<int64_t>(first) * d);
+        panels_.pack_queries(pointers, count, d, args.scale * std::numbers::log2e_v<float>,
+                             queries + head * head_floats + static_cast<int64_t>(first) * padded_dim(d));
       }
     });
     body(chunk);
@@ -96,7 +98,7 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body bo
 
 template <typename Visit>
 void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& chunk, Visit visit) {
-  const int32_t panel_rows = kernels_.panel.rows;
+  const int32_t panel_rows = panels_.rows;
   const int32_t d = args.kv.head_dim;
   const int64_t work =
       elements_of_multiply_adds(static_cast<int64_t>(chunk.padded_rows) * d * std::min(kTileSlots, chunk.most_visible));
@@ -106,14 +108,13 @@ void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& c
     const Lane& lane = args.kv.lanes[args.first_lane + head];
     float* scores = per_thread_[thread].reserve(0);
     float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
-    kernels_.panel.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
-                             std::clamp(std::min(lane.length, chunk.most_visible) - start, 0, kTileSlots), /*place=*/0,
-                             keys);
+    panels_.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
+                      std::clamp(std::min(lane.length, chunk.most_visible) - start, 0, kTileSlots), /*place=*/0, keys);
     for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
       int32_t limits[kMaxPanelRows];
       const int32_t seen = chunk.limits(args, lane, first, start, panel_rows, limits);
       visit(ObservePanel{.head = head, .tile = tile, .first = first},
-            Panel{.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * d,
+            Panel{.queries = chunk.queries + (static_cast<int64_t>(head) * chunk.padded_rows + first) * padded_dim(d),
                   .keys = keys,
                   .limits = limits,
                   .head_dim = d,
@@ -168,7 +169,7 @@ void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
     const TilePartials partials(chunk, args.kv_heads, partials_);
     for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
       const int64_t at = partials.at(place.head, place.tile, place.first);
-      kernels_.lse_panel(panel, partials.tops + at, partials.sums + at);
+      panels_.lse(panel, partials.tops + at, partials.sums + at);
     });
     merge_tiles(args, partials, lse);
   });
@@ -204,11 +205,11 @@ struct CpuAttention::MassRows {
 void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                                const TensorView& squares) {
   const int32_t group = args.q_heads / args.kv_heads;
-  for_each_chunk(args, kChunkRows, [&](const ObserveChunk& chunk) {
+  for_each_chunk(args, kMassRows, [&](const ObserveChunk& chunk) {
     for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
       MassRows rows(chunk, place, group, sums, squares);
       rows.read_lse(chunk, place, group, lse);
-      kernels_.mass_panel(panel, rows.mass());
+      panels_.mass(panel, rows.mass());
     });
   });
 }
@@ -232,10 +233,10 @@ void CpuAttention::diagonal_mass(const ObserveArgs& args, const TensorView& lse,
       const int32_t length = args.kv.lanes[args.first_lane + place.head].length;
       MassRows rows(chunk, place, group, parts, {});
       rows.read_lse(chunk, place, group, lse);
-      for (int32_t r = 0; r < kernels_.panel.rows && place.first + r < chunk.query_rows; ++r) {
+      for (int32_t r = 0; r < panels_.rows && place.first + r < chunk.query_rows; ++r) {
         rows.sums[r] += place.tile * kChunkRows + further(length, chunk.first_row + (place.first + r) / group);
       }
-      kernels_.mass_panel(panel, rows.mass());
+      panels_.mass(panel, rows.mass());
     });
     parallel_for(pool_, args.q_heads, parts.cols, [&](int64_t head) {
       const int32_t visible = args.visible(args.kv.lanes[args.first_lane + head / group].length, last_row);
@@ -251,7 +252,7 @@ void CpuAttention::diagonal_mass(const ObserveArgs& args, const TensorView& lse,
 
 void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                            const TensorView& squares) {
-  const int32_t group = args.q_heads / args.kv_heads, panel_rows = kernels_.panel.rows;
+  const int32_t group = args.q_heads / args.kv_heads, panel_rows = panels_.rows;
   int32_t longest = 0;
   for (int32_t head = 0; head < args.kv_heads; ++head) {
     longest = std::max(longest, args.kv.lanes[args.first_lane + head].length);
@@ -272,7 +273,7 @@ void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const
       const int64_t at = partials.at(place.head, place.tile, place.first);
       Panel own = panel;
       own.scores = kept + at * kScoreStride;
-      kernels_.lse_panel(own, partials.tops + at, partials.sums + at);
+      panels_.lse(own, partials.tops + at, partials.sums + at);
     });
     merge_tiles(args, partials, lse);
     const int64_t work = elements_of_multiply_adds(static_cast<int64_t>(chunk.padded_rows) * kTileSlots);
@@ -290,11 +291,11 @@ void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const
           rows.lse[r] = of_row[head * group + m % group] * std::numbers::log2e_v<float> -
                         partials.tops[partials.at(head, tile, m)];
         }
-        kernels_.add_weights({.limits = limits,
-                              .head_dim = args.kv.head_dim,
-                              .count = seen,
-                              .scores = kept + partials.at(head, tile, first) * kScoreStride},
-                             rows.mass());
+        panels_.add_weights({.limits = limits,
+                             .head_dim = args.kv.head_dim,
+                             .count = seen,
+                             .scores = kept + partials.at(head, tile, first) * kScoreStride},
+                            rows.mass());
       }
     });
   });

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/attention/attention_kernels.h"
 #include "kernels/cpu/attention/lane_pages.h"
+#include "kernels/cpu/attention/observe_kernels.h"
 #include "kernels/cpu/attention/softmax.h"
 #include "kernels/cpu/vec.h"
 
@@ -184,52 +185,15 @@ void attend_panel(const Panel& panel, const PanelState& state) {
 
 void lse_panel(const Panel& panel, float* max, float* sum) {
   score_panel(panel);
-  for (int32_t r = 0; r < kPanelRows; ++r) {
-    float* scores = panel.scores + r * kScoreStride;
-    const int32_t limit = panel.limits[r];
-    max[r] = limit > 0 ? max_score(scores, limit) : kNegativeInfinity;
-    sum[r] = limit > 0 ? exp_and_sum(scores, limit, max[r]) : 0.0f;
-  }
-}
-
-// sums[j] += w, squares[j] += w^2 (where there are any) of the weights [0, count), w = weight * factor.
-inline void add_row(const float* weights, int32_t count, float factor, float* sums, float* squares) {
-  const V::Type factors = V::broadcast(factor);
-  int32_t j = 0;
-  for (; j + V::kWidth <= count; j += V::kWidth) {
-    const V::Type weight = V::load(weights + j) * factors;
-    V::store(sums + j, V::load(sums + j) + weight);
-    if (squares != nullptr) V::store(squares + j, V::load(squares + j) + weight * weight);
-  }
-  for (; j < count; ++j) {
-    const float weight = weights[j] * factor;
-    sums[j] += weight;
-    if (squares == nullptr) continue;
-    const float square = weight * weight;
-    squares[j] += square;
-  }
+  lse_of_scores(panel, kPanelRows, max, sum);
 }
 
 void mass_panel(const Panel& panel, const PanelMass& mass) {
   score_panel(panel);
-  for (int32_t r = 0; r < kPanelRows; ++r) {
-    float* weights = panel.scores + r * kScoreStride;
-    const int32_t limit = panel.limits[r];
-    if (limit == 0) continue;
-    exp_and_sum(weights, limit, mass.lse[r]);
-    add_row(weights, limit, 1.0f, mass.sums[r], mass.squares == nullptr ? nullptr : mass.squares[r]);
-  }
+  mass_of_scores(panel, kPanelRows, mass);
 }
 
-void add_weights(const Panel& panel, const PanelMass& mass) {
-  for (int32_t r = 0; r < kPanelRows; ++r) {
-    const int32_t limit = panel.limits[r];
-    if (limit == 0) continue;
-    const float factor = V::first(exp2(V::broadcast(-mass.lse[r])));
-    add_row(panel.scores + r * kScoreStride, limit, factor, mass.sums[r],
-            mass.squares == nullptr ? nullptr : mass.squares[r]);
-  }
-}
+void add_weights(const Panel& panel, const PanelMass& mass) { mass_of_weights(panel, kPanelRows, mass); }
 
 }  // namespace
 }  // namespace pkv

@@ -1,6 +1,7 @@
 // Prompt attention with AMX: queries, keys, weights and values rounded to bfloat16, products in tiles, softmax in
 // float32.
 #include "kernels/cpu/attention/bf16_panels.h"
+#include "kernels/cpu/attention/observe_kernels.h"
 #include "kernels/cpu/attention/softmax.h"
 #include "kernels/cpu/tile_block.h"
 
@@ -82,12 +83,33 @@ void attend_rows(const Panel& panel, const PanelState& state) {
   if (dim < stride) add_values<kRowTiles, 1>(weights, values, slots, state.acc + dim, stride);
 }
 
-void attend_panel(const Panel& panel, const PanelState& state) {
-  const Tiles tiles;
+bool needs_second_tile(const Panel& panel) {
   bool second_tile = false;
   for (int32_t r = kTileRows; r < kPanelRows; ++r) second_tile |= panel.limits[r] > 0;
-  second_tile ? attend_rows<2>(panel, state) : attend_rows<1>(panel, state);
+  return second_tile;
 }
+
+void attend_panel(const Panel& panel, const PanelState& state) {
+  const Tiles tiles;
+  needs_second_tile(panel) ? attend_rows<2>(panel, state) : attend_rows<1>(panel, state);
+}
+
+void score_panel(const Panel& panel) {
+  const Tiles tiles;
+  needs_second_tile(panel) ? score_rows<2>(panel) : score_rows<1>(panel);
+}
+
+void lse_panel(const Panel& panel, float* max, float* sum) {
+  score_panel(panel);
+  lse_of_scores(panel, kPanelRows, max, sum);
+}
+
+void mass_panel(const Panel& panel, const PanelMass& mass) {
+  score_panel(panel);
+  mass_of_scores(panel, kPanelRows, mass);
+}
+
+void add_weights(const Panel& panel, const PanelMass& mass) { mass_of_weights(panel, kPanelRows, mass); }
 
 }  // namespace
 
@@ -97,6 +119,9 @@ constinit const PanelKernels PathTable<PanelKernels, Isa::kAmxBf16>::kernels = {
                                                                                 .pack_queries = pack_queries,
                                                                                 .pack_keys = pack_keys<kTileDepth>,
                                                                                 .pack_values = pack_values<kTileDepth>,
-                                                                                .attend = attend_panel};
+                                                                                .attend = attend_panel,
+                                                                                .lse = lse_panel,
+                                                                                .mass = mass_panel,
+                                                                                .add_weights = add_weights};
 
 }  // namespace pkv

@@ -1,6 +1,7 @@
 // Prompt attention with AVX512_BF16: queries, keys, weights and values rounded to bfloat16, sums and softmax in
 // float32.
 #include "kernels/cpu/attention/bf16_panels.h"
+#include "kernels/cpu/attention/observe_kernels.h"
 #include "kernels/cpu/attention/softmax.h"
 
 namespace pkv {
@@ -39,15 +40,19 @@ void dot_block(V::Type (&sum)[kPanelRows][N], const uint32_t* a, int32_t a_strid
   }
 }
 
-void score_panel(const Panel& panel) {
+// sum[r] += the scores of kPanelCols columns from `column` on.
+inline void score_columns(const Panel& panel, int32_t column, V::Type (&sum)[kPanelRows][kPanelVectors]) {
   const int32_t depth = panel.head_dim / 2;
-  const uint32_t* keys = static_cast<const uint32_t*>(panel.keys);
-  for (int32_t column = 0; column < panel.count;
-       column += kPanelCols, keys += static_cast<int64_t>(depth) * kPanelCols) {
+  const uint32_t* keys = static_cast<const uint32_t*>(panel.keys) + static_cast<int64_t>(column) * depth;
+  dot_block<kPanelVectors>(sum, static_cast<const uint32_t*>(panel.queries), 1, kPanelRows, keys, depth);
+}
+
+void score_panel(const Panel& panel) {
+  for (int32_t column = 0; column < panel.count; column += kPanelCols) {
     V::Type sum[kPanelRows][kPanelVectors];
 #pragma GCC unroll 16
     for (int r = 0; r < kPanelRows; ++r) sum[r][0] = sum[r][1] = V::broadcast(0.0f);
-    dot_block<kPanelVectors>(sum, static_cast<const uint32_t*>(panel.queries), 1, kPanelRows, keys, depth);
+    score_columns(panel, column, sum);
 #pragma GCC unroll 16
     for (int r = 0; r < kPanelRows; ++r) {
       V::store(panel.scores + r * kScoreStride + column, sum[r][0]);
@@ -102,6 +107,39 @@ void attend_panel(const Panel& panel, const PanelState& state) {
   if (dim < stride) value_block<1>(pairs_of_weights, values, depth, keep, state.acc + dim, stride);
 }
 
+void lse_panel(const Panel& panel, float* max, float* sum) {
+  score_panel(panel);
+  lse_of_scores(panel, kPanelRows, max, sum);
+}
+
+// A block of columns at a time, whose scores, less the rows' lse, stay in registers.
+void mass_panel(const Panel& panel, const PanelMass& mass) {
+  for (int32_t column = 0; column < panel.count; column += kPanelCols) {
+    V::Type sum[kPanelRows][kPanelVectors];
+#pragma GCC unroll 16
+    for (int r = 0; r < kPanelRows; ++r) sum[r][0] = sum[r][1] = V::broadcast(-mass.lse[r]);
+    score_columns(panel, column, sum);
+#pragma GCC unroll 16
+    for (int r = 0; r < kPanelRows; ++r) {
+      const int32_t count = min_int(panel.limits[r] - column, kPanelCols);
+      if (count <= 0) continue;
+      float* sums = mass.sums[r] + column;
+      if (count == kPanelCols && mass.squares == nullptr) {
+        V::store(sums, V::load(sums) + exp2(sum[r][0]));
+        V::store(sums + V::kWidth, V::load(sums + V::kWidth) + exp2(sum[r][1]));
+        continue;
+      }
+      alignas(64) float scores[kPanelCols];
+      V::store(scores, sum[r][0]);
+      V::store(scores + V::kWidth, sum[r][1]);
+      add_row(scores, count, sums, mass.squares == nullptr ? nullptr : mass.squares[r] + column,
+              [](V::Type score) { return exp2(score); });
+    }
+  }
+}
+
+void add_weights(const Panel& panel, const PanelMass& mass) { mass_of_weights(panel, kPanelRows, mass); }
+
 }  // namespace
 
 template <>
@@ -110,6 +148,9 @@ constinit const PanelKernels PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels 
                                                                                    .pack_queries = pack_queries,
                                                                                    .pack_keys = pack_keys<2>,
                                                                                    .pack_values = pack_values<2>,
-                                                                                   .attend = attend_panel};
+                                                                                   .attend = attend_panel,
+                                                                                   .lse = lse_panel,
+                                                                                   .mass = mass_panel,
+                                                                                   .add_weights = add_weights};
 
 }  // namespace pkv

@@ -224,6 +224,29 @@ TEST_F(EngineFailure, WithoutMemoryToTellACallerThatRequestAloneEnds) {
   EXPECT_EQ(engine->stats()->live_bytes, 0u);
 }
 
+TEST_F(EngineFailure, WhoWasToldBeforeASinkThrewIsNotToldAgain) {
+  const auto engine = make_engine(*tiny_.model);
+  auto told = std::make_shared<RecordingSink>(), thrower = std::make_shared<RecordingSink>();
+  Gate gate;
+  told->at_start = [&] { gate.pass(); };
+  told->at_token = [&](int32_t tokens) {
+    for (const auto& sink : {told, thrower}) {
+      if (tokens == 2) engine->cancel(sink.get());  // both end in one step
+    }
+    return true;
+  };
+  thrower->at_end = [] { throw 1; };
+  submit(*engine, make_request(random_prompt(20, 1), 300), told);
+  gate.wait_for_guest();
+  submit(*engine, make_request(random_prompt(20, 2), 300), thrower);
+  gate.open();
+  told->wait();
+  EXPECT_TRUE(engine->drain(absl::InfiniteFuture()));
+  EXPECT_EQ(engine->state(), Engine::State::kFailed);
+  EXPECT_EQ(told->ends, 1);
+  told->at_token = nullptr;
+}
+
 TEST_F(EngineFailure, WhoCannotBeToldForWantOfMemoryIsToldLater) {
   const auto engine = make_engine(*tiny_.model);
   auto alone = std::make_shared<RecordingSink>();

@@ -78,7 +78,7 @@ TEST(OpenAiRequest, BodiesAreBounded) {
   std::string many = "[0";
   for (int i = 0; i < 1 << 20; ++i) many += ",0";
   EXPECT_FALSE(parse_json(many + "]").ok());
-  for (const char* text : {"", "{", "{} x", "\"\xff\"", "nul", "[1,]", "\"\\"})
+  for (const char* text : {"", "{", "{} x", "\"\xff\"", "nul", "[1,]", "\"\\", "1e999", "[-1e999]"})
     EXPECT_FALSE(parse_json(text).ok()) << text;
 }
 

@@ -116,6 +116,28 @@ struct Variant {
 };
 void PrintTo(const Variant& variant, std::ostream* out) { *out << variant.name; }
 
+TEST(DecoderTest, GivesTheLogSumExpsOfRowsThatAreCarriedOn) {
+  Loaded m(test::tiny_llama());
+  const ModelShape& shape = m.model->shape();
+  constexpr int32_t kTokens = 23, kOutputs = 5;
+  const std::vector<int32_t> tokens = random_tokens(kTokens, shape.vocab_size, 7);
+  FakeCache cache(*m.backend, shape, 1, kTokens);
+  const FakeCache::Rows all = {0, 0, tokens};
+  const StepPlan& plan = cache.plan(Phase::kPrefill, {&all, 1}, 0, 1);
+  const Tensor x = *m.backend->allocate(kTokens, shape.width, DType::kF32);
+  m.model->embed(plan.token_ids, x.view());
+  m.model->run_layer(plan, 0, x.view(), m.scratch, {.outputs = kOutputs, .lse = true});
+  const Tensor expected = *m.backend->allocate(kOutputs, shape.q_heads, DType::kF32);
+  m.backend->row_lse({.q = m.scratch.q.view().slice_rows(kTokens - kOutputs, kOutputs),
+                      .kv = plan.view(0),
+                      .unseen = kOutputs - 1,
+                      .q_heads = shape.q_heads,
+                      .kv_heads = shape.kv_heads,
+                      .scale = 1.0f / std::sqrt(static_cast<float>(shape.head_dim))},
+                     expected.view());
+  EXPECT_LT(largest_difference(m.download(m.scratch.lse.rows(kOutputs)), m.download(expected.view())), 1e-5);
+}
+
 class VariantTest : public testing::TestWithParam<Variant> {};
 
 TEST_P(VariantTest, EqualsThePlainImplementation) {

@@ -76,7 +76,8 @@ TEST_F(LoadModelTest, ScratchHasTheShapesOfTheModel) {
   EXPECT_EQ(scratch->q.view().cols, 64);
   EXPECT_EQ(scratch->k.view().cols, 32);
   EXPECT_EQ(scratch->gate.view().cols, 96);
-  EXPECT_EQ(scratch->bytes, 10u * 4 * (64 + 64 + 32 + 32 + 64 + 96 + 96));
+  EXPECT_EQ(scratch->lse.view().cols, 4);
+  EXPECT_EQ(scratch->bytes, 10u * 4 * (64 + 64 + 32 + 32 + 64 + 4 + 96 + 96));
 }
 
 TEST_F(LoadModelTest, NamesWhatItRefuses) {

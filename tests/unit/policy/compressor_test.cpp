@@ -62,7 +62,9 @@ class CompressorTest : public ::testing::Test {
   }
   static std::vector<std::unique_ptr<Backend>> backends() {
     std::vector<std::unique_ptr<Backend>> made;
-    for (const char* device : {"reference", "cpu"}) made.push_back(*make_backend({.device = device, .threads = 2}));
+    for (const char* device : {"reference", "cpu"}) {
+      made.push_back(*make_backend({.device = device, .exact = true, .threads = 2}));
+    }
     return made;
   }
   Shape draw_shape() {

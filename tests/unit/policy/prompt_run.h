@@ -55,7 +55,7 @@ class PromptRun {
       const int32_t count = std::min(chunk, options_.prompt_tokens - first);
       write(layer, k.view().slice_rows(first, count), v.view().slice_rows(first, count), first);
       const LayerLanes lanes(cache_, {sequence_}, layer, count);
-      compressor_->observe(q.view().slice_rows(first, count), lanes.kv(), first);
+      compressor_->observe(q.view().slice_rows(first, count), lanes.kv(), first, /*lse=*/{});
     }
     const Compressor::Target target{sequence_, nullptr};
     const Compressor::Cut cut{.cache = cache_, .from = sequence_, .targets = {&target, 1}, .scratch = *scratch_};
