@@ -107,13 +107,13 @@ void HostBackend::add_attention(const EvictingStep& step, const TokenQueries& qu
     const TensorView sums = queries.sums.slice_rows(0, queries.q_heads).slice_cols(0, longest);
     const TensorView mass = queries.mass.slice_rows(0, step.kv_heads).slice_cols(0, longest);
     fill(sums, 0);
-    observe({.q = queries.q.slice_rows(row->row, 1),
-             .kv = queries.kv,
-             .first_lane = first_lane,
-             .q_heads = queries.q_heads,
-             .kv_heads = step.kv_heads,
-             .scale = queries.scale},
-            lse, sums, {});
+    observe_token({.q = queries.q.slice_rows(row->row, 1),
+                   .kv = queries.kv,
+                   .first_lane = first_lane,
+                   .q_heads = queries.q_heads,
+                   .kv_heads = step.kv_heads,
+                   .scale = queries.scale},
+                  lse, sums);
     reduce_groups(sums, GroupReduce::kMean, mass);
     for (int32_t head = 0; head < step.kv_heads; ++head) {
       const Lane& lane = lanes[static_cast<size_t>(head)];

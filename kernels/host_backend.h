@@ -28,6 +28,12 @@ class HostBackend : public Backend {
   void keep_queries(const EvictingStep& step, const TensorView& q) override;
   void add_attention(const EvictingStep& step, const TokenQueries& queries) override;
 
+ protected:
+  // observe() of a token for add_attention(), float32 in every mode.
+  virtual void observe_token(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) {
+    observe(args, lse, sums, {});
+  }
+
  private:
   std::vector<float> lse_;  // [Hq] of a row of add_attention()
 };

@@ -49,6 +49,9 @@ class CpuBackend final : public HostBackend {
                const TensorView& squares) override {
     attention_.observe(args, lse, sums, squares);
   }
+  void observe_token(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) override {
+    attention_.observe_exactly(args, lse, sums);
+  }
   void column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                    const TensorView& squares) override;
   void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) override {

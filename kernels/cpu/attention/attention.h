@@ -42,6 +42,8 @@ class CpuAttention {
   void diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums);
   // The first two, in one pass where the scores between fit the caches that cores share.
   void observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums, const TensorView& squares);
+  // The same with every product in float32.
+  void observe_exactly(const ObserveArgs& args, const TensorView& lse, const TensorView& sums);
   void value_norms(const KvView& kv, int32_t first_lane, int32_t kv_heads, const TensorView& factors,
                    const TensorView& norms);
   void gather(const KvView& kv, int32_t from, const TensorView& kept, const TensorView& counts, int32_t to);
@@ -84,9 +86,14 @@ class CpuAttention {
   void run_all_slots(const PrefillRows& rows, PrefillRun& run) const;
   void run_seen_slots(const PrefillRows& rows, const SeenSlots& seen, PrefillRun& run, float* scratch) const;
   int64_t prefill_scratch_floats(const AttendArgs& args) const;
+  void row_lse_by(const PanelKernels& panels, const ObserveArgs& args, const TensorView& lse);
+  void column_mass_by(const PanelKernels& panels, const ObserveArgs& args, const TensorView& lse,
+                      const TensorView& sums, const TensorView& squares);
+  void observe_by(const PanelKernels& panels, const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
+                  const TensorView& squares);
   // Calls body(chunk) for at most `most` observation rows at a time, ascending, their queries packed.
   template <typename Body>
-  void for_each_chunk(const ObserveArgs& args, int32_t most, Body body);
+  void for_each_chunk(const ObserveArgs& args, const PanelKernels& panels, int32_t most, Body body);
   // The rows' log-sum-exps.
   void merge_tiles(const ObserveArgs& args, const TilePartials& partials, const TensorView& lse);
   // Calls visit(which panel, panel) for a chunk's panels against every tile of every lane.

@@ -27,6 +27,7 @@ constexpr int64_t kMergedElement = 64;
 
 // Some observation rows, packed into panels for every KV head.
 struct CpuAttention::ObserveChunk {
+  const PanelKernels& panels;
   int32_t first_row = 0;
   int32_t query_rows = 0;          // rows * G; query row m is row first_row + m / G, head m % G of the group
   int32_t padded_rows = 0;         // per KV head
@@ -57,7 +58,7 @@ struct CpuAttention::ObservePanel {
 };
 
 template <typename Body>
-void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body body) {
+void CpuAttention::for_each_chunk(const ObserveArgs& args, const PanelKernels& panels, int32_t most, Body body) {
   const int32_t group = args.q_heads / args.kv_heads;
   const int32_t d = args.kv.head_dim;
   const int32_t total = static_cast<int32_t>(args.q.rows);
@@ -70,8 +71,8 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body bo
 
   for (int32_t first_row = 0; first_row < total; first_row += most) {
     const int32_t rows = std::min(most, total - first_row);
-    ObserveChunk chunk{.first_row = first_row, .query_rows = rows * group};
-    chunk.padded_rows = (chunk.query_rows + panels_.rows - 1) / panels_.rows * panels_.rows;
+    ObserveChunk chunk{.panels = panels, .first_row = first_row, .query_rows = rows * group};
+    chunk.padded_rows = (chunk.query_rows + panels.rows - 1) / panels.rows * panels.rows;
     chunk.most_visible = args.visible(longest, first_row + rows - 1);
     chunk.tiles = (chunk.most_visible + kTileSlots - 1) / kTileSlots;
     const int64_t head_floats = static_cast<int64_t>(chunk.padded_rows) * padded_dim(d);
@@ -80,16 +81,16 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body bo
     parallel_for(pool_, args.kv_heads, kPackedElement * head_floats, [&](int64_t head) {
       const float* pointers[kMaxPanelRows];
       const LanePages pages = lane_pages(args.kv, args.first_lane + static_cast<int32_t>(head));
-      std::vector<float> mixed(static_cast<size_t>(panels_.rows) * static_cast<size_t>(d));
-      for (int32_t first = 0; first < chunk.query_rows; first += panels_.rows) {
-        const int32_t count = std::min(panels_.rows, chunk.query_rows - first);
+      std::vector<float> mixed(static_cast<size_t>(panels.rows) * static_cast<size_t>(d));
+      for (int32_t first = 0; first < chunk.query_rows; first += panels.rows) {
+        const int32_t count = std::min(panels.rows, chunk.query_rows - first);
         for (int32_t r = 0; r < count; ++r) {
           const int32_t m = first + r;
           const float* query = args.q.f32_row(first_row + m / group) + (head * group + m % group) * d;
           pointers[r] = query_for(pages, query, mixed.data() + static_cast<int64_t>(r) * d);
         }
-        panels_.pack_queries(pointers, count, d, args.scale * std::numbers::log2e_v<float>,
-                             queries + head * head_floats + static_cast<int64_t>(first) * padded_dim(d));
+        panels.pack_queries(pointers, count, d, args.scale * std::numbers::log2e_v<float>,
+                            queries + head * head_floats + static_cast<int64_t>(first) * padded_dim(d));
       }
     });
     body(chunk);
@@ -98,7 +99,7 @@ void CpuAttention::for_each_chunk(const ObserveArgs& args, int32_t most, Body bo
 
 template <typename Visit>
 void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& chunk, Visit visit) {
-  const int32_t panel_rows = panels_.rows;
+  const int32_t panel_rows = chunk.panels.rows;
   const int32_t d = args.kv.head_dim;
   const int64_t work =
       elements_of_multiply_adds(static_cast<int64_t>(chunk.padded_rows) * d * std::min(kTileSlots, chunk.most_visible));
@@ -108,8 +109,9 @@ void CpuAttention::for_each_panel(const ObserveArgs& args, const ObserveChunk& c
     const Lane& lane = args.kv.lanes[args.first_lane + head];
     float* scores = per_thread_[thread].reserve(0);
     float* keys = scores + 2 * kMaxPanelRows * kScoreStride;
-    panels_.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
-                      std::clamp(std::min(lane.length, chunk.most_visible) - start, 0, kTileSlots), /*place=*/0, keys);
+    chunk.panels.pack_keys(lane_pages(args.kv, args.first_lane + head), start,
+                           std::clamp(std::min(lane.length, chunk.most_visible) - start, 0, kTileSlots), /*place=*/0,
+                           keys);
     for (int32_t first = 0; first < chunk.padded_rows; first += panel_rows) {
       int32_t limits[kMaxPanelRows];
       const int32_t seen = chunk.limits(args, lane, first, start, panel_rows, limits);
@@ -164,12 +166,14 @@ void CpuAttention::merge_tiles(const ObserveArgs& args, const TilePartials& part
   });
 }
 
-void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) {
-  for_each_chunk(args, kChunkRows, [&](const ObserveChunk& chunk) {
+void CpuAttention::row_lse(const ObserveArgs& args, const TensorView& lse) { row_lse_by(panels_, args, lse); }
+
+void CpuAttention::row_lse_by(const PanelKernels& panels, const ObserveArgs& args, const TensorView& lse) {
+  for_each_chunk(args, panels, kChunkRows, [&](const ObserveChunk& chunk) {
     const TilePartials partials(chunk, args.kv_heads, partials_);
     for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
       const int64_t at = partials.at(place.head, place.tile, place.first);
-      panels_.lse(panel, partials.tops + at, partials.sums + at);
+      panels.lse(panel, partials.tops + at, partials.sums + at);
     });
     merge_tiles(args, partials, lse);
   });
@@ -204,12 +208,17 @@ struct CpuAttention::MassRows {
 
 void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                                const TensorView& squares) {
+  column_mass_by(panels_, args, lse, sums, squares);
+}
+
+void CpuAttention::column_mass_by(const PanelKernels& panels, const ObserveArgs& args, const TensorView& lse,
+                                  const TensorView& sums, const TensorView& squares) {
   const int32_t group = args.q_heads / args.kv_heads;
-  for_each_chunk(args, kMassRows, [&](const ObserveChunk& chunk) {
+  for_each_chunk(args, panels, kMassRows, [&](const ObserveChunk& chunk) {
     for_each_panel(args, chunk, [&](const ObservePanel& place, const Panel& panel) {
       MassRows rows(chunk, place, group, sums, squares);
       rows.read_lse(chunk, place, group, lse);
-      panels_.mass(panel, rows.mass());
+      panels.mass(panel, rows.mass());
     });
   });
 }
@@ -219,7 +228,7 @@ void CpuAttention::column_mass(const ObserveArgs& args, const TensorView& lse, c
 void CpuAttention::diagonal_mass(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) {
   constexpr int32_t kPart = kTileSlots + kChunkRows;
   const int32_t group = args.q_heads / args.kv_heads;
-  for_each_chunk(args, kChunkRows, [&](const ObserveChunk& chunk) {
+  for_each_chunk(args, panels_, kChunkRows, [&](const ObserveChunk& chunk) {
     const int32_t last_row = chunk.first_row + chunk.query_rows / group - 1;
     const auto further = [&](int32_t length, int32_t row) {
       return args.visible(length, last_row) - args.visible(length, row);
@@ -252,7 +261,16 @@ void CpuAttention::diagonal_mass(const ObserveArgs& args, const TensorView& lse,
 
 void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const TensorView& sums,
                            const TensorView& squares) {
-  const int32_t group = args.q_heads / args.kv_heads, panel_rows = panels_.rows;
+  observe_by(panels_, args, lse, sums, squares);
+}
+
+void CpuAttention::observe_exactly(const ObserveArgs& args, const TensorView& lse, const TensorView& sums) {
+  observe_by(kernels_.panel, args, lse, sums, {});
+}
+
+void CpuAttention::observe_by(const PanelKernels& panels, const ObserveArgs& args, const TensorView& lse,
+                              const TensorView& sums, const TensorView& squares) {
+  const int32_t group = args.q_heads / args.kv_heads, panel_rows = panels.rows;
   int32_t longest = 0;
   for (int32_t head = 0; head < args.kv_heads; ++head) {
     longest = std::max(longest, args.kv.lanes[args.first_lane + head].length);
@@ -261,11 +279,11 @@ void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const
   const int64_t row_scores = std::max<int64_t>(1, args.kv_heads * tiles * group * kScoreStride);
   const auto most = static_cast<int32_t>(std::min<int64_t>(kChunkRows, kKeptScores / row_scores));
   if (most * group < 3 * panel_rows) {  // keys would be packed for too few rows at a time
-    row_lse(args, lse);
-    column_mass(args, lse, sums, squares);
+    row_lse_by(panels, args, lse);
+    column_mass_by(panels, args, lse, sums, squares);
     return;
   }
-  for_each_chunk(args, most, [&](const ObserveChunk& chunk) {
+  for_each_chunk(args, panels, most, [&](const ObserveChunk& chunk) {
     const TilePartials partials(chunk, args.kv_heads, partials_);
     float* kept =
         weights_.reserve(static_cast<int64_t>(args.kv_heads) * chunk.tiles * chunk.padded_rows * kScoreStride);
@@ -273,7 +291,7 @@ void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const
       const int64_t at = partials.at(place.head, place.tile, place.first);
       Panel own = panel;
       own.scores = kept + at * kScoreStride;
-      panels_.lse(own, partials.tops + at, partials.sums + at);
+      panels.lse(own, partials.tops + at, partials.sums + at);
     });
     merge_tiles(args, partials, lse);
     const int64_t work = elements_of_multiply_adds(static_cast<int64_t>(chunk.padded_rows) * kTileSlots);
@@ -291,11 +309,11 @@ void CpuAttention::observe(const ObserveArgs& args, const TensorView& lse, const
           rows.lse[r] = of_row[head * group + m % group] * std::numbers::log2e_v<float> -
                         partials.tops[partials.at(head, tile, m)];
         }
-        panels_.add_weights({.limits = limits,
-                             .head_dim = args.kv.head_dim,
-                             .count = seen,
-                             .scores = kept + partials.at(head, tile, first) * kScoreStride},
-                            rows.mass());
+        panels.add_weights({.limits = limits,
+                            .head_dim = args.kv.head_dim,
+                            .count = seen,
+                            .scores = kept + partials.at(head, tile, first) * kScoreStride},
+                           rows.mass());
       }
     });
   });
