@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <array>
+#include <exception>
+#include <new>
 #include <optional>
 
 #include "absl/strings/cord.h"
@@ -131,6 +133,16 @@ absl::Status not_built(const std::string& field, const std::string& description)
 
 absl::Status out_of_memory() {
   return make_error({.reason = kOutOfMemory, .description = "there is not enough memory for this request now"});
+}
+
+absl::Status error_of(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
+  } catch (const std::exception& exception) {
+    return absl::InternalError(absl::StrCat("a fault of the server, met with this request: ", exception.what()));
+  }
 }
 
 absl::Status not_found(const std::string& field, const std::string& description) {

@@ -3,6 +3,7 @@
 // an absl::Status, the field as a FieldError.
 #pragma once
 
+#include <exception>
 #include <map>
 #include <optional>
 #include <span>
@@ -63,6 +64,9 @@ absl::Status bad_cache_policy(const std::string& field, const std::string& descr
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
 // OUT_OF_MEMORY: the process has none for what was asked, though its limits allow it. std::bad_alloc: nor for this.
 absl::Status out_of_memory();
+// What an exception comes to that ended the work for one caller: OUT_OF_MEMORY, or INTERNAL for a fault of the
+// server's. std::bad_alloc as out_of_memory().
+absl::Status error_of(const std::exception_ptr& thrown);
 absl::Status not_found(const std::string& field, const std::string& description);
 
 // What a caller wrote, in quotes and short enough to be part of an error: metadata beyond 8 KB reaches nobody.

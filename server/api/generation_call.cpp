@@ -1,5 +1,6 @@
 #include "server/api/generation_call.h"
 
+#include <exception>
 #include <limits>
 #include <new>
 #include <utility>
@@ -41,19 +42,19 @@ void GenerationCall::start(uint64_t bytes, Reader read) {
   attempt([&] { return begin(bytes, std::move(read)); });
 }
 
-// Refuses the call with what `work` comes to, for want of memory too. Where there is none even for that, as soon as
-// there is some.
+// Refuses the call with what `work` comes to, an exception too, which must not cost others the server. Where there is
+// no memory even for that, as soon as there is some.
 void GenerationCall::attempt(absl::FunctionRef<absl::Status()> work) {
   absl::Status status;
-  bool no_memory = false;
+  std::exception_ptr thrown;
   try {
     status = work();
-  } catch (const std::bad_alloc&) {
-    no_memory = true;
+  } catch (const std::exception&) {
+    thrown = std::current_exception();
   }
-  while (no_memory || !status.ok()) {
+  while (thrown || !status.ok()) {
     try {
-      return refuse(no_memory ? out_of_memory() : status);
+      return refuse(thrown ? error_of(thrown) : status);
     } catch (const std::bad_alloc&) {
       absl::SleepFor(kMemoryPause);
     }

@@ -1,5 +1,6 @@
 #include "server/rpc/generation_service.h"
 
+#include <exception>
 #include <functional>
 #include <memory>
 #include <new>
@@ -81,8 +82,8 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
       Response message;
       status = make(request, state, message);
       if (status.ok()) response = serialize_message(message);
-    } catch (const std::bad_alloc&) {
-      status = out_of_memory();
+    } catch (const std::exception&) {
+      status = error_of(std::current_exception());
     }
     finish(status);
   };

@@ -79,6 +79,18 @@ TEST_F(GenerationCallTest, AFullQueueIsToldBeforeAnythingIsRead) {
   for (const auto& sink : std::vector(holding_.sinks)) sink->on_error(absl::CancelledError("the end"));
 }
 
+// As a library did that was given a number beyond double.
+TEST_F(GenerationCallTest, AnExceptionWhileItIsReadEndsThatCallAlone) {
+  const std::shared_ptr<WatchedCall> call = make_call();
+  call->start(1, [](CallInfo&) -> absl::StatusOr<AcceptedRequest> { throw std::out_of_range("1e999"); });
+  const DecodedError error = decode_error(call->wait_for_error());
+  EXPECT_EQ(error.code, absl::StatusCode::kInternal);
+  EXPECT_THAT(error.message, ::testing::HasSubstr("1e999"));
+  const std::shared_ptr<WatchedCall> next = start();
+  holding_.wait_for_sink(0)->on_error(absl::CancelledError("the end"));
+  EXPECT_TRUE(absl::IsCancelled(next->wait_for_error()));
+}
+
 TEST_F(GenerationCallTest, TheQueueIsBoundedInBytes) {
   const auto first = start(600);
   EXPECT_EQ(decode_error(start(600)->wait_for_error()).reason, "QUEUE_FULL");
