@@ -25,7 +25,7 @@ constexpr std::array<Advice, 12> kAdvice{{
     {"h2o",
      "For small budgets where reading the prompt may take longer: with tova it lost least at 64 and 128 entries, and "
      "it "
-     "lost least at 512. Reading a prompt of 8,000 tokens takes twice the time."},
+     "lost least at 512. Reading a prompt of 8,000 tokens takes a third longer."},
     {"snapkv",
      "A good first choice that looks at the prompt: at equal bytes it lost less than pyramidkv on every text that was "
      "tried, and reading a prompt of 8,000 tokens takes 1.01 of the time that it takes with full. Where the question "

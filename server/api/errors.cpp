@@ -8,6 +8,7 @@
 
 #include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/types/optional.h"
 #include "kernels/check.h"
 #include "pyramidkv/v1/error_details.pb.h"
@@ -83,6 +84,16 @@ bool read_payload(const absl::Status& status, const char* url, Message& message)
   return payload.has_value() && message.ParseFromString(std::string(*payload));
 }
 
+absl::Status error_of(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::bad_alloc&) {
+    return out_of_memory();
+  } catch (const std::exception& exception) {
+    return absl::InternalError(absl::StrCat("a fault of the server, met with this request: ", exception.what()));
+  }
+}
+
 }  // namespace
 
 std::vector<std::string_view> rejection_reasons() {
@@ -135,13 +146,19 @@ absl::Status out_of_memory() {
   return make_error({.reason = kOutOfMemory, .description = "there is not enough memory for this request now"});
 }
 
-absl::Status error_of(const std::exception_ptr& thrown) {
+absl::Status outcome_of(absl::FunctionRef<absl::Status()> work) {
+  std::exception_ptr thrown;
   try {
-    std::rethrow_exception(thrown);
-  } catch (const std::bad_alloc&) {
-    return out_of_memory();
-  } catch (const std::exception& exception) {
-    return absl::InternalError(absl::StrCat("a fault of the server, met with this request: ", exception.what()));
+    return work();
+  } catch (const std::exception&) {
+    thrown = std::current_exception();
+  }
+  while (true) {
+    try {
+      return error_of(thrown);
+    } catch (const std::bad_alloc&) {
+      absl::SleepFor(kMemoryPause);
+    }
   }
 }
 

@@ -3,7 +3,6 @@
 // an absl::Status, the field as a FieldError.
 #pragma once
 
-#include <exception>
 #include <map>
 #include <optional>
 #include <span>
@@ -11,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 
@@ -64,9 +64,11 @@ absl::Status bad_cache_policy(const std::string& field, const std::string& descr
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
 // OUT_OF_MEMORY: the process has none for what was asked, though its limits allow it. std::bad_alloc: nor for this.
 absl::Status out_of_memory();
-// What an exception comes to that ended the work for one caller: OUT_OF_MEMORY, or INTERNAL for a fault of the
-// server's. std::bad_alloc as out_of_memory().
-absl::Status error_of(const std::exception_ptr& thrown);
+// How long to wait for memory where there is none even to say so.
+inline constexpr absl::Duration kMemoryPause = absl::Milliseconds(100);
+// What `work` for one caller comes to. An exception costs nobody else the server: it is OUT_OF_MEMORY, or INTERNAL for
+// a fault of the server's, as soon as there is memory for that.
+absl::Status outcome_of(absl::FunctionRef<absl::Status()> work);
 absl::Status not_found(const std::string& field, const std::string& description);
 
 // What a caller wrote, in quotes and short enough to be part of an error: metadata beyond 8 KB reaches nobody.

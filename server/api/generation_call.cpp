@@ -1,6 +1,5 @@
 #include "server/api/generation_call.h"
 
-#include <exception>
 #include <limits>
 #include <new>
 #include <utility>
@@ -26,8 +25,6 @@ constexpr double kProgressStep = 0.01;
 constexpr size_t kMaxTokensOfPiece = 1024;
 // Progress is noted in the log, at debug, in steps of this share.
 constexpr double kProgressNoted = 0.25;
-// Without memory even for the error that ends a call.
-constexpr absl::Duration kMemoryPause = absl::Milliseconds(100);
 
 absl::Status slow_reader(size_t bytes, size_t limit) {
   return make_error({.reason = kSlowReader,
@@ -42,19 +39,12 @@ void GenerationCall::start(uint64_t bytes, Reader read) {
   attempt([&] { return begin(bytes, std::move(read)); });
 }
 
-// Refuses the call with what `work` comes to, an exception too, which must not cost others the server. Where there is
-// no memory even for that, as soon as there is some.
+// Refuses the call with what `work` comes to. Where there is no memory for that, as soon as there is some.
 void GenerationCall::attempt(absl::FunctionRef<absl::Status()> work) {
-  absl::Status status;
-  std::exception_ptr thrown;
-  try {
-    status = work();
-  } catch (const std::exception&) {
-    thrown = std::current_exception();
-  }
-  while (thrown || !status.ok()) {
+  const absl::Status status = outcome_of(work);
+  while (!status.ok()) {
     try {
-      return refuse(thrown ? error_of(thrown) : status);
+      return refuse(status);
     } catch (const std::bad_alloc&) {
       absl::SleepFor(kMemoryPause);
     }
@@ -411,8 +401,12 @@ void GenerationCall::log_end() {
   }
   write_life(state_.log(), info_.request_id, info_.arrived, steps);
   log_access(state_.log(), info_, outcome);
-  if (error_reason(outcome.status) == kNotANumber) {
+  const std::string reason = error_reason(outcome.status);
+  if (reason == kNotANumber) {
     state_.log().error(std::string(outcome.status.message()), {{"request_id", info_.request_id}});
+  } else if (absl::IsInternal(outcome.status) && reason.empty()) {
+    // Its words may be the caller's.
+    state_.log().error("a fault of the server; its words went to the caller", {{"request_id", info_.request_id}});
   }
 }
 

@@ -163,7 +163,8 @@ void ContractRules::add_cost(const Contract::Query& query, Contract& contract) c
   };
   const auto add_observation = [&](const Contract::Terms& terms) {
     cost.workspace_bytes += Compressor::workspace_bytes(*terms.policy, terms.plan, options);
-    work.observed += Compressor::observed_pair_work(*terms.policy, terms.plan, options);
+    // Behind a pattern attention gives no log-sum-exps: a second pass.
+    work.observed += (contract.sparse ? 2 : 1) * Compressor::observed_pair_work(*terms.policy, terms.plan, options);
     work.cut += Compressor::cut_work(*terms.policy, terms.plan, options);
   };
   add_observation(contract.own);

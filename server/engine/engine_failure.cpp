@@ -40,7 +40,9 @@ void EngineImpl::fail(absl::string_view cause) {
   sequences_.clear();
   scheduler_ = Scheduler(limits());
   attempt([&] { latest_.set(make_snapshot(options_.clock())); });
-  attempt([&] { deliver(); });  // what had ended before and was not told yet
+  for (Ending& ending : endings_) {  // what had ended before and was not told yet
+    if (!ending.sequence->told()) attempt([&] { ending.sequence->tell_end(ending.outcome); });
+  }
   for (const auto& [sink, sequence] : live_) {
     std::variant<absl::Status, RequestResult> outcome = sequence->failure();
     while (!sequence->told() && attempt([&] { sequence->tell_end(outcome); })) {

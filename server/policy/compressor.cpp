@@ -12,7 +12,7 @@
 namespace pkv {
 namespace {
 
-// Rows whose attention is added up at once where every row is observed.
+// Rows whose attention is added up at once where every row is observed and attention gave no log-sum-exps.
 constexpr int32_t kRowsAtOnce = 64;
 
 // By how many positions a row's query is turned.

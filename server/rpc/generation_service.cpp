@@ -1,9 +1,7 @@
 #include "server/rpc/generation_service.h"
 
-#include <exception>
 #include <functional>
 #include <memory>
-#include <new>
 #include <optional>
 #include <string>
 #include <utility>
@@ -77,20 +75,15 @@ grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::B
   };
   const auto task = [request, make, finish, preparing = info.preparing, &response, &state] {
     preparing->begin();
-    absl::Status status;
-    try {
+    finish(outcome_of([&] {
       Response message;
-      status = make(request, state, message);
+      const absl::Status status = make(request, state, message);
       if (status.ok()) response = serialize_message(message);
-    } catch (const std::exception&) {
-      status = error_of(std::current_exception());
-    }
-    finish(status);
+      return status;
+    }));
   };
-  try {
-    if (admitted.ok() && !state.preparation().post(task, owner)) admitted = queue_full(state);
-  } catch (const std::bad_alloc&) {
-    admitted = out_of_memory();
+  if (admitted.ok()) {
+    admitted = outcome_of([&] { return state.preparation().post(task, owner) ? absl::OkStatus() : queue_full(state); });
   }
   if (!admitted.ok()) finish(admitted);
   return reactor.release();  // deletes itself

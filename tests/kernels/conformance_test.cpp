@@ -60,7 +60,10 @@ TEST_P(ConformanceTest, AgreesWithReference) {
     here->run();
     Outputs actual = here->outputs();
     ASSERT_TRUE(tested.backend->status().ok()) << tested.name << ": " << tested.backend->status();
-    EXPECT_EQ(operation.difference(expected, actual, tested.options.exact ? exact : rounded), "") << tested.name;
+    EXPECT_EQ(operation.difference(expected, actual,
+                                   operation.accuracy(tested.options) == Accuracy::kExact ? exact : rounded),
+              "")
+        << tested.name;
     if (first_of_path != nullptr && tested.same_path(*first_of_path)) {
       EXPECT_TRUE(same_bits(first_outputs, actual)) << tested.name << " differs from " << first_of_path->name;
     } else {

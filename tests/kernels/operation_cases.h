@@ -44,6 +44,10 @@ class OperationCase {
   virtual ~OperationCase() = default;
   const std::string& name() const { return name_; }  // operation/what/shape
   virtual bool runs_on(const Backend& /*backend*/) const { return true; }
+  // Of a backend that was made with these.
+  virtual Accuracy accuracy(const BackendOptions& options) const {
+    return options.exact ? Accuracy::kExact : Accuracy::kDefault;
+  }
   virtual std::unique_ptr<PreparedCase> prepare(Backend& backend) const = 0;
   Tolerances tolerances(const Outputs& expected, Accuracy accuracy) const;
   // Empty where `actual` is within the tolerances, else what is wrong first and worst.

@@ -6,7 +6,8 @@
 
 namespace pkv {
 
-constexpr double kBf16Deviation = 0x1p-8 / 3.46;  // of a number of size 1 rounded to bfloat16 at most
+constexpr double kBf16Deviation =
+    0x1p-8 / 3.46;  // of a number rounded to bfloat16, in parts of it: half of what it is at most
 
 // Of a . b where both are rounded: the errors of different products are independent.
 inline double rounded_dot_deviation(const float* a, const float* b, int64_t count) {

@@ -85,8 +85,9 @@ TEST_F(CallAllocationTest, OnTheEnginesThread) {
   int64_t n = 0;
   bool failed = true;
   for (; failed; ++n) {
+    const size_t sinks = holding_.sinks.size();
     const std::shared_ptr<WatchedCall> call = start();
-    const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(holding_.sinks.size());
+    const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(sinks);
     test::fail_allocations(n, failures(n));
     try {
       sink->on_start();

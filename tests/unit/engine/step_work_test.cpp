@@ -116,10 +116,11 @@ std::vector<std::shared_ptr<Request>> costly_requests() {
   add(policy(PolicyKind::kFull))->compare_with = {hostile(PolicyKind::kSnapKv), policy(PolicyKind::kH2o, 40),
                                                   hostile(PolicyKind::kFunnel)};
   add(policy(PolicyKind::kFull))->prompt_logprobs = true;
-  PolicySpec sparse = policy(PolicyKind::kFull);
-  sparse.prefill = PrefillAttention::kVerticalSlash;
-  sparse.prefill_tokens = 128;
-  add(sparse);
+  for (PolicySpec sparse : {policy(PolicyKind::kFull), hostile(PolicyKind::kH2o)}) {
+    sparse.prefill = PrefillAttention::kVerticalSlash;
+    sparse.prefill_tokens = 128;
+    add(sparse);
+  }
   return requests;
 }
 
