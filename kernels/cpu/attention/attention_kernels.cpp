@@ -35,22 +35,23 @@ void to_float(const T* from, float* to, int64_t count) {
 }  // namespace
 
 template <>
-constinit const AttentionKernels PathTable<AttentionKernels, kIsa>::kernels = {.panel = {.rows = kPanelRows,
-                                                                                         .element_bytes = 4,
-                                                                                         .pack_queries = pack_queries,
-                                                                                         .pack_keys = pack_keys,
-                                                                                         .pack_values = pack_values,
-                                                                                         .attend = attend_panel,
-                                                                                         .lse = lse_panel,
-                                                                                         .mass = mass_panel,
-                                                                                         .add_weights = add_weights},
-                                                                               .decode_tile = decode_tile,
-                                                                               .combine_tiles = combine_tiles,
-                                                                               .to_half = to_half,
-                                                                               .pack_factor = pack_factor,
-                                                                               .factor_norms = factor_norms,
-                                                                               .to_bfloat16 = to_bfloat16,
-                                                                               .half_to_float = to_float<uint16_t>,
-                                                                               .bfloat16_to_float = to_float<Bfloat16>};
+constinit const AttentionKernels PathTable<AttentionKernels, kIsa>::kernels = {
+    .panel = {.rows = kPanelRows,
+              .element_bytes = 4,
+              .pack_queries = pack_queries,
+              .pack_keys = pack_keys,
+              .pack_values = pack_values,
+              .attend = attend_panel,
+              .lse = lse_panel<kPanelRows, score_panel>,
+              .mass = mass_panel<kPanelRows, score_panel>,
+              .add_weights = add_weights<kPanelRows>},
+    .decode_tile = decode_tile,
+    .combine_tiles = combine_tiles,
+    .to_half = to_half,
+    .pack_factor = pack_factor,
+    .factor_norms = factor_norms,
+    .to_bfloat16 = to_bfloat16,
+    .half_to_float = to_float<uint16_t>,
+    .bfloat16_to_float = to_float<Bfloat16>};
 
 }  // namespace pkv

@@ -1,5 +1,5 @@
-// What observation does with a panel's scores, which are in panel.scores: for kernels that are compiled once per
-// instruction set (vec.h). The functions are those of PanelKernels, of `rows` rows.
+// PanelKernels' part in observation, for kernels that are compiled once per instruction set (vec.h): of panels of kRows
+// rows, whose scores `score` leaves in panel.scores.
 #pragma once
 
 #include <cstdint>
@@ -10,8 +10,10 @@
 namespace pkv {
 namespace {
 
-inline void lse_of_scores(const Panel& panel, int32_t rows, float* max, float* sum) {
-  for (int32_t r = 0; r < rows; ++r) {
+template <int32_t kRows, void (*score)(const Panel&)>
+void lse_panel(const Panel& panel, float* max, float* sum) {
+  score(panel);
+  for (int32_t r = 0; r < kRows; ++r) {
     float* scores = panel.scores + r * kScoreStride;
     const int32_t limit = panel.limits[r];
     max[r] = limit > 0 ? max_score(scores, limit) : kNegativeInfinity;
@@ -50,15 +52,18 @@ void add_rows(const Panel& panel, int32_t rows, const PanelMass& mass, const Wei
   }
 }
 
-inline void mass_of_scores(const Panel& panel, int32_t rows, const PanelMass& mass) {
+template <int32_t kRows, void (*score)(const Panel&)>
+void mass_panel(const Panel& panel, const PanelMass& mass) {
   using V = Vec<float>;
-  add_rows(panel, rows, mass,
-           [](float lse) { return [shift = V::broadcast(lse)](V::Type score) { return exp2(score - shift); }; });
+  score(panel);
+  add_rows(panel, kRows, mass,
+           [](float lse) { return [shift = V::broadcast(lse)](V::Type number) { return exp2(number - shift); }; });
 }
 
-inline void mass_of_weights(const Panel& panel, int32_t rows, const PanelMass& mass) {
+template <int32_t kRows>
+void add_weights(const Panel& panel, const PanelMass& mass) {
   using V = Vec<float>;
-  add_rows(panel, rows, mass,
+  add_rows(panel, kRows, mass,
            [](float lse) { return [factor = exp2(V::broadcast(-lse))](V::Type weight) { return weight * factor; }; });
 }
 

@@ -183,17 +183,5 @@ void attend_panel(const Panel& panel, const PanelState& state) {
   }
 }
 
-void lse_panel(const Panel& panel, float* max, float* sum) {
-  score_panel(panel);
-  lse_of_scores(panel, kPanelRows, max, sum);
-}
-
-void mass_panel(const Panel& panel, const PanelMass& mass) {
-  score_panel(panel);
-  mass_of_scores(panel, kPanelRows, mass);
-}
-
-void add_weights(const Panel& panel, const PanelMass& mass) { mass_of_weights(panel, kPanelRows, mass); }
-
 }  // namespace
 }  // namespace pkv

@@ -99,29 +99,18 @@ void score_panel(const Panel& panel) {
   needs_second_tile(panel) ? score_rows<2>(panel) : score_rows<1>(panel);
 }
 
-void lse_panel(const Panel& panel, float* max, float* sum) {
-  score_panel(panel);
-  lse_of_scores(panel, kPanelRows, max, sum);
-}
-
-void mass_panel(const Panel& panel, const PanelMass& mass) {
-  score_panel(panel);
-  mass_of_scores(panel, kPanelRows, mass);
-}
-
-void add_weights(const Panel& panel, const PanelMass& mass) { mass_of_weights(panel, kPanelRows, mass); }
-
 }  // namespace
 
 template <>
-constinit const PanelKernels PathTable<PanelKernels, Isa::kAmxBf16>::kernels = {.rows = kPanelRows,
-                                                                                .element_bytes = 2,
-                                                                                .pack_queries = pack_queries,
-                                                                                .pack_keys = pack_keys<kTileDepth>,
-                                                                                .pack_values = pack_values<kTileDepth>,
-                                                                                .attend = attend_panel,
-                                                                                .lse = lse_panel,
-                                                                                .mass = mass_panel,
-                                                                                .add_weights = add_weights};
+constinit const PanelKernels PathTable<PanelKernels, Isa::kAmxBf16>::kernels = {
+    .rows = kPanelRows,
+    .element_bytes = 2,
+    .pack_queries = pack_queries,
+    .pack_keys = pack_keys<kTileDepth>,
+    .pack_values = pack_values<kTileDepth>,
+    .attend = attend_panel,
+    .lse = lse_panel<kPanelRows, score_panel>,
+    .mass = mass_panel<kPanelRows, score_panel>,
+    .add_weights = add_weights<kPanelRows>};
 
 }  // namespace pkv

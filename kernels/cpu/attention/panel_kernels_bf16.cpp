@@ -107,11 +107,6 @@ void attend_panel(const Panel& panel, const PanelState& state) {
   if (dim < stride) value_block<1>(pairs_of_weights, values, depth, keep, state.acc + dim, stride);
 }
 
-void lse_panel(const Panel& panel, float* max, float* sum) {
-  score_panel(panel);
-  lse_of_scores(panel, kPanelRows, max, sum);
-}
-
 // A block of columns at a time, whose scores, less the rows' lse, stay in registers.
 void mass_panel(const Panel& panel, const PanelMass& mass) {
   for (int32_t column = 0; column < panel.count; column += kPanelCols) {
@@ -138,19 +133,18 @@ void mass_panel(const Panel& panel, const PanelMass& mass) {
   }
 }
 
-void add_weights(const Panel& panel, const PanelMass& mass) { mass_of_weights(panel, kPanelRows, mass); }
-
 }  // namespace
 
 template <>
-constinit const PanelKernels PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels = {.rows = kPanelRows,
-                                                                                   .element_bytes = 2,
-                                                                                   .pack_queries = pack_queries,
-                                                                                   .pack_keys = pack_keys<2>,
-                                                                                   .pack_values = pack_values<2>,
-                                                                                   .attend = attend_panel,
-                                                                                   .lse = lse_panel,
-                                                                                   .mass = mass_panel,
-                                                                                   .add_weights = add_weights};
+constinit const PanelKernels PathTable<PanelKernels, Isa::kAvx512Bf16>::kernels = {
+    .rows = kPanelRows,
+    .element_bytes = 2,
+    .pack_queries = pack_queries,
+    .pack_keys = pack_keys<2>,
+    .pack_values = pack_values<2>,
+    .attend = attend_panel,
+    .lse = lse_panel<kPanelRows, score_panel>,
+    .mass = mass_panel,
+    .add_weights = add_weights<kPanelRows>};
 
 }  // namespace pkv
