@@ -26,14 +26,9 @@ absl::Status submit_error(const absl::Status& status, Engine::State state) {
 }
 
 absl::Status running_error(const absl::Status& status, Engine::State state) {
-  if (state == Engine::State::kFailed && (absl::IsInternal(status) || absl::IsUnavailable(status))) {
+  if (absl::IsUnavailable(status)) return submit_error(status, state);  // waited, or was cut off by a drain
+  if (state == Engine::State::kFailed && absl::IsInternal(status)) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
-  }
-  if (absl::IsUnavailable(status)) {  // cut off at the drain's deadline
-    return make_error({.code = status.code(),
-                       .reason = kServerDraining,
-                       .description = std::string(status.message()),
-                       .retry_delay = kQueueRetryDelay});
   }
   if (absl::IsResourceExhausted(status)) {
     return status.message().empty() ? out_of_memory() : with_reason(status, kOutOfMemory);
