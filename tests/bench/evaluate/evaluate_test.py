@@ -4,12 +4,15 @@ import re
 import sys
 import tempfile
 import unittest
+from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 import client
 import divergence
 import documents
+import evaluate
 import needles
+import origin
 import recall
 import tasks
 import variants
@@ -42,6 +45,16 @@ class Evaluate(unittest.TestCase):
         lines = {most: divergence.verdicts(table, {("funnel f16", "snapkv"): {"plain": {"20%": most}}}) for most in (0.2, 0.4)}
         self.assertIn("**missed**", lines[0.2])
         self.assertIn("| met |", lines[0.4])
+
+    def test_the_page_says_what_is_billed_where_entries_are_equal(self):
+        row = {"kl": 0.1, "top1": 1, "same": True, "peak": 0, "recall": None, "entries": 128}
+        table = {("plain", "128"): {"snapkv": [{**row, "bytes": 2 << 20}], "pyramidkv": [{**row, "bytes": 3 << 20}]}}
+        self.assertIn("| 128 f16 | `pyramidkv` | 128 | 3.00 | 1.50 | 0.1000 |", divergence.page(table))
+
+    def test_every_demand_is_of_policies_that_are_measured(self):
+        for demands in evaluate.DEMANDS.values():
+            self.assertLessEqual({policy for pair in demands for policy in pair}, set(divergence.POLICIES))
+            self.assertIn(("funnel k8v4", "snapkv k8v4"), demands)
 
     def test_every_change_is_of_variants_that_are_measured(self):
         for part, (_, policies, changes) in variants.PARTS.items():
@@ -77,6 +90,40 @@ class Evaluate(unittest.TestCase):
             before = len(re.findall("\n", text[:text.index(code)]))
             self.assertAlmostEqual(before / text.count("\n"), depth, delta=0.02)
         self.assertEqual(len({needles.needle(i) for i in range(20)}), 20)
+
+    def test_a_needle_more_than_one_that_funnel_misses_is_said(self):
+        rows = [{"tokens": 9, "depth": 0, "found": {"full": True, "funnel:12.5%": hit}} for hit in (False, False, True)]
+        self.assertIn("| 9 | 3 | 1 | **missed** |", needles.verdicts({9: rows}))
+        self.assertIn("| 9 | 2 | 1 | met |", needles.verdicts({9: rows[1:]}))
+
+    def test_records_of_another_origin_are_gone_on_with_only_where_that_is_asked_for(self):
+        with tempfile.TemporaryDirectory() as name:
+            folder = pathlib.Path(name)
+            program = folder / "server"
+            program.write_text("one")
+            first = origin.of([program], "c1")
+            self.assertEqual(origin.claim(folder, first, False), [first])
+            self.assertEqual(origin.claim(folder, {**first, "commit": "c2"}, False), [first])
+            program.write_text("two")
+            second = origin.of([program], "c2")
+            with self.assertRaisesRegex(SystemExit, "commit c1; since then these differ: server. Remove the folder .* --resume-anyway"):
+                origin.claim(folder, second, False)
+            self.assertEqual(origin.claim(folder, second, True), [first, second])
+            self.assertEqual(origin.claim(folder, second, False), [first, second])
+            self.assertIn("Records of 2 origins are mixed", origin.page([first, second]))
+            self.assertNotIn("mixed", origin.page([second]))
+
+    def test_records_that_do_not_say_what_they_were_measured_with_are_refused(self):
+        with tempfile.TemporaryDirectory() as name:
+            (pathlib.Path(name) / "needles.jsonl").write_text("")
+            with self.assertRaisesRegex(SystemExit, "commit unknown"):
+                origin.claim(pathlib.Path(name), origin.of([], "c1"), False)
+
+    def test_a_text_that_is_not_the_recorded_one_is_named(self):
+        entries = [{**documents.entries()[0], "sha256": "0"}]
+        with mock.patch.object(documents, "entries", lambda: entries):
+            self.assertEqual(documents.differing(), [entries[0]["name"]])
+            self.assertIn(f"otherwise than held_out.json: {entries[0]['name']}.", origin.page([]))
 
     def test_what_was_measured_is_not_measured_again(self):
         with tempfile.TemporaryDirectory() as folder:

@@ -66,6 +66,15 @@ def page(table):
     return "\n".join(lines)
 
 
+def verdicts(table):
+    """Lines that say at every length whether `funnel` finds at least as often as the full cache less one."""
+    lines = ["| demand | tokens | full | `funnel` | |", "|---|---|---|---|---|"]
+    for rows in table.values():
+        full, funnel = (sum(row["found"][policy] for row in rows) for policy in ("full", POLICIES[0]))
+        lines.append(f"| at 12.5 % as often as full less one | {rows[0]['tokens']} | {full} | {funnel} | {'met' if funnel >= full - 1 else '**missed**'} |")
+    return "\n".join(lines)
+
+
 def draw(table, path):
     """A heat map for each policy: depth downwards, length to the right."""
     import matplotlib

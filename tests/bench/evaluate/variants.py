@@ -20,6 +20,9 @@ PARTS = {
                  ("pyramidkv_w32", "snapkv"))),
     "refit": ("## Refitted values", ("funnel k8v4", "funnel_refit k8v4", "funnel f16", "funnel_refit f16"),
               (("funnel_refit k8v4", "funnel k8v4"), ("funnel_refit f16", "funnel f16"))),
+    "funnel_global": ("## `funnel` without a table", ("funnel f16", "funnel_global f16", "funnel k8v4", "funnel_global k8v4", "snapkv"),
+                      (("funnel_global f16", "funnel f16"), ("funnel_global k8v4", "funnel k8v4"), ("funnel_global f16", "snapkv"),
+                       ("funnel_global k8v4", "snapkv"))),
     "funnel_f16": choices("f16"),
     "funnel_k8v4": choices("k8v4"),
 }
