@@ -1,10 +1,12 @@
-// Which paths are taken for which measured times, and that nothing is measured where a path is named.
+// Which paths are taken for which measured times, that a path which computes something else is found, and that nothing
+// is measured where a path is named.
 #include "kernels/cpu/path_choice.h"
 
 #include <string>
 
 #include "gtest/gtest.h"
 #include "kernels/backend.h"
+#include "kernels/cpu/path_measurement.h"
 
 namespace pkv {
 namespace {
@@ -64,6 +66,47 @@ TEST(PathChoiceTest, WhatIsMeasuredAgrees) {
                                times.tile_products, times.tile_attention}) {
     EXPECT_FALSE(time.differs);
   }
+}
+
+const PanelKernels& plain_panels() { return PathTable<AttentionKernels, Isa::kScalar>::kernels.panel; }
+
+TEST(PathChoiceTest, AttentionThatMixesUpRowsOrEntriesIsFound) {
+  EXPECT_FALSE(measure_attention(plain_panels(), plain_panels()).differs);
+  PanelKernels rows = plain_panels();
+  rows.pack_queries = [](const float* const* from, int32_t count, int32_t head_dim, float scale, void* out) {
+    ASSERT_EQ(count, 4);
+    const float* const swapped[] = {from[0], from[1], from[3], from[2]};
+    plain_panels().pack_queries(swapped, count, head_dim, scale, out);
+  };
+  EXPECT_TRUE(measure_attention(rows, plain_panels()).differs);
+  PanelKernels entries = plain_panels();
+  entries.pack_values = [](const LanePages& pages, int32_t, int32_t count, int32_t, void* out) {
+    plain_panels().pack_values(pages, 0, count, 0, out);
+    plain_panels().pack_values(pages, 64, 32, 96, out);
+    plain_panels().pack_values(pages, 96, 32, 64, out);
+  };
+  EXPECT_TRUE(measure_attention(entries, plain_panels()).differs);
+  PanelKernels limits = plain_panels();
+  limits.attend = [](const Panel& panel, const PanelState& state) {
+    const int32_t all[] = {panel.count, panel.count, panel.count, panel.count};
+    Panel unlimited = panel;
+    unlimited.limits = all;
+    plain_panels().attend(unlimited, state);
+  };
+  EXPECT_TRUE(measure_attention(limits, plain_panels()).differs);
+}
+
+TEST(PathChoiceTest, ProductsOfTilesThatForgetAPartOfTheDepthAreFound) {
+  if (!detect_isa().amx) GTEST_SKIP() << "this machine has no bf16 path, which the model of tiles needs";
+  const LinearKernels plain = select_linear_kernels(highest_paths({}));
+  LinearKernels tiles = select_linear_kernels(highest_paths(detect_isa()));
+  EXPECT_FALSE(measure_products(Phase::kPrefill, tiles, plain).differs);
+  tiles.bf16.multiply = [](const GemmTile& tile) {
+    GemmTile afresh = tile;
+    afresh.first = true;
+    PathTable<GemmKernels, Isa::kAmxBf16>::kernels.multiply(afresh);
+  };
+  EXPECT_TRUE(measure_products(Phase::kPrefill, tiles, plain).differs);
 }
 
 TEST(PathChoiceTest, NearTiesGoToTheHigherPath) {
