@@ -134,12 +134,13 @@ class LoadSink final : public TokenSink {
 };
 
 LoadRun::LoadRun(const Model& model, Load load) : model_(model), load_(std::move(load)) {
-  // One unit of prefill is a whole layer, so that few decode steps lie between the first request and the last.
+  // A prompt is read in one step, so that few decode steps lie between the first request and the last.
   auto engine = Engine::create(model, {.pool_bytes = load_.pool_bytes,
                                        .max_running = load_.requests,
                                        .max_waiting = load_.requests,
                                        .prefill_chunk_rows = load_.prompt,
                                        .step_tokens = load_.prompt,
+                                       .step_rows = load_.prompt,
                                        .at_step = [this](const EngineStats& stats) { at_step(stats); }});
   PKV_CHECK(engine.ok(), engine.status().ToString().c_str());
   engine_ = *std::move(engine);

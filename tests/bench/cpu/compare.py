@@ -7,7 +7,8 @@ that is, which are measured in the same run.
                [--minutes 15] [--isa PATH] [--json] [--page FILE]
 
 --q4-0: the same weights as Q4_0, llama.cpp's best format for many CPUs. Rounds end early where one more would take longer than
---minutes in all. --page: the table goes into this page of docs/results, in place of the one it has of this model.
+--minutes in all. --isa: we go no higher than this path; the interpreter's llama.cpp has to be one that is built so, too. --page: the table
+goes into this page of docs/results, in place of the one it has of this model and path.
 """
 import argparse
 import collections
@@ -189,10 +190,10 @@ def main():
     if options.torch:
         programs.append(Torch(options))
     busy_before = os.getloadavg()[0]
-    rates = limits.measured(options.bin, options.threads)
+    rates = limits.measured(options.bin, options.threads, options.isa)
     begin = time.monotonic()
     rounds = run_rounds(programs, options)
-    report = {"model": os.path.basename(options.model), "backend": ours.about["backend"], "threads": options.threads,
+    report = {"model": os.path.basename(options.model), "isa": options.isa, "backend": ours.about["backend"], "threads": options.threads,
               "rounds": len(rounds), "minutes": (time.monotonic() - begin) / 60, "load_before": busy_before,
               "peers": {program.name: program.version for program in programs if program is not ours},
               "limits": rates, "rows": summary(rounds, ours.about["model"], rates)}

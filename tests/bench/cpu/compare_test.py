@@ -18,7 +18,7 @@ RATES = {"read": 10.0, "avx2": 100.0, "avx512_bf16": 400.0}
 
 def report(rounds, **more):
     peers = {name: "1.0" for name in rounds[0] if name != "ours"}
-    return {"model": "m.gguf", "backend": "cpu", "rounds": len(rounds), "minutes": 1, "load_before": 0, "peers": peers, "limits": RATES,
+    return {"model": "m.gguf", "isa": "", "backend": "cpu", "rounds": len(rounds), "minutes": 1, "load_before": 0, "peers": peers, "limits": RATES,
             "rows": compare.summary(rounds, MODEL, RATES), **more}
 
 
@@ -46,6 +46,10 @@ class Compare(unittest.TestCase):
         self.assertAlmostEqual(limits.most(compare.case("decode", "snapkv", 1000, 0), MODEL, RATES), 10 / 1.012e-3)
         self.assertIsNone(limits.most(step, MODEL, {}))
 
+    def test_a_path_has_what_those_before_it_have(self):
+        self.assertEqual(limits.paths_up_to("avx512"), ("avx2", "avx512"))
+        self.assertEqual(limits.paths_up_to(""), limits.PATHS)
+
     def test_kinds_of_cpus(self):
         def kind(vendor, family, model):
             return limits.kind(limits.cpu_fields(f"vendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n\nvendor_id: no\n"))
@@ -63,9 +67,11 @@ class Compare(unittest.TestCase):
             path.write_text("# A page\nWhat people wrote.\n")
             for model, limit in (("m.gguf", 10.0), ("n.gguf", 10.0), ("m.gguf", 77.0)):
                 page.put(path, {**first, "model": model, "limits": {"read": limit}})
+            page.put(path, {**first, "isa": "avx2", "limits": {"read": 55.0}})
             content = path.read_text()
         self.assertIn("What people wrote.", content)
-        self.assertEqual((content.count("## Speed, m.gguf"), content.count("## Speed, n.gguf")), (1, 1))
+        self.assertIn("55 GB/s", content.split("## Speed, m.gguf, no higher than avx2")[1])
+        self.assertEqual((content.count("## Speed, m.gguf\n"), content.count("## Speed, n.gguf")), (1, 1))
         self.assertIn("77 GB/s", content.split("## Speed, n.gguf")[0])
         self.assertIn("| decode, empty context | 5.0 |", content)
 

@@ -5,9 +5,17 @@ import re
 import subprocess
 
 
-def measured(bin_folder, threads):
-    """{"read": GB/s of memory, "avx2": GFLOP/s, ...} of all threads, by gemm_bench."""
-    command = [os.path.join(bin_folder, "gemm_bench"), f"--threads={threads}", "--benchmark_filter=^(read|peak/)",
+PATHS = ("avx2", "avx512", "avx512_vnni", "avx512_bf16", "amx_bf16")  # each has what those before it have
+
+
+def paths_up_to(isa):
+    return PATHS[:PATHS.index(isa) + 1] if isa in PATHS else PATHS
+
+
+def measured(bin_folder, threads, isa=""):
+    """{"read": GB/s of memory, "avx2": GFLOP/s, ...} of all threads, by gemm_bench; of paths up to `isa`, where it is given."""
+    peaks = "|".join(paths_up_to(isa))
+    command = [os.path.join(bin_folder, "gemm_bench"), f"--threads={threads}", f"--benchmark_filter=^(read|peak/({peaks}))/",
                "--benchmark_format=json", "--benchmark_min_time=0.3"]
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     rates = {}

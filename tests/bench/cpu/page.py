@@ -55,13 +55,14 @@ def text(report):
 
 
 def put(path, report):
-    """Writes the report into the page, which is made where there is none: in place of what it has of the same model, or at its end."""
-    begin, end = f"<!-- scripts/bench {report['model']} -->", "<!-- scripts/bench: end -->"
+    """Writes the report into the page, which is made where there is none: in place of what it has of the same model and path, or at its end."""
+    title = f"{report['model']}, no higher than {report['isa']}" if report["isa"] else report["model"]
+    begin, end = f"<!-- scripts/bench {title} -->", "<!-- scripts/bench: end -->"
     fields = {}
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo", encoding="utf-8") as file:
             fields = limits.cpu_fields(file.read())
-    block = (f"{begin}\n## Speed, {report['model']}\n`scripts/bench`, {datetime.date.today()}, {fields.get('model name', 'CPU')} "
+    block = (f"{begin}\n## Speed, {title}\n`scripts/bench`, {datetime.date.today()}, {fields.get('model name', 'CPU')} "
              f"({limits.kind(fields)}). {text(report)}{end}")
     content = f"# CPU, {limits.kind(fields)}\n"
     if os.path.exists(path):
