@@ -72,6 +72,10 @@ int run_stats(Client& client, const StatsOptions& options) {
             << "held " << human_bytes(memory.kv_held_bytes()) << " where full caches would hold "
             << human_bytes(memory.kv_full_equivalent_bytes()) << "; weights " << human_bytes(memory.weights_bytes())
             << "; workspace " << human_bytes(memory.workspace_bytes()) << "\n";
+  // None while the model is loaded.
+  if (const auto models = client.list_models()) {
+    for (const auto& model : models->models()) std::cout << "computes on " << model.device() << "\n";
+  }
   if (memory.has_device()) std::cout << device_memory_line(memory.device()) << "\n";
   for (const auto& policy : stats.policies()) {
     std::cout << absl::StrFormat(

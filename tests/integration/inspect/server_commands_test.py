@@ -1,4 +1,4 @@
-"""Commands about the server (stats --watch, health, version) against a server that says what a test wants: what is printed where, exit codes."""
+"""Commands about the server (stats, health, version) against a server that says what a test wants: what is printed where, exit codes."""
 import fcntl
 import json
 import os
@@ -13,7 +13,7 @@ import unittest
 from concurrent import futures
 
 import grpc
-from pyramidkv.v1 import stats_pb2, stats_pb2_grpc
+from pyramidkv.v1 import model_pb2, model_pb2_grpc, stats_pb2, stats_pb2_grpc
 
 CLIENT = os.path.join(os.environ["PKV_BIN"], "pyramidkv")
 SERVING, NOT_SERVING = 1, 2
@@ -53,11 +53,22 @@ class Stats(stats_pb2_grpc.StatsServiceServicer):
         self.left.wait(60)
 
 
+class Models(model_pb2_grpc.ModelServiceServicer):
+    """Serves a model on `device`; none where that is None."""
+
+    def __init__(self):
+        self.device = None
+
+    def ListModels(self, request, context):
+        return model_pb2.ListModelsResponse(models=[model_pb2.Model(id="m", device=self.device)] if self.device else [])
+
+
 class Server:
     def __init__(self):
-        self.stats, self.services = Stats(), {}
+        self.stats, self.models, self.services = Stats(), Models(), {}
         self.grpc = grpc.server(futures.ThreadPoolExecutor(4))
         stats_pb2_grpc.add_StatsServiceServicer_to_server(self.stats, self.grpc)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self.models, self.grpc)
         health = grpc.unary_unary_rpc_method_handler(self.check_health)  # bytes in, bytes out
         self.grpc.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("grpc.health.v1.Health", {"Check": health}),))
         self.address = f"127.0.0.1:{self.grpc.add_insecure_port('127.0.0.1:0')}"
@@ -114,6 +125,14 @@ class ServerCommandsTest(unittest.TestCase):
             except OSError:  # the other side is closed
                 break
         return text
+
+    def test_stats_say_what_computes_once_a_model_is_served(self):
+        self.assertNotIn("computes on", self.run_client("stats")[1])
+        self.server.models.device = "cpu (2 threads); measured: prompt products bf16 (1.92x avx512)"
+        code, printed, _ = self.run_client("stats")
+        self.assertEqual(code, 0)
+        self.assertIn("computes on cpu (2 threads); measured: prompt products bf16 (1.92x avx512)\n", printed)
+        self.assertEqual(list(json.loads(self.run_client("stats", "--json")[1])), ["stats"])
 
     def test_a_line_a_message_where_there_is_no_terminal(self):
         code, printed, _ = self.run_client("stats", "--watch", "--count", "2", "--interval", "250ms")
