@@ -53,6 +53,8 @@ TEST(PoliciesPage, PoliciesAndPresetsInOneTable) {
                               "random  random  12.5%   prompt  seed=0 window_tokens=8\n"
                               "dice    random  4MiB    total   seed=6\n"));
   EXPECT_THAT(text, HasSubstr("Requests that name no policy get full."));
+  EXPECT_THAT(text, HasSubstr("Where the server has a lane table of its model: funnel"));
+  EXPECT_THAT(text, HasSubstr("upper layers need more entries"));
 }
 
 TEST(PolicyPage, APolicyWithParametersAndACommand) {
