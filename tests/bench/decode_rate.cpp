@@ -3,6 +3,7 @@
 // milliseconds a step on the host's clock and the device's, tokens a second, and the bytes of weights and cache entries
 // that a step reads, as a rate. Shares: "100%,12%" of the tokens; "128" entries; "mixed": a third of the sequences each
 // with all of them, half and an eighth, the layers of the last as a pyramid; "uniform": all as many entries as mixed.
+// Where several entry formats are named their steps take turns, and each line has the ratio to the first one's step.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
@@ -25,6 +26,7 @@ struct RateOptions {
   std::string model, device = "cpu", isa;
   std::vector<int32_t> tokens{8192}, sequences{1};
   std::vector<std::string> shares{"100%"};
+  std::vector<std::string> formats{"f16"};
   int32_t steps = 20, threads = 0, page_bytes = 0;
   bool graphs = true;
 };
@@ -76,9 +78,9 @@ Tensor random_rows(Backend& backend, int64_t cols, uint32_t seed) {
 // Steps over sequences that are there already.
 class FilledCache {
  public:
-  FilledCache(const Model& model, const std::string& share, int32_t tokens, int32_t sequences, int32_t steps,
-              int32_t page_bytes)
-      : model_(model) {
+  FilledCache(const Model& model, KvDtype format, const std::string& share, int32_t tokens, int32_t sequences,
+              int32_t steps, int32_t page_bytes)
+      : model_(model), spec_{.kv_dtype = format} {
     const ModelShape& shape = model.shape();
     Backend& backend = model.backend();
     const CacheGeometry geometry{shape.layers, shape.kv_heads, shape.head_dim,
@@ -89,9 +91,9 @@ class FilledCache {
       entries.push_back(entries_of(share, tokens, i, shape.layers));
       for (const int32_t count : entries.back()) {
         pages += static_cast<uint64_t>(shape.kv_heads) *
-                 static_cast<uint64_t>(geometry.layout(KvDtype::kF16).pages_for(count + steps));
+                 static_cast<uint64_t>(geometry.layout(format).pages_for(count + steps));
         bytes_ += static_cast<uint64_t>(shape.kv_heads) * static_cast<uint64_t>(count) *
-                  static_cast<uint64_t>(entry_format(KvDtype::kF16).entry_bytes(shape.head_dim));
+                  static_cast<uint64_t>(entry_format(format).entry_bytes(shape.head_dim));
       }
     }
     auto cache = KvCache::create(backend, geometry, pages * static_cast<uint64_t>(geometry.page_bytes));
@@ -181,46 +183,64 @@ class FilledCache {
 };
 
 struct Case {
+  std::vector<std::string> formats;
   std::string share;
   int32_t tokens = 0, sequences = 0, steps = 0, page_bytes = 0;
   uint64_t weight_bytes = 0;  // that a step reads
 };
 
-nlohmann::json measure(const Model& model, const Case& one) {
-  const auto& [share, tokens, sequences, steps, page_bytes, weight_bytes] = one;
-  constexpr int32_t kWarm = 3;  // asked for, recorded, replayed
-  FilledCache cache(model, share, tokens, sequences, steps + kWarm, page_bytes);
-  if (!cache.status().ok()) {
-    const std::string why(cache.status().message());
-    return {{"tokens", tokens}, {"sequences", sequences}, {"share", share}, {"skipped", why}};
-  }
-  for (int32_t i = 0; i < kWarm; ++i) cache.step();
-  std::vector<double> seconds, device;
-  Backend& backend = model.backend();
-  for (int32_t i = 0; i < steps; ++i) {
-    const auto begin = std::chrono::steady_clock::now();
-    const int64_t before = backend.mark();
-    cache.step();
-    const int64_t after = backend.mark();
-    seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
-    backend.sync();
-    device.push_back(backend.elapsed(before, after));
-  }
-  const auto median = [](std::vector<double>& values) {
-    std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
-    return values[values.size() / 2];
+double median(std::vector<double>& values) {
+  std::nth_element(values.begin(), values.begin() + static_cast<int64_t>(values.size() / 2), values.end());
+  return values[values.size() / 2];
+}
+
+// A line for each format; the formats' steps take turns.
+std::vector<nlohmann::json> measure(const Model& model, const Case& one) {
+  struct Measured {
+    std::unique_ptr<FilledCache> cache;
+    std::vector<double> seconds, device;
   };
-  const double step = median(seconds);
-  const auto read = static_cast<double>(cache.bytes() + weight_bytes);
-  return {{"tokens", tokens},
-          {"sequences", sequences},
-          {"share", share},
-          {"step_milliseconds", 1e3 * step},
-          {"device_milliseconds", 1e3 * median(device)},
-          {"tokens_per_second", sequences / step},
-          {"cache_bytes", cache.bytes()},
-          {"weight_bytes", weight_bytes},
-          {"read_gigabytes_per_second", 1e-9 * read / step}};
+  constexpr int32_t kWarm = 3;  // asked for, recorded, replayed
+  std::vector<nlohmann::json> lines;
+  std::vector<Measured> formats;
+  for (const std::string& name : one.formats) {
+    const EntryFormat& format = *std::ranges::find(kEntryFormats.rows, name, &EntryFormat::name);
+    formats.push_back({.cache = std::make_unique<FilledCache>(model, format.id, one.share, one.tokens, one.sequences,
+                                                              one.steps + kWarm, one.page_bytes)});
+    lines.push_back({{"tokens", one.tokens}, {"sequences", one.sequences}, {"share", one.share}, {"kv_dtype", name}});
+    if (const absl::Status& status = formats.back().cache->status(); !status.ok()) {
+      lines.back()["skipped"] = std::string(status.message());
+      return {lines.back()};
+    }
+  }
+  for (const Measured& format : formats) {
+    for (int32_t i = 0; i < kWarm; ++i) format.cache->step();
+  }
+  Backend& backend = model.backend();
+  for (int32_t i = 0; i < one.steps; ++i) {
+    for (Measured& format : formats) {
+      const auto begin = std::chrono::steady_clock::now();
+      const int64_t before = backend.mark();
+      format.cache->step();
+      const int64_t after = backend.mark();
+      format.seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+      backend.sync();
+      format.device.push_back(backend.elapsed(before, after));
+    }
+  }
+  const double first = median(formats[0].seconds);
+  for (size_t i = 0; i < formats.size(); ++i) {
+    const double step = median(formats[i].seconds);
+    const uint64_t cache_bytes = formats[i].cache->bytes();
+    lines[i].update({{"step_milliseconds", 1e3 * step},
+                     {"device_milliseconds", 1e3 * median(formats[i].device)},
+                     {"tokens_per_second", one.sequences / step},
+                     {"cache_bytes", cache_bytes},
+                     {"weight_bytes", one.weight_bytes},
+                     {"read_gigabytes_per_second", 1e-9 * static_cast<double>(cache_bytes + one.weight_bytes) / step}});
+    if (formats.size() > 1) lines[i]["step_to_first_format"] = step / first;
+  }
+  return lines;
 }
 
 void run(const RateOptions& options) {
@@ -236,8 +256,8 @@ void run(const RateOptions& options) {
   for (const int32_t tokens : options.tokens) {
     for (const int32_t sequences : options.sequences) {
       for (const std::string& share : options.shares) {
-        std::cout << measure(*model, {share, tokens, sequences, options.steps, options.page_bytes, weight_bytes})
-                  << std::endl;
+        const Case one{options.formats, share, tokens, sequences, options.steps, options.page_bytes, weight_bytes};
+        for (const nlohmann::json& line : measure(*model, one)) std::cout << line << std::endl;
       }
     }
   }
@@ -256,6 +276,12 @@ int main(int argc, char** argv) {
   app.add_option("--shares", options.shares, "What is kept: 12%, 128 entries, mixed, uniform")
       ->capture_default_str()
       ->delimiter(',');
+  std::vector<std::string> formats;
+  for (const pkv::EntryFormat& format : pkv::kEntryFormats.rows) formats.emplace_back(format.name);
+  app.add_option("--kv-dtype", options.formats, "Formats of entries")
+      ->capture_default_str()
+      ->delimiter(',')
+      ->check(CLI::IsMember(formats));
   app.add_option("--steps", options.steps, "Steps that are measured")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
