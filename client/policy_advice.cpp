@@ -48,9 +48,10 @@ constexpr std::array<Advice, 12> kAdvice{{
     {"ada_snapkv",
      "As snapkv, where the heads of a layer differ much in what they look at: the budget goes where the scores are."},
     {"funnel",
-     "First choice where the server has a lane table of its model: docs/results/funnel.md says by how much it loses "
-     "less than the others at equal bytes, and where it was asked for more. refit_values=true loses less "
-     "still, for a longer prompt phase. Without a table scores divide the budget (allocation=global)."},
+     "First choice: docs/results/funnel.md says by how much it loses less than the others at equal bytes, and where it "
+     "was asked for more. refit_values=true loses less still, for a longer prompt phase; it needs a lane table of the "
+     "model. Without a table scores divide the budget (allocation=global), which lost no more with 20 % kept on the "
+     "default model."},
     {"ada_pyramidkv", "To compare with: pyramidkv's layers, with their entries shared among heads as in ada_snapkv."},
 }};
 
