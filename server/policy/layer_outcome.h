@@ -11,8 +11,9 @@ struct LayerOutcome {
   std::vector<int32_t> kept;  // [kv_heads] entries straight after prefill
   // Known when the whole prompt is done.
   std::vector<double> recall;                        // [kv_heads]; empty: nothing was observed
-  std::vector<std::vector<int32_t>> kept_positions;  // [kv_heads], ascending; only if asked for
-  // [kv_heads], ascending, when the answer is done; only if asked for
+  // [kv_heads], in the order of slots until sort_positions(); only if asked for.
+  std::vector<std::vector<int32_t>> kept_positions;
+  // The same when the answer is done.
   std::vector<std::vector<int32_t>> final_positions;
 };
 

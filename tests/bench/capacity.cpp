@@ -102,7 +102,8 @@ class LoadSink final : public TokenSink {
   void on_progress(double) override {}
   void on_prompt_logprobs(std::span<const TokenLogprob>) override {}
   bool on_token(const TokenLogprob&) override { return !run_.full_; }
-  void on_end(const RequestResult& result) override {
+  void on_end(RequestResult result) override {
+    sort_positions(result);
     ++run_.answered_;
     run_.breaches_.expect(run_.full_, "a request ended before all were there: longer answers are needed");
     const Contract promised = run_.promise(*request_);

@@ -28,8 +28,9 @@ bool RecordingSink::on_token(const TokenLogprob& token) {
   return at_token ? at_token(static_cast<int32_t>(tokens.size())) : true;
 }
 
-void RecordingSink::on_end(const RequestResult& end) {
-  result = end;
+void RecordingSink::on_end(RequestResult end) {
+  sort_positions(end);
+  result = std::move(end);
   finish();
 }
 
