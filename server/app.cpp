@@ -37,6 +37,7 @@ FrontLimits limits_of(const Config& config) {
           .max_waiting = static_cast<size_t>(config.scheduler.max_waiting),
           .max_waiting_bytes = config.server.max_waiting_bytes,
           .max_waiting_tokens = static_cast<uint64_t>(config.scheduler.max_waiting_tokens),
+          .max_text_bytes = config.server.max_text_bytes,
           .max_reply_bytes = config.server.max_message_bytes,
           .max_unread_bytes = config.server.max_unread_bytes};
 }

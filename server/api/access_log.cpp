@@ -1,5 +1,6 @@
 #include "server/api/access_log.h"
 
+#include <new>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -13,7 +14,7 @@ constexpr size_t kMaxFieldBytes = 128;  // of a field path, which may hold names
 
 }  // namespace
 
-void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome) {
+void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome) try {
   std::vector<LogField> fields;
   const auto add = [&fields](std::string_view name, const auto& value) {
     if (value) fields.push_back({name, *value});
@@ -42,6 +43,7 @@ void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome
     fields.push_back({"span_id", call.trace->span_id});
   }
   log.write(LogLevel::kInfo, "call", fields);
+} catch (const std::bad_alloc&) {  // the call goes on without its line
 }
 
 }  // namespace pkv

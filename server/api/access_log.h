@@ -40,7 +40,7 @@ struct CallOutcome {
   std::optional<absl::Time> first_token;
 };
 
-// Never on the engine thread: writing may block.
+// Never on the engine thread: writing may block. Where there is no memory for the line, there is none.
 void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome);
 
 }  // namespace pkv

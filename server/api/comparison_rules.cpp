@@ -105,11 +105,13 @@ absl::Status read_policies(const pb::CompareRequest& message, const ServedModel&
 }
 
 // What the model's length leaves for the answer is shared with the continuation.
-absl::Status read_continuation(const pb::CompareRequest& message, const ServedModel& served, Request& request) {
+absl::Status read_continuation(const pb::CompareRequest& message, const ServedModel& served, const FrontLimits& limits,
+                               Request& request) {
   if (message.continuation().empty()) return absl::OkStatus();
   const int32_t max_positions = served.shape.max_positions;
   const int64_t left = longest_text(request.policy, max_positions) - static_cast<int64_t>(request.prompt.size());
   PKV_RETURN_IF_ERROR(check_text_bytes(message.continuation().size(), served, left, "continuation"));
+  PKV_RETURN_IF_ERROR(check_text_size(message.continuation().size(), limits, "continuation"));
   PKV_ASSIGN_OR_RETURN(request.continuation, encode_text(message.continuation(), *served.tokenizer,
                                                          /*add_special=*/false, "continuation"));
   const auto given = static_cast<int64_t>(request.continuation.size());
@@ -136,7 +138,7 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
     return with_field_moved(status, "", "request.");
   absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
-  PKV_RETURN_IF_ERROR(read_continuation(message, served, *draft->request));
+  PKV_RETURN_IF_ERROR(read_continuation(message, served, state.limits(), *draft->request));
   PKV_RETURN_IF_ERROR(read_policies(message, served, *state.policies(), *draft));
   absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served, state.limits());
   if (!valid.ok()) {

@@ -11,6 +11,7 @@ struct FrontLimits {
   size_t max_waiting = 256;                          // requests that are prepared or in the engine's queue
   uint64_t max_waiting_bytes = uint64_t{256} << 20;  // of them, as they came
   uint64_t max_waiting_tokens = uint64_t{1} << 22;   // of their prompts
+  uint64_t max_text_bytes = uint64_t{4} << 20;       // of one text or chat to be tokenised
   uint64_t max_reply_bytes = uint64_t{16} << 20;     // of the message with a request's report
   size_t max_unread_bytes = size_t{4} << 20;         // of one streamed answer: tokens its client has not taken
 };

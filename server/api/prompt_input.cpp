@@ -42,19 +42,22 @@ absl::StatusOr<PromptInput> read_input(const pb::GenerateRequest& message, const
   return input;
 }
 
-absl::Status check_bytes(const pb::GenerateRequest& message, const ServedModel& served, int64_t max_tokens) {
-  if (message.has_truncate_prompt_tokens()) return absl::OkStatus();
-  size_t bytes = message.prompt().size();
-  for (const pb::ChatMessage& chat_message : message.chat().messages()) bytes += chat_message.content().size();
-  return check_text_bytes(bytes, served, max_tokens, input_field(message),
-                          ", or set truncate_prompt_tokens to use its end");
+absl::Status check_bytes(const pb::GenerateRequest& message, const ServedModel& served, const FrontLimits& limits) {
+  if (!message.has_truncate_prompt_tokens()) {
+    size_t bytes = message.prompt().size();
+    for (const pb::ChatMessage& chat_message : message.chat().messages()) bytes += chat_message.content().size();
+    PKV_RETURN_IF_ERROR(check_text_bytes(bytes, served, served.shape.max_positions, input_field(message),
+                                         ", or set truncate_prompt_tokens to use its end"));
+  }
+  const size_t bytes = message.has_chat() ? message.chat().ByteSizeLong() : message.prompt().size();
+  return check_text_size(bytes, limits, input_field(message));
 }
 
 }  // namespace
 
 absl::StatusOr<PromptInput> read_prompt(const pb::GenerateRequest& message, const ServedModel& served,
-                                        int64_t max_tokens) {
-  PKV_RETURN_IF_ERROR(check_bytes(message, served, max_tokens));
+                                        const FrontLimits& limits) {
+  PKV_RETURN_IF_ERROR(check_bytes(message, served, limits));
   absl::StatusOr<PromptInput> input = read_input(message, served);
   if (!input.ok() || !message.has_truncate_prompt_tokens()) return input;
   const size_t keep = message.truncate_prompt_tokens();
@@ -65,6 +68,16 @@ absl::StatusOr<PromptInput> read_prompt(const pb::GenerateRequest& message, cons
   input->system_message = {std::max(input->system_message.begin - cut, 0),
                            std::max(input->system_message.end - cut, 0)};
   return input;
+}
+
+absl::Status check_text_size(size_t bytes, const FrontLimits& limits, const char* field) {
+  const uint64_t max = limits.max_text_bytes;
+  if (bytes <= max) return absl::OkStatus();
+  return make_error({.reason = kBadInput,
+                     .field = field,
+                     .description = absl::StrCat("has ", bytes, " bytes, and at most ", max,
+                                                 " are tokenised (server.max_text_bytes); shorten it"),
+                     .metadata = {{"max", std::to_string(max)}, {"got", std::to_string(bytes)}}});
 }
 
 absl::Status check_text_bytes(size_t bytes, const ServedModel& served, int64_t max_tokens, const char* field,

@@ -19,11 +19,13 @@ struct PromptInput {
   TokenSpan system_message;  // of a chat, what truncation left of it; empty: there is none
 };
 
-// The prompt with truncate_prompt_tokens applied. CONTEXT_TOO_LONG, before anything is tokenised, where its text cannot
-// be `max_tokens` tokens or fewer.
+// The prompt with truncate_prompt_tokens applied. Before anything is tokenised: CONTEXT_TOO_LONG where its text cannot
+// be as few tokens as the model has positions, and as check_text_size().
 absl::StatusOr<PromptInput> read_prompt(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served,
-                                        int64_t max_tokens);
-// Tokenising is work by the byte, so a text that is too long by its bytes alone is not begun with: CONTEXT_TOO_LONG.
+                                        const FrontLimits& limits);
+// Tokenising is work by the byte. BAD_INPUT: there are more than max_text_bytes of them.
+absl::Status check_text_size(size_t bytes, const FrontLimits& limits, const char* field);
+// CONTEXT_TOO_LONG: a text of so many bytes cannot be `max_tokens` tokens or fewer.
 absl::Status check_text_bytes(size_t bytes, const ServedModel& served, int64_t max_tokens, const char* field,
                               const char* other_way_out = "");
 // The field that a prompt came in.

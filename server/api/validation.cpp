@@ -116,8 +116,7 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));
   PKV_ASSIGN_OR_RETURN(request.policy, state.policies()->resolve(message.cache_policy()));
 
-  PKV_ASSIGN_OR_RETURN(draft.prompt,
-                       read_prompt(message, served, longest_text(request.policy, served.shape.max_positions)));
+  PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served, state.limits()));
   PKV_RETURN_IF_ERROR(pin_system_message(message, draft.prompt, request.policy));
   request.prompt = draft.prompt.tokens;
   PKV_RETURN_IF_ERROR(read_max_tokens(message, served.shape.max_positions, request));

@@ -45,6 +45,10 @@ class WaitingRoom {
     // any number.
     bool take_tokens(uint64_t tokens) { return room_ == nullptr || room_->take_tokens(*this, tokens); }
 
+    // For an answer that is held here besides. False: there would be too many bytes, shared as places are; then the
+    // place stays as it was. One that alone is too large is held where no other is.
+    bool take_bytes(uint64_t bytes) { return room_ == nullptr || room_->take_bytes(*this, bytes); }
+
    private:
     friend class WaitingRoom;
     Place(WaitingRoom* room, uint64_t bytes, std::string owner)
@@ -98,6 +102,17 @@ class WaitingRoom {
     all_.tokens += tokens;
     own.tokens += tokens;
     place.tokens_ += tokens;
+    return true;
+  }
+
+  bool take_bytes(Place& place, uint64_t bytes) {
+    const std::lock_guard lock(mutex_);
+    Share& own = owners_.find(place.owner_)->second;
+    if (all_.places > 1 && all_.bytes + bytes > max_bytes_) return false;
+    if (!place.owner_.empty() && own.places > 1 && own.bytes + bytes > max_bytes_ - all_.bytes) return false;
+    all_.bytes += bytes;
+    own.bytes += bytes;
+    place.bytes_ += bytes;
     return true;
   }
 

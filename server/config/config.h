@@ -27,6 +27,7 @@ struct ServerConfig {
   double drain_seconds = 30;
   int32_t preparation_threads = 2;
   uint64_t max_waiting_bytes = uint64_t{256} << 20;
+  uint64_t max_text_bytes = uint64_t{4} << 20;
   uint64_t max_unread_bytes = uint64_t{4} << 20;
   double max_unread_seconds = 60;
   std::string api_keys;  // a file; empty: everybody may call

@@ -54,6 +54,8 @@ const std::array kKeys = std::to_array<ConfigKey>({
      "Of all requests that wait (scheduler.max_waiting), as they came; further ones are refused with "
      "RESOURCE_EXHAUSTED.",
      BytesKey{1 << 10, kMaxBytes, [](Config& c) -> uint64_t& { return c.server.max_waiting_bytes; }}},
+    {"server.max_text_bytes", "Of one text or chat to be tokenised; a longer one is refused with INVALID_ARGUMENT.",
+     BytesKey{1 << 10, kMaxBytes, [](Config& c) -> uint64_t& { return c.server.max_text_bytes; }}},
     {"server.max_unread_bytes",
      "Of one streamed answer: what its client may leave unread before the call is ended with RESOURCE_EXHAUSTED.",
      BytesKey{1 << 10, kMaxBytes, [](Config& c) -> uint64_t& { return c.server.max_unread_bytes; }}},

@@ -1,7 +1,6 @@
 #include "server/rpc/generation_service.h"
 
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -9,14 +8,12 @@
 
 #include "kernels/status_macros.h"
 #include "server/api/accept.h"
-#include "server/api/access_log.h"
 #include "server/api/errors.h"
 #include "server/api/estimate_cache.h"
-#include "server/api/gate.h"
 #include "server/api/prompt_input.h"
 #include "server/api/report_size.h"
 #include "server/rpc/call_info.h"
-#include "server/rpc/grpc_status.h"
+#include "server/rpc/prepared_call.h"
 #include "server/rpc/stream_call.h"
 #include "server/rpc/unary_call.h"
 #include "server/rpc/wire.h"
@@ -25,6 +22,9 @@ namespace pkv {
 namespace {
 
 namespace pb = ::pyramidkv::v1;
+
+// Bytes of a message that is answered in less time than changing threads for it takes.
+constexpr size_t kShortMessage = 512;
 
 // Makes the request of a generation, on a preparation thread.
 GenerationCall::Reader reader(const grpc::ByteBuffer& buffer, ServerState& state, std::optional<absl::Time> deadline) {
@@ -54,50 +54,18 @@ GenerationCall::Reader comparison_reader(const grpc::ByteBuffer& buffer, ServerS
   };
 }
 
-// What is answered without the engine, yet may take its time: the reply is made on a preparation thread.
-template <typename Response>
-grpc::ServerUnaryReactor* answer_prepared(std::string_view method, const grpc::ByteBuffer& request,
-                                          grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
-                                          ServerState& state, const std::shared_ptr<ReplyWatch>& watch,
-                                          absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&,
-                                                               Response&)) {
-  CallInfo info = describe_call(context, method);
-  absl::Status admitted = state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key);
-  info.preparing = std::make_shared<PreparationList::Entry>(
-      state.preparing(), PreparationList::Row{.method = method, .peer = info.peer, .bytes = request.Length()});
-  const std::string owner = owner_of(info.key.get());
-  auto reactor = std::make_unique<WatchedReply>(watch, context);
-  const auto finish = [reactor = reactor.get(), info, &context, &state](const absl::Status& status) {
-    if (info.key != nullptr) info.key->release();  // before the caller hears of the end, and may call again
-    add_retry_trailer(status, context);
-    reactor->reply(to_grpc_status(status));  // gRPC's objects are gone from here on
-    log_access(state.log(), info, {.status = status, .code = status_code_name(status.code())});
-  };
-  const auto task = [request, make, finish, preparing = info.preparing, &response, &state] {
-    preparing->begin();
-    finish(outcome_of([&] {
-      Response message;
-      const absl::Status status = make(request, state, message);
-      if (status.ok()) response = serialize_message(message);
-      return status;
-    }));
-  };
-  if (admitted.ok()) {
-    admitted = outcome_of([&] { return state.preparation().post(task, owner) ? absl::OkStatus() : queue_full(state); });
-  }
-  if (!admitted.ok()) finish(admitted);
-  return reactor.release();  // deletes itself
-}
-
 absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::TokenizeResponse& response) {
   pb::TokenizeRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
+  const bool chat = message.has_chat();
+  PKV_RETURN_IF_ERROR(check_text_size(chat ? message.chat().ByteSizeLong() : message.text().size(), state.limits(),
+                                      chat ? "chat" : "text"));
   std::vector<TokenId> ids;
-  if (message.has_chat()) {
-    PKV_ASSIGN_OR_RETURN(RenderedChat chat, render_chat(message.chat(), *served->chat_template));
-    ids = std::move(chat.token_ids);
-    response.set_rendered_text(std::move(chat.text));
+  if (chat) {
+    PKV_ASSIGN_OR_RETURN(RenderedChat rendered, render_chat(message.chat(), *served->chat_template));
+    ids = std::move(rendered.token_ids);
+    response.set_rendered_text(std::move(rendered.text));
   } else if (message.input_case() == pb::TokenizeRequest::kText) {
     const bool special = !message.has_add_special_tokens() || message.add_special_tokens();
     PKV_ASSIGN_OR_RETURN(ids, encode_text(message.text(), *served->tokenizer, special, "text"));
@@ -106,8 +74,7 @@ absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, 
   }
   response.mutable_token_ids()->Add(ids.begin(), ids.end());
   response.set_max_model_len(static_cast<uint32_t>(served->shape.max_positions));
-  return check_reply_size(response.ByteSizeLong(), state.limits().max_reply_bytes,
-                          message.has_chat() ? "chat" : "text");
+  return check_reply_size(response.ByteSizeLong(), state.limits().max_reply_bytes, chat ? "chat" : "text");
 }
 
 absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::DetokenizeResponse& response) {
@@ -134,6 +101,22 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
   return estimate_cache(message, *served, *state.policies(), response);
 }
 
+template <typename Response>
+ReplyMaker maker(const grpc::ByteBuffer& request, const ServerState& state,
+                 absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&, Response&)) {
+  return [request, &state, make]() -> absl::StatusOr<grpc::ByteBuffer> {
+    Response message;
+    PKV_RETURN_IF_ERROR(make(request, state, message));
+    return serialize_message(message);
+  };
+}
+
+// Whether tokenising takes less time than changing threads for it. Of a chat nobody knows what its template does.
+bool is_short_text(const grpc::ByteBuffer& request) {
+  pb::TokenizeRequest message;
+  return request.Length() <= kShortMessage && parse_message(request, message).ok() && message.has_text();
+}
+
 }  // namespace
 
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
@@ -150,18 +133,22 @@ grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(gr
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return answer_prepared("Tokenize", *request, *context, *response, state_, watch_, tokenize);
+  return start_prepared_call(state_, watch_, describe_call(*context, "Tokenize"), *context, *response,
+                             request->Length(), maker(*request, state_, tokenize), is_short_text(*request));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerContext* context,
                                                         const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
-  return answer_prepared("Detokenize", *request, *context, *response, state_, watch_, detokenize);
+  return start_prepared_call(state_, watch_, describe_call(*context, "Detokenize"), *context, *response,
+                             request->Length(), maker(*request, state_, detokenize),
+                             request->Length() <= kShortMessage);
 }
 
 grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerContext* context,
                                                            const grpc::ByteBuffer* request,
                                                            grpc::ByteBuffer* response) {
-  return answer_prepared("EstimateCache", *request, *context, *response, state_, watch_, estimate);
+  return start_prepared_call(state_, watch_, describe_call(*context, "EstimateCache"), *context, *response,
+                             request->Length(), maker(*request, state_, estimate));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context,

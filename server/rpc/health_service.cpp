@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <new>
 #include <optional>
 #include <set>
 #include <string>
@@ -217,7 +218,10 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
     std::condition_variable_any wake;
     std::unique_lock lock(mutex);
     while (!wake.wait_for(lock, stop, kRefreshInterval, [] { return false; }) && !stop.stop_requested()) {
-      watches->refresh();
+      try {
+        watches->refresh();
+      } catch (const std::bad_alloc&) {  // the next time
+      }
     }
   });
 }

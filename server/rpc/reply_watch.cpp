@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <new>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -53,8 +54,13 @@ void ReplyWatch::cancel_late() {
       ++it;
       continue;
     }
+    try {
+      if (it->second.late) it->second.late();
+    } catch (const std::bad_alloc&) {  // the next time
+      ++it;
+      continue;
+    }
     metrics_.count_rejection(kSlowReader);
-    if (it->second.late) it->second.late();
     it->first->TryCancel();
     it = under_way_.erase(it);
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <memory>
+#include <new>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -178,7 +179,11 @@ void StatsWatch::run() {
     } else if (const auto left = *next - Clock::now(); left > Clock::duration::zero()) {
       changed_.wait_for(lock, left);
     } else {
-      tick(lock);
+      try {
+        tick(lock);
+      } catch (const std::bad_alloc&) {  // the next time
+        if (!lock.owns_lock()) lock.lock();
+      }
     }
   }
 }

@@ -37,28 +37,23 @@ constexpr std::array<PreTokenizerSpec, 4> kTable = {{
     {.name = "qwen2", .pattern = kQwen2, .whole_pieces = false, .add_bos = false},
 }};
 
-constexpr size_t kJitStackStartBytes = 32 << 10;
-constexpr size_t kJitStackMostBytes = 8 << 20;
-
 std::string pcre2_message(int code) {
   PCRE2_UCHAR buffer[256];
   pcre2_get_error_message(code, buffer, sizeof buffer);
   return reinterpret_cast<const char*>(buffer);
 }
 
-// What one thread needs to match.
+// What one thread needs to match. Machine code has some room of the thread's own stack: more than any expression of the
+// table needs, however long the text (16 MiB of one character were tried). A stack of its own is a mapping of memory.
 struct Matcher {
   explicit Matcher(const pcre2_code* code)
       : data(pcre2_match_data_create_from_pattern(code, nullptr), pcre2_match_data_free),
-        context(pcre2_match_context_create(nullptr), pcre2_match_context_free),
-        stack(pcre2_jit_stack_create(kJitStackStartBytes, kJitStackMostBytes, nullptr), pcre2_jit_stack_free) {
+        context(pcre2_match_context_create(nullptr), pcre2_match_context_free) {
     // No expression of the table has nested repetition; the default limits would only stop runs of millions of spaces.
     pcre2_set_match_limit(context.get(), UINT32_MAX);
-    if (stack != nullptr) pcre2_jit_stack_assign(context.get(), nullptr, stack.get());
   }
   std::unique_ptr<pcre2_match_data, decltype(&pcre2_match_data_free)> data;
   std::unique_ptr<pcre2_match_context, decltype(&pcre2_match_context_free)> context;
-  std::unique_ptr<pcre2_jit_stack, decltype(&pcre2_jit_stack_free)> stack;
 };
 
 }  // namespace

@@ -201,6 +201,11 @@ TEST_F(LifecycleTest, WhileDraining) {
   const grpc::Status refused = generate(request("me too", 1), reply);
   EXPECT_EQ(refused.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(reason(refused), "DRAINING");
+  grpc::ClientContext context;
+  pb::TokenizeRequest text;
+  text.set_text("me too");
+  pb::TokenizeResponse tokens;
+  EXPECT_EQ(reason(generation_->Tokenize(&context, text, &tokens)), "DRAINING");
   running.cancel();
   EXPECT_EQ(running.finish().error_code(), grpc::StatusCode::CANCELLED);
   stop.join();

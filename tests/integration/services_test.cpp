@@ -50,12 +50,17 @@ TEST_F(ServicesTest, BadTokenRequestsNameTheField) {
   pb::DetokenizeRequest request;
   request.add_token_ids(5);
   request.add_token_ids(100000);
-  grpc::ClientContext context, second;
+  grpc::ClientContext context, second, third;
   pb::DetokenizeResponse text;
   const grpc::Status status = generation_->Detokenize(&context, request, &text);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
   EXPECT_THAT(status.error_message(), ::testing::StartsWith("token_ids[1]: "));
   pb::TokenizeResponse tokens;
+  pb::TokenizeRequest large;
+  large.set_text(std::string(static_cast<size_t>(5) << 20, 'a'));
+  const grpc::Status refused = generation_->Tokenize(&third, large, &tokens);
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), ::testing::HasSubstr("text: has 5242880 bytes"));
   EXPECT_EQ(generation_->Tokenize(&second, {}, &tokens).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 

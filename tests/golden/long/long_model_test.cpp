@@ -73,7 +73,8 @@ TEST_P(LongPrompt, KeptPositionsRecallAndLogitsInExactMode) {
   golden::expect_logits(logits, best);
 }
 
-INSTANTIATE_TEST_SUITE_P(Prompts, LongPrompt, testing::Values(std::pair("text_16k", "funnel")),
+INSTANTIATE_TEST_SUITE_P(Prompts, LongPrompt,
+                         testing::Values(std::pair("text_16k", "funnel"), std::pair("text_2k", "funnel_global")),
                          [](const auto& prompt) { return std::string(prompt.param.first); });
 
 struct LongContract {
@@ -90,7 +91,9 @@ TEST_P(ContractOfALongPrompt, IsKept) {
   constexpr int32_t kNewTokens = 8;
   const golden::Loaded& loaded = golden::fast();
   auto engine = golden::make_engine(loaded);
-  auto request = golden::make_request(first_tokens(GetParam().prompt_tokens), GetParam().spec, kNewTokens);
+  PolicySpec spec = GetParam().spec;
+  spec.lane_table = golden::lane_table();
+  auto request = golden::make_request(first_tokens(GetParam().prompt_tokens), spec, kNewTokens);
   request->sampling.ignore_eos = true;
   auto prepared = engine->prepare(request);
   ASSERT_TRUE(prepared.ok()) << prepared.status();
@@ -113,11 +116,23 @@ PolicySpec with_tokens(PolicyKind kind, int64_t tokens, BudgetScope scope) {
   return {.kind = kind, .budget = {.kind = BudgetKind::kTokens, .tokens = tokens, .scope = scope}};
 }
 
+// In k8v4, which it is meant for: budgets in bytes hold at every instant, the layer that is read in f16 included.
+PolicySpec funnel(FunnelAllocation allocation, const Budget& budget) {
+  return {.kind = PolicyKind::kFunnel,
+          .params = {.window_tokens = 32, .funnel_allocation = allocation},
+          .budget = budget,
+          .kv_dtype = KvDtype::kK8V4};
+}
+constexpr Budget kTokens{.kind = BudgetKind::kTokens, .tokens = 2000};
+constexpr Budget kBytes16k{.kind = BudgetKind::kBytes, .bytes = 24 << 20, .scope = BudgetScope::kTotal};
+
 INSTANTIATE_TEST_SUITE_P(
     Policies, ContractOfALongPrompt,
     testing::Values(LongContract{"PyramidKv16k", 16000, with_tokens(PolicyKind::kPyramidKv, 512, BudgetScope::kPrompt)},
                     LongContract{"H2oTotal16k", 16000, with_tokens(PolicyKind::kH2o, 1024, BudgetScope::kTotal)},
-                    LongContract{"SnapKv30k", 30000, with_tokens(PolicyKind::kSnapKv, 2048, BudgetScope::kTotal)}),
+                    LongContract{"SnapKv30k", 30000, with_tokens(PolicyKind::kSnapKv, 2048, BudgetScope::kTotal)},
+                    LongContract{"FunnelTable16k", 16000, funnel(FunnelAllocation::kTable, kTokens)},
+                    LongContract{"FunnelTableBytes16k", 16000, funnel(FunnelAllocation::kTable, kBytes16k)}),
     [](const auto& contract) { return contract.param.name; });
 
 TEST(LongModel, RefusesMorePositionsThanItHas) {

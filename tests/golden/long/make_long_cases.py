@@ -12,7 +12,7 @@ time; of text_30k no values are committed. Files, of which those under model/ ha
   text/chats.json              conversations through the model's own chat template
   model/prompts.json           `text`: licences of /usr/share/common-licenses, 30,000 tokens; `chat`: a short conversation
   model/full.json              per case: log-probability of the last ROWS - 1 tokens, logits, greedy tokens with the full cache
-  model/kept_CASE_POLICY.json  what one policy keeps of each of the long ones (funnel at 16k: at 30k the queries it needs are 2.6 GB)
+  model/kept_CASE_POLICY.json  what one policy keeps (funnel at 16k, GLOBAL at 2k: at 30k the queries it needs are 2.6 GB)
   model/recall.json            per kept_ file: [layer][kv_head]
 """
 import argparse
@@ -34,7 +34,7 @@ import prompt_rules
 
 LICENCES = ("GPL-3", "LGPL-2.1", "MPL-1.1", "GFDL-1.3", "MPL-2.0", "GPL-2")
 CASES = {"chat": ("chat", None), "text_2k": ("text", 2000), "text_16k": ("text", 16000), "text_30k": ("text", 30000)}
-KEPT = {"text_16k": "funnel", "text_30k": "pyramidkv"}
+KEPT = {"text_2k": {"policy": "funnel", "allocation": "GLOBAL"}, "text_16k": {"policy": "funnel"}, "text_30k": {"policy": "pyramidkv"}}
 BUDGET, ROWS, NEW_TOKENS = 128, 257, 16
 TEXTS_APART = 3  # every third text is enough
 
@@ -103,8 +103,8 @@ def full_case(model, prompt_name, prefill, prompt):
 
 def kept_case(model, prompt_name, policy, prefill, table):
     """-> what is kept, and the recall."""
-    case = {"policy": policy, "budget": BUDGET}
-    chosen = funnel_rules.select_prompt(case, prefill, model, table) if policy == "funnel" else prompt_rules.select_prompt(case, prefill)
+    case = {**policy, "budget": BUDGET}
+    chosen = funnel_rules.select_prompt(case, prefill, model, table) if policy["policy"] == "funnel" else prompt_rules.select_prompt(case, prefill)
     return ({"prompt": prompt_name, "tokens": prefill.n, **case, "kept": [c["kept"] for c in chosen],
              "cut_margin": make_model_cases.short(c["margin"] for c in chosen)},
             [[round(r, 6) for r in c["recall"]] for c in chosen])
@@ -135,12 +135,13 @@ def main():
     for case, (prompt_name, count) in filter(lambda item: files.wants(item[0]), CASES.items()):
         prompt = prompts[prompt_name][:count]
         policy = KEPT.get(case)
-        prefill = model_run.Prefill(model, prompt, rows=min(ROWS, len(prompt)), query_rows=0 if policy == "funnel" else None)
+        prefill = model_run.Prefill(model, prompt, rows=min(ROWS, len(prompt)), query_rows=0 if policy and policy["policy"] == "funnel" else None)
         files.give("model/full.json", full_case(model, prompt_name, prefill, prompt), case)
         if policy:
             kept, recall = kept_case(model, prompt_name, policy, prefill, table)
-            files.give(f"model/kept_{case}_{policy}.json", kept)
-            files.give("model/recall.json", recall, f"kept_{case}_{policy}")
+            name = f"kept_{case}_{'_'.join(policy.values()).lower()}"
+            files.give(f"model/{name}.json", kept)
+            files.give("model/recall.json", recall, name)
 
 
 if __name__ == "__main__":

@@ -286,6 +286,23 @@ TEST_F(ValidationTest, TextThatIsTooLongByItsBytesIsNotTokenised) {
     EXPECT_THAT(error.message, ::testing::HasSubstr("truncate_prompt_tokens"));
   }
   EXPECT_TRUE(validate("prompt: '" + text + "' truncate_prompt_tokens: 5").ok());
+  const std::string endless = "cache_policy { streaming_llm { position_mode: POSITION_MODE_CACHE_RELATIVE } }";
+  EXPECT_EQ(refusal("prompt: '" + text + "' " + endless).metadata.at("max"), std::to_string(kMaxPositions));
+}
+
+TEST_F(ValidationTest, NoTextOfMoreBytesThanTheLimitIsTokenised) {
+  state_ = std::make_unique<ServerState>(*PolicyCatalog::create(policies(), KvDtype::kF16), log_, 7,
+                                         FrontLimits{.max_text_bytes = 200});
+  state_->publish(&served_);
+  const std::string text(201, 'a');
+  for (const auto& [input, field] : {std::pair("prompt: '" + text + "'", "prompt"),
+                                     std::pair("chat { messages { role: '" + text + "' content: 'a' } }", "chat")}) {
+    const DecodedError error = refusal(input + " truncate_prompt_tokens: 5");
+    EXPECT_EQ(error.field, field);
+    EXPECT_EQ(error.metadata.at("max"), "200");
+    EXPECT_THAT(error.message, ::testing::HasSubstr("server.max_text_bytes"));
+  }
+  EXPECT_TRUE(validate("prompt: '" + text.substr(1) + "' truncate_prompt_tokens: 5").ok());
 }
 
 TEST_F(ValidationTest, WhatACallerWroteIsRepeatedInPart) {

@@ -1,0 +1,102 @@
+#include "server/rpc/prepared_call.h"
+
+#include <new>
+#include <string>
+#include <utility>
+
+#include "absl/time/clock.h"
+#include "kernels/status_macros.h"
+#include "server/api/errors.h"
+#include "server/api/gate.h"
+#include "server/api/job_claim.h"
+#include "server/rpc/grpc_status.h"
+
+namespace pkv {
+namespace {
+
+// A larger reply keeps its place among those that wait until its caller has taken it.
+constexpr size_t kSmallReply = 64 << 10;
+
+class PreparedCall final : public grpc::ServerUnaryReactor {
+ public:
+  PreparedCall(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info,
+               grpc::CallbackServerContext& context, grpc::ByteBuffer& response)
+      : state_(state), watch_(std::move(watch)), info_(std::move(info)), context_(context), response_(response) {}
+
+  void start(uint64_t bytes, ReplyMaker make, bool at_once) {
+    const absl::Status status = outcome_of([&] { return begin(bytes, std::move(make), at_once); });
+    if (!status.ok()) finish(status);
+  }
+  void OnDone() override {
+    watch_->end(context_);
+    log_access(state_.log(), info_, {.status = status_, .code = status_code_name(status_.code())});
+    delete this;
+  }
+
+ private:
+  absl::Status begin(uint64_t bytes, ReplyMaker make, bool at_once) {
+    PKV_RETURN_IF_ERROR(state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key));
+    const std::string owner = owner_of(info_.key.get());
+    PKV_ASSIGN_OR_RETURN(place_, enter(state_, bytes, owner));
+    info_.preparing = std::make_shared<PreparationList::Entry>(
+        state_.preparing(), PreparationList::Row{.method = info_.method, .peer = info_.peer, .bytes = bytes});
+    WorkerPool::Task task = [this, make = std::move(make)] { prepare(make); };
+    if (at_once) {
+      task();
+      return absl::OkStatus();
+    }
+    return state_.preparation().post(std::move(task), owner) ? absl::OkStatus() : queue_full(state_);
+  }
+
+  void prepare(const ReplyMaker& make) {
+    info_.preparing->begin();
+    finish(outcome_of([&]() -> absl::Status {
+      if (context_.IsCancelled()) return absl::CancelledError("cancelled by the caller");
+      PKV_ASSIGN_OR_RETURN(response_, make());
+      const size_t bytes = response_.Length();
+      return bytes <= kSmallReply || place_.take_bytes(bytes) ? absl::OkStatus() : queue_full(state_);
+    }));
+  }
+
+  void finish(absl::Status status) {
+    status_ = std::move(status);
+    info_.preparing.reset();
+    if (!status_.ok() || response_.Length() <= kSmallReply) place_.leave();
+    if (info_.key != nullptr) info_.key->release();  // before the caller hears of the end, and may call again
+    Finish(settle());                                // from here on this may be gone
+  }
+
+  // What is sent. Where there is no memory for it, as soon as there is.
+  grpc::Status settle() {
+    while (true) {
+      try {
+        grpc::Status status = to_grpc_status(status_);
+        watch_->begin(context_);
+        add_retry_trailer(status_, context_);  // last of what may need memory: it must not be there twice
+        return status;
+      } catch (const std::bad_alloc&) {
+        absl::SleepFor(kMemoryPause);
+      }
+    }
+  }
+
+  ServerState& state_;
+  const std::shared_ptr<ReplyWatch> watch_;
+  CallInfo info_;
+  grpc::CallbackServerContext& context_;  // gRPC's, as the next, valid until the call is done
+  grpc::ByteBuffer& response_;
+  WaitingRoom::Place place_;
+  absl::Status status_;
+};
+
+}  // namespace
+
+grpc::ServerUnaryReactor* start_prepared_call(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info,
+                                              grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
+                                              uint64_t bytes, ReplyMaker make, bool at_once) {
+  auto* call = new PreparedCall(state, std::move(watch), std::move(info), context, response);
+  call->start(bytes, std::move(make), at_once);
+  return call;
+}
+
+}  // namespace pkv
