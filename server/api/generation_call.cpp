@@ -328,7 +328,8 @@ GenerationCall::Event GenerationCall::next_event() {
   sending_ = event.kind != Kind::kNothing;
   if (event.kind == Kind::kStart) start_told_ = true;
   if (event.kind == Kind::kProgress) event.progress = progress_told_ = progress_;
-  if (event.kind == Kind::kPiece) event.piece = output_->take(std::max<size_t>(kMaxNumbers / output_->token_numbers(), 1));
+  if (event.kind == Kind::kPiece)
+    event.piece = output_->take(std::max<size_t>(kMaxNumbers / output_->token_numbers(), 1));
   return event;
 }
 

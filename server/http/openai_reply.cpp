@@ -29,8 +29,7 @@ std::string with_report(std::string json, const AnswerEnding& ending) {
   set_timings(ending.result.timings, timings);
   json = with_member(std::move(json), "timings", message_json(timings));
   if (ending.report == ReportDetail::kNone) return json;
-  return with_member(std::move(json), "cache",
-                     report_json(ending.result.cache, ending.request.policy, ending.report));
+  return with_member(std::move(json), "cache", report_json(ending.result.cache, ending.request.policy, ending.report));
 }
 
 // Characters that begin in `bytes`.

@@ -17,8 +17,8 @@ void add_heads(const LayerOutcome& layer, std::string& json) {
     std::span<const int32_t> last;
     if (head < layer.final_positions.size()) last = layer.final_positions[head];
     absl::StrAppend(&json, head > 0 ? "," : "", "{\"kv_head\":", head, ",\"positions\":[",
-                    absl::StrJoin(layer.kept_positions[head], ","), "],\"final_positions\":[",
-                    absl::StrJoin(last, ","), "]}");
+                    absl::StrJoin(layer.kept_positions[head], ","), "],\"final_positions\":[", absl::StrJoin(last, ","),
+                    "]}");
   }
 }
 
