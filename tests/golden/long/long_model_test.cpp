@@ -132,7 +132,8 @@ INSTANTIATE_TEST_SUITE_P(
                     LongContract{"H2oTotal16k", 16000, with_tokens(PolicyKind::kH2o, 1024, BudgetScope::kTotal)},
                     LongContract{"SnapKv30k", 30000, with_tokens(PolicyKind::kSnapKv, 2048, BudgetScope::kTotal)},
                     LongContract{"FunnelTable16k", 16000, funnel(FunnelAllocation::kTable, kTokens)},
-                    LongContract{"FunnelTableBytes16k", 16000, funnel(FunnelAllocation::kTable, kBytes16k)}),
+                    LongContract{"FunnelTableBytes16k", 16000, funnel(FunnelAllocation::kTable, kBytes16k)},
+                    LongContract{"FunnelGlobalBytes16k", 16000, funnel(FunnelAllocation::kGlobal, kBytes16k)}),
     [](const auto& contract) { return contract.param.name; });
 
 TEST(LongModel, RefusesMorePositionsThanItHas) {
