@@ -325,7 +325,8 @@ GenerationCall::Event GenerationCall::next_event() {
     if (event.kind == Kind::kEnd) event.piece = output_->take(std::numeric_limits<size_t>::max());
     return event;
   }
-  sending_ = event.kind != Kind::kNothing;
+  if (event.kind == Kind::kNothing) return event;
+  sending_ = true;
   if (event.kind == Kind::kStart) start_told_ = true;
   if (event.kind == Kind::kProgress) event.progress = progress_told_ = progress_;
   if (event.kind == Kind::kPiece)

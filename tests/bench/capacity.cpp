@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/check.h"
+#include "server/engine/cache_report.h"
 #include "server/policy/registry.h"
 #include "tests/bench/step_watch.h"
 #include "tests/support/lane_table.h"

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/check.h"
+#include "server/engine/cache_report.h"
 #include "server/engine/scheduler.h"
 #include "server/policy/recall_shortfall.h"
 #include "server/policy/registry.h"

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "server/engine/cache_report.h"
 #include "tests/support/lane_table.h"
 #include "tests/support/tested_backend.h"
 
