@@ -71,7 +71,8 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
   PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.config = config.server,
                                                     .health = {.ready = [self = app.get()] { return self->ready(); },
                                                                .live = [self = app.get()] { return self->live(); }},
-                                                    .hearing_time = options.hearing_time},
+                                                    .hearing_time = options.hearing_time,
+                                                    .idle_time = options.idle_time},
                                                    app->state_));
   const Probes probes{.live = [self = app.get()] { return self->live(); },
                       .ready = [self = app.get()] { return self->ready(); }};

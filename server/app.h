@@ -28,6 +28,7 @@ struct AppOptions {
   absl::Duration stall_limit = absl::Minutes(2);
   // RpcServerOptions.
   absl::Duration hearing_time = absl::Seconds(1);
+  absl::Duration idle_time = absl::Minutes(5);
   BackendMaker make_backend = pkv::make_backend;
 };
 

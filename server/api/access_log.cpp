@@ -8,12 +8,6 @@
 #include "server/status/field_error.h"
 
 namespace pkv {
-namespace {
-
-constexpr size_t kMaxFieldBytes = 128;  // of a field path, which may hold names the caller chose
-
-}  // namespace
-
 void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome) try {
   std::vector<LogField> fields;
   const auto add = [&fields](std::string_view name, const auto& value) {
@@ -36,7 +30,7 @@ void log_access(const Log& log, const CallInfo& call, const CallOutcome& outcome
   if (const std::string reason = error_reason(outcome.status); !reason.empty()) {
     fields.push_back({"reason", reason});
     const std::optional<FieldError> named = field_error_of(outcome.status);
-    if (named) fields.push_back({"field", named->field.substr(0, kMaxFieldBytes)});
+    if (named) fields.push_back({"field", named->field});
   }
   if (call.trace) {
     fields.push_back({"trace_id", call.trace->trace_id});

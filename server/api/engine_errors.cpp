@@ -31,7 +31,9 @@ absl::Status running_error(const absl::Status& status, Engine::State state) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
   }
   if (absl::IsResourceExhausted(status)) {
-    return status.message().empty() ? out_of_memory() : with_reason(status, kOutOfMemory);
+    if (status.message().empty()) return out_of_memory();
+    return make_error(
+        {.reason = kOutOfMemory, .description = std::string(status.message()), .retry_delay = kQueueRetryDelay});
   }
   if (absl::IsDataLoss(status)) {
     return make_error({.reason = kNotANumber, .description = std::string(status.message())});

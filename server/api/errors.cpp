@@ -143,7 +143,9 @@ absl::Status not_built(const std::string& field, const std::string& description)
 }
 
 absl::Status out_of_memory() {
-  return make_error({.reason = kOutOfMemory, .description = "there is not enough memory for this request now"});
+  return make_error({.reason = kOutOfMemory,
+                     .description = "there is not enough memory for this request now; try again later",
+                     .retry_delay = absl::Seconds(1)});
 }
 
 absl::Status outcome_of(absl::FunctionRef<absl::Status()> work) {

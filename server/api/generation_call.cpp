@@ -27,6 +27,16 @@ constexpr size_t kMaxNumbers = 1024;
 // Progress is noted in the log, at debug, in steps of this share.
 constexpr double kProgressNoted = 0.25;
 
+// Of an answer in one piece, whose parts nobody takes before its end.
+absl::Status reply_too_large(size_t bytes, size_t limit) {
+  return make_error(
+      {.reason = kReplyTooLarge,
+       .description = absl::StrCat("the answer has ", bytes, " bytes already, and a reply has at most ", limit,
+                                   " (server.max_message_bytes); take it as a stream, or ask for "
+                                   "a shorter one (max_tokens)"),
+       .metadata = {{"max", std::to_string(limit)}, {"got", std::to_string(bytes)}}});
+}
+
 absl::Status slow_reader(size_t bytes, size_t limit) {
   return make_error({.reason = kSlowReader,
                      .description = absl::StrCat("the answer is read too slowly: ", bytes,
@@ -176,8 +186,8 @@ void GenerationCall::on_prompt_logprobs(std::span<const TokenLogprob> tokens) {
 }
 
 bool GenerationCall::on_token(const TokenLogprob& token) {
-  const size_t limit = state_.limits().max_unread_bytes;
-  bool goes_on = true, too_slow = false;
+  const size_t limit = whole_ ? state_.limits().max_reply_bytes : state_.limits().max_unread_bytes;
+  bool goes_on = true, too_much = false;
   {
     const std::lock_guard lock(mutex_);
     if (generated_++ == 0) {
@@ -186,15 +196,15 @@ bool GenerationCall::on_token(const TokenLogprob& token) {
     }
     if (!error_.ok()) return true;  // it is being cancelled
     goes_on = output_->add_token(token);
-    too_slow = !whole_ && output_->unread_bytes() > limit;
-    if (too_slow) {
-      error_ = slow_reader(output_->unread_bytes(), limit);
+    too_much = output_->unread_bytes() > limit;
+    if (too_much) {
+      error_ = (whole_ ? reply_too_large : slow_reader)(output_->unread_bytes(), limit);
       output_->drop();
     }
     wake_locked();
   }
-  if (too_slow) {
-    state_.metrics().count_rejection(kSlowReader);
+  if (too_much) {
+    state_.metrics().count_rejection(whole_ ? kReplyTooLarge : kSlowReader);
     served_->engine->cancel(this);
   }
   return goes_on;
@@ -245,8 +255,9 @@ void GenerationCall::sent(bool ok) {
 void GenerationCall::read_too_slowly() {
   const std::lock_guard lock(mutex_);
   if (!error_.ok() || told_) return;
-  error_ =
-      make_error({.reason = kSlowReader, .description = "the answer is read too slowly (server.max_unread_seconds)"});
+  error_ = make_error({.reason = kSlowReader,
+                       .description = "the answer is read too slowly: a part of it was not taken within "
+                                      "server.max_unread_seconds; read it as it comes"});
   if (output_) output_->drop();
 }
 

@@ -129,10 +129,9 @@ absl::StatusOr<RenderedChat> render_chat(const pb::ChatInput& chat, const ChatTe
     if (rendered->token_ids.empty()) return bad_input("chat.messages", "give an empty prompt");
     return rendered;
   }
-  const std::string_view reason = absl::IsInvalidArgument(rendered.status()) ? kBadInput
-                                  : chat_template.status().ok()              ? kChatTemplateFailed
-                                                                             : kNoChatTemplate;
-  return with_reason(rendered.status(), reason, "chat.");
+  if (absl::IsInvalidArgument(rendered.status())) return with_reason(rendered.status(), kBadInput, "chat.");
+  return with_reason(with_field_moved(rendered.status(), "tokenizer.chat_template", "chat"),
+                     chat_template.status().ok() ? kChatTemplateFailed : kNoChatTemplate);
 }
 
 absl::StatusOr<std::vector<TokenId>> encode_text(const std::string& text, const Tokenizer& tokenizer, bool add_special,

@@ -16,16 +16,19 @@ namespace {
 constexpr int kDeliveryThreads = 1;
 constexpr int kBuildingThreads = 2;
 constexpr size_t kUnbounded = std::numeric_limits<size_t>::max();  // one a call, and calls are bounded
+constexpr absl::Duration kLoadingRetryDelay = absl::Seconds(1);
 
 // How a generation call can end: refused by validation, whatever its policy, or submitted to the engine.
 bool can_occur(std::string_view policy, std::string_view code) {
   // RESOURCE_EXHAUSTED: a key's limit, or the tokeniser ran out of memory over a chat; CANCELLED: the call ended before
-  // its request came.
+  // its request came; DEADLINE_EXCEEDED: too little time was left for it; INTERNAL: a fault of the server, or its
+  // engine has failed. Of those that were submitted INVALID_ARGUMENT: the answer grew too large for a reply.
   constexpr std::string_view kRefusals[] = {"INVALID_ARGUMENT",    "NOT_FOUND",       "RESOURCE_EXHAUSTED",
                                             "FAILED_PRECONDITION", "UNIMPLEMENTED",   "UNAVAILABLE",
-                                            "CANCELLED",           "UNAUTHENTICATED", "PERMISSION_DENIED"};
-  constexpr std::string_view kEnds[] = {"OK",       "CANCELLED",  "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
-                                        "INTERNAL", "UNAVAILABLE"};
+                                            "CANCELLED",           "UNAUTHENTICATED", "PERMISSION_DENIED",
+                                            "DEADLINE_EXCEEDED",   "INTERNAL"};
+  constexpr std::string_view kEnds[] = {"OK",       "CANCELLED",   "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED",
+                                        "INTERNAL", "UNAVAILABLE", "INVALID_ARGUMENT"};
   if (policy == kNoPolicy) return std::ranges::find(kRefusals, code) != std::end(kRefusals);
   // What never fits is refused by validation; a recall out of reach is known when the prompt has been read.
   if (code == "FAILED_PRECONDITION") return find_policy(policy)->observes_attention;
@@ -57,7 +60,9 @@ ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random
 absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id) const {
   const ServedModel* served = model();
   if (served == nullptr) {
-    return make_error({.reason = kModelLoading, .description = "the model is being loaded"});
+    return make_error({.reason = kModelLoading,
+                       .description = "the model is being loaded; try again later",
+                       .retry_delay = kLoadingRetryDelay});
   }
   if (!id.empty() && id != served->id) {
     return not_found("model", absl::StrCat(shown(id), " is not served here, only \"", served->id, "\""));

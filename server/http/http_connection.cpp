@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/api/peer_network.h"
 
 namespace pkv {
 namespace {
@@ -132,6 +133,7 @@ HttpConnection::HttpConnection(tcp::socket socket, std::shared_ptr<asio::ssl::co
   stream_.socket().set_option(tcp::no_delay(true), ignored);
   const tcp::endpoint peer = stream_.socket().remote_endpoint(ignored);
   peer_ = absl::StrCat(peer.address().to_string(ignored), ":", peer.port());
+  network_ = peer_network(*peer.data());
 }
 
 HttpConnection::~HttpConnection() = default;
@@ -143,7 +145,12 @@ void HttpConnection::start() {
 
 void HttpConnection::turn_away() {
   arm(kMaxFarewell);
-  shake_hands([this] { refuse(503, "there are too many connections; try again later"); });
+  shake_hands([this] {
+    refuse({503, "TOO_MANY_CONNECTIONS",
+            absl::StrCat("there are too many connections, at most ", server_->options.max_connections,
+                         "; try again later"),
+            "max_connections"});
+  });
 }
 
 void HttpConnection::shake_hands(std::function<void()> then) {
@@ -180,6 +187,7 @@ void HttpConnection::disarm() {
 void HttpConnection::count_arriving(uint64_t bytes) {
   server_->arriving_bytes += bytes - arriving_bytes_;
   arriving_bytes_ = bytes;
+  arrived_last_ = std::chrono::steady_clock::now();
 }
 
 void HttpConnection::read_head() {
@@ -194,17 +202,23 @@ void HttpConnection::read_head() {
 void HttpConnection::head_is_there(Error error) {
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     return refuse(
-        431, absl::StrCat("the head of the request has to be at most ", server_->options.max_header_bytes, " bytes"));
+        {431, "HEAD_TOO_LARGE",
+         absl::StrCat("the head of the request has to be at most ", server_->options.max_header_bytes, " bytes"),
+         "max_header_bytes"});
   }
   if (error == http::error::body_limit) return body_has_grown(error);
   if (error.category() == make_error_code(http::error::bad_method).category() && error != http::error::end_of_stream &&
       error != http::error::partial_message) {
-    return refuse(400, "this is no HTTP request");
+    return refuse({400, "BAD_INPUT", "this is no HTTP request"});
   }
   if (error) return close();  // the client is gone
   const auto& request = parser_->get();
   chunked_ = request.version() >= 11;
   keep_alive_ = server_->options.keep_alive && chunked_ && request.keep_alive();
+  if (!parser_->is_done() && server_->options.wants_body && !server_->options.wants_body(request_head())) {
+    keep_alive_ = false;
+    return dispatch();
+  }
   if (request[http::field::expect] != "100-continue") return read_body();
   send("HTTP/1.1 100 Continue\r\n\r\n", [self = shared_from_this()](bool sent) {
     if (sent) self->read_body();
@@ -220,31 +234,50 @@ void HttpConnection::read_body() {
 
 void HttpConnection::body_has_grown(Error error) {
   if (error == http::error::body_limit) {
-    return refuse(413, absl::StrCat("the body has to be at most ", server_->options.max_body_bytes, " bytes"));
+    return refuse({413, "BODY_TOO_LARGE",
+                   absl::StrCat("the body has to be at most ", server_->options.max_body_bytes, " bytes"),
+                   "max_body_bytes"});
   }
   if (error.category() == make_error_code(http::error::bad_method).category() &&
       error != http::error::partial_message && error != http::error::end_of_stream) {
-    return refuse(400, "the body is not as its head says");
+    return refuse({400, "BAD_INPUT", "the body is not as its head says"});
   }
-  if (error) return close();
-  count_arriving(parser_->get().body().size());
-  if (server_->arriving_bytes > server_->options.max_arriving_bytes && arriving_bytes_ > 0) {
-    return refuse(503, "too many requests are arriving at once; try again later");
+  if ((error && !dropped_) || !stream_.socket().is_open()) return close();
+  if (!dropped_) {
+    count_arriving(parser_->get().body().size());
+    server_->drop_bodies();
   }
-  read_body();
+  if (!dropped_) return read_body();
+  refuse({503, "TOO_MANY_BODIES",
+          absl::StrCat("too many bodies are arriving at once, at most ", server_->options.max_arriving_bytes,
+                       " bytes together; try again later"),
+          "max_arriving_bytes"});
+}
+
+void HttpConnection::drop_body() {
+  dropped_ = true;
+  count_arriving(0);
+  Error ignored;
+  stream_.socket().cancel(ignored);  // body_has_grown() is called now, where it was waited for
+}
+
+HttpRequest HttpConnection::request_head() const {
+  const auto& message = parser_->get();
+  const std::string target(message.target());
+  return {.method = std::string(message.method_string()),
+          .path = target.substr(0, target.find('?')),
+          .body = {},
+          .peer = peer_,
+          .authorization = header(message, "Authorization"),
+          .request_id = header(message, "X-Request-Id"),
+          .traceparent = header(message, "traceparent")};
 }
 
 void HttpConnection::dispatch() {
   count_arriving(0);
-  auto message = parser_->release();
-  const std::string target(message.target());
-  HttpRequest request{.method = std::string(message.method_string()),
-                      .path = target.substr(0, target.find('?')),
-                      .body = std::move(message.body()),
-                      .peer = peer_,
-                      .authorization = header(message, "Authorization"),
-                      .request_id = header(message, "X-Request-Id"),
-                      .traceparent = header(message, "traceparent")};
+  HttpRequest request = request_head();
+  request.body = std::move(parser_->get().body());
+  parser_.reset();
   exchange_ = std::make_shared<Exchange>(shared_from_this());
   watch();
   server_->handler(std::move(request), exchange_);
@@ -252,10 +285,11 @@ void HttpConnection::dispatch() {
 }
 
 // No request of the handler's: the answer, and the end.
-void HttpConnection::refuse(int status, const std::string& remedy) {
-  const HttpResponse response = server_->options.refusal(status, remedy);
+void HttpConnection::refuse(const HttpRefusal& refusal) {
+  const HttpResponse response = server_->options.refusal(refusal);
   keep_alive_ = false;
   count_arriving(0);
+  parser_.reset();
   send(head_of(response, absl::StrCat("Content-Length: ", response.body.size())) + response.body,
        [self = shared_from_this()](bool sent) { self->answered([](bool) {}, sent); });
 }

@@ -26,6 +26,8 @@ class HttpConnections {
       : options(server_options), handler(std::move(answer)) {}
   virtual ~HttpConnections() = default;
   virtual void forget(const class HttpConnection* connection) = 0;
+  // Drops bodies until those that are being read are within their limit.
+  virtual void drop_bodies() = 0;
 
   const HttpServerOptions options;
   const HttpHandler handler;
@@ -48,6 +50,12 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void close();
   // Whether its client waits for an answer that is not complete yet.
   bool answering() const { return exchange_ != nullptr || sending_; }
+  uint64_t network() const { return network_; }  // peer_network()
+  // Of the body that is being read.
+  uint64_t arriving_bytes() const { return arriving_bytes_; }
+  std::chrono::steady_clock::time_point arrived_last() const { return arrived_last_; }
+  // Reads it no further: the client is told that too many are arriving.
+  void drop_body();
 
  private:
   using Error = boost::system::error_code;
@@ -58,8 +66,9 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void head_is_there(Error error);
   void read_body();
   void body_has_grown(Error error);
+  HttpRequest request_head() const;
   void dispatch();
-  void refuse(int status, const std::string& remedy);
+  void refuse(const HttpRefusal& refusal);
   void watch();
   void watched(Error error, size_t bytes);
   std::string head_of(const HttpResponse& response, const std::string& length);
@@ -76,8 +85,11 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   boost::beast::flat_buffer buffer_;
   std::optional<boost::beast::http::request_parser<boost::beast::http::string_body>> parser_;
   std::string peer_;
-  uint64_t arriving_bytes_ = 0;  // of this one's body
-  std::string outgoing_;         // of the write under way
+  uint64_t network_ = 0;
+  uint64_t arriving_bytes_ = 0;
+  std::chrono::steady_clock::time_point arrived_last_;  // bytes of the body
+  bool dropped_ = false;                                // the body
+  std::string outgoing_;                                // of the write under way
   bool sending_ = false;
   uint64_t step_ = 0;  // which the deadline is for
   std::shared_ptr<Exchange> exchange_;

@@ -2,9 +2,11 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <boost/asio/post.hpp>
 #include <exception>
 #include <list>
+#include <map>
 #include <new>
 #include <optional>
 #include <thread>
@@ -75,6 +77,20 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
 
   void forget(const HttpConnection* connection) override {
     connections_.remove_if([connection](const auto& other) { return other.get() == connection; });
+  }
+
+  void drop_bodies() override {
+    while (arriving_bytes > options.max_arriving_bytes) {
+      std::map<uint64_t, uint64_t> bytes;  // by network
+      for (const auto& connection : connections_) bytes[connection->network()] += connection->arriving_bytes();
+      const uint64_t most = std::ranges::max_element(bytes, {}, &std::pair<const uint64_t, uint64_t>::second)->first;
+      HttpConnection* last = nullptr;
+      for (const auto& connection : connections_) {
+        if (connection->network() != most || connection->arriving_bytes() == 0) continue;
+        if (last == nullptr || connection->arrived_last() < last->arrived_last()) last = connection.get();
+      }
+      last->drop_body();
+    }
   }
 
  private:

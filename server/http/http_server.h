@@ -14,21 +14,34 @@
 
 namespace pkv {
 
+// What no handler is asked about.
+struct HttpRefusal {
+  int status;
+  std::string_view code;  // of the kind, in capitals
+  std::string remedy;     // a sentence
+  // Which of HttpServerOptions sets the limit that is the reason; empty: none does.
+  std::string_view option = {};
+};
+
 struct HttpServerOptions {
   std::string listen;  // HOST:PORT, port 0: a free one
   // Further ones take the place of the oldest whose client is not waiting for an answer; where all are, they get a 503.
   size_t max_connections = 64;
   uint32_t max_header_bytes = 8 << 10;
   uint64_t max_body_bytes = 0;
-  uint64_t max_arriving_bytes = 0;  // of all bodies that are being read; more is a 503
+  // Of all bodies that are being read. Where there are more, one after another is a 503: of the network that sends most
+  // of them the one that has waited longest for its next bytes.
+  uint64_t max_arriving_bytes = 0;
   // A request has to be there this long after the connection or the answer before, and each part of an answer has to be
   // taken in this time.
   double idle_seconds = 10;
-  TlsConfig tls = {};       // its files; without a certificate: plain text
-  bool keep_alive = false;  // more than one request a connection
-  int nice = 0;             // of the server's thread
-  // The answer to what is no request, or too large or too many, by its status. `remedy`: a sentence.
-  std::function<HttpResponse(int status, const std::string& remedy)> refusal;
+  TlsConfig tls = {};                                               // its files; without a certificate: plain text
+  bool keep_alive = false;                                          // more than one request a connection
+  int nice = 0;                                                     // of the server's thread
+  std::function<HttpResponse(const HttpRefusal& refusal)> refusal;  // the answer
+  // Whether the body of the request with this head is to be read. Where it is not, the handler is called without it,
+  // and the connection ends. Called on the server's thread; null: every one is.
+  std::function<bool(const HttpRequest& head)> wants_body;
 };
 
 // Called on the server's thread, which it must not hold up. The answer may come later, from any thread.

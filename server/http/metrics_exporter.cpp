@@ -14,8 +14,8 @@ constexpr int kNice = 10;
 // Of a body, which nobody needs to send: enough to be told that only GET is served.
 constexpr uint64_t kMaxBodyBytes = 16 << 10;
 
-HttpResponse refusal(int status, const std::string& remedy) {
-  return {.status = status, .body = absl::StrCat(remedy, "\n")};
+HttpResponse refusal(const HttpRefusal& refusal) {
+  return {.status = refusal.status, .body = absl::StrCat(refusal.remedy, "\n")};
 }
 
 }  // namespace

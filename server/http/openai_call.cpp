@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "kernels/status_macros.h"
 #include "server/api/accept.h"
+#include "server/api/report_size.h"
 #include "server/http/openai_error.h"
 #include "server/http/openai_reply.h"
 
@@ -28,7 +29,7 @@ OpenAiReply reply_of(const OpenAiAnswer& answer, const ServedModel& served, cons
                      *served.tokenizer);
 }
 
-std::string id_header(const Request& request) { return absl::StrCat("X-Request-Id: ", request.id, "\r\n"); }
+std::string id_header(const std::string& request_id) { return absl::StrCat("X-Request-Id: ", request_id, "\r\n"); }
 
 // Not known to be a stream until its body is read.
 class OpenAiCall final : public GenerationCall {
@@ -41,17 +42,24 @@ class OpenAiCall final : public GenerationCall {
     answer_ = request.answer;
     if (!answer_.stream) answer_whole();
     request.message.set_request_id(http.request_id);
-    absl::StatusOr<AcceptedRequest> accepted = accept_request(request.message, state(), std::nullopt, info);
+    absl::StatusOr<AcceptedRequest> accepted = accept(request.message, info);
     if (!accepted.ok()) return about_openai_field(accepted.status(), endpoint);
     return accepted;
   }
 
  private:
+  absl::StatusOr<AcceptedRequest> accept(const pyramidkv::v1::GenerateRequest& message, CallInfo& info) {
+    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, accept_request(message, state(), std::nullopt, info));
+    if (answer_.stream) return accepted;
+    PKV_RETURN_IF_ERROR(
+        check_logprob_size(accepted.valid.request(), *accepted.served, state().limits().max_reply_bytes));
+    return accepted;
+  }
   void send_start() override {
     reply_.emplace(reply_of(answer_, served(), request(), output(), info()));
     exchange_->begin({.content_type = "text/event-stream; charset=utf-8",
                       .body = reply_->first(),
-                      .headers = absl::StrCat("Cache-Control: no-cache\r\n", id_header(request()))},
+                      .headers = absl::StrCat("Cache-Control: no-cache\r\n", id_header(request().id))},
                      when_sent());
   }
   void send_progress(double) override { sent(true); }  // no event of OpenAI's says it
@@ -59,12 +67,14 @@ class OpenAiCall final : public GenerationCall {
   void send_end(OutputAssembler::Piece rest) override {
     if (reply_) return exchange_->end(reply_->last(ending()), when_done());
     OpenAiReply reply = reply_of(answer_, served(), request(), output(), info());
-    exchange_->respond({.content_type = kJson, .body = reply.whole(rest, ending()), .headers = id_header(request())},
+    exchange_->respond({.content_type = kJson, .body = reply.whole(rest, ending()), .headers = id_header(request().id)},
                        when_done());
   }
   void send_error() override {
     if (reply_) return exchange_->end(openai_error_event(error()), when_done());
-    exchange_->respond(openai_error(error()), when_done());
+    HttpResponse response = openai_error(error());
+    if (!info().request_id.empty()) response.headers += id_header(info().request_id);
+    exchange_->respond(std::move(response), when_done());
   }
 
   HttpExchange::Done when_sent() {
@@ -87,7 +97,8 @@ void start_openai_call(ServerState& state, OpenAiEndpoint endpoint, HttpRequest 
                 .peer = request.peer,
                 .arrived = absl::Now(),
                 .trace = parse_traceparent(request.traceparent),
-                .credentials = read_authorization(request.authorization)};
+                .credentials = read_authorization(request.authorization),
+                .request_id = is_request_id(request.request_id) ? request.request_id : ""};
   auto call = std::make_shared<OpenAiCall>(state, std::move(info), exchange);
   exchange->when_gone([weak = std::weak_ptr<OpenAiCall>(call)] {
     if (const auto gone = weak.lock()) gone->cancel();

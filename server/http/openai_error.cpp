@@ -49,9 +49,13 @@ HttpResponse openai_error(const absl::Status& status) {
   return response;
 }
 
-HttpResponse openai_error(int status, const std::string& message) {
-  const Json error = {{"message", message}, {"type", error_type(status)}, {"param", nullptr}, {"code", nullptr}};
-  return {.status = status, .content_type = "application/json", .body = json_text({{"error", error}})};
+HttpResponse openai_error(int status, std::string_view code, const std::string& message) {
+  const Json error = {
+      {"message", message}, {"type", error_type(status)}, {"param", nullptr}, {"code", std::string(code)}};
+  return {.status = status,
+          .content_type = "application/json",
+          .body = json_text({{"error", error}}),
+          .headers = status == 503 ? "Retry-After: 1\r\n" : ""};
 }
 
 std::string openai_error_event(const absl::Status& status) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "server/http/http_message.h"
@@ -11,8 +12,8 @@ namespace pkv {
 
 // With the status that goes with the reason, and Retry-After where the error says when.
 HttpResponse openai_error(const absl::Status& status);
-// The same of what is refused by HTTP alone.
-HttpResponse openai_error(int status, const std::string& message);
+// The same of what is refused by HTTP alone; 503 says when to come back.
+HttpResponse openai_error(int status, std::string_view code, const std::string& message);
 // The error of a stream that has begun.
 std::string openai_error_event(const absl::Status& status);
 

@@ -99,7 +99,7 @@ absl::Status read_stream_options(const Json& value, const std::string& name, Ope
     if (key == "include_usage") {
       PKV_RETURN_IF_ERROR(read_value(option, path, request.answer.include_usage));
     } else if (key != "include_obfuscation") {  // padding against eavesdroppers, which is allowed to be missing
-      return not_built(path, "is not known here");
+      return unknown_field(name, key);
     }
   }
   return absl::OkStatus();
@@ -193,10 +193,15 @@ std::span<const OpenAiField> common_fields() { return kCommon; }
 
 bool is_passed_over(std::string_view name) { return std::ranges::find(kPassedOver, name) != kPassedOver.end(); }
 
+absl::Status unknown_field(const std::string& parent, const std::string& name) {
+  const std::string description =
+      absl::StrCat(shown(name), " is no field that is known here; docs/http.md lists those that are");
+  return make_error({.reason = kNotImplemented, .field = parent, .description = description});
+}
+
 absl::Status refuse_field(const std::string& name, const Json& value) {
   const auto* field = std::ranges::find(kRefused, name, &RefusedField::name);
-  if (field == kRefused.end())
-    return not_built(name, "is no field that is known here; docs/http.md lists those that are");
+  if (field == kRefused.end()) return unknown_field("", name);
   return field->asks_for_nothing(value) ? absl::OkStatus() : not_built(name, std::string(field->way_out));
 }
 

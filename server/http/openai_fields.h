@@ -22,8 +22,11 @@ std::span<const OpenAiField> common_fields();
 // Nothing of the answer depends on them.
 bool is_passed_over(std::string_view name);
 // OK where the value means that nothing is asked for. Otherwise what the field asks for is not to be had, and is
-// refused with a way out where there is one. NOT_FOUND, to be told apart: nothing is known of the name.
+// refused with a way out where there is one. A name of which nothing is known: unknown_field().
 absl::Status refuse_field(const std::string& name, const Json& value);
+// UNIMPLEMENTED about `parent`, empty for the body itself: the name is the caller's own, and so part of the sentence
+// alone, which goes to nobody else.
+absl::Status unknown_field(const std::string& parent, const std::string& name);
 
 // Typed values. BAD_INPUT naming the field for another type or range.
 absl::Status read_value(const Json& value, const std::string& name, bool& out);

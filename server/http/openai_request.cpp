@@ -79,14 +79,14 @@ absl::Status read_chat_message(const Json& value, const std::string& name, pb::C
     if (!value.contains(needed)) return bad_input(absl::StrCat(name, ".", needed), "is missing");
   }
   for (const auto& [key, field] : value.items()) {
-    const std::string path = absl::StrCat(name, ".", key);
     if (key == "role") {
-      PKV_RETURN_IF_ERROR(read_value(field, path, *out.mutable_role()));
+      PKV_RETURN_IF_ERROR(read_value(field, absl::StrCat(name, ".role"), *out.mutable_role()));
       if (out.role() == "developer") out.set_role("system");  // the newer word for the same
     } else if (key == "content") {
-      PKV_RETURN_IF_ERROR(read_content(field, path, *out.mutable_content()));
+      PKV_RETURN_IF_ERROR(read_content(field, absl::StrCat(name, ".content"), *out.mutable_content()));
     } else if (!field.is_null() && !(field.is_array() && field.empty())) {
-      return not_built(path, "messages have a role and a content; write it into the content");
+      return not_built(name,
+                       absl::StrCat("has ", shown(key), "; messages have a role and a content, write it into that"));
     }
   }
   return absl::OkStatus();

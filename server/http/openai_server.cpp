@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "server/api/access_log.h"
 #include "server/api/errors.h"
 #include "server/http/json_text.h"
 #include "server/http/openai_call.h"
@@ -13,10 +15,14 @@ namespace pkv {
 namespace {
 
 constexpr std::string_view kModels = "/v1/models";
+constexpr std::string_view kCompletions = "/v1/completions";
+constexpr std::string_view kChatCompletions = "/v1/chat/completions";
 constexpr char kPaths[] =
     "there are POST /v1/completions, POST /v1/chat/completions, GET /v1/models, /healthz and /readyz";
 // Bodies that are being read, in those of the largest size.
 constexpr uint64_t kArrivingBodies = 4;
+
+bool is_generation(const std::string& path) { return path == kCompletions || path == kChatCompletions; }
 
 Json model_json(const ServedModel& served, absl::Time started) {
   return {{"id", served.id},
@@ -28,8 +34,23 @@ Json model_json(const ServedModel& served, absl::Time started) {
 
 HttpResponse json_response(const Json& json) { return {.content_type = "application/json", .body = json_text(json)}; }
 
+// Without one of the server's keys no body is taken in. Its scope and its limit are looked at when it is there.
+bool wants_body(const ServerState& state, const HttpRequest& head) {
+  std::shared_ptr<KeyUse> key;
+  return head.method == "POST" && is_generation(head.path) &&
+         state.authenticator().admit(read_authorization(head.authorization), KeyScope::kAny, key).ok();
+}
+
+// Its limit by the key of the configuration.
+HttpResponse refusal_error(const HttpRefusal& refusal) {
+  if (refusal.option.empty()) return openai_error(refusal.status, refusal.code, refusal.remedy);
+  const bool bodies = refusal.option == "max_arriving_bytes";  // follows from that of one body
+  const std::string key = bodies ? "max_body_bytes" : std::string(refusal.option);
+  return openai_error(refusal.status, refusal.code, absl::StrCat(refusal.remedy, " (http.", key, ")"));
+}
+
 HttpResponse wrong_method(const std::string& path, const char* allowed) {
-  HttpResponse response = openai_error(405, absl::StrCat(path, " takes ", allowed));
+  HttpResponse response = openai_error(405, "METHOD_NOT_ALLOWED", absl::StrCat(path, " takes ", allowed));
   response.headers = absl::StrCat("Allow: ", allowed, "\r\n");
   return response;
 }
@@ -48,7 +69,8 @@ absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConf
                          .idle_seconds = config.idle_seconds,
                          .tls = config.tls ? tls : TlsConfig{},
                          .keep_alive = true,
-                         .refusal = [](int status, const std::string& remedy) { return openai_error(status, remedy); }},
+                         .refusal = refusal_error,
+                         .wants_body = [&state](const HttpRequest& head) { return wants_body(state, head); }},
                         [self = server.get()](HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
                           self->answer(std::move(request), std::move(exchange));
                         });
@@ -76,21 +98,26 @@ HttpResponse OpenAiServer::describe_model(const std::string& id) const {
 void OpenAiServer::answer(HttpRequest request, std::shared_ptr<HttpExchange> exchange) {
   const auto respond = [&exchange](HttpResponse response) { exchange->respond(std::move(response), [](bool) {}); };
   const std::string& path = request.path;
-  const bool completions = path == "/v1/completions", chat = path == "/v1/chat/completions";
-  if (completions || chat) {
+  if (is_generation(path)) {
     if (request.method != "POST") return respond(wrong_method(path, "POST"));
-    return start_openai_call(state_, completions ? OpenAiEndpoint::kCompletions : OpenAiEndpoint::kChat,
-                             std::move(request), std::move(exchange));
+    const auto endpoint = path == kCompletions ? OpenAiEndpoint::kCompletions : OpenAiEndpoint::kChat;
+    return start_openai_call(state_, endpoint, std::move(request), std::move(exchange));
   }
   std::optional<HttpResponse> probe = probes_.answer(path);
   const bool models = path.starts_with(kModels) && (path.size() == kModels.size() || path[kModels.size()] == '/');
-  if (!probe && !models) return respond(openai_error(404, kPaths));
+  if (!probe && !models) return respond(openai_error(404, kNotFound, kPaths));
   if (request.method != "GET") return respond(wrong_method(path, "GET"));
   if (probe) return respond(*std::move(probe));
-  std::shared_ptr<KeyUse> key;
-  const absl::Status admitted =
-      state_.authenticator().admit(read_authorization(request.authorization), KeyScope::kAny, key);
-  if (!admitted.ok()) return respond(openai_error(admitted));
+  CallInfo info{.method = "GET /v1/models",
+                .peer = request.peer,
+                .arrived = absl::Now(),
+                .trace = parse_traceparent(request.traceparent),
+                .credentials = read_authorization(request.authorization)};
+  const absl::Status admitted = state_.authenticator().admit(info.credentials, KeyScope::kAny, info.key);
+  if (!admitted.ok()) {
+    log_access(state_.log(), info, {.status = admitted, .code = status_code_name(admitted.code())});
+    return respond(openai_error(admitted));
+  }
   respond(path.size() <= kModels.size() + 1 ? list_models() : describe_model(path.substr(kModels.size() + 1)));
 }
 

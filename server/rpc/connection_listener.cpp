@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -16,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/api/peer_network.h"
 #include "server/rpc/listen_failure.h"
 
 namespace pkv {
@@ -152,9 +154,11 @@ void ConnectionListener::run() {
 // What has come. False: there is no descriptor or no memory for it now.
 bool ConnectionListener::take(int listener) {
   for (int i = 0; i < kTakenAtOnce; ++i) {
-    const int fd = ::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    sockaddr_storage peer = {};
+    socklen_t length = sizeof peer;
+    const int fd = ::accept4(listener, reinterpret_cast<sockaddr*>(&peer), &length, SOCK_CLOEXEC | SOCK_NONBLOCK);
     if (fd < 0) return errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM;
-    if (!count(fd)) {
+    if (!count(fd, peer_network(reinterpret_cast<const sockaddr&>(peer)))) {
       ::close(fd);
       continue;
     }
@@ -167,17 +171,24 @@ bool ConnectionListener::take(int listener) {
 }
 
 // Counts a connection that is to be handed on. False: there are as many as there may be, or no memory to count it.
-bool ConnectionListener::count(int fd) try {
+bool ConnectionListener::count(int fd, uint64_t network) try {
   const std::lock_guard lock(mutex_);
-  if (given_.size() >= max_connections_ && absl::Now() - looked_through_ >= kLookEvery) forget_closed();
-  if (given_.size() >= max_connections_) {
+  if (is_full(network) && absl::Now() - looked_through_ >= kLookEvery) forget_closed();
+  if (is_full(network)) {
     ++refused_;
     return false;
   }
-  given_.push_back({.fd = fd, .inode = inode_of(fd)});
+  given_.push_back({.fd = fd, .inode = inode_of(fd), .network = network});
   return true;
 } catch (const std::bad_alloc&) {
   return false;
+}
+
+// For one more of `network`.
+bool ConnectionListener::is_full(uint64_t network) const {
+  if (given_.size() >= max_connections_) return true;
+  const size_t half = max_connections_ / 2;
+  return given_.size() > half && static_cast<size_t>(std::ranges::count(given_, network, &Given::network)) > half;
 }
 
 void ConnectionListener::forget_closed() {

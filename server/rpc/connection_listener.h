@@ -1,4 +1,5 @@
-// Takes connections for a gRPC server and turns away those beyond a limit, which gRPC 1.51 does not know. gRPC also
+// Takes connections for a gRPC server and turns away those beyond a limit, which gRPC 1.51 does not know, and of one
+// network (peer_network()) those beyond half of it and one: so that no host locks the others out. gRPC also
 // gives up a port for good where there is no file descriptor for a connection; here the connection waits until there is
 // one.
 #pragma once
@@ -43,12 +44,14 @@ class ConnectionListener {
   struct Given {
     int fd = -1;
     uint64_t inode = 0;
+    uint64_t network = 0;
   };
 
   explicit ConnectionListener(size_t max_connections) : max_connections_(max_connections) {}
   void run();
   bool take(int listener);
-  bool count(int fd);
+  bool count(int fd, uint64_t network);
+  bool is_full(uint64_t network) const;
   void forget_closed();
 
   const size_t max_connections_;

@@ -15,6 +15,10 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/time.h"
+#include "server/api/errors.h"
+#include "server/rpc/grpc_status.h"
 #include "server/rpc/health_descriptor.h"
 #include "server/rpc/refused_stream.h"
 
@@ -25,6 +29,7 @@ using grpc::ByteBuffer;
 
 constexpr std::chrono::milliseconds kRefreshInterval(250);
 constexpr size_t kMaxWatches = 4096;
+constexpr absl::Duration kRetryDelay = absl::Seconds(10);
 constexpr size_t kMaxRequestBytes = 4096;  // names are short; anybody may ask
 
 constexpr std::array<std::string_view, 4> kReadyNames = {"", "pyramidkv.v1.GenerationService",
@@ -68,9 +73,15 @@ ByteBuffer response_of(ServingStatus status) {
   return ByteBuffer(&slice, 1);
 }
 
-const grpc::Status& unreadable() {
-  static const grpc::Status status(grpc::StatusCode::INVALID_ARGUMENT, "the request is no HealthCheckRequest");
-  return status;
+absl::Status unreadable() { return bad_input("", "the request is no HealthCheckRequest"); }
+
+absl::Status too_many_watches() {
+  return make_error(
+      {.reason = kTooManyWatchers,
+       .description = absl::StrCat("there are ", kMaxWatches,
+                                   " watches of the health already, as many as there may be; Check answers"),
+       .metadata = {{"max", absl::StrCat(kMaxWatches)}},
+       .retry_delay = kRetryDelay});
 }
 
 }  // namespace
@@ -86,7 +97,8 @@ class HealthService::Watches {
     return good ? ServingStatus::kServing : ServingStatus::kNotServing;
   }
 
-  static grpc::ServerWriteReactor<ByteBuffer>* open(const std::shared_ptr<Watches>& watches, Subject subject);
+  static grpc::ServerWriteReactor<ByteBuffer>* open(const std::shared_ptr<Watches>& watches, Subject subject,
+                                                    grpc::CallbackServerContext& context);
   void refresh();
   void await_none(absl::Time deadline);
   void close();
@@ -157,11 +169,10 @@ class HealthService::Watches::Watch final : public grpc::ServerWriteReactor<Byte
 };
 
 grpc::ServerWriteReactor<ByteBuffer>* HealthService::Watches::open(const std::shared_ptr<Watches>& watches,
-                                                                   Subject subject) {
+                                                                   Subject subject,
+                                                                   grpc::CallbackServerContext& context) {
   const std::lock_guard lock(watches->mutex_);
-  if (watches->open_.size() >= kMaxWatches) {
-    return refuse_stream(grpc::Status(grpc::StatusCode::RESOURCE_EXHAUSTED, "too many health watches are open"));
-  }
+  if (watches->open_.size() >= kMaxWatches) return refuse_stream(too_many_watches(), context);
   auto* watch = new Watch(watches, subject);
   watches->open_.insert(watch);
   watch->advance();
@@ -194,7 +205,7 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
                                  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
                                  const std::optional<Subject> subject = read_request(*request);
                                  if (!subject) {
-                                   reactor->Finish(unreadable());
+                                   reactor->Finish(to_grpc_status(unreadable()));
                                  } else if (*subject == Subject::kUnknown) {
                                    reactor->Finish(grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service"));
                                  } else {
@@ -206,11 +217,11 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
   AddMethod(new grpc::internal::RpcServiceMethod("/grpc.health.v1.Health/Watch", RpcMethod::SERVER_STREAMING, nullptr));
   MarkMethodRawCallback(1,
                         new grpc::internal::CallbackServerStreamingHandler<ByteBuffer, ByteBuffer>(
-                            [watches = watches_](grpc::CallbackServerContext*,
+                            [watches = watches_](grpc::CallbackServerContext* context,
                                                  const ByteBuffer* request) -> grpc::ServerWriteReactor<ByteBuffer>* {
                               const std::optional<Subject> subject = read_request(*request);
-                              if (!subject) return refuse_stream(unreadable());
-                              return Watches::open(watches, *subject);
+                              if (!subject) return refuse_stream(unreadable(), *context);
+                              return Watches::open(watches, *subject, *context);
                             }));
   // A stall is nobody's event: it has to be looked for.
   monitor_ = std::jthread([watches = watches_](const std::stop_token& stop) {

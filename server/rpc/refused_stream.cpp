@@ -1,5 +1,7 @@
 #include "server/rpc/refused_stream.h"
 
+#include "server/rpc/grpc_status.h"
+
 namespace pkv {
 namespace {
 
@@ -11,8 +13,10 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
 }  // namespace
 
-grpc::ServerWriteReactor<grpc::ByteBuffer>* refuse_stream(const grpc::Status& status) {
-  return new RefusedStream(status);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* refuse_stream(const absl::Status& status,
+                                                          grpc::CallbackServerContext& context) {
+  add_retry_trailer(status, context);
+  return new RefusedStream(to_grpc_status(status));
 }
 
 }  // namespace pkv

@@ -3,9 +3,12 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "absl/status/status.h"
+
 namespace pkv {
 
 // The reactor deletes itself.
-grpc::ServerWriteReactor<grpc::ByteBuffer>* refuse_stream(const grpc::Status& status);
+grpc::ServerWriteReactor<grpc::ByteBuffer>* refuse_stream(const absl::Status& status,
+                                                          grpc::CallbackServerContext& context);
 
 }  // namespace pkv

@@ -29,6 +29,8 @@ constexpr int kServerPingTimeoutMs = 20'000;
 // Connections are renewed, so that clients resolve names again; calls under way get the grace.
 constexpr int kMaxConnectionAgeMs = 3'600'000;
 constexpr int kMaxConnectionAgeGraceMs = 3'600'000;
+// What asks for a description of the services at once, as gRPC answers that: each holds a thread.
+constexpr int kMaxReflectionThreads = 16;
 
 // Reflection for this server or not. Some versions of the library register it for the whole process merely by being
 // linked, others do not, so both cases are put right here.
@@ -46,15 +48,20 @@ class ReflectionOption final : public grpc::ServerBuilderOption {
   bool enabled_;
 };
 
-void set_limits(const ServerConfig& config, grpc::ServerBuilder& builder) {
+void set_limits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
+  const ServerConfig& config = options.config;
   builder.SetMaxReceiveMessageSize(static_cast<int>(config.max_message_bytes));
   builder.SetMaxSendMessageSize(static_cast<int>(config.max_message_bytes));
-  builder.SetResourceQuota(grpc::ResourceQuota("pyramidkv").Resize(config.max_buffer_bytes));
+  builder.SetResourceQuota(
+      grpc::ResourceQuota("pyramidkv").Resize(config.max_buffer_bytes).SetMaxThreads(kMaxReflectionThreads));
+  builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);  // each, by default one a core, takes a thread of them
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_streams);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinClientPingMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kServerPingMs);
   builder.AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kServerPingTimeoutMs);
+  builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_IDLE_MS,
+                             static_cast<int>(absl::ToInt64Milliseconds(options.idle_time)));
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_MS, kMaxConnectionAgeMs);
   builder.AddChannelArgument(GRPC_ARG_MAX_CONNECTION_AGE_GRACE_MS, kMaxConnectionAgeGraceMs);
 }
@@ -120,7 +127,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
   Services& services = *(result->services_ = std::make_unique<Services>(state, options));
   const ServerConfig& config = options.config;
   grpc::ServerBuilder builder;
-  set_limits(config, builder);
+  set_limits(options, builder);
   builder.SetOption(std::make_unique<ReflectionOption>(config.reflection));
   for (grpc::Service* service : std::initializer_list<grpc::Service*>{&services.generation, &services.model,
                                                                       &services.stats, &services.health}) {
@@ -130,7 +137,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
                                                   server_credentials(config.tls)));
   if (config.health_listen.empty()) return result;
   grpc::ServerBuilder health;
-  set_limits(config, health);
+  set_limits(options, health);
   health.SetOption(std::make_unique<ReflectionOption>(false));
   health.RegisterService(&*services.plain_health);
   PKV_ASSIGN_OR_RETURN(result->health_, Port::start("server.health_listen", config.health_listen,

@@ -19,6 +19,8 @@ struct RpcServerOptions {
   HealthChecks health;
   // How long those who watch the health are given to hear that it is over, and to leave.
   absl::Duration hearing_time = absl::Seconds(1);
+  // Connections without a call for so long are closed: gRPC's clients open theirs again when they need them.
+  absl::Duration idle_time = absl::Minutes(5);
 };
 
 class RpcServer {

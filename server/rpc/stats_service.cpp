@@ -153,7 +153,7 @@ grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* co
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StatsService::WatchStats(grpc::CallbackServerContext* context,
                                                                      const grpc::ByteBuffer* request) {
   if (const absl::Status status = guard(state_, *context, "WatchStats", KeyScope::kStats); !status.ok()) {
-    return refuse_stream(to_grpc_status(status));
+    return refuse_stream(status, *context);
   }
   return watch_.start(*request, *context);
 }

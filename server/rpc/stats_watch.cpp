@@ -41,7 +41,9 @@ absl::StatusOr<absl::Duration> read_interval(const pb::WatchStatsRequest& reques
   return interval;
 }
 
-absl::Status stopping() { return make_error({.reason = kServerDraining, .description = "the server is stopping"}); }
+absl::Status stopping() {
+  return make_error({.reason = kServerDraining, .description = "the server is stopping", .retry_delay = kRetryDelay});
+}
 
 grpc::ByteBuffer state_message(ServerState& state, bool rows) {
   pb::WatchStatsResponse message;
@@ -75,7 +77,7 @@ class StatsWatch::Watcher final : public Reactor {
     if (writing_) {
       context_.TryCancel();
     } else {
-      finish(to_grpc_status(stopping()));
+      stop();
     }
   }
 
@@ -86,7 +88,7 @@ class StatsWatch::Watcher final : public Reactor {
     if (!ok || cancelled_) {
       finish(grpc::Status::CANCELLED);
     } else if (watch_.closed_) {
-      finish(to_grpc_status(stopping()));
+      stop();
     }
   }
   void OnCancel() override {
@@ -101,6 +103,13 @@ class StatsWatch::Watcher final : public Reactor {
   }
 
  private:
+  void stop() {
+    if (finished_) return;
+    const absl::Status status = stopping();
+    const grpc::Status told = to_grpc_status(status);
+    add_retry_trailer(status, context_);  // last of what may need memory: it must not be there twice
+    finish(told);
+  }
   void finish(const grpc::Status& status) {
     if (finished_) return;
     finished_ = true;
@@ -129,13 +138,12 @@ StatsWatch::~StatsWatch() {
 
 StatsWatch::Reactor* StatsWatch::start(const grpc::ByteBuffer& request, grpc::CallbackServerContext& context) {
   pb::WatchStatsRequest message;
-  if (const absl::Status status = parse_message(request, message); !status.ok())
-    return refuse_stream(to_grpc_status(status));
+  if (const absl::Status status = parse_message(request, message); !status.ok()) return refuse_stream(status, context);
   const absl::StatusOr<absl::Duration> interval = read_interval(message);
-  if (!interval.ok()) return refuse_stream(to_grpc_status(interval.status()));
+  if (!interval.ok()) return refuse_stream(interval.status(), context);
   auto watcher =
       std::make_unique<Watcher>(*this, context, absl::ToChronoNanoseconds(*interval), message.include_requests());
-  if (const absl::Status status = add(*watcher); !status.ok()) return refuse_stream(to_grpc_status(status));
+  if (const absl::Status status = add(*watcher); !status.ok()) return refuse_stream(status, context);
   const grpc::ByteBuffer first = state_message(state_, message.include_requests());
   const std::lock_guard lock(mutex_);
   watcher->write(first);

@@ -236,10 +236,10 @@ TEST_F(HttpTest, WhatWouldChangeTheMeaningIsRefusedAndTheRestPassedOver) {
                                                  {"response_format", {{"type", "json_object"}}},
                                                  {"best_of", 2},
                                                  {"suffix", "end"},
-                                                 {"reasoning_effort", "high"},
-                                                 {"no_such_field", 1}}) {
+                                                 {"reasoning_effort", "high"}}) {
     expect_error(complete({{name, value}}), 400, "UNIMPLEMENTED", name);
   }
+  expect_error(complete({{"no_such_field", 1}}), 400, "UNIMPLEMENTED", nullptr);
   const Json text = complete().body["choices"][0]["text"];
   const Json harmless = {
       {"user", "me"}, {"metadata", {{"a", "b"}}}, {"store", false},         {"suffix", nullptr},
@@ -256,14 +256,17 @@ TEST_F(HttpTest, ModelsProbesAndUnknownPaths) {
   EXPECT_THAT(get("/v1/models/other"), StartsWith("HTTP/1.1 404 "));
   EXPECT_THAT(get("/healthz"), AllOf(StartsWith("HTTP/1.1 200 "), EndsWith("\r\n\r\nok\n")));
   EXPECT_THAT(get("/readyz"), StartsWith("HTTP/1.1 200 "));
-  EXPECT_THAT(get("/v2/models"), StartsWith("HTTP/1.1 404 "));
+  expect_error(split(get("/v2/models")), 404, "NOT_FOUND", nullptr);
   EXPECT_THAT(get("/v1/completions"), AllOf(StartsWith("HTTP/1.1 405 "), HasSubstr("\r\nAllow: POST\r\n")));
+  expect_error(split(get("/v1/completions")), 405, "METHOD_NOT_ALLOWED", nullptr);
 }
 
 TEST_F(HttpTest, RequestIdsComeBack) {
   start_with_http();
   EXPECT_THAT(post_text("/v1/completions", R"({"prompt": "hello", "max_tokens": 1})", "X-Request-Id: mine\r\n"),
               AllOf(HasSubstr("\r\nX-Request-Id: mine\r\n"), HasSubstr("\"id\":\"cmpl-mine\"")));
+  EXPECT_THAT(post_text("/v1/completions", "{}", "X-Request-Id: mine\r\n"),
+              AllOf(StartsWith("HTTP/1.1 400 "), HasSubstr("\r\nX-Request-Id: mine\r\n")));
   expect_error(split(post_text("/v1/completions", R"({"prompt": "hello", "max_tokens": 1})",
                                "X-Request-Id: " + std::string(300, 'x') + "\r\n")),
                400, "BAD_INPUT", "X-Request-Id");
@@ -271,7 +274,9 @@ TEST_F(HttpTest, RequestIdsComeBack) {
 
 TEST_F(HttpTest, NotYetLoadedIsToldAsSuch) {
   start([](Config& config) { config.http.listen = "127.0.0.1:0"; });
-  expect_error(complete(), 503, "LOADING", nullptr);
+  const Reply reply = complete();
+  expect_error(reply, 503, "LOADING", nullptr);
+  EXPECT_THAT(reply.head, HasSubstr("\r\nRetry-After: 1\r\n"));
   EXPECT_THAT(get("/readyz"), StartsWith("HTTP/1.1 503 "));
 }
 
@@ -318,10 +323,40 @@ TEST_F(HttpTest, WhoDoesNotReadIsCutOff) {
 }
 
 TEST_F(HttpTest, LimitsOfBodiesAreTheConfigurations) {
-  start_with_http([](Config& config) { config.http.max_body_bytes = 2000; });
-  const std::string reply = post_text("/v1/completions", std::string(2001, ' '));
-  EXPECT_THAT(reply, StartsWith("HTTP/1.1 413 "));
-  EXPECT_THAT(split(reply).body["error"]["message"].get<std::string>(), HasSubstr("2000"));
+  start_with_http([](Config& config) {
+    config.http.max_body_bytes = 2000;
+    config.http.max_header_bytes = 1024;
+    config.http.max_connections = 1;
+  });
+  const auto message = [](const Reply& reply) { return reply.body["error"]["message"].get<std::string>(); };
+  const Reply body = split(post_text("/v1/completions", std::string(2001, ' ')));
+  expect_error(body, 413, "BODY_TOO_LARGE", nullptr);
+  EXPECT_THAT(message(body), AllOf(HasSubstr("2000"), HasSubstr("http.max_body_bytes")));
+  const Reply head = split(post_text("/v1/completions", "", "X: " + std::string(2000, 'x') + "\r\n"));
+  expect_error(head, 431, "HEAD_TOO_LARGE", nullptr);
+  EXPECT_THAT(message(head), AllOf(HasSubstr("1024"), HasSubstr("http.max_header_bytes")));
+  expect_error(split(test::HttpConnection(app_->http_port()).ask("\r\n\r\n")), 400, "BAD_INPUT", nullptr);
+
+  test::HttpConnection first(app_->http_port());
+  const Json endless = {{"prompt", "hello"}, {"max_tokens", kEndless}, {"ignore_eos", true}, {"stream", true}};
+  first.send(request_text("/v1/completions", endless.dump()));
+  first.read();
+  const Reply second = split(get("/v1/models"));
+  expect_error(second, 503, "TOO_MANY_CONNECTIONS", nullptr);
+  EXPECT_THAT(message(second), AllOf(HasSubstr("at most 1"), HasSubstr("http.max_connections")));
+  EXPECT_THAT(second.head, HasSubstr("\r\nRetry-After: 1\r\n"));
+}
+
+// Known at admission, as over gRPC; the text alone is known when there is too much of it.
+TEST_F(HttpTest, AnswersInOnePieceAreAsLargeAsAReply) {
+  start_with_http([](Config& config) { config.server.max_message_bytes = 1 << 16; });
+  expect_error(complete({{"max_tokens", 500}, {"logprobs", 20}}), 400, "REPLY_TOO_LARGE", "logprobs");
+  EXPECT_EQ(policy_stats("full").requests_total(), 0u);
+  const Reply text = complete({{"max_tokens", kEndless}});
+  expect_error(text, 400, "REPLY_TOO_LARGE", nullptr);
+  EXPECT_THAT(text.body["error"]["message"].get<std::string>(),
+              AllOf(HasSubstr("server.max_message_bytes"), HasSubstr("stream")));
+  EXPECT_TRUE(eventually_idle());
 }
 
 TEST_F(HttpTest, DrainingEndsStreamsWithAnError) {

@@ -148,6 +148,17 @@ TEST_F(KeysTest, TheHttpApiAsksForTheSameKeys) {
   EXPECT_THAT(ask("GET /healthz", "", ""), ::testing::StartsWith("HTTP/1.1 200 "));
 }
 
+TEST_F(KeysTest, NoBodyIsWaitedForWithoutAGoodKey) {
+  const auto ask = [this](const std::string& line, const std::string& key) {
+    return test::HttpConnection(app_->http_port())
+        .ask(line + " HTTP/1.1\r\nAuthorization: Bearer " + key + "\r\nContent-Length: 1000\r\n\r\n");
+  };
+  EXPECT_THAT(ask("POST /v1/completions", "wrong"), ::testing::StartsWith("HTTP/1.1 401 "));
+  EXPECT_THAT(ask("POST /v1/chat/completions", "wrong"), ::testing::StartsWith("HTTP/1.1 401 "));
+  EXPECT_THAT(ask("GET /v1/models", "wrong"), ::testing::StartsWith("HTTP/1.1 401 "));
+  EXPECT_THAT(ask("POST /v2", kAlice), ::testing::StartsWith("HTTP/1.1 404 "));
+}
+
 TEST_F(KeysTest, HealthStaysOpen) {
   client::Client anybody = client_with("");
   const auto health = anybody.check_health("", std::chrono::seconds(10));

@@ -1,6 +1,10 @@
 // What a server takes of its callers at most, by its configuration.
 #include <gmock/gmock.h>
 
+#include <algorithm>
+#include <filesystem>
+#include <iterator>
+
 #include "tests/integration/raw_call.h"
 #include "tests/integration/server_fixture.h"
 
@@ -12,6 +16,17 @@ using ::testing::HasSubstr;
 class LimitsTest : public ServerTest {
  protected:
   uint64_t slow_readers() { return stats().totals().rejected(); }
+  // The status of a generation over a connection of its own, and the connection.
+  std::pair<grpc::StatusCode, std::shared_ptr<grpc::Channel>> ask_anew() {
+    grpc::ChannelArguments own;
+    own.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+    const auto channel =
+        grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(app_->port()), grpc::InsecureChannelCredentials(), own);
+    const auto stub = pb::GenerationService::NewStub(channel);
+    grpc::ClientContext context;
+    pb::GenerateResponse reply;
+    return {stub->Generate(&context, request("hello", 2), &reply).error_code(), channel};
+  }
 };
 
 TEST_F(LimitsTest, AMessageThatIsTooLongIsRefusedByItsSize) {
@@ -41,22 +56,42 @@ TEST_F(LimitsTest, ConnectionsBeyondTheLimitAreTurnedAway) {
   start_and_load([](Config& config) { config.server.max_connections = 2; });
   pb::GenerateResponse reply;
   ASSERT_TRUE(generate(request("hello", 2), reply).ok());  // the first
-  const auto ask = [this](const char* who) {
-    grpc::ChannelArguments own;
-    own.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    const auto channel =
-        grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(app_->port()), grpc::InsecureChannelCredentials(), own);
-    const auto stub = pb::GenerationService::NewStub(channel);
-    grpc::ClientContext context;
-    pb::GenerateResponse other;
-    return std::pair(stub->Generate(&context, request(who, 2), &other).error_code(), channel);
-  };
-  auto second = ask("b");
+  auto second = ask_anew();
   EXPECT_EQ(second.first, grpc::StatusCode::OK);
-  EXPECT_EQ(ask("c").first, grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(ask_anew().first, grpc::StatusCode::UNAVAILABLE);
   second.second.reset();
-  EXPECT_TRUE(eventually([&] { return ask("d").first == grpc::StatusCode::OK; }));
+  EXPECT_TRUE(eventually([&] { return ask_anew().first == grpc::StatusCode::OK; }));
   EXPECT_TRUE(generate(request("hello", 2), reply).ok());
+}
+
+TEST_F(LimitsTest, ConnectionsWithoutACallMakeRoomInTime) {
+  start_and_load([](Config& config) { config.server.max_connections = 1; }, {.idle_time = absl::Milliseconds(200)});
+  pb::GenerateResponse reply;
+  ASSERT_TRUE(generate(request("hello", 2), reply).ok());
+  EXPECT_TRUE(eventually([&] { return ask_anew().first == grpc::StatusCode::OK; }));
+  EXPECT_TRUE(eventually([&] { return generate(request("hello", 2), reply).ok(); }));
+}
+
+// Each is a thread of gRPC's.
+TEST_F(LimitsTest, OpenReflectionsAreBounded) {
+  start_and_load();
+  const auto threads = [] {
+    const std::filesystem::directory_iterator tasks("/proc/self/task");
+    return std::distance(begin(tasks), end(tasks));
+  };
+  pb::GenerateResponse reply;
+  ASSERT_TRUE(generate(request("hello", 2), reply).ok());
+  const auto before = threads();
+  std::vector<std::unique_ptr<OpenReflection>> open;
+  for (int i = 0; i < 60; ++i) open.push_back(std::make_unique<OpenReflection>(channel_));
+  EXPECT_TRUE(eventually([&] {
+    return std::ranges::any_of(open,
+                               [](const auto& one) { return one->code() == grpc::StatusCode::RESOURCE_EXHAUSTED; });
+  }));
+  EXPECT_LT(threads(), before + 30);
+  EXPECT_TRUE(generate(request("hello", 2), reply).ok());
+  open.clear();
+  EXPECT_TRUE(eventually([&] { return !list_services(channel_).empty(); }));
 }
 
 TEST_F(LimitsTest, WatchersBeyondTheLimitAreRefusedByItsName) {

@@ -153,6 +153,31 @@ bool UnreadCall::wait() {
   return queue_.Next(&tag, &ok) && ok;
 }
 
+OpenReflection::OpenReflection(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {
+  stream_ = stub_.PrepareCall(&context_, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue_);
+  stream_->StartCall(nullptr);
+  void* tag = nullptr;
+  bool ok = false;
+  queue_.Next(&tag, &ok);
+  stream_->Finish(&status_, this);
+}
+
+OpenReflection::~OpenReflection() {
+  context_.TryCancel();
+  queue_.Shutdown();
+  void* tag = nullptr;
+  for (bool ok = false; queue_.Next(&tag, &ok);) {
+  }
+}
+
+grpc::StatusCode OpenReflection::code() {
+  void* tag = nullptr;
+  bool ok = false;
+  if (!ended_)
+    ended_ = queue_.AsyncNext(&tag, &ok, gpr_inf_past(GPR_CLOCK_REALTIME)) == grpc::CompletionQueue::GOT_EVENT;
+  return ended_ ? status_.error_code() : grpc::StatusCode::OK;
+}
+
 std::vector<std::string> list_services(const std::shared_ptr<grpc::Channel>& channel) {
   google::protobuf::UnknownFieldSet reply;
   // ServerReflectionRequest.list_services = 7; ServerReflectionResponse.list_services_response = 6, of ServiceResponse

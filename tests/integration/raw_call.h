@@ -50,6 +50,23 @@ class UnreadCall {
   std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
 };
 
+// A call of the reflection service that asks nothing.
+class OpenReflection {
+ public:
+  explicit OpenReflection(const std::shared_ptr<grpc::Channel>& channel);
+  ~OpenReflection();
+  // OK while it is open.
+  grpc::StatusCode code();
+
+ private:
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
+  grpc::Status status_;
+  bool ended_ = false;
+};
+
 // Names by grpc.reflection.v1alpha.ServerReflection; empty where it is not offered.
 std::vector<std::string> list_services(const std::shared_ptr<grpc::Channel>& channel);
 

@@ -1,4 +1,4 @@
-// One TCP connection to 127.0.0.1, for requests written out by hand.
+// One TCP connection to this machine, for requests written out by hand.
 #pragma once
 
 #include <arpa/inet.h>
@@ -12,7 +12,12 @@ namespace pkv::test {
 
 class HttpConnection {
  public:
-  explicit HttpConnection(int port) : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  // `from`: the client's address, 127.x.y.z.
+  explicit HttpConnection(int port, const char* from = "127.0.0.1")
+      : socket_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+    sockaddr_in own{.sin_family = AF_INET};
+    EXPECT_EQ(::inet_pton(AF_INET, from, &own.sin_addr), 1);
+    EXPECT_EQ(::bind(socket_, reinterpret_cast<const sockaddr*>(&own), sizeof(own)), 0);
     const sockaddr_in address{
         .sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port)), .sin_addr = {htonl(INADDR_LOOPBACK)}};
     EXPECT_EQ(::connect(socket_, reinterpret_cast<const sockaddr*>(&address), sizeof(address)), 0);

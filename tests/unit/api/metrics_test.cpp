@@ -80,11 +80,13 @@ TEST(Metrics, OnlyStatusesThatCanOccurAreThereFromTheStart) {
     codes[label(metric, "policy")].insert(label(metric, "code"));
   }
   EXPECT_EQ(codes.size(), policy_table().size() + 1);
-  EXPECT_THAT(codes["none"], ::testing::UnorderedElementsAre("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED",
-                                                             "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE",
-                                                             "CANCELLED", "UNAUTHENTICATED", "PERMISSION_DENIED"));
-  EXPECT_THAT(codes["full"], ::testing::UnorderedElementsAre("OK", "CANCELLED", "DEADLINE_EXCEEDED",
-                                                             "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE"));
+  EXPECT_THAT(codes["none"],
+              ::testing::UnorderedElementsAre("INVALID_ARGUMENT", "NOT_FOUND", "RESOURCE_EXHAUSTED",
+                                              "FAILED_PRECONDITION", "UNIMPLEMENTED", "UNAVAILABLE", "CANCELLED",
+                                              "UNAUTHENTICATED", "PERMISSION_DENIED", "DEADLINE_EXCEEDED", "INTERNAL"));
+  EXPECT_THAT(codes["full"],
+              ::testing::UnorderedElementsAre("OK", "CANCELLED", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL",
+                                              "UNAVAILABLE", "INVALID_ARGUMENT"));
   EXPECT_EQ(codes["snapkv"].count("FAILED_PRECONDITION"), 1u);  // a recall that is out of reach
   EXPECT_EQ(codes["l2norm"].count("FAILED_PRECONDITION"), 0u);
 }

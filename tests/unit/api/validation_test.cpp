@@ -108,6 +108,7 @@ TEST_F(ValidationTest, ChatsThatTheTemplateCannotRenderSayWhy) {
     served_.chat_template = chat_.get();
     const DecodedError error = refusal("chat { messages { role: 'user' content: 'x' } }");
     EXPECT_EQ(error.code, absl::StatusCode::kFailedPrecondition) << chat_template;
+    EXPECT_EQ(error.field, "chat") << chat_template;
     return error.reason;
   };
   EXPECT_EQ(reason_with(""), "NO_CHAT_TEMPLATE");

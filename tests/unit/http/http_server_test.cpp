@@ -26,8 +26,8 @@ class HttpServerTest : public ::testing::Test {
   HttpServerTest() { start({.max_body_bytes = 4096, .max_arriving_bytes = 1 << 20}); }
   void start(HttpServerOptions options) {
     options.listen = "127.0.0.1:0";
-    options.refusal = [](int status, const std::string& remedy) {
-      return HttpResponse{.status = status, .body = remedy + "\n"};
+    options.refusal = [](const HttpRefusal& refusal) {
+      return HttpResponse{.status = refusal.status, .body = refusal.remedy + "\n"};
     };
     auto server =
         HttpServer::start(options, [this](const HttpRequest& request, std::shared_ptr<HttpExchange> exchange) {
@@ -42,6 +42,10 @@ class HttpServerTest : public ::testing::Test {
     if (request.path == "/big") response.body = std::string(kBig, 'x');
     if (request.path == "/bad") response = {.status = 503, .body = "not now\n"};
     exchange->respond(std::move(response), [](bool) {});
+  }
+  // Until it has read what was sent to it.
+  void await_server() {
+    for (int i = 0; i < 2; ++i) ask("GET /a HTTP/1.1\r\nConnection: close\r\n\r\n");
   }
   std::string ask(const std::string& text) { return test::HttpConnection(server_->port()).ask(text); }
 
@@ -103,13 +107,43 @@ TEST_F(HttpServerTest, BodiesAreTakenUpToTheirLimit) {
       AllOf(StartsWith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), ::testing::EndsWith("\r\n\r\nabc")));
 }
 
-TEST_F(HttpServerTest, AllThatArriveAtOnceAreBounded) {
+TEST_F(HttpServerTest, OfTooManyBodiesTheOneThatStandsStillMakesRoom) {
   start({.max_body_bytes = 4096, .max_arriving_bytes = 5000});
   const std::string head = "POST /a HTTP/1.1\r\nContent-Length: 4000\r\n\r\n";
   test::HttpConnection first(server_->port());
   first.send(head + std::string(3000, 'x'));
-  EXPECT_THAT(ask(head + std::string(4000, 'x')), StartsWith("HTTP/1.1 503 "));
-  EXPECT_THAT(first.ask(std::string(1000, 'x')), StartsWith("HTTP/1.1 200 "));
+  await_server();
+  EXPECT_THAT(ask(head + std::string(4000, 'x')), StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(first.ask(""), StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(ask(head + std::string(4000, 'x')), StartsWith("HTTP/1.1 200 "));  // its bytes count no more
+}
+
+TEST_F(HttpServerTest, OfTooManyBodiesThoseOfTheNetworkThatSendsMostMakeRoom) {
+  start({.max_body_bytes = 4096, .max_arriving_bytes = 5000});
+  const std::string head = "POST /a HTTP/1.1\r\nContent-Length: 4000\r\n\r\n";
+  test::HttpConnection small(server_->port());
+  small.send(head + std::string(1000, 'x'));
+  await_server();
+  test::HttpConnection first(server_->port(), "127.0.0.2"), second(server_->port(), "127.0.0.2");
+  first.send(head + std::string(2000, 'x'));
+  await_server();
+  second.send(head + std::string(2500, 'x'));
+  EXPECT_THAT(first.ask(""), StartsWith("HTTP/1.1 503 "));
+  EXPECT_THAT(second.ask(std::string(1500, 'x')), StartsWith("HTTP/1.1 200 "));
+  EXPECT_THAT(small.ask(std::string(3000, 'x')), StartsWith("HTTP/1.1 200 "));
+}
+
+TEST_F(HttpServerTest, BodiesThatNobodyWantsAreNotWaitedFor) {
+  start({.max_body_bytes = 4096,
+         .max_arriving_bytes = 5000,
+         .keep_alive = true,
+         .wants_body = [](const HttpRequest& head) { return head.path == "/a" && head.authorization == "me"; }});
+  const std::string rest = " HTTP/1.1\r\nContent-Length: 3\r\nExpect: 100-continue\r\n";
+  EXPECT_THAT(ask("POST /a" + rest + "\r\n"),
+              AllOf(StartsWith("HTTP/1.1 200 "), HasSubstr("Content-Length: 0\r\nConnection: close\r\n")));
+  EXPECT_THAT(ask("GET /b" + rest + "Authorization: me\r\n\r\n"), ::testing::EndsWith("path /b\n"));
+  EXPECT_THAT(ask("POST /a" + rest + "Authorization: me\r\nConnection: close\r\n\r\nabc"),
+              StartsWith("HTTP/1.1 100 Continue\r\n"));
 }
 
 TEST_F(HttpServerTest, ConnectionsAreKeptWhereBothSidesWant) {

@@ -59,7 +59,7 @@ TEST(OpenAiRequest, ValuesOfTheWrongKindNameTheirField) {
            {R"("priority": "high")", "priority"},
            {R"("seed": 1e3)", "seed"},
            {R"("stream": 1)", "stream"},
-           {R"("stream_options": {"include": true})", "stream_options.include"},
+           {R"("stream_options": {"include": true})", "stream_options"},
            {R"("stop": [1])", "stop"},
            {R"("logit_bias": {"a": 1})", "logit_bias"},
            {R"("logit_bias": {"1": "a"})", "logit_bias[1]"},
@@ -68,6 +68,22 @@ TEST(OpenAiRequest, ValuesOfTheWrongKindNameTheirField) {
            {R"("prompt": 5)", "prompt"},
            {R"("prompt": [1, "a"])", "prompt"}}) {
     EXPECT_EQ(refused_field("{" + fields + "}"), field) << fields;
+  }
+}
+
+// It could be a secret, and the field of an error is logged.
+TEST(OpenAiRequest, NamesOfTheCallersOwnAreNoFields) {
+  const std::string name(1000, 'n');
+  for (const auto& [body, field] : std::vector<std::pair<std::string, std::string>>{
+           {"{\"" + name + "\": 1}", ""},
+           {R"({"stream_options": {")" + name + "\": 1}}", "stream_options"},
+           {R"({"messages": [{"role": "user", "content": "a", ")" + name + "\": 1}]}", "messages[0]"}}) {
+    const auto request = read_openai_request(body, OpenAiEndpoint::kChat);
+    EXPECT_EQ(request.status().code(), absl::StatusCode::kUnimplemented);
+    const auto named = field_error_of(request.status());
+    EXPECT_EQ(named ? named->field : "", field);
+    EXPECT_THAT(std::string(request.status().message()),
+                AllOf(::testing::HasSubstr("\"nnn"), ::testing::Not(::testing::HasSubstr(name))));
   }
 }
 
@@ -95,7 +111,7 @@ TEST(OpenAiRequest, ReadsMessages) {
     return refused_field(R"({"messages": [)" + message + "]}", OpenAiEndpoint::kChat);
   };
   EXPECT_EQ(refused(R"({"role": "user"})"), "messages[0].content");
-  EXPECT_EQ(refused(R"({"role": "user", "content": "a", "name": "b"})"), "messages[0].name");
+  EXPECT_EQ(refused(R"({"role": "user", "content": "a", "name": "b"})"), "messages[0]");
   EXPECT_EQ(refused(R"({"role": "user", "content": [{"type": "image_url"}]})"), "messages[0].content[0].type");
   EXPECT_EQ(refused(R"({"role": "user", "content": [{"type": "text"}]})"), "messages[0].content[0].text");
   EXPECT_EQ(refused("5"), "messages[0]");

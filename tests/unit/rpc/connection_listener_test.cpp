@@ -58,14 +58,18 @@ class ConnectionListenerTest : public ::testing::Test {
   ~ConnectionListenerTest() override { listener_->stop(); }
 
   static File make_socket() { return File(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)); }
-  bool connect(const File& socket) const {
+  // From the address `from` of this machine.
+  bool connect(const File& socket, const char* from = "127.0.0.1") const {
+    sockaddr_in own = {.sin_family = AF_INET};
+    ::inet_pton(AF_INET, from, &own.sin_addr);
+    EXPECT_EQ(::bind(socket.get(), reinterpret_cast<const sockaddr*>(&own), sizeof own), 0);
     sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(listener_->port()))};
     ::inet_pton(AF_INET, "127.0.0.1", &to.sin_addr);
     return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to) == 0;
   }
-  File make_connection() const {
+  File make_connection(const char* from = "127.0.0.1") const {
     File socket = make_socket();
-    EXPECT_TRUE(connect(socket));
+    EXPECT_TRUE(connect(socket, from));
     return socket;
   }
   size_t held() {
@@ -104,6 +108,19 @@ TEST_F(ConnectionListenerTest, OneTooManyIsClosedUntilOneHasGone) {
   const File fourth = make_connection();
   EXPECT_TRUE(comes_to_hold(3));  // the closed one is in the list still
   EXPECT_EQ(listener_->counts().open, 2u);
+}
+
+TEST_F(ConnectionListenerTest, OneHostLeavesRoomForOthers) {
+  listener_->stop();
+  listener_ = *ConnectionListener::open("server.listen", "127.0.0.1:0", 4);
+  listener_->start(std::make_unique<Holder>(held_, mutex_));
+  std::vector<File> greedy;
+  for (int i = 0; i < 3; ++i) greedy.push_back(make_connection());
+  ASSERT_TRUE(comes_to_hold(3));
+  EXPECT_TRUE(is_closed(make_connection()));
+  const File other = make_connection("127.0.0.2");
+  EXPECT_TRUE(comes_to_hold(4));
+  EXPECT_EQ(listener_->counts().refused_total, 1u);
 }
 
 TEST_F(ConnectionListenerTest, WithoutADescriptorItWaitsForOne) {
