@@ -68,7 +68,7 @@ class EndSink final : public TokenSink {
   void on_progress(double) override {}
   void on_prompt_logprobs(std::span<const TokenLogprob>) override {}
   bool on_token(const TokenLogprob&) override { return true; }
-  void on_end(const RequestResult&) override { end(absl::OkStatus()); }
+  void on_end(RequestResult) override { end(absl::OkStatus()); }
   void on_error(const absl::Status& status) override { end(status); }
 
   absl::Status wait() {

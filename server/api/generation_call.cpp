@@ -1,5 +1,6 @@
 #include "server/api/generation_call.h"
 
+#include <algorithm>
 #include <limits>
 #include <new>
 #include <utility>
@@ -20,9 +21,9 @@ namespace {
 
 // Progress is told in steps of at least this share.
 constexpr double kProgressStep = 0.01;
-// Log-probabilities of a long prompt are split, so that a message stays far below what clients accept (4 MiB by
-// default).
-constexpr size_t kMaxTokensOfPiece = 1024;
+// That a message made on the delivery thread lists at most: a few milliseconds' worth. Log-probabilities of a long
+// prompt are split into such ones, which also stay far below what clients accept (4 MiB by default).
+constexpr size_t kMaxNumbers = 1024;
 // Progress is noted in the log, at debug, in steps of this share.
 constexpr double kProgressNoted = 0.25;
 
@@ -72,8 +73,8 @@ absl::Status GenerationCall::begin(uint64_t bytes, Reader read) {
   }
   info_.preparing = std::make_shared<PreparationList::Entry>(
       state_.preparing(), PreparationList::Row{.method = info_.method, .peer = info_.peer, .bytes = bytes});
-  const auto task = [self = shared_from_this(), read = std::move(read)] { self->prepare(read); };
-  if (state_.preparation().post(task, owner)) return absl::OkStatus();
+  auto task = [self = shared_from_this(), read = std::move(read)] { self->prepare(read); };
+  if (state_.preparation().post(std::move(task), owner)) return absl::OkStatus();
   info_.preparing.reset();
   return queue_full(state_);
 }
@@ -209,11 +210,11 @@ bool GenerationCall::on_token(const TokenLogprob& token) {
   return goes_on;
 }
 
-void GenerationCall::on_end(const RequestResult& result) {
+void GenerationCall::on_end(RequestResult result) {
   const std::lock_guard lock(mutex_);
   place_.leave();
   output_->finish(result);
-  result_ = result;
+  result_ = std::move(result);
   note_result();
   wake_locked();
 }
@@ -270,8 +271,11 @@ void GenerationCall::wake_locked() {
 
 // std::bad_alloc: nothing has changed.
 void GenerationCall::post_delivery() {
-  state_.delivery().post([self = shared_from_this()] { self->run_delivery(); });
+  const bool large = next_kind() == Kind::kEnd && end_is_large();
+  WorkerPool& pool = large ? state_.building() : state_.delivery();
+  pool.post([self = shared_from_this()] { self->run_delivery(); });
   delivery_ = Delivery::kPosted;  // before it begins, which takes the mutex
+  building_ = large;
 }
 
 void GenerationCall::run_delivery() {
@@ -303,35 +307,42 @@ bool GenerationCall::end_delivery() try {
   return false;
 }
 
-// Whether what ends the call is what comes next.
-bool GenerationCall::end_is_due() {
-  if (lost_ && result_ && error_.ok()) error_ = absl::CancelledError("the client stopped reading");
-  return !error_.ok() || (result_ && (whole_ || !output_->ready()));
+GenerationCall::Kind GenerationCall::next_kind() const {
+  if (told_ || sending_) return Kind::kNothing;
+  if (error_.ok() && started_ && !start_told_ && !whole_) return Kind::kStart;
+  if (!error_.ok() || (lost_ && result_)) return Kind::kError;
+  if (result_ && (whole_ || !output_->ready())) return Kind::kEnd;
+  if (whole_ || !start_told_) return Kind::kNothing;
+  if (!output_->has_tokens() && progress_ >= progress_told_ + kProgressStep) return Kind::kProgress;
+  return output_->ready() ? Kind::kPiece : Kind::kNothing;
+}
+
+// Once there is a result.
+bool GenerationCall::end_is_large() const {
+  return output_->untaken_numbers() + listed_numbers(*result_) > kMaxNumbers;
 }
 
 GenerationCall::Event GenerationCall::next_event() {
   const std::lock_guard lock(mutex_);
-  if (told_ || sending_) return {};
-  const bool start_is_due = started_ && !start_told_ && !whole_;
-  if (error_.ok() && start_is_due) {
-    start_told_ = sending_ = true;
-    return {.kind = Kind::kStart};
+  Event event{.kind = next_kind()};
+  if (event.kind == Kind::kEnd && !building_ && end_is_large()) {
+    delivery_ = Delivery::kRunningAndDue;  // on the other pool
+    return {};
   }
-  if (end_is_due()) {
+  if (event.kind == Kind::kError || event.kind == Kind::kEnd) {
+    if (error_.ok() && event.kind == Kind::kError) error_ = absl::CancelledError("the client stopped reading");
     told_ = true;
     final_code_ = status_code_name(error_.code());
-    if (!error_.ok()) return {.kind = Kind::kError};
-    return {.kind = Kind::kEnd, .piece = output_->take(std::numeric_limits<size_t>::max())};
+    if (event.kind == Kind::kEnd) event.piece = output_->take(std::numeric_limits<size_t>::max());
+    return event;
   }
-  if (whole_ || !start_told_) return {};
-  if (!output_->has_tokens() && progress_ >= progress_told_ + kProgressStep) {
-    progress_told_ = progress_;
-    sending_ = true;
-    return {.kind = Kind::kProgress, .progress = progress_};
-  }
-  if (!output_->ready()) return {};
+  if (event.kind == Kind::kNothing) return event;
   sending_ = true;
-  return {.kind = Kind::kPiece, .piece = output_->take(kMaxTokensOfPiece)};
+  if (event.kind == Kind::kStart) start_told_ = true;
+  if (event.kind == Kind::kProgress) event.progress = progress_told_ = progress_;
+  if (event.kind == Kind::kPiece)
+    event.piece = output_->take(std::max<size_t>(kMaxNumbers / output_->token_numbers(), 1));
+  return event;
 }
 
 void GenerationCall::deliver() {
@@ -349,6 +360,7 @@ void GenerationCall::deliver() {
     case Kind::kPiece:
       return send_piece(std::move(event.piece));
     case Kind::kEnd:
+      sort_positions(*result_);
       send_end(std::move(event.piece));
       return count_end();
     case Kind::kError:

@@ -1,8 +1,9 @@
 // One generation between its caller and the engine, whichever way it came. It is the engine's sink, and the mailbox in
-// which tokens wait until a delivery thread hands them to the caller's transport; subclasses are the transports. A call
-// goes: gate (start()), preparation thread, engine, delivery thread. Of a stream one message is under way at a time and
-// what comes meanwhile is merged into the next, so neither the engine nor the delivery threads wait for a slow client;
-// what it leaves unread is bounded in bytes.
+// which tokens wait until the delivery thread hands them to the caller's transport; subclasses are the transports. A
+// call goes: gate (start()), preparation thread, engine, delivery thread. Of a stream one message is under way at a
+// time and what comes meanwhile is merged into the next, so neither the engine nor the delivery thread waits for a slow
+// client; what it leaves unread is bounded in bytes. An end that takes long to make, for a whole answer or a report of
+// positions, is made and handed on by a building thread instead: nobody else's token waits for it.
 #pragma once
 
 #include <cstdint>
@@ -49,14 +50,15 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   void on_progress(double prefill_done) override;
   void on_prompt_logprobs(std::span<const TokenLogprob> tokens) override;
   bool on_token(const TokenLogprob& token) override;
-  void on_end(const RequestResult& result) override;
+  void on_end(RequestResult result) override;
   void on_error(const absl::Status& status) override;
 
  protected:
   // The answer is handed on in one piece. Only from within the Reader, or before start().
   void answer_whole() { whole_ = true; }
 
-  // To the transport, on a delivery thread, one at a time. Of a stream: each is answered by sent().
+  // To the transport, on the delivery thread, a large end on a building thread; one at a time. Of a stream: each is
+  // answered by sent().
   virtual void send_start() { sent(true); }
   virtual void send_progress(double /*prefill_done*/) { sent(true); }
   virtual void send_piece(OutputAssembler::Piece /*piece*/) { sent(true); }
@@ -111,8 +113,9 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   void count_end();
   void note_prepared(const Contract& contract, const JobClaim& claim);
   void note_result();
+  Kind next_kind() const;
+  bool end_is_large() const;
   Event next_event();
-  bool end_is_due();
   void refuse(const absl::Status& error);
   void end(const absl::Status& error);
 
@@ -146,6 +149,7 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   std::optional<absl::Time> first_token_;
   std::string_view final_code_;
   Delivery delivery_ = Delivery::kIdle;
+  bool building_ = false;  // it is on the pool for what is large
 };
 
 }  // namespace pkv

@@ -91,6 +91,14 @@ void OutputAssembler::finish(const RequestResult& result) {
   pending_.text += matcher_.finish();
 }
 
+size_t OutputAssembler::token_numbers() const {
+  return 1 + (options_.logprobs ? 1 + static_cast<size_t>(request_.top_logprobs) : 0);
+}
+
+size_t OutputAssembler::untaken_numbers() const {
+  return std::max(pending_.token_ids.size(), pending_.logprobs.size()) * token_numbers();
+}
+
 bool OutputAssembler::ready() const {
   if (pending_.empty()) return false;
   return finished_ || untaken_tokens_ >= options_.interval_tokens || (!taken_ && untaken_tokens_ > 0);

@@ -44,6 +44,9 @@ class OutputAssembler {
   bool ready() const;
   // Of the answer's tokens that were not taken yet; the prompt's are bounded by the request.
   size_t unread_bytes() const { return unread_bytes_; }
+  // Numbers that a message lists for a token, its id and log-probabilities; and for all that was not taken yet.
+  size_t token_numbers() const;
+  size_t untaken_numbers() const;
   // What was not taken never will be.
   void drop();
   bool has_tokens() const { return tokens_ > 0; }

@@ -14,6 +14,8 @@ namespace pkv {
 namespace {
 
 constexpr int kDeliveryThreads = 1;
+constexpr int kBuildingThreads = 2;
+constexpr size_t kUnbounded = std::numeric_limits<size_t>::max();  // one a call, and calls are bounded
 constexpr absl::Duration kLoadingRetryDelay = absl::Seconds(1);
 
 // How a generation call can end: refused by validation, whatever its policy, or submitted to the engine.
@@ -49,8 +51,8 @@ ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random
       random_(random_seed),
       limits_(limits),
       waiting_(limits.max_waiting, limits.max_waiting_bytes, limits.max_waiting_tokens),
-      delivery_(kDeliveryThreads,
-                /*max_queued=*/std::numeric_limits<size_t>::max()),  // one a call, and calls are bounded
+      building_(kBuildingThreads, kUnbounded),
+      delivery_(kDeliveryThreads, kUnbounded),
       preparation_(limits.preparation_threads, limits.max_waiting) {
   set_policies(std::move(policies));
 }

@@ -113,10 +113,13 @@ class ServerState {
   PreparationList& preparing() { return preparing_; }
   // Where what the engine says is made into messages and given to the callers' transports.
   WorkerPool& delivery() { return delivery_; }
+  // Where the same is done with messages that take long to make.
+  WorkerPool& building() { return building_; }
   // Once no more calls come: ends the work on those that did, so that what they point to can be taken down.
   void end_work() {
     preparation_.stop();
     delivery_.stop();
+    building_.stop();
   }
 
  private:
@@ -131,8 +134,10 @@ class ServerState {
   WaitingRoom waiting_;
   std::atomic<int64_t> open_calls_ = 0;
   PreparationList preparing_;
+  // Each makes work for those before it, so the last ends first.
+  WorkerPool building_;
   WorkerPool delivery_;
-  WorkerPool preparation_;  // ends first: it makes work for the other
+  WorkerPool preparation_;
 };
 
 }  // namespace pkv

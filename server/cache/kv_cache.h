@@ -118,6 +118,9 @@ class KvCache {
   int32_t length(SequenceId sequence, int32_t layer, int32_t kv_head) const;
   std::span<const int32_t> page_ids(SequenceId sequence, int32_t layer, int32_t kv_head) const;  // until it changes
   std::vector<int32_t> positions(SequenceId sequence, int32_t layer, int32_t kv_head) const;     // in slot order
+  // The same: adds the reads that bring them to `to`.
+  void read_positions(SequenceId sequence, int32_t layer, int32_t kv_head, std::vector<int32_t>& to,
+                      std::vector<Fetch>& reads) const;
   CacheBytes bytes(SequenceId sequence) const;
   // Adds the bytes of the sequence's entries to those of each layer [layers].
   void add_layer_bytes(SequenceId sequence, std::span<uint64_t> layers) const;

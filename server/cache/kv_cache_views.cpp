@@ -61,19 +61,25 @@ std::span<const int32_t> KvCache::page_ids(SequenceId sequence, int32_t layer, i
 }
 
 std::vector<int32_t> KvCache::positions(SequenceId sequence, int32_t layer, int32_t kv_head) const {
+  std::vector<int32_t> result;
+  std::vector<Fetch> reads;
+  read_positions(sequence, layer, kv_head, result, reads);
+  backend_.fetch(reads);
+  return result;
+}
+
+void KvCache::read_positions(SequenceId sequence, int32_t layer, int32_t kv_head, std::vector<int32_t>& to,
+                             std::vector<Fetch>& reads) const {
   const CachedLane& lane = sequence->lanes[lane_index(layer, kv_head)];
   const int32_t length = lane.length, slots = sequence->layout_of(lane).slots();
-  std::vector<int32_t> result(static_cast<size_t>(length));
-  std::vector<Fetch> reads;
+  to.resize(static_cast<size_t>(length));
   int32_t first = 0;
   for (const int32_t page : page_ids(sequence, layer, kv_head)) {
     const int32_t count = std::min(slots, length - first);
     int32_t* from = reinterpret_cast<int32_t*>(positions_.get()) + int64_t{page} * geometry_.position_stride();
-    reads.push_back({result.data() + first, {from, DType::kI32, 1, count, count}});
+    reads.push_back({to.data() + first, {from, DType::kI32, 1, count, count}});
     first += count;
   }
-  backend_.fetch(reads);
-  return result;
 }
 
 CacheBytes KvCache::bytes(SequenceId sequence) const { return sequence->bytes; }

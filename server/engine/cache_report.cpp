@@ -33,6 +33,33 @@ std::string why_not_compressed(const PolicySpec& spec, const CachePlan& plan, in
 
 }  // namespace
 
+void sort_positions(RequestResult& result) {
+  const auto sort = [](std::vector<LayerOutcome>& layers) {
+    for (LayerOutcome& layer : layers) {
+      for (std::vector<int32_t>& lane : layer.kept_positions) std::ranges::sort(lane);
+      for (std::vector<int32_t>& lane : layer.final_positions) std::ranges::sort(lane);
+    }
+  };
+  sort(result.cache.layers);
+  for (PolicyComparison& comparison : result.comparisons) sort(comparison.cache.layers);
+}
+
+size_t listed_numbers(const RequestResult& result) {
+  const auto positions = [](const std::vector<LayerOutcome>& layers) {
+    size_t numbers = 0;
+    for (const LayerOutcome& layer : layers) {
+      for (const std::vector<int32_t>& lane : layer.kept_positions) numbers += lane.size();
+      for (const std::vector<int32_t>& lane : layer.final_positions) numbers += lane.size();
+    }
+    return numbers;
+  };
+  size_t numbers = positions(result.cache.layers);
+  for (const PolicyComparison& comparison : result.comparisons) {
+    numbers += positions(comparison.cache.layers) + comparison.kl.size() + comparison.tokens.size();
+  }
+  return numbers;
+}
+
 uint64_t evicted_from_prompt(const std::vector<LayerOutcome>& layers, int32_t prompt_tokens) {
   uint64_t evicted = 0;
   for (const LayerOutcome& layer : layers) {

@@ -14,6 +14,12 @@ namespace pkv {
 // while generating, workspace, and the outcome of every layer.
 CacheReport make_report(const PolicySpec& spec, const CachePlan& plan, int32_t prompt_tokens, CacheReport measured);
 
+// Positions of all lanes ascend from then on, those of comparisons too.
+void sort_positions(RequestResult& result);
+
+// Numbers of a result that its reply lists one by one: positions, and those of comparisons with their tokens.
+size_t listed_numbers(const RequestResult& result);
+
 // Entries of the prompt that the cut took away.
 uint64_t evicted_from_prompt(const std::vector<LayerOutcome>& layers, int32_t prompt_tokens);
 

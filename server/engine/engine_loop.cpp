@@ -210,8 +210,11 @@ absl::Status EngineImpl::collect_done() {
     recorder_.count_end(*sequence);
     Ending ending{.sequence = sequence, .outcome = sequence->failure()};
     if (sequence->failure().ok()) {
+      std::vector<Fetch> reads;
+      sequence->read_final_positions(reads);
+      if (!reads.empty()) model_.backend().fetch(reads);
+      PKV_RETURN_IF_ERROR(model_.backend().status());
       RequestResult result = sequence->take_result(token_bytes, runner_->shared_workspace_bytes());
-      PKV_RETURN_IF_ERROR(model_.backend().status());  // its positions were read
       recorder_.count_result(*sequence, result);
       ending.outcome = std::move(result);
     }

@@ -101,7 +101,7 @@ class TokenSink {
   virtual void on_prompt_logprobs(std::span<const TokenLogprob> tokens) = 0;
   // One generated token, end tokens included. Returning false ends the request with kStop (a stop string was found).
   virtual bool on_token(const TokenLogprob& token) = 0;
-  virtual void on_end(const RequestResult& result) = 0;
+  virtual void on_end(RequestResult result) = 0;
   virtual void on_error(const absl::Status& status) = 0;
 };
 

@@ -14,10 +14,12 @@ constexpr absl::Duration kProgressInterval = absl::Milliseconds(100);
 
 using LanePositions = std::vector<std::vector<int32_t>> LayerOutcome::*;
 
-// What the lanes hold now, as the outcomes' `positions`.
-void add_positions(const SequenceLanes& lanes, LanePositions positions, std::vector<LayerOutcome>& outcomes) {
-  std::vector<std::vector<std::vector<int32_t>>> layers = lanes.positions();
-  for (size_t layer = 0; layer < outcomes.size(); ++layer) outcomes[layer].*positions = std::move(layers[layer]);
+// Adds the reads that bring what the lanes hold now, as the outcomes' `positions`.
+void read_positions(const SequenceLanes& lanes, LanePositions positions, std::vector<LayerOutcome>& outcomes,
+                    std::vector<Fetch>& reads) {
+  for (size_t layer = 0; layer < outcomes.size(); ++layer) {
+    lanes.read_positions(static_cast<int32_t>(layer), outcomes[layer].*positions, reads);
+  }
 }
 
 // What a prefill that leaves `outcomes` behind holds at most.
@@ -90,7 +92,7 @@ void Sequence::report_progress(int32_t layers, absl::Time now) {
 void Sequence::read_outcomes(std::vector<Fetch>& reads) {
   const auto read = [&](const Compressor& compressor, const SequenceLanes& lanes, std::vector<LayerOutcome>& outcomes) {
     compressor.read_recalls(outcomes, reads);
-    if (request_->record_positions) add_positions(lanes, &LayerOutcome::kept_positions, outcomes);
+    if (request_->record_positions) read_positions(lanes, &LayerOutcome::kept_positions, outcomes, reads);
   };
   read(*prefill_->compressor, *lanes_, outcomes_);
   if (prefill_->sparse != nullptr) prefill_->sparse->read(reads);
@@ -135,14 +137,23 @@ void Sequence::release() {
 }
 
 void Sequence::tell_end(std::variant<absl::Status, RequestResult>& outcome) try {
-  if (const auto* result = std::get_if<RequestResult>(&outcome)) {
-    sink_->on_end(*result);
+  if (auto* result = std::get_if<RequestResult>(&outcome)) {
+    sink_->on_end(std::move(*result));
   } else {
     sink_->on_error(std::get<absl::Status>(outcome));
   }
   told_ = true;
 } catch (const std::bad_alloc&) {
   if (std::holds_alternative<RequestResult>(outcome)) outcome = no_memory();
+}
+
+void Sequence::read_final_positions(std::vector<Fetch>& reads) {
+  if (!request_->record_positions) return;
+  read_positions(*lanes_, &LayerOutcome::final_positions, outcomes_, reads);
+  if (comparison_ == nullptr) return;
+  for (Comparison::Rival& rival : comparison_->rivals) {
+    read_positions(*rival.free_running, &LayerOutcome::final_positions, rival.outcomes, reads);
+  }
 }
 
 RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes) {
@@ -157,7 +168,6 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
                     .decode = ended_at_ - prefilled_at,
                     .time_to_first_token = generated_.empty() ? absl::ZeroDuration() : first_token_at_ - submitted_,
                     .total = ended_at_ - submitted_};
-  if (request_->record_positions) add_positions(*lanes_, &LayerOutcome::final_positions, outcomes_);
   result.cache = make_report(request_->policy, contract_.own.plan, prompt_tokens(),
                              {.logical_tokens = logical_tokens(),
                               .full_bytes = static_cast<uint64_t>(logical_tokens()) * full_bytes_per_token,
@@ -176,9 +186,6 @@ RequestResult Sequence::take_result(uint64_t full_bytes_per_token, uint64_t shar
 PolicyComparison Sequence::rival_result(size_t index, uint64_t full_bytes_per_token) {
   Comparison::Rival& rival = comparison_->rivals[index];
   PolicyComparison summary = summarise(rival, comparison_->first_counted, generated_);
-  if (request_->record_positions) {
-    add_positions(*rival.free_running, &LayerOutcome::final_positions, rival.outcomes);
-  }
   // Its part of each layer was taken from the baseline's; alone it would have held that layer itself.
   CacheBytes bytes = rival.free_running->bytes();
   const CachePlan& plan = contract_.rivals[index].plan;

@@ -102,7 +102,9 @@ class Sequence {
   void end_without_answer() { finish_reason_ = FinishReason::kLength; }
   void fail(absl::Status failure) { failure_ = std::move(failure); }
   void set_ended(absl::Time now) { ended_at_ = now; }
-  // The result of a sequence that is done without failure, its lanes still open. Takes the layers' outcomes along.
+  // It is done without failure, its lanes still open: adds the reads that have to be done before take_result().
+  void read_final_positions(std::vector<Fetch>& reads);
+  // Its result. Takes the layers' outcomes along.
   RequestResult take_result(uint64_t full_bytes_per_token, uint64_t shared_workspace_bytes);
   // Gives everything it holds back.
   void release();

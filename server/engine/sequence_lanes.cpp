@@ -1,7 +1,6 @@
 // Where the next token goes, and what has to be known for it.
 #include "server/engine/sequence_lanes.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "kernels/check.h"
@@ -38,17 +37,13 @@ absl::StatusOr<std::unique_ptr<SequenceLanes>> SequenceLanes::open(const Options
   return lanes;
 }
 
-std::vector<std::vector<std::vector<int32_t>>> SequenceLanes::positions() const {
-  const CacheGeometry& geometry = cache_.geometry();
-  std::vector<std::vector<std::vector<int32_t>>> layers(static_cast<size_t>(geometry.layers));
-  for (int32_t layer = 0; layer < geometry.layers; ++layer) {
-    for (int32_t head = 0; head < geometry.kv_heads; ++head) {
-      std::vector<int32_t> lane = cache_.positions(id_, layer, head);
-      std::sort(lane.begin(), lane.end());
-      layers[static_cast<size_t>(layer)].push_back(std::move(lane));
-    }
+void SequenceLanes::read_positions(int32_t layer, std::vector<std::vector<int32_t>>& to,
+                                   std::vector<Fetch>& reads) const {
+  const int32_t kv_heads = cache_.geometry().kv_heads;
+  to.resize(static_cast<size_t>(kv_heads));
+  for (int32_t head = 0; head < kv_heads; ++head) {
+    cache_.read_positions(id_, layer, head, to[static_cast<size_t>(head)], reads);
   }
-  return layers;
 }
 
 void SequenceLanes::capture(int32_t layer, const TensorView& k, const TensorView& v, int32_t first_row) {

@@ -42,8 +42,8 @@ class SequenceLanes {
   uint64_t state_bytes() const { return state_bytes_; }  // auxiliary, of what decides evictions
   Evictor* evictor() const { return evictor_.get(); }
   uint64_t evicted_while_generating() const { return evictor_ ? evictor_->evicted_entries() : 0; }
-  // [layers][kv_heads] positions of what is held, ascending.
-  std::vector<std::vector<std::vector<int32_t>>> positions() const;
+  // Adds the reads that bring the positions of what a layer's lanes hold to `to` [kv_heads], in slot order.
+  void read_positions(int32_t layer, std::vector<std::vector<int32_t>>& to, std::vector<Fetch>& reads) const;
 
   // Rows of the prompt from first_row on have gone through a layer; their keys and values [rows, Hkv * d].
   void capture(int32_t layer, const TensorView& k, const TensorView& v, int32_t first_row);

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/http/report_json.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -28,9 +29,7 @@ std::string with_report(std::string json, const AnswerEnding& ending) {
   set_timings(ending.result.timings, timings);
   json = with_member(std::move(json), "timings", message_json(timings));
   if (ending.report == ReportDetail::kNone) return json;
-  pb::CacheReport report;
-  set_report(ending.result.cache, ending.request.policy, ending.report, report);
-  return with_member(std::move(json), "cache", message_json(report));
+  return with_member(std::move(json), "cache", report_json(ending.result.cache, ending.request.policy, ending.report));
 }
 
 // Characters that begin in `bytes`.

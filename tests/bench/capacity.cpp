@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/check.h"
+#include "server/engine/cache_report.h"
 #include "server/policy/registry.h"
 #include "tests/bench/step_watch.h"
 #include "tests/support/lane_table.h"
@@ -102,7 +103,8 @@ class LoadSink final : public TokenSink {
   void on_progress(double) override {}
   void on_prompt_logprobs(std::span<const TokenLogprob>) override {}
   bool on_token(const TokenLogprob&) override { return !run_.full_; }
-  void on_end(const RequestResult& result) override {
+  void on_end(RequestResult result) override {
+    sort_positions(result);
     ++run_.answered_;
     run_.breaches_.expect(run_.full_, "a request ended before all were there: longer answers are needed");
     const Contract promised = run_.promise(*request_);

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "kernels/check.h"
+#include "server/engine/cache_report.h"
 #include "server/engine/scheduler.h"
 #include "server/policy/recall_shortfall.h"
 #include "server/policy/registry.h"
@@ -152,7 +153,8 @@ class StressSink final : public TokenSink {
     if (wishes_.interruption == Interruption::kCancelAtToken) stress_.engine->cancel(this);
     return wishes_.interruption != Interruption::kStopAtToken;
   }
-  void on_end(const RequestResult& result) override {
+  void on_end(RequestResult result) override {
+    sort_positions(result);
     ++stress_.counts.answered;
     stress_.counts.prompt_tokens += result.prompt_tokens;
     stress_.counts.generated_tokens += result.completion_tokens;

@@ -19,7 +19,9 @@ from pyramidkv.v1 import cache_pb2, generation_pb2, stats_pb2
 from watched_server import WatchedServer
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-LONG = "The quick brown fox jumps over the lazy dog. " * 180  # about 1,800 tokens
+SENTENCE = "The quick brown fox jumps over the lazy dog. "
+LONG = SENTENCE * 180  # about 1,800 tokens
+MOST = SENTENCE * 790  # about 7,900: nearly all that the model takes
 MAX_WAITING = 32
 
 
@@ -155,6 +157,45 @@ class Attacks:
                     codes.add(code_of(lambda: list(call(bytes(data), timeout=30))))  # pylint: disable=cell-var-from-loop
         return sorted(codes)
 
+    # ---- replies that take long to make
+    def ask_http(self, **fields):
+        host, port = self.server.http.split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=300)
+        connection.request("POST", "/v1/completions", json.dumps({"ignore_eos": True, **fields}))
+        reply = connection.getresponse()
+        body = reply.read()
+        connection.close()
+        assert reply.status == 200, body[:500]
+        return len(body)
+
+    def positions(self):
+        message = request(MOST, 1, cache_report=cache_pb2.CACHE_REPORT_DETAIL_POSITIONS)
+        return f"{self.generation.Generate(message, timeout=300).ByteSize()} bytes"
+
+    def positions_over_http(self):
+        return f"{self.ask_http(prompt=MOST, max_tokens=1, cache_report='POSITIONS')} bytes"
+
+    def positions_streamed_over_http(self):
+        return f"{self.ask_http(prompt=MOST, max_tokens=1, cache_report='POSITIONS', stream=True)} bytes"
+
+    def scores(self):
+        sizes = []
+        for i in range(3):
+            message = request(f"{i} " + LONG, 1)
+            message.output.echo, message.output.top_logprobs = True, 20
+            sizes.append(self.generation.Generate(message, timeout=300).ByteSize())
+        return f"{sizes} bytes"
+
+    def scores_over_http(self):
+        return f"{[self.ask_http(prompt=f'{i} ' + LONG, max_tokens=1, echo=True, logprobs=20) for i in range(3)]} bytes"
+
+    def scores_streamed(self):
+        def ask(i):
+            message = request(f"{i} " + LONG, 1)
+            message.output.echo, message.output.top_logprobs = True, 20
+            return sum(event.ByteSize() for event in self.generation.GenerateStream(message, timeout=300))
+        return f"{self.at_once(4, ask)} bytes"
+
     # ---- clients that leave, or do not read
     def cancelled_streams(self):
         rng = random.Random(2)
@@ -241,19 +282,24 @@ class Attacks:
         for call in holders:
             next(call)
         count = MAX_WAITING + 40
-        calls = [self.generation.Generate.future(request(f"{i}")) for i in range(count)]
+        calls, took = [], []
+        for i in range(count):
+            sent = time.monotonic()
+            calls.append(self.generation.Generate.future(request(f"{i}")))
+            calls[-1].add_done_callback(lambda _, sent=sent: took.append(time.monotonic() - sent))
         refused, end = [], time.monotonic() + 30
         while len(refused) < count - MAX_WAITING and time.monotonic() < end:
             refused = [call for call in calls if call.done()]
             time.sleep(0.05)
         time.sleep(0.5)
-        refused = [call for call in calls if call.done()]
+        refused, times = [call for call in calls if call.done()], sorted(took)
         codes = {call.code().name for call in refused}
         for call in holders:
             call.cancel()
         answered = sum(call.exception(timeout=120) is None for call in calls if call not in refused)
         assert (len(refused), codes, answered) == (count - MAX_WAITING, {"RESOURCE_EXHAUSTED"}, MAX_WAITING), (len(refused), codes, answered)
-        return f"{count} at once: {len(refused)} refused, {answered} answered"
+        return (f"{count} at once: {len(refused)} refused, after {times[len(times) // 2] * 1000:.1f} ms in the median and {times[-1] * 1000:.1f} "
+                f"at most, {answered} answered")
 
     def statistics(self):
         watch = stats_pb2.WatchStatsRequest(include_requests=True)
@@ -339,7 +385,7 @@ def in_mid_stream(server):
 
 
 def main(names):
-    all_names = [name for name in vars(Attacks) if not name.startswith("_") and name not in ("raw", "at_once")]
+    all_names = [name for name in vars(Attacks) if not name.startswith("_") and name not in ("raw", "at_once", "ask_http")]
     if wrong := set(names) - set(all_names):
         sys.exit(f"no such attack: {', '.join(wrong)}; there are {', '.join(all_names)}")
     return run(names or all_names)

@@ -4,9 +4,10 @@
 #include <condition_variable>
 #include <mutex>
 #include <optional>
+#include <utility>
 #include <vector>
 
-#include "server/engine/request_result.h"
+#include "server/engine/cache_report.h"
 
 namespace pkv {
 
@@ -24,7 +25,10 @@ class CollectingSink : public TokenSink {
     changed_.notify_all();
     return true;
   }
-  void on_end(const RequestResult& result) override { end(absl::OkStatus(), result); }
+  void on_end(RequestResult result) override {
+    sort_positions(result);
+    end(absl::OkStatus(), std::move(result));
+  }
   void on_error(const absl::Status& status) override { end(status, {}); }
 
   // Waits for the request's last event.
@@ -44,10 +48,10 @@ class CollectingSink : public TokenSink {
   }
 
  private:
-  void end(const absl::Status& status, const RequestResult& result) {
+  void end(const absl::Status& status, RequestResult result) {
     const std::lock_guard lock(mutex_);
     status_ = status;
-    result_ = result;
+    result_ = std::move(result);
     changed_.notify_all();
   }
 

@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <condition_variable>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <new>
@@ -63,6 +64,8 @@ class WatchedCall final : public GenerationCall {
 
   std::atomic<bool> no_memory = false;         // for messages of the answer
   std::atomic<int> errors_without_memory = 0;  // the first ones
+  // Called while its end is made; set before that.
+  std::function<void(const RequestResult&)> at_end;
 
  private:
   void send_start() override { hold(); }
@@ -71,6 +74,7 @@ class WatchedCall final : public GenerationCall {
     hold();
   }
   void send_end(OutputAssembler::Piece) override {
+    if (at_end) at_end(result());
     run_out();
     end(absl::OkStatus());
   }

@@ -3,8 +3,10 @@
 
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <atomic>
 #include <mutex>
+#include <numeric>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -224,6 +226,67 @@ TEST_F(GenerationCallTest, WithoutMemoryForAMessageTheCallAloneEnds) {
   EXPECT_EQ(ends.at({"full", "RESOURCE_EXHAUSTED"}), 2u);
   EXPECT_EQ(ends.at({"full", "OK"}), 0u);
   EXPECT_EQ(rejections("OUT_OF_MEMORY"), 2u);
+}
+
+TEST_F(GenerationCallTest, WhatTakesLongToMakeHoldsNobodyElseUp) {
+  for (const bool whole : {true, false}) {
+    const size_t sinks = holding_.sinks.size();
+    std::mutex held, delivery;
+    held.lock();
+    std::atomic<bool> begun = false;
+    RequestResult result{.finish_reason = FinishReason::kLength};
+    result.cache.layers.push_back({.kept = {5000}, .kept_positions = {std::vector<int32_t>(5000)}});
+    std::vector<int32_t>& lane = result.cache.layers[0].kept_positions[0];
+    std::iota(lane.rbegin(), lane.rend(), 0);  // as slots may have them
+
+    const std::shared_ptr<WatchedCall> large = make_call(whole);
+    large->at_end = [&](const RequestResult& made) {
+      EXPECT_TRUE(std::ranges::is_sorted(made.cache.layers[0].kept_positions[0]));
+      begun = true;
+      const std::lock_guard wait(held);
+    };
+    large->start(1, [this](CallInfo&) { return read(); });
+    large->read_on();
+    const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(sinks);
+    // Its end comes when the delivery thread has been asked for something small already.
+    delivery.lock();
+    state_->delivery().post([&] { const std::lock_guard wait(delivery); });
+    sink->on_start();
+    sink->on_end(std::move(result));
+    delivery.unlock();
+    while (!begun) absl::SleepFor(absl::Milliseconds(1));
+
+    for (const bool other_whole : {true, false}) {
+      const size_t before = holding_.sinks.size();
+      const std::shared_ptr<WatchedCall> other = start(1, other_whole);
+      other->read_on();
+      const std::shared_ptr<TokenSink> small = holding_.wait_for_sink(before);
+      small->on_start();
+      small->on_token({.id = *tokenizer_->find_token("a")});
+      small->on_end({.finish_reason = FinishReason::kLength});
+      EXPECT_TRUE(other->wait_for_error().ok());
+    }
+    held.unlock();
+    EXPECT_TRUE(large->wait_for_error().ok());
+  }
+}
+
+TEST_F(GenerationCallTest, WhatReadsARequestIsNotCopied) {
+  struct Body {
+    explicit Body(int& count) : copies(count) {}
+    Body(const Body& other) : copies(other.copies) { ++copies; }
+    Body(Body&& other) noexcept : copies(other.copies) {}
+    ~Body() = default;
+    Body& operator=(const Body&) = delete;
+    Body& operator=(Body&&) = delete;
+    int& copies;
+  };
+  int copies = 0;
+  const std::shared_ptr<WatchedCall> call = make_call();
+  call->start(1, [this, body = Body(copies)](CallInfo&) { return read(); });
+  holding_.wait_for_sink(0)->on_error(absl::CancelledError("gone"));
+  EXPECT_FALSE(call->wait_for_error().ok());
+  EXPECT_EQ(copies, 0);
 }
 
 TEST_F(GenerationCallTest, AnAnswerInOnePieceIsNotReadTooSlowly) {

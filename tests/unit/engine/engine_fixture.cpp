@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "kernels/check.h"
+#include "server/engine/cache_report.h"
 #include "tests/support/lane_table.h"
 #include "tests/support/tested_backend.h"
 
@@ -28,8 +29,9 @@ bool RecordingSink::on_token(const TokenLogprob& token) {
   return at_token ? at_token(static_cast<int32_t>(tokens.size())) : true;
 }
 
-void RecordingSink::on_end(const RequestResult& end) {
-  result = end;
+void RecordingSink::on_end(RequestResult end) {
+  sort_positions(end);
+  result = std::move(end);
   finish();
 }
 

@@ -23,7 +23,7 @@ class RecordingSink : public TokenSink {
   void on_progress(double prefill_done) override;
   void on_prompt_logprobs(std::span<const TokenLogprob> tokens) override;
   bool on_token(const TokenLogprob& token) override;
-  void on_end(const RequestResult& result) override;
+  void on_end(RequestResult result) override;
   void on_error(const absl::Status& status) override;
 
   // Waits for the end.
