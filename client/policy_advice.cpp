@@ -50,8 +50,8 @@ constexpr std::array<Advice, 12> kAdvice{{
     {"funnel",
      "First choice: docs/results/funnel.md says by how much it loses less than the others at equal bytes, and where it "
      "was asked for more. refit_values=true loses less still, for a longer prompt phase; it needs a lane table of the "
-     "model. Without a table scores divide the budget (allocation=global), which lost no more with 20 % kept on the "
-     "default model."},
+     "model. Without a table scores divide the budget (allocation=global), which lost no more where it was "
+     "measured, with 20 % kept on two models."},
     {"ada_pyramidkv", "To compare with: pyramidkv's layers, with their entries shared among heads as in ada_snapkv."},
 }};
 
