@@ -315,7 +315,7 @@ TEST_F(HttpTest, WhoDoesNotReadIsCutOff) {
   const Json body = {
       {"prompt", "hello"}, {"max_tokens", kEndless}, {"ignore_eos", true}, {"stream", true}, {"logprobs", 20}};
   client.send(request_text("/v1/completions", body.dump()));
-  ASSERT_TRUE(eventually([&] { return stats().memory().kv_live_bytes() > 0; }));
+  ASSERT_TRUE(eventually([&] { return stats().totals().rejected() > 0; }));
   EXPECT_TRUE(eventually_idle());  // long before its end
   const std::string reply = client.ask("");
   EXPECT_THAT(reply, HasSubstr("SLOW_READER"));
