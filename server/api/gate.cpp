@@ -1,5 +1,6 @@
 #include "server/api/gate.h"
 
+#include <memory>
 #include <optional>
 #include <utility>
 
@@ -7,6 +8,7 @@
 #include "kernels/status_macros.h"
 #include "server/api/engine_errors.h"
 #include "server/api/errors.h"
+#include "server/api/job_claim.h"
 #include "server/engine/engine.h"
 
 namespace pkv {
@@ -21,6 +23,20 @@ absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes, con
   std::optional<WaitingRoom::Place> place = state.waiting().enter(bytes, owner);
   if (!place) return queue_full(state);
   return *std::move(place);
+}
+
+absl::StatusOr<WaitingRoom::Place> admit_call(ServerState& state, uint64_t bytes, CallInfo& info) {
+  PKV_RETURN_IF_ERROR(state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key));
+  PKV_ASSIGN_OR_RETURN(WaitingRoom::Place place, enter(state, bytes, owner_of(info.key.get())));
+  info.preparing = std::make_shared<PreparationList::Entry>(
+      state.preparing(), PreparationList::Row{.method = info.method, .peer = info.peer, .bytes = bytes});
+  return place;
+}
+
+absl::Status post_preparation(ServerState& state, CallInfo& info, WorkerPool::Task task) {
+  if (state.preparation().post(std::move(task), owner_of(info.key.get()))) return absl::OkStatus();
+  info.preparing.reset();
+  return queue_full(state);
 }
 
 absl::Status queue_full(const ServerState& state) {

@@ -11,7 +11,6 @@
 #include "server/api/engine_errors.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
-#include "server/api/job_claim.h"
 #include "server/engine/cache_report.h"
 #include "server/engine/engine.h"
 #include "server/policy/registry.h"
@@ -63,20 +62,13 @@ void GenerationCall::attempt(absl::FunctionRef<absl::Status()> work) {
 }
 
 absl::Status GenerationCall::begin(uint64_t bytes, Reader read) {
-  PKV_RETURN_IF_ERROR(state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key));
-  const std::string owner = owner_of(info_.key.get());
-  PKV_ASSIGN_OR_RETURN(WaitingRoom::Place place, enter(state_, bytes, owner));
+  PKV_ASSIGN_OR_RETURN(WaitingRoom::Place place, admit_call(state_, bytes, info_));
   {
     const std::lock_guard lock(mutex_);
     place_ = std::move(place);
     life_.note("received", {{"bytes", bytes}});
   }
-  info_.preparing = std::make_shared<PreparationList::Entry>(
-      state_.preparing(), PreparationList::Row{.method = info_.method, .peer = info_.peer, .bytes = bytes});
-  auto task = [self = shared_from_this(), read = std::move(read)] { self->prepare(read); };
-  if (state_.preparation().post(std::move(task), owner)) return absl::OkStatus();
-  info_.preparing.reset();
-  return queue_full(state_);
+  return post_preparation(state_, info_, [self = shared_from_this(), read = std::move(read)] { self->prepare(read); });
 }
 
 void GenerationCall::prepare(const Reader& read) {

@@ -1,14 +1,12 @@
 #include "server/rpc/prepared_call.h"
 
 #include <new>
-#include <string>
 #include <utility>
 
 #include "absl/time/clock.h"
 #include "kernels/status_macros.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
-#include "server/api/job_claim.h"
 #include "server/rpc/grpc_status.h"
 
 namespace pkv {
@@ -35,17 +33,10 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
 
  private:
   absl::Status begin(uint64_t bytes, ReplyMaker make, bool at_once) {
-    PKV_RETURN_IF_ERROR(state_.authenticator().admit(info_.credentials, KeyScope::kGenerate, info_.key));
-    const std::string owner = owner_of(info_.key.get());
-    PKV_ASSIGN_OR_RETURN(place_, enter(state_, bytes, owner));
-    info_.preparing = std::make_shared<PreparationList::Entry>(
-        state_.preparing(), PreparationList::Row{.method = info_.method, .peer = info_.peer, .bytes = bytes});
-    WorkerPool::Task task = [this, make = std::move(make)] { prepare(make); };
-    if (at_once) {
-      task();
-      return absl::OkStatus();
-    }
-    return state_.preparation().post(std::move(task), owner) ? absl::OkStatus() : queue_full(state_);
+    PKV_ASSIGN_OR_RETURN(place_, admit_call(state_, bytes, info_));
+    if (!at_once) return post_preparation(state_, info_, [this, make = std::move(make)] { prepare(make); });
+    prepare(make);
+    return absl::OkStatus();
   }
 
   void prepare(const ReplyMaker& make) {
