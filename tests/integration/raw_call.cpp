@@ -84,27 +84,39 @@ int check_health(const std::shared_ptr<grpc::Channel>& channel, const std::strin
   return serving_status(reply);
 }
 
-HealthWatch::HealthWatch(const std::shared_ptr<grpc::Channel>& channel, const std::string& service) : stub_(channel) {
-  stream_ = stub_.PrepareCall(&context_, "/grpc.health.v1.Health/Watch", &queue_);
+RawCall::RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method) : stub_(channel) {
+  stream_ = stub_.PrepareCall(&context_, method, &queue_);
   stream_->StartCall(nullptr);
   wait();
-  const grpc::Slice slice(text_field(1, service));
+}
+
+RawCall::~RawCall() {
+  queue_.Shutdown();
+  void* tag = nullptr;
+  for (bool ok = false; queue_.Next(&tag, &ok);) {
+  }
+}
+
+bool RawCall::wait() {
+  void* tag = nullptr;
+  bool ok = false;
+  return queue_.Next(&tag, &ok) && ok;
+}
+
+void RawCall::write_last(const std::string& message) {
+  const grpc::Slice slice(message);
   stream_->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
   wait();
+}
+
+HealthWatch::HealthWatch(const std::shared_ptr<grpc::Channel>& channel, const std::string& service)
+    : RawCall(channel, "/grpc.health.v1.Health/Watch") {
+  write_last(text_field(1, service));
 }
 
 HealthWatch::~HealthWatch() {
   cancel();
   if (!ended_) finish();
-  queue_.Shutdown();
-  while (wait()) {
-  }
-}
-
-bool HealthWatch::wait() {
-  void* tag = nullptr;
-  bool ok = false;
-  return queue_.Next(&tag, &ok) && ok;
 }
 
 int HealthWatch::next() {
@@ -128,47 +140,22 @@ void HealthWatch::finish() {
 }
 
 UnreadCall::UnreadCall(int port, const std::string& method, const std::string& message)
-    : stub_(eager_for_nothing(port)) {
-  stream_ = stub_.PrepareCall(&context_, method, &queue_);
-  stream_->StartCall(nullptr);
-  wait();
-  const grpc::Slice slice(message);
-  stream_->WriteLast(grpc::ByteBuffer(&slice, 1), grpc::WriteOptions(), nullptr);
-  wait();
+    : RawCall(eager_for_nothing(port), method) {
+  write_last(message);
 }
 
 UnreadCall::~UnreadCall() {
   context_.TryCancel();
-  grpc::Status status;
-  stream_->Finish(&status, nullptr);
+  stream_->Finish(&status_, nullptr);
   wait();
-  queue_.Shutdown();
-  while (wait()) {
-  }
 }
 
-bool UnreadCall::wait() {
-  void* tag = nullptr;
-  bool ok = false;
-  return queue_.Next(&tag, &ok) && ok;
-}
-
-OpenReflection::OpenReflection(const std::shared_ptr<grpc::Channel>& channel) : stub_(channel) {
-  stream_ = stub_.PrepareCall(&context_, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", &queue_);
-  stream_->StartCall(nullptr);
-  void* tag = nullptr;
-  bool ok = false;
-  queue_.Next(&tag, &ok);
+OpenReflection::OpenReflection(const std::shared_ptr<grpc::Channel>& channel)
+    : RawCall(channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo") {
   stream_->Finish(&status_, this);
 }
 
-OpenReflection::~OpenReflection() {
-  context_.TryCancel();
-  queue_.Shutdown();
-  void* tag = nullptr;
-  for (bool ok = false; queue_.Next(&tag, &ok);) {
-  }
-}
+OpenReflection::~OpenReflection() { context_.TryCancel(); }
 
 grpc::StatusCode OpenReflection::code() {
   void* tag = nullptr;

@@ -14,8 +14,25 @@ namespace pkv {
 // grpc.health.v1.Health/Check: HealthCheckResponse.status (1 SERVING, 2 NOT_SERVING), or minus the error's code.
 int check_health(const std::shared_ptr<grpc::Channel>& channel, const std::string& service);
 
+// A call by the name of its method, one event at a time.
+class RawCall {
+ protected:
+  // It is begun when this returns.
+  RawCall(const std::shared_ptr<grpc::Channel>& channel, const std::string& method);
+  ~RawCall();
+  bool wait();  // false: what was waited for failed
+  // The one message of the client.
+  void write_last(const std::string& message);
+
+  grpc::GenericStub stub_;
+  grpc::ClientContext context_;
+  grpc::CompletionQueue queue_;
+  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
+  grpc::Status status_;  // once Finish() is done, which may be at the end of this
+};
+
 // grpc.health.v1.Health/Watch, read message by message.
-class HealthWatch {
+class HealthWatch : RawCall {
  public:
   HealthWatch(const std::shared_ptr<grpc::Channel>& channel, const std::string& service);
   ~HealthWatch();
@@ -25,33 +42,20 @@ class HealthWatch {
   const grpc::Status& status() const { return status_; }  // of a stream that has ended
 
  private:
-  bool wait();
   void finish();
-  grpc::GenericStub stub_;
-  grpc::ClientContext context_;
-  grpc::CompletionQueue queue_;
-  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
-  grpc::Status status_;
   bool ended_ = false;
 };
 
 // A call to a port of 127.0.0.1 whose client takes no more than HTTP/2's first window of the reply, and leaves when
 // this is destroyed.
-class UnreadCall {
+class UnreadCall : RawCall {
  public:
   UnreadCall(int port, const std::string& method, const std::string& message);
   ~UnreadCall();
-
- private:
-  bool wait();
-  grpc::GenericStub stub_;
-  grpc::ClientContext context_;
-  grpc::CompletionQueue queue_;
-  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
 };
 
 // A call of the reflection service that asks nothing.
-class OpenReflection {
+class OpenReflection : RawCall {
  public:
   explicit OpenReflection(const std::shared_ptr<grpc::Channel>& channel);
   ~OpenReflection();
@@ -59,11 +63,6 @@ class OpenReflection {
   grpc::StatusCode code();
 
  private:
-  grpc::GenericStub stub_;
-  grpc::ClientContext context_;
-  grpc::CompletionQueue queue_;
-  std::unique_ptr<grpc::GenericClientAsyncReaderWriter> stream_;
-  grpc::Status status_;
   bool ended_ = false;
 };
 
