@@ -143,6 +143,7 @@ absl::Status App::stop(absl::Time deadline) {
   if (model_ != nullptr) model_->engine().close();
   rpc_->refresh_health();  // only now: who hears that it should go elsewhere is not served any more
   if (model_ != nullptr && !model_->engine().drain(deadline)) {
+    stalls_.tell(model_->engine(), state_.calls());
     return absl::DeadlineExceededError("the engine hangs: requests could not be cancelled");
   }
   rpc_->shutdown(kFlushTime);
@@ -172,7 +173,7 @@ absl::Status App::live() const {
 }
 
 void App::watch_for_stalls() {
-  if (const ServedModel* served = state_.model(); served != nullptr) stalls_.look(*served->engine, state_.preparing());
+  if (const ServedModel* served = state_.model(); served != nullptr) stalls_.look(*served->engine, state_.calls());
 }
 
 absl::Status App::engine_failure() const {
@@ -194,6 +195,7 @@ MetricsSnapshot App::snapshot() {
                            .connections = connections.open,
                            .connections_refused = connections.refused_total,
                            .requests = state_.metrics().snapshot()};
+  for (const CallPhase phase : kCallPhases) snapshot.calls[static_cast<size_t>(phase)] = state_.calls().count(phase);
   const ServedModel* served = state_.model();
   if (served == nullptr) return snapshot;
   snapshot.state = served->engine->state();

@@ -34,13 +34,15 @@ void dump(const Log& log, const EngineStats& stats) {
   }
 }
 
-void dump(const Log& log, const std::vector<PreparationList::Row>& rows) {
+// Those that the engine has are among its own.
+void dump(const Log& log, std::vector<CallRegistry::Row> rows) {
+  std::erase_if(rows, [](const CallRegistry::Row& row) { return row.phase == CallPhase::kEngine; });
   for (size_t i = 0; i < std::min(rows.size(), kMaxRows); ++i) {
-    const PreparationList::Row& row = rows[i];
-    log.error("call before the engine", {{"method", row.method},
+    const CallRegistry::Row& row = rows[i];
+    log.error("call beside the engine", {{"method", row.method},
                                          {"request_id", row.request_id},
                                          {"peer", row.peer},
-                                         {"phase", row.phase},
+                                         {"phase", name_of(row.phase)},
                                          {"bytes", row.bytes},
                                          {"phase_seconds", absl::ToDoubleSeconds(absl::Now() - row.since)}});
   }
@@ -48,7 +50,7 @@ void dump(const Log& log, const std::vector<PreparationList::Row>& rows) {
 
 }  // namespace
 
-void StallWatch::look(const Engine& engine, const PreparationList& preparing) {
+void StallWatch::look(const Engine& engine, const CallRegistry& calls) {
   const absl::Duration stalled = engine.stalled_for();
   if (stalled <= limit_) {
     if (told_) log_.warn("the engine moves again");
@@ -56,9 +58,13 @@ void StallWatch::look(const Engine& engine, const PreparationList& preparing) {
   } else if (!told_) {
     told_ = true;
     log_.error("the engine has work and does not move", {{"stalled_seconds", absl::ToDoubleSeconds(stalled)}});
-    dump(log_, *engine.stats());
-    dump(log_, preparing.rows());
+    tell(engine, calls);
   }
+}
+
+void StallWatch::tell(const Engine& engine, const CallRegistry& calls) const {
+  dump(log_, *engine.stats());
+  dump(log_, calls.rows());
 }
 
 }  // namespace pkv

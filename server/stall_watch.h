@@ -1,9 +1,9 @@
-// Tells the log, once for each time, that the engine shows no sign of life, and what it and the preparation threads
-// were at: ids, phases and bytes, no text.
+// Tells the log, once for each time, that the engine shows no sign of life, and what it and the calls beside it were
+// at: ids, phases and bytes, no text.
 #pragma once
 
 #include "absl/time/time.h"
-#include "server/api/preparation_list.h"
+#include "server/api/call_registry.h"
 #include "server/engine/engine.h"
 #include "server/telemetry/log.h"
 
@@ -13,7 +13,9 @@ class StallWatch {
  public:
   StallWatch(absl::Duration limit, const Log& log) : limit_(limit), log_(log) {}
   // To be called again and again, by one thread.
-  void look(const Engine& engine, const PreparationList& preparing);
+  void look(const Engine& engine, const CallRegistry& calls);
+  // What they are at, however long the engine has not moved.
+  void tell(const Engine& engine, const CallRegistry& calls) const;
 
  private:
   const absl::Duration limit_;

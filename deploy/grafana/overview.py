@@ -3,6 +3,7 @@ from panels import (BYTES, COUNT, FIRING, INSTANCE, RATIO, SECONDS, TIMES, add_r
                     new_dashboard, quantile, rate)
 
 UID, TITLE = "pyramidkv-overview", "PyramidKV: overview"
+BEFORE_ENGINE = INSTANCE + ', phase=~"queued|preparing"'
 CACHE = ("pyramidkv-cache", "PyramidKV: cache anatomy")
 
 
@@ -44,8 +45,10 @@ def memory():
 
 def traffic():
     return [
-        lines(30, "Requests running and waiting", "Waiting with a free place among the running ones means waiting for memory.", COUNT,
-              [(f"sum({metric('requests_running', INSTANCE)})", "running"), (f"sum({metric('requests_waiting', INSTANCE)})", "waiting")],
+        lines(30, "Requests running and waiting", "Waiting with a free place among the running ones means waiting for memory. Those that "
+              "are being prepared (tokenised, planned) take places of the queue, too.", COUNT,
+              [(f"sum({metric('requests_running', INSTANCE)})", "running"), (f"sum({metric('requests_waiting', INSTANCE)})", "waiting"),
+               (f"sum({metric('calls', BEFORE_ENGINE)})", "being prepared")],
               width=6),
         lines(31, "Requests ended, by policy", "Generation calls that ended, a second, however they ended.", "reqps",
               [(f"sum by (policy) ({rate('requests_total')})", "{{policy}}")], width=6),

@@ -15,7 +15,7 @@ namespace pb = ::pyramidkv::v1;
 void note_id(const pb::GenerateRequest& message, CallInfo& info) {
   if (!is_request_id(message.request_id())) return;
   info.request_id = message.request_id();
-  if (info.preparing != nullptr) info.preparing->set_request_id(info.request_id);
+  if (info.listed != nullptr) info.listed->set_request_id(info.request_id);
 }
 
 }  // namespace

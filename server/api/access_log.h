@@ -10,7 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "server/api/authenticator.h"
-#include "server/api/preparation_list.h"
+#include "server/api/call_registry.h"
 #include "server/telemetry/log.h"
 #include "server/telemetry/trace_context.h"
 
@@ -24,8 +24,8 @@ struct CallInfo {
   std::optional<TraceContext> trace;
   Credentials credentials;
   std::string request_id;
-  std::shared_ptr<KeyUse> key;                        // null: the server has no keys, or the caller's is none of them
-  std::shared_ptr<PreparationList::Entry> preparing;  // while it is prepared
+  std::shared_ptr<KeyUse> key;                  // null: the server has no keys, or the caller's is none of them
+  std::shared_ptr<CallRegistry::Entry> listed;  // from its admission on
 };
 
 // What became of it. What is not known stays empty and is not logged.

@@ -28,15 +28,14 @@ absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes, con
 absl::StatusOr<WaitingRoom::Place> admit_call(ServerState& state, uint64_t bytes, CallInfo& info) {
   PKV_RETURN_IF_ERROR(state.authenticator().admit(info.credentials, KeyScope::kGenerate, info.key));
   PKV_ASSIGN_OR_RETURN(WaitingRoom::Place place, enter(state, bytes, owner_of(info.key.get())));
-  info.preparing = std::make_shared<PreparationList::Entry>(
-      state.preparing(), PreparationList::Row{.method = info.method, .peer = info.peer, .bytes = bytes});
+  info.listed = std::make_shared<CallRegistry::Entry>(
+      state.calls(), CallRegistry::Row{.method = info.method, .peer = info.peer, .bytes = bytes});
   return place;
 }
 
-absl::Status post_preparation(ServerState& state, CallInfo& info, WorkerPool::Task task) {
-  if (state.preparation().post(std::move(task), owner_of(info.key.get()))) return absl::OkStatus();
-  info.preparing.reset();
-  return queue_full(state);
+absl::Status post_preparation(ServerState& state, const CallInfo& info, WorkerPool::Task task) {
+  const bool posted = state.preparation().post(std::move(task), owner_of(info.key.get()));
+  return posted ? absl::OkStatus() : queue_full(state);
 }
 
 absl::Status queue_full(const ServerState& state) {

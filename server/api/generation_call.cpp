@@ -73,12 +73,11 @@ absl::Status GenerationCall::begin(uint64_t bytes, Reader read) {
 
 void GenerationCall::prepare(const Reader& read) {
   attempt([&]() -> absl::Status {
-    info_.preparing->begin();
+    info_.listed->enter(CallPhase::kPreparing);
     if (is_cancelled()) return absl::CancelledError("cancelled by the caller");
     PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info_));
     return submit(std::move(accepted));
   });
-  info_.preparing.reset();
 }
 
 bool GenerationCall::is_cancelled() {
@@ -100,6 +99,7 @@ absl::Status GenerationCall::submit(AcceptedRequest accepted) {
     note_prepared(accepted.valid.prepared.contract(), accepted.claim);
     if (cancelled_) return absl::CancelledError("cancelled by the caller");
   }
+  info_.listed->enter(CallPhase::kEngine);  // before the engine can end it
   const absl::Status submitted = engine.submit(std::move(accepted.valid.prepared), accepted.claim, shared_from_this());
   if (!submitted.ok()) return submit_error(submitted, engine.state());
   bool cancelled = false;
@@ -150,8 +150,13 @@ void GenerationCall::refuse(const absl::Status& error) {
 void GenerationCall::end(const absl::Status& error) {
   if (error_.ok()) error_ = error;
   life_.note("ended", {{"code", status_code_name(error_.code())}});
-  place_.leave();
+  leave_queue_and_engine();
   wake_locked();
+}
+
+void GenerationCall::leave_queue_and_engine() {
+  place_.leave();
+  if (info_.listed != nullptr) info_.listed->enter(CallPhase::kDelivering);
 }
 
 void GenerationCall::on_start() {
@@ -204,7 +209,7 @@ bool GenerationCall::on_token(const TokenLogprob& token) {
 
 void GenerationCall::on_end(RequestResult result) {
   const std::lock_guard lock(mutex_);
-  place_.leave();
+  leave_queue_and_engine();
   output_->finish(result);
   result_ = std::move(result);
   note_result();

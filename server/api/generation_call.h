@@ -118,6 +118,7 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   Event next_event();
   void refuse(const absl::Status& error);
   void end(const absl::Status& error);
+  void leave_queue_and_engine();
 
   ServerState& state_;
   CallInfo info_;

@@ -13,9 +13,9 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/api/authenticator.h"
+#include "server/api/call_registry.h"
 #include "server/api/front_limits.h"
 #include "server/api/policy_catalog.h"
-#include "server/api/preparation_list.h"
 #include "server/api/waiting_room.h"
 #include "server/api/worker_pool.h"
 #include "server/model/model.h"
@@ -107,10 +107,10 @@ class ServerState {
   // Generation calls that there are, from their arrival until nothing of them is left: mailbox, buffers, the
   // transport's part.
   std::atomic<int64_t>& open_calls() { return open_calls_; }
+  // The calls about text that were admitted and are not gone.
+  CallRegistry& calls() { return calls_; }
   // Where requests are parsed, tokenised and planned: what may take milliseconds.
   WorkerPool& preparation() { return preparation_; }
-  // What is in it.
-  PreparationList& preparing() { return preparing_; }
   // Where what the engine says is made into messages and given to the callers' transports.
   WorkerPool& delivery() { return delivery_; }
   // Where the same is done with messages that take long to make.
@@ -133,7 +133,7 @@ class ServerState {
   const FrontLimits limits_;
   WaitingRoom waiting_;
   std::atomic<int64_t> open_calls_ = 0;
-  PreparationList preparing_;
+  CallRegistry calls_;
   // Each makes work for those before it, so the last ends first.
   WorkerPool building_;
   WorkerPool delivery_;

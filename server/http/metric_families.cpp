@@ -152,6 +152,11 @@ void add_requests(const MetricsSnapshot& snapshot, const EngineView& view, Famil
             static_cast<double>(view.engine.waiting_tokens));
   out.gauge("open_calls", "Generation calls of which anything is left: also those whose answer is still being read.",
             static_cast<double>(snapshot.open_calls));
+  out.begin("calls", "Calls about text, by what they are at.", Type::Gauge);
+  for (const CallPhase phase : kCallPhases) {
+    out.sample({{"phase", std::string(name_of(phase))}},
+               static_cast<double>(snapshot.calls[static_cast<size_t>(phase)]));
+  }
   out.gauge("connections", "gRPC connections that are open.", static_cast<double>(snapshot.connections));
   out.counter("connections_refused_total", "gRPC connections beyond server.max_connections, which were closed at once.",
               static_cast<double>(snapshot.connections_refused));

@@ -4,6 +4,7 @@
 
 #include <prometheus/metric_family.h>
 
+#include <array>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -11,6 +12,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "server/api/call_registry.h"
 #include "server/engine/engine.h"
 #include "server/engine/stats.h"
 #include "server/http/http_server.h"
@@ -27,11 +29,12 @@ struct MetricsSnapshot {
   std::string weights;
   std::string device;  // cpu, reference, cuda
   uint64_t weight_bytes = 0;
-  bool layers = true;                         // whether bytes held are exported layer by layer
-  uint64_t open_calls = 0;                    // ServerState::open_calls()
-  uint64_t connections = 0;                   // of gRPC, as the next
-  uint64_t connections_refused = 0;           // since the start
-  std::shared_ptr<const EngineStats> engine;  // nullptr: all zero
+  bool layers = true;                                   // whether bytes held are exported layer by layer
+  uint64_t open_calls = 0;                              // ServerState::open_calls()
+  std::array<uint64_t, kCallPhases.size()> calls = {};  // CallRegistry::count() of each phase
+  uint64_t connections = 0;                             // of gRPC, as the next
+  uint64_t connections_refused = 0;                     // since the start
+  std::shared_ptr<const EngineStats> engine;            // nullptr: all zero
   RequestMetrics::Snapshot requests;
 };
 

@@ -18,11 +18,16 @@ constexpr size_t kSmallReply = 64 << 10;
 class PreparedCall final : public grpc::ServerUnaryReactor {
  public:
   PreparedCall(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info,
-               grpc::CallbackServerContext& context, grpc::ByteBuffer& response)
-      : state_(state), watch_(std::move(watch)), info_(std::move(info)), context_(context), response_(response) {}
+               grpc::CallbackServerContext& context, grpc::ByteBuffer& response, bool at_once)
+      : state_(state),
+        watch_(std::move(watch)),
+        info_(std::move(info)),
+        context_(context),
+        response_(response),
+        at_once_(at_once) {}
 
-  void start(uint64_t bytes, ReplyMaker make, bool at_once) {
-    const absl::Status status = outcome_of([&] { return begin(bytes, std::move(make), at_once); });
+  void start(uint64_t bytes, ReplyMaker make) {
+    const absl::Status status = outcome_of([&] { return begin(bytes, std::move(make)); });
     if (!status.ok()) finish(status);
   }
   void OnDone() override {
@@ -30,17 +35,18 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
     log_access(state_.log(), info_, {.status = status_, .code = status_code_name(status_.code())});
     delete this;
   }
+  bool InternalInlineable() override { return at_once_; }  // as WatchedReply's
 
  private:
-  absl::Status begin(uint64_t bytes, ReplyMaker make, bool at_once) {
+  absl::Status begin(uint64_t bytes, ReplyMaker make) {
     PKV_ASSIGN_OR_RETURN(place_, admit_call(state_, bytes, info_));
-    if (!at_once) return post_preparation(state_, info_, [this, make = std::move(make)] { prepare(make); });
+    if (!at_once_) return post_preparation(state_, info_, [this, make = std::move(make)] { prepare(make); });
     prepare(make);
     return absl::OkStatus();
   }
 
   void prepare(const ReplyMaker& make) {
-    info_.preparing->begin();
+    info_.listed->enter(CallPhase::kPreparing);
     finish(outcome_of([&]() -> absl::Status {
       if (context_.IsCancelled()) return absl::CancelledError("cancelled by the caller");
       PKV_ASSIGN_OR_RETURN(response_, make());
@@ -51,7 +57,7 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
 
   void finish(absl::Status status) {
     status_ = std::move(status);
-    info_.preparing.reset();
+    if (info_.listed != nullptr) info_.listed->enter(CallPhase::kDelivering);
     if (!status_.ok() || response_.Length() <= kSmallReply) place_.leave();
     if (info_.key != nullptr) info_.key->release();  // before the caller hears of the end, and may call again
     Finish(settle());                                // from here on this may be gone
@@ -76,6 +82,7 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
   CallInfo info_;
   grpc::CallbackServerContext& context_;  // gRPC's, as the next, valid until the call is done
   grpc::ByteBuffer& response_;
+  const bool at_once_;
   WaitingRoom::Place place_;
   absl::Status status_;
 };
@@ -85,8 +92,8 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
 grpc::ServerUnaryReactor* start_prepared_call(ServerState& state, std::shared_ptr<ReplyWatch> watch, CallInfo info,
                                               grpc::CallbackServerContext& context, grpc::ByteBuffer& response,
                                               uint64_t bytes, ReplyMaker make, bool at_once) {
-  auto* call = new PreparedCall(state, std::move(watch), std::move(info), context, response);
-  call->start(bytes, std::move(make), at_once);
+  auto* call = new PreparedCall(state, std::move(watch), std::move(info), context, response, at_once);
+  call->start(bytes, std::move(make));
   return call;
 }
 

@@ -1,4 +1,5 @@
-// pyramidkv-server on a device that fails at its next operation when the process gets SIGUSR1.
+// pyramidkv-server on a device that fails at its next operation when the process gets SIGUSR1, and never ends it at
+// SIGUSR2.
 #include <atomic>
 #include <csignal>
 #include <memory>
@@ -11,8 +12,14 @@ namespace {
 
 std::atomic<pkv::test::FailingBackend*> g_device = nullptr;
 
-void fail(int) {
-  if (pkv::test::FailingBackend* device = g_device) device->fail_soon();
+void fail(int signal) {
+  pkv::test::FailingBackend* device = g_device;
+  if (device == nullptr) return;
+  if (signal == SIGUSR1) {
+    device->fail_soon();
+  } else {
+    device->hang_soon();
+  }
 }
 
 absl::StatusOr<std::unique_ptr<pkv::Backend>> make_failing(const pkv::BackendOptions& options) {
@@ -27,5 +34,6 @@ absl::StatusOr<std::unique_ptr<pkv::Backend>> make_failing(const pkv::BackendOpt
 
 int main(int argc, char** argv) {
   std::signal(SIGUSR1, fail);
+  std::signal(SIGUSR2, fail);
   return pkv::run_program(argc, argv, {.make_backend = make_failing});
 }

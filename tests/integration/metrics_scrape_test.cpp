@@ -96,13 +96,14 @@ TEST_F(ServerTest, MetricsTellWhatHappened) {
 
   const std::string response = http_get(app_->metrics_port(), "/metrics");
   ASSERT_THAT(response, ::testing::StartsWith("HTTP/1.1 200"));
-  for (const char* line : {"pyramidkv_requests_running 0", "pyramidkv_requests_total{policy=\"full\",code=\"OK\"} 1",
-                           "pyramidkv_requests_total{policy=\"none\",code=\"UNIMPLEMENTED\"} 1",
-                           "pyramidkv_requests_rejected_total{reason=\"UNIMPLEMENTED\"} 1",
-                           "pyramidkv_requests_finished_total{policy=\"full\",finish_reason=\"length\"} 1",
-                           "pyramidkv_generation_tokens_total{policy=\"full\"} 7", "pyramidkv_kv_cache_usage_ratio 0",
-                           "pyramidkv_kv_cache_pool_bytes 134217728",
-                           "pyramidkv_model_info{model=\"tiny\",architecture=\"llama\",weights=\"F32\"} 1"}) {
+  for (const char* line :
+       {"pyramidkv_requests_running 0", "pyramidkv_requests_total{policy=\"full\",code=\"OK\"} 1",
+        "pyramidkv_requests_total{policy=\"none\",code=\"UNIMPLEMENTED\"} 1",
+        "pyramidkv_requests_rejected_total{reason=\"UNIMPLEMENTED\"} 1", "pyramidkv_calls{phase=\"engine\"} 0",
+        "pyramidkv_requests_finished_total{policy=\"full\",finish_reason=\"length\"} 1",
+        "pyramidkv_generation_tokens_total{policy=\"full\"} 7", "pyramidkv_kv_cache_usage_ratio 0",
+        "pyramidkv_kv_cache_pool_bytes 134217728",
+        "pyramidkv_model_info{model=\"tiny\",architecture=\"llama\",weights=\"F32\"} 1"}) {
     EXPECT_THAT(response, ::testing::HasSubstr(std::string(line) + "\n"));
   }
 }

@@ -90,10 +90,10 @@ class Program {
 class RunningProgram : public ::testing::Test {
  protected:
   explicit RunningProgram(const std::string& format = "text", const std::string& file = PKV_SERVER,
-                          const std::string& level = "info")
+                          const std::string& level = "info", const std::string& drain_seconds = "60")
       : program_({"--set", "model.path=" + model_.path(), "--set", "server.listen=127.0.0.1:0", "--set",
-                  "metrics.listen=", "--set", "server.drain_seconds=60", "--set", "log.format=" + format, "--set",
-                  "log.level=" + level},
+                  "metrics.listen=", "--set", "server.drain_seconds=" + drain_seconds, "--set", "log.format=" + format,
+                  "--set", "log.level=" + level},
                  file) {
     const std::string line = program_.read_to(format == "text" ? " ready " : "\"ready\"");
     if (format == "text") {

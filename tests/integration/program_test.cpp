@@ -222,19 +222,27 @@ TEST_F(RunningProgram, ASecondSignalEndsAtOnce) {
 
 class FailingProgram : public RunningProgram {
  protected:
-  FailingProgram() : RunningProgram("text", PKV_FAILING_SERVER) {}
+  FailingProgram() : RunningProgram("text", PKV_FAILING_SERVER, "info", /*drain_seconds=*/"1") {}
+
+  // Of tokens without end, the first of which have come.
+  std::unique_ptr<grpc::ClientReader<pb::GenerateStreamResponse>> start_stream(grpc::ClientContext& context,
+                                                                               pb::GenerateStreamResponse& event) {
+    pb::GenerateRequest request;
+    request.set_prompt("hello");
+    request.set_request_id("endless");
+    request.mutable_sampling()->set_max_tokens(60000);
+    request.mutable_sampling()->set_ignore_eos(true);
+    auto reader = stub_->GenerateStream(&context, request);
+    for (int pieces = 0; pieces < 2; pieces += event.has_delta() ? 1 : 0) EXPECT_TRUE(reader->Read(&event));
+    return reader;
+  }
 };
 
 TEST_F(FailingProgram, ADeviceThatFailsEndsWithOne) {
-  pb::GenerateRequest request;
-  request.set_prompt("hello");
-  request.mutable_sampling()->set_max_tokens(60000);
-  request.mutable_sampling()->set_ignore_eos(true);
   {
     grpc::ClientContext context;
-    const auto reader = stub_->GenerateStream(&context, request);
     pb::GenerateStreamResponse event;
-    for (int pieces = 0; pieces < 2; pieces += event.has_delta() ? 1 : 0) ASSERT_TRUE(reader->Read(&event));
+    const auto reader = start_stream(context, event);
     program_.send(SIGUSR1);
     while (reader->Read(&event)) {
     }
@@ -242,6 +250,23 @@ TEST_F(FailingProgram, ADeviceThatFailsEndsWithOne) {
   }
   stub_.reset();
   EXPECT_THAT(program_.read_all(), AllOf(HasSubstr("the engine failed, ending"), HasSubstr("the device is lost")));
+  EXPECT_EQ(program_.wait(), 1);
+}
+
+TEST_F(FailingProgram, ADeviceThatDoesNotAnswerEndsWithOneAndWhatItWasAt) {
+  {
+    grpc::ClientContext context;
+    pb::GenerateStreamResponse event;
+    const auto reader = start_stream(context, event);
+    program_.send(SIGUSR2);
+    program_.send(SIGTERM);
+    while (reader->Read(&event)) {
+    }
+    EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);  // the connection went with the process
+  }
+  stub_.reset();
+  EXPECT_THAT(program_.read_all(), AllOf(HasSubstr("what the engine had when it last moved"),
+                                         HasSubstr("request_id=endless phase=decode"), HasSubstr("the engine hangs")));
   EXPECT_EQ(program_.wait(), 1);
 }
 

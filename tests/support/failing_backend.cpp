@@ -3,6 +3,8 @@
 
 #include <cstring>
 
+#include "absl/time/clock.h"
+
 namespace pkv::test {
 
 void FailingBackend::fail_at(int64_t n) {
@@ -12,6 +14,7 @@ void FailingBackend::fail_at(int64_t n) {
 }
 
 void FailingBackend::run(std::string_view, absl::FunctionRef<void()> forward) {
+  while (hangs_) absl::SleepFor(absl::Seconds(1));
   if (++operations_ >= fail_at_) failed_ = true;
   if (!failed_) forward();
 }

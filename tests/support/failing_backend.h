@@ -18,6 +18,8 @@ class FailingBackend : public ForwardingBackend {
   void fail_at(int64_t n);
   // The next operation fails. Any thread, and a signal handler, too.
   void fail_soon() { fail_at_ = 0; }
+  // The next operation never ends, as of a device that does not answer. As fail_soon().
+  void hang_soon() { hangs_ = true; }
   void never_fail() { fail_at(std::numeric_limits<int64_t>::max()); }
   // Operations since fail_at() or never_fail().
   int64_t operations() const { return operations_; }
@@ -36,6 +38,7 @@ class FailingBackend : public ForwardingBackend {
  private:
   std::atomic<int64_t> operations_ = 0;
   std::atomic<int64_t> fail_at_ = std::numeric_limits<int64_t>::max();
+  std::atomic<bool> hangs_ = false;
   std::atomic<bool> failed_ = false;
   std::atomic<bool> seen_ = false;  // by the host
 };

@@ -154,31 +154,33 @@ TEST_F(GenerationCallTest, OneThatIsCancelledWhileItWaitsIsNotRead) {
   holding_.wait_for_sink(0)->on_error(absl::CancelledError("gone"));
 }
 
-TEST_F(GenerationCallTest, WhatIsBeingPreparedIsListed) {
+TEST_F(GenerationCallTest, IsListedFromItsAdmissionToItsEnd) {
   std::mutex held;
   held.lock();
   std::atomic<bool> reading = false;
   const auto first = make_call();
   first->start(11, [&](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
-    info.preparing->set_request_id("first");
+    info.listed->set_request_id("first");
     reading = true;
     const std::lock_guard wait(held);
     return read();
   });
   const auto second = start(22);
   while (!reading) absl::SleepFor(absl::Milliseconds(1));
-  const std::vector<PreparationList::Row> rows = state_->preparing().rows();
+  const std::vector<CallRegistry::Row> rows = state_->calls().rows();
   ASSERT_EQ(rows.size(), 2u);
   EXPECT_EQ(rows[0].request_id, "first");
-  EXPECT_EQ(rows[0].phase, "preparing");
+  EXPECT_EQ(rows[0].phase, CallPhase::kPreparing);
   EXPECT_EQ(rows[0].bytes, 11u);
-  EXPECT_EQ(rows[1].phase, "queued");
+  EXPECT_EQ(rows[1].phase, CallPhase::kQueued);
   EXPECT_EQ(rows[1].bytes, 22u);
   held.unlock();
   holding_.wait_for_sink(1);
   state_->preparation().stop();
-  EXPECT_TRUE(state_->preparing().rows().empty());
+  EXPECT_EQ(state_->calls().count(CallPhase::kEngine), 2u);
   for (const auto& sink : std::vector(holding_.sinks)) sink->on_error(absl::CancelledError("the end"));
+  EXPECT_EQ(state_->calls().count(CallPhase::kEngine), 0u);
+  EXPECT_EQ(state_->calls().count(CallPhase::kDelivering), 2u);
 }
 
 TEST_F(GenerationCallTest, OneThatIsCancelledWhileItIsReadEnds) {

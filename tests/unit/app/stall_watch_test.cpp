@@ -27,13 +27,13 @@ class StallWatchTest : public ::testing::Test {
   std::string look(absl::Duration stalled) {
     engine_.stalled = stalled;
     ::testing::internal::CaptureStderr();
-    watch_.look(engine_, preparing_);
+    watch_.look(engine_, calls_);
     return ::testing::internal::GetCapturedStderr();
   }
 
   const Log log_{"info", "text"};
   StalledEngine engine_;
-  PreparationList preparing_;
+  CallRegistry calls_;
   StallWatch watch_{absl::Seconds(60), log_};
 };
 
@@ -52,16 +52,22 @@ TEST_F(StallWatchTest, TellsOnceWhatRuns) {
   EXPECT_THAT(look(absl::Seconds(99)), HasSubstr("stalled_seconds=99"));
 }
 
-TEST_F(StallWatchTest, TellsWhatIsBeingPrepared) {
-  const PreparationList::Entry other(preparing_, {.method = "Tokenize", .bytes = 5});
-  std::optional<PreparationList::Entry> entry(
-      std::in_place, preparing_, PreparationList::Row{.method = "Generate", .peer = "ipv4:1", .bytes = 77});
+TEST_F(StallWatchTest, TellsWhichCallsAreBesideTheEngine) {
+  const CallRegistry::Entry other(calls_, {.method = "Tokenize", .bytes = 5});
+  std::optional<CallRegistry::Entry> entry(std::in_place, calls_,
+                                           CallRegistry::Row{.method = "Generate", .peer = "ipv4:1", .bytes = 77});
   EXPECT_THAT(look(absl::Hours(1)), AllOf(HasSubstr("method=Tokenize"), HasSubstr("phase=queued bytes=5"),
                                           HasSubstr("method=Generate"), HasSubstr("phase=queued bytes=77")));
   look(absl::ZeroDuration());
-  entry->begin();
+  entry->enter(CallPhase::kPreparing);
   entry->set_request_id("three");
   EXPECT_THAT(look(absl::Hours(1)), HasSubstr("request_id=three peer=ipv4:1 phase=preparing bytes=77"));
+  look(absl::ZeroDuration());
+  entry->enter(CallPhase::kEngine);
+  EXPECT_THAT(look(absl::Hours(1)), Not(HasSubstr("Generate")));
+  look(absl::ZeroDuration());
+  entry->enter(CallPhase::kDelivering);
+  EXPECT_THAT(look(absl::Hours(1)), HasSubstr("request_id=three peer=ipv4:1 phase=delivering"));
   look(absl::ZeroDuration());
   entry.reset();
   EXPECT_THAT(look(absl::Hours(1)), AllOf(HasSubstr("Tokenize"), Not(HasSubstr("Generate"))));
