@@ -45,25 +45,21 @@ void ReplyWatch::run() {
   while (!changed_.wait_for(lock, tick, [this] { return stopped_; })) cancel_late();
 }
 
-// With the lock: a call that is done waits in end() until its context is not needed any more. gRPC calls no reactor
-// from within TryCancel().
-void ReplyWatch::cancel_late() {
+// With the lock: a call that is done waits in end() until its context is not needed any more. From within TryCancel()
+// gRPC may call OnDone() of inlineable reactors, and so end(), for any of the calls: hence each is looked for anew.
+void ReplyWatch::cancel_late() try {
   const absl::Time begun_by = absl::Now() - limit_;
-  for (auto it = under_way_.begin(); it != under_way_.end();) {
-    if (it->second.since > begun_by) {
-      ++it;
-      continue;
-    }
-    try {
-      if (it->second.late) it->second.late();
-    } catch (const std::bad_alloc&) {  // the next time
-      ++it;
-      continue;
-    }
+  const auto is_late = [&](const auto& call) { return call.second.since <= begun_by; };
+  while (true) {
+    const auto found = std::ranges::find_if(under_way_, is_late);
+    if (found == under_way_.end()) return;
+    if (found->second.late) found->second.late();
     metrics_.count_rejection(kSlowReader);
-    it->first->TryCancel();
-    it = under_way_.erase(it);
+    grpc::CallbackServerContext* context = found->first;
+    under_way_.erase(found);
+    context->TryCancel();
   }
+} catch (const std::bad_alloc&) {  // the rest the next time
 }
 
 }  // namespace pkv

@@ -40,8 +40,8 @@ class ReplyWatch {
 
   const absl::Duration limit_;
   RequestMetrics& metrics_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
+  std::recursive_mutex mutex_;  // end() may be called from within cancel_late()
+  std::condition_variable_any changed_;
   std::unordered_map<grpc::CallbackServerContext*, UnderWay> under_way_;
   bool stopped_ = false;
   std::thread thread_;
@@ -61,6 +61,9 @@ class WatchedReply final : public grpc::ServerUnaryReactor {
     watch_->end(context_);
     delete this;
   }
+  // OnDone() is soon over and needs no thread of its own. The method is gRPC's own and no promise of its; without it
+  // gRPC changes threads twice a call, which takes longer than all the rest of a small one.
+  bool InternalInlineable() override { return true; }
 
  private:
   const std::shared_ptr<ReplyWatch> watch_;

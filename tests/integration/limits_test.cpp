@@ -125,7 +125,10 @@ TEST_F(LimitsTest, WhoDoesNotReadIsCutOffInTime) {
   UnreadCall stream(app_->port(), service + "GenerateStream", chatty.SerializeAsString());
   UnreadCall unary(app_->port(), service + "Generate", chatty.SerializeAsString());
   UnreadCall without_engine(app_->port(), service + "Tokenize", tokenize.SerializeAsString());
-  EXPECT_TRUE(eventually([&] { return slow_readers() == 3; }))
+  tokenize.set_text("short");  // such a reply is given to gRPC at once, and its end is told without changing threads
+  ClosedWindowCall at_once(app_->port(), service + "Tokenize", tokenize.SerializeAsString());
+  ClosedWindowCall without_text(app_->port(), "/pyramidkv.v1.ModelService/ListModels", "");
+  EXPECT_TRUE(eventually([&] { return slow_readers() == 5; }))
       << stats().totals().DebugString() << app_->open_calls() << " calls are open";
   EXPECT_TRUE(eventually_idle());
   EXPECT_TRUE(eventually([&] { return app_->open_calls() == 0; }));

@@ -1,10 +1,16 @@
 #include "tests/integration/raw_call.h"
 
+#include <arpa/inet.h>
 #include <google/protobuf/descriptor.pb.h>
 #include <google/protobuf/unknown_field_set.h>
 #include <grpcpp/support/byte_buffer.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
+#include <initializer_list>
 #include <string_view>
+#include <utility>
 
 namespace pkv {
 namespace {
@@ -17,6 +23,34 @@ std::string text_field(int number, const std::string& text) {
   fields.SerializeToString(&bytes);
   return bytes;
 }
+
+// ---- HTTP/2 by hand (RFC 9113, and RFC 7541 without compression)
+
+constexpr int kData = 0, kHeaders = 1, kSettings = 4;
+constexpr int kEndStream = 1, kEndHeaders = 4;
+
+std::string big_endian(uint64_t value, int bytes) {
+  std::string text;
+  for (int i = bytes - 1; i >= 0; --i) text += static_cast<char>(value >> 8 * i);
+  return text;
+}
+
+std::string http2_frame(int type, int flags, int stream, const std::string& payload) {
+  return big_endian(payload.size(), 3) + big_endian(type, 1) + big_endian(flags, 1) + big_endian(stream, 4) + payload;
+}
+
+// Of less than 127 bytes.
+std::string with_length(const std::string& text) { return big_endian(text.size(), 1) + text; }
+
+int connect_to(int port) {
+  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const sockaddr_in server{
+      .sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port)), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+  EXPECT_EQ(::connect(socket, reinterpret_cast<const sockaddr*>(&server), sizeof(server)), 0);
+  return socket;
+}
+
+// ---- gRPC without stubs
 
 // The first reply of a call, read as fields by number.
 grpc::Status call(const std::shared_ptr<grpc::Channel>& channel, const std::string& method, const std::string& message,
@@ -149,6 +183,27 @@ UnreadCall::~UnreadCall() {
   stream_->Finish(&status_, nullptr);
   wait();
 }
+
+ClosedWindowCall::ClosedWindowCall(int port, const std::string& method, const std::string& message)
+    : socket_(connect_to(port)) {
+  const std::string no_window("\0\4\0\0\0\0", 6);  // SETTINGS_INITIAL_WINDOW_SIZE: 0
+  std::string headers;
+  for (const auto& [name, value] :
+       std::initializer_list<std::pair<std::string, std::string>>{{":method", "POST"},
+                                                                  {":scheme", "http"},
+                                                                  {":authority", "localhost"},
+                                                                  {":path", method},
+                                                                  {"content-type", "application/grpc"},
+                                                                  {"te", "trailers"}}) {
+    headers += std::string(1, '\0') + with_length(name) + with_length(value);
+  }
+  const std::string data = std::string(1, '\0') + big_endian(message.size(), 4) + message;
+  const std::string bytes = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2_frame(kSettings, 0, 0, no_window) +
+                            http2_frame(kHeaders, kEndHeaders, 1, headers) + http2_frame(kData, kEndStream, 1, data);
+  EXPECT_EQ(::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+}
+
+ClosedWindowCall::~ClosedWindowCall() { ::close(socket_); }
 
 OpenReflection::OpenReflection(const std::shared_ptr<grpc::Channel>& channel)
     : RawCall(channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo") {

@@ -54,6 +54,18 @@ class UnreadCall : RawCall {
   ~UnreadCall();
 };
 
+// A call of a client that lets the server send no byte of a message, which gRPC's own clients always do.
+class ClosedWindowCall {
+ public:
+  ClosedWindowCall(int port, const std::string& method, const std::string& message);
+  ~ClosedWindowCall();
+  ClosedWindowCall(const ClosedWindowCall&) = delete;
+  ClosedWindowCall& operator=(const ClosedWindowCall&) = delete;
+
+ private:
+  const int socket_;
+};
+
 // A call of the reflection service that asks nothing.
 class OpenReflection : RawCall {
  public:

@@ -125,6 +125,7 @@ PolicySpec funnel(FunnelAllocation allocation, const Budget& budget) {
 }
 constexpr Budget kTokens{.kind = BudgetKind::kTokens, .tokens = 2000};
 constexpr Budget kBytes16k{.kind = BudgetKind::kBytes, .bytes = 24 << 20, .scope = BudgetScope::kTotal};
+constexpr Budget kBytes30k{.kind = BudgetKind::kBytes, .bytes = 40 << 20, .scope = BudgetScope::kTotal};
 
 INSTANTIATE_TEST_SUITE_P(
     Policies, ContractOfALongPrompt,
@@ -133,7 +134,9 @@ INSTANTIATE_TEST_SUITE_P(
                     LongContract{"SnapKv30k", 30000, with_tokens(PolicyKind::kSnapKv, 2048, BudgetScope::kTotal)},
                     LongContract{"FunnelTable16k", 16000, funnel(FunnelAllocation::kTable, kTokens)},
                     LongContract{"FunnelTableBytes16k", 16000, funnel(FunnelAllocation::kTable, kBytes16k)},
-                    LongContract{"FunnelGlobalBytes16k", 16000, funnel(FunnelAllocation::kGlobal, kBytes16k)}),
+                    LongContract{"FunnelGlobalBytes16k", 16000, funnel(FunnelAllocation::kGlobal, kBytes16k)},
+                    LongContract{"FunnelTableBytes30k", 30000, funnel(FunnelAllocation::kTable, kBytes30k)},
+                    LongContract{"FunnelGlobalBytes30k", 30000, funnel(FunnelAllocation::kGlobal, kBytes30k)}),
     [](const auto& contract) { return contract.param.name; });
 
 TEST(LongModel, RefusesMorePositionsThanItHas) {
