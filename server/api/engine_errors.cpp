@@ -30,11 +30,7 @@ absl::Status running_error(const absl::Status& status, Engine::State state) {
   if (state == Engine::State::kFailed && absl::IsInternal(status)) {
     return make_error({.code = status.code(), .reason = kEngineFailed, .description = std::string(status.message())});
   }
-  if (absl::IsResourceExhausted(status)) {
-    if (status.message().empty()) return out_of_memory();
-    return make_error(
-        {.reason = kOutOfMemory, .description = std::string(status.message()), .retry_delay = kQueueRetryDelay});
-  }
+  if (absl::IsResourceExhausted(status)) return out_of_memory(std::string(status.message()));
   if (absl::IsDataLoss(status)) {
     return make_error({.reason = kNotANumber, .description = std::string(status.message())});
   }

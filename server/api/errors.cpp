@@ -142,10 +142,11 @@ absl::Status not_built(const std::string& field, const std::string& description)
   return make_error({.reason = kNotImplemented, .field = field, .description = description});
 }
 
-absl::Status out_of_memory() {
-  return make_error({.reason = kOutOfMemory,
-                     .description = "there is not enough memory for this request now; try again later",
-                     .retry_delay = absl::Seconds(1)});
+absl::Status out_of_memory(const std::string& what) {
+  return make_error(
+      {.reason = kOutOfMemory,
+       .description = what.empty() ? "there is not enough memory for this request now; try again later" : what,
+       .retry_delay = absl::Seconds(1)});
 }
 
 absl::Status outcome_of(absl::FunctionRef<absl::Status()> work) {

@@ -62,8 +62,9 @@ absl::Status bad_sampling(const std::string& field, const std::string& descripti
 absl::Status bad_cache_policy(const std::string& field, const std::string& description);
 // UNIMPLEMENTED: what is asked for by `field` is part of the contract, but not of this build.
 absl::Status not_built(const std::string& field, const std::string& description = "not built yet");
-// OUT_OF_MEMORY: the process has none for what was asked, though its limits allow it. std::bad_alloc: nor for this.
-absl::Status out_of_memory();
+// OUT_OF_MEMORY: the process has none for what was asked, though its limits allow it; `what` says for what, where that
+// is known. std::bad_alloc: nor for this.
+absl::Status out_of_memory(const std::string& what = "");
 // How long to wait for memory where there is none even to say so.
 inline constexpr absl::Duration kMemoryPause = absl::Milliseconds(100);
 // What `work` for one caller comes to. An exception costs nobody else the server: it is OUT_OF_MEMORY, or INTERNAL for

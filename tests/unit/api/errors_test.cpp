@@ -75,6 +75,8 @@ TEST(Errors, WantOfMemoryHasAReason) {
   const DecodedError error = decode_error(out_of_memory());
   EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(error.reason, "OUT_OF_MEMORY");
+  EXPECT_GT(error.retry_seconds, 0);
+  EXPECT_EQ(out_of_memory("no memory for a tensor").message(), "no memory for a tensor");
 }
 
 TEST(Errors, CodeNamesAreThoseOfGrpc) {
