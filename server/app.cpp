@@ -39,7 +39,8 @@ FrontLimits limits_of(const Config& config) {
           .max_waiting_tokens = static_cast<uint64_t>(config.scheduler.max_waiting_tokens),
           .max_text_bytes = config.server.max_text_bytes,
           .max_reply_bytes = config.server.max_message_bytes,
-          .max_unread_bytes = config.server.max_unread_bytes};
+          .max_unread_bytes = config.server.max_unread_bytes,
+          .max_unread_seconds = config.server.max_unread_seconds};
 }
 
 // Of the calling thread alone, as Linux has it: whatever else wants to run goes first.

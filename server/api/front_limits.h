@@ -14,6 +14,7 @@ struct FrontLimits {
   uint64_t max_text_bytes = uint64_t{4} << 20;       // of one text or chat to be tokenised
   uint64_t max_reply_bytes = uint64_t{16} << 20;     // of the message with a request's report
   size_t max_unread_bytes = size_t{4} << 20;         // of one streamed answer: tokens its client has not taken
+  double max_unread_seconds = 60;                    // that a client may take for a message
 };
 
 }  // namespace pkv

@@ -252,9 +252,11 @@ void GenerationCall::sent(bool ok) {
 void GenerationCall::read_too_slowly() {
   const std::lock_guard lock(mutex_);
   if (!error_.ok() || told_) return;
+  const std::string limit = absl::StrCat(state_.limits().max_unread_seconds);
   error_ = make_error({.reason = kSlowReader,
-                       .description = "the answer is read too slowly: a part of it was not taken within "
-                                      "server.max_unread_seconds; read it as it comes"});
+                       .description = absl::StrCat("the answer is read too slowly: a part of it was not taken within ",
+                                                   limit, " s (server.max_unread_seconds); read it as it comes"),
+                       .metadata = {{"max_seconds", limit}}});
   if (output_) output_->drop();
 }
 

@@ -56,6 +56,8 @@ class WatchedCall final : public GenerationCall {
     }
     sent(true);
   }
+  // The message under way has been so for too long.
+  void is_late() { read_too_slowly(); }
   absl::Status wait_for_error() {
     std::unique_lock lock(mutex_);
     changed_.wait(lock, [this] { return ended_; });

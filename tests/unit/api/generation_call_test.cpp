@@ -52,6 +52,7 @@ TEST_F(GenerationCallTest, WantOfMemoryOfTheEngineHasItsReason) {
   EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(error.reason, "OUT_OF_MEMORY");
   EXPECT_EQ(error.message, "no memory for a tensor");
+  EXPECT_GT(error.retry_seconds, 0);
   EXPECT_EQ(rejections("OUT_OF_MEMORY"), 1u);
 }
 
@@ -208,6 +209,21 @@ TEST_F(GenerationCallTest, WhoReadsTooSlowlyIsCutOffAlone) {
   EXPECT_EQ(error.code, absl::StatusCode::kResourceExhausted);
   EXPECT_EQ(error.reason, "SLOW_READER");
   EXPECT_EQ(error.metadata.at("max"), "1000");
+}
+
+TEST_F(GenerationCallTest, AMessageThatIsNotTakenInTimeNamesTheTime) {
+  limits({.max_unread_seconds = 2.5});
+  const auto slow = start(1, /*whole=*/false);
+  const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(0);
+  sink->on_start();
+  slow->is_late();
+  slow->cancel();
+  sink->on_error(absl::CancelledError("by the engine"));
+  slow->read_on();
+  const DecodedError error = decode_error(slow->wait_for_error());
+  EXPECT_EQ(error.reason, "SLOW_READER");
+  EXPECT_EQ(error.metadata.at("max_seconds"), "2.5");
+  EXPECT_THAT(error.message, ::testing::HasSubstr("2.5 s (server.max_unread_seconds)"));
 }
 
 TEST_F(GenerationCallTest, WithoutMemoryForAMessageTheCallAloneEnds) {
