@@ -5,7 +5,6 @@
 
 #include "server/api/policy_parameters.h"
 #include "server/policy/registry.h"
-#include "server/rpc/grpc_status.h"
 #include "server/rpc/guard.h"
 
 namespace pkv {
@@ -55,14 +54,14 @@ grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* 
   const absl::Status status = guard(state_, *context, "ListModels", KeyScope::kAny);
   const ServedModel* served = state_.model();
   if (status.ok() && served != nullptr) set_model(*served, *response->add_models());
-  return reply_now(watch_, *context, to_grpc_status(status));
+  return reply_now(watch_, *context, status);
 }
 
 grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerContext* context,
                                                           const pb::ListCachePoliciesRequest*,
                                                           pb::ListCachePoliciesResponse* response) {
   if (const absl::Status status = guard(state_, *context, "ListCachePolicies", KeyScope::kAny); !status.ok()) {
-    return reply_now(watch_, *context, to_grpc_status(status));
+    return reply_now(watch_, *context, status);
   }
   const std::shared_ptr<const PolicyCatalog> policies = state_.policies();
   const PolicyCatalog& catalog = *policies;
@@ -73,7 +72,7 @@ grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerCo
     preset.set_name(name);
     *preset.mutable_policy() = to_proto(spec);
   }
-  return reply_now(watch_, *context, grpc::Status::OK);
+  return reply_now(watch_, *context, absl::OkStatus());
 }
 
 }  // namespace pkv

@@ -12,7 +12,9 @@
 #include <unordered_map>
 #include <utility>
 
+#include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/rpc/grpc_status.h"
 #include "server/telemetry/request_metrics.h"
 
 namespace pkv {
@@ -53,9 +55,11 @@ class WatchedReply final : public grpc::ServerUnaryReactor {
   WatchedReply(std::shared_ptr<ReplyWatch> watch, grpc::CallbackServerContext& context)
       : watch_(std::move(watch)), context_(context) {}
   // Once. Nothing of the call may be touched afterwards.
-  void reply(const grpc::Status& status) {
+  void reply(const absl::Status& status) {
+    const grpc::Status told = to_grpc_status(status);
     watch_->begin(context_);
-    Finish(status);
+    add_retry_trailer(status, context_);
+    Finish(told);
   }
   void OnDone() override {
     watch_->end(context_);
@@ -72,7 +76,7 @@ class WatchedReply final : public grpc::ServerUnaryReactor {
 
 // The reactor of a call whose reply is there already.
 inline grpc::ServerUnaryReactor* reply_now(std::shared_ptr<ReplyWatch> watch, grpc::CallbackServerContext& context,
-                                           const grpc::Status& status) {
+                                           const absl::Status& status) {
   auto* reactor = new WatchedReply(std::move(watch), context);
   reactor->reply(status);
   return reactor;

@@ -7,7 +7,6 @@
 #include "server/api/times.h"
 #include "server/engine/device_use.h"
 #include "server/engine/engine.h"
-#include "server/rpc/grpc_status.h"
 #include "server/rpc/guard.h"
 #include "server/rpc/refused_stream.h"
 #include "server/telemetry/version.h"
@@ -144,10 +143,10 @@ void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
 grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* context,
                                                  const pb::GetStatsRequest* request, pb::GetStatsResponse* response) {
   if (const absl::Status status = guard(state_, *context, "GetStats", KeyScope::kStats); !status.ok()) {
-    return reply_now(replies_, *context, to_grpc_status(status));
+    return reply_now(replies_, *context, status);
   }
   set_stats(state_, request->include_requests(), *response->mutable_stats());
-  return reply_now(replies_, *context, grpc::Status::OK);
+  return reply_now(replies_, *context, absl::OkStatus());
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StatsService::WatchStats(grpc::CallbackServerContext* context,
