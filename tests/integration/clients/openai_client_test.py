@@ -1,42 +1,26 @@
-"""The server program with the real model as unmodified clients see it: the openai package and curl, and over gRPC buf curl, which knows
-the services by reflection alone."""
+"""OpenAI's API of the server program with the real model as unmodified clients see it: the openai package and curl."""
 import json
-import os
-import re
-import signal
 import subprocess
-import threading
 import unittest
 
 import openai
+from served import ServedTest
 
 QUESTION = [{"role": "user", "content": "What is the capital of France?"}]
 POLICY = {"cache_policy": {"snapkv": {"window_tokens": 8}, "budget": {"tokens": 16}}}
 
 
-class OpenAiClientTest(unittest.TestCase):
+class OpenAiClientTest(ServedTest):
     @classmethod
     def setUpClass(cls):
-        command = [os.path.join(os.environ["PKV_BIN"], "pyramidkv-server")]
-        for setting in (f"model.path={os.environ['PKV_MODEL']}", "model.id=served", "server.listen=127.0.0.1:0", "metrics.listen=",
-                        "http.listen=127.0.0.1:0"):
-            command += ["--set", setting]
-        cls.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for line in cls.process.stdout:
-            if found := re.search(r" ready address=(\S+) .* http=(\S+)", line):
-                cls.grpc, cls.base = f"http://{found.group(1)}", f"http://{found.group(2)}/v1"
-                break
-        else:
-            raise RuntimeError("the server ended before it was ready")
-        threading.Thread(target=cls.process.stdout.read, daemon=True).start()
+        super().setUpClass()
+        cls.base = f"http://{cls.http}/v1"
         cls.client = openai.OpenAI(base_url=cls.base, api_key="none", max_retries=0)
 
     @classmethod
     def tearDownClass(cls):
         cls.client.close()
-        cls.process.send_signal(signal.SIGTERM)
-        assert cls.process.wait(timeout=60) == 0
-        cls.process.stdout.close()
+        super().tearDownClass()
 
     def chat(self, **fields):
         return self.client.chat.completions.create(
@@ -119,32 +103,6 @@ class OpenAiClientTest(unittest.TestCase):
         events = subprocess.run(["curl", "-sSN", "-d", json.dumps({"prompt": "Hello", "max_tokens": 3, "stream": True}), f"{self.base}/completions"],
                                 capture_output=True, text=True, check=True, timeout=60).stdout
         self.assertTrue(events.endswith("data: [DONE]\n\n"), events)
-
-    def buf_curl(self, method, data):
-        """(exit code, messages) of a call; what is printed after one another are JSON objects."""
-        run = subprocess.run(["buf", "curl", "--protocol", "grpc", "--http2-prior-knowledge", "--data", json.dumps(data), f"{self.grpc}/{method}"],
-                             capture_output=True, text=True, timeout=120)
-        messages, text, decoder = [], run.stdout.strip(), json.JSONDecoder()
-        while text:
-            message, end = decoder.raw_decode(text)
-            messages.append(message)
-            text = text[end:].lstrip()
-        return run.returncode, messages, run.stderr
-
-    def test_buf_curl_by_reflection(self):
-        code, models, errors = self.buf_curl("pyramidkv.v1.ModelService/ListModels", {})
-        self.assertEqual((code, models[0]["models"][0]["id"]), (0, "served"), errors)
-        code, events, errors = self.buf_curl("pyramidkv.v1.GenerationService/GenerateStream",
-                                             {"prompt": "One, two, three,", "sampling": {"temperature": 0, "maxTokens": 4}, "cachePolicy": {"snapkv": {}, "budget": {"keepRatio": 0.5}}})
-        self.assertEqual(code, 0, errors)
-        self.assertEqual((list(events[0]), list(events[-1])), (["start"], ["end"]))
-        self.assertTrue("".join(event["delta"].get("text", "") for event in events if "delta" in event))
-        code, health, errors = self.buf_curl("grpc.health.v1.Health/Check", {"service": "pyramidkv.v1.GenerationService"})
-        self.assertEqual((code, health), (0, [{"status": "SERVING"}]), errors)
-        code, _, errors = self.buf_curl("pyramidkv.v1.GenerationService/Generate", {"prompt": "x", "sampling": {"temperature": -1}})
-        self.assertNotEqual(code, 0)
-        self.assertIn("sampling.temperature", errors)
-        self.assertIn("google.rpc.BadRequest", errors)
 
 
 if __name__ == "__main__":
