@@ -169,6 +169,11 @@ absl::Status not_found(const std::string& field, const std::string& description)
   return make_error({.reason = kNotFound, .field = field, .description = description});
 }
 
+absl::Status server_stopping() {
+  return make_error(
+      {.reason = kServerDraining, .description = "the server is stopping", .retry_delay = absl::Seconds(10)});
+}
+
 std::string shown(std::string_view text) {
   constexpr size_t kMaxBytes = 128;
   const std::string begin = escape_controls(text.substr(0, kMaxBytes));

@@ -71,6 +71,8 @@ inline constexpr absl::Duration kMemoryPause = absl::Milliseconds(100);
 // a fault of the server's, as soon as there is memory for that.
 absl::Status outcome_of(absl::FunctionRef<absl::Status()> work);
 absl::Status not_found(const std::string& field, const std::string& description);
+// DRAINING, of streams that only the end of the server ends.
+absl::Status server_stopping();
 
 // What a caller wrote, in quotes and short enough to be part of an error: metadata beyond 8 KB reaches nobody.
 std::string shown(std::string_view text);

@@ -50,21 +50,21 @@ Subject subject_of(std::string_view service) {
 enum class ServingStatus : uint8_t { kServing = 1, kNotServing = 2, kServiceUnknown = 3 };
 
 // HealthCheckRequest.service = 1
-std::optional<Subject> read_request(const ByteBuffer& buffer) {
+std::optional<std::string> read_service(const ByteBuffer& buffer) {
   grpc::Slice slice;
   google::protobuf::UnknownFieldSet fields;
   if (buffer.Length() > kMaxRequestBytes) return std::nullopt;
   if (!buffer.DumpToSingleSlice(&slice).ok() || !fields.ParseFromArray(slice.begin(), static_cast<int>(slice.size()))) {
     return std::nullopt;
   }
-  Subject subject = subject_of("");
+  std::string service;
   for (int i = 0; i < fields.field_count(); ++i) {
     const google::protobuf::UnknownField& field = fields.field(i);
     if (field.number() == 1 && field.type() == google::protobuf::UnknownField::TYPE_LENGTH_DELIMITED) {
-      subject = subject_of(field.length_delimited());
+      service = field.length_delimited();
     }
   }
-  return subject;
+  return service;
 }
 
 // HealthCheckResponse.status = 1
@@ -74,6 +74,13 @@ ByteBuffer response_of(ServingStatus status) {
 }
 
 absl::Status unreadable() { return bad_input("", "the request is no HealthCheckRequest"); }
+
+// Bare, as the protocol has it: that the name is unknown is an answer, and no fault of the call.
+grpc::Status unknown_service(const std::string& service) {
+  std::string known = absl::StrCat("\"", std::string(kLiveName), "\"");
+  for (const std::string_view name : kReadyNames) absl::StrAppend(&known, ", \"", std::string(name), "\"");
+  return {grpc::StatusCode::NOT_FOUND, absl::StrCat("service: ", shown(service), " is none of those here, ", known)};
+}
 
 absl::Status too_many_watches() {
   return make_error(
@@ -115,7 +122,8 @@ class HealthService::Watches {
 // One watch: the newest status wins, and one message is under way at a time.
 class HealthService::Watches::Watch final : public grpc::ServerWriteReactor<ByteBuffer> {
  public:
-  Watch(std::shared_ptr<Watches> watches, Subject subject) : watches_(std::move(watches)), subject_(subject) {}
+  Watch(std::shared_ptr<Watches> watches, Subject subject, grpc::CallbackServerContext& context)
+      : watches_(std::move(watches)), subject_(subject), context_(context) {}
 
   // With the lock held.
   void advance() {
@@ -129,7 +137,10 @@ class HealthService::Watches::Watch final : public grpc::ServerWriteReactor<Byte
       buffer_ = response_of(now);
       StartWrite(&buffer_);
     } else if (watches_->closed_) {
-      finish(grpc::Status(grpc::StatusCode::UNAVAILABLE, "the server is shutting down"));
+      const absl::Status status = server_stopping();
+      const grpc::Status told = to_grpc_status(status);
+      add_retry_trailer(status, context_);  // last of what may need memory: it must not be there twice
+      finish(told);
     }
   }
 
@@ -161,7 +172,8 @@ class HealthService::Watches::Watch final : public grpc::ServerWriteReactor<Byte
 
   const std::shared_ptr<Watches> watches_;
   const Subject subject_;
-  ByteBuffer buffer_;  // of the write under way
+  grpc::CallbackServerContext& context_;  // gRPC's, valid until the watch is finished
+  ByteBuffer buffer_;                     // of the write under way
   std::optional<ServingStatus> sent_;
   bool writing_ = false;
   bool lost_ = false;  // the caller is gone
@@ -173,7 +185,7 @@ grpc::ServerWriteReactor<ByteBuffer>* HealthService::Watches::open(const std::sh
                                                                    grpc::CallbackServerContext& context) {
   const std::lock_guard lock(watches->mutex_);
   if (watches->open_.size() >= kMaxWatches) return refuse_stream(too_many_watches(), context);
-  auto* watch = new Watch(watches, subject);
+  auto* watch = new Watch(watches, subject, context);
   watches->open_.insert(watch);
   watch->advance();
   return watch;
@@ -199,29 +211,30 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
   using grpc::internal::RpcMethod;
   register_health_descriptor();
   AddMethod(new grpc::internal::RpcServiceMethod("/grpc.health.v1.Health/Check", RpcMethod::NORMAL_RPC, nullptr));
-  MarkMethodRawCallback(0, new grpc::internal::CallbackUnaryHandler<ByteBuffer, ByteBuffer>(
-                               [watches = watches_](grpc::CallbackServerContext* context, const ByteBuffer* request,
-                                                    ByteBuffer* response) {
-                                 grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-                                 const std::optional<Subject> subject = read_request(*request);
-                                 if (!subject) {
-                                   reactor->Finish(to_grpc_status(unreadable()));
-                                 } else if (*subject == Subject::kUnknown) {
-                                   reactor->Finish(grpc::Status(grpc::StatusCode::NOT_FOUND, "no such service"));
-                                 } else {
-                                   *response = response_of(watches->status(*subject));
-                                   reactor->Finish(grpc::Status::OK);
-                                 }
-                                 return reactor;
-                               }));
+  MarkMethodRawCallback(
+      0,
+      new grpc::internal::CallbackUnaryHandler<ByteBuffer, ByteBuffer>(
+          [watches = watches_](grpc::CallbackServerContext* context, const ByteBuffer* request, ByteBuffer* response) {
+            grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+            const std::optional<std::string> service = read_service(*request);
+            if (!service) {
+              reactor->Finish(to_grpc_status(unreadable()));
+            } else if (const Subject subject = subject_of(*service); subject == Subject::kUnknown) {
+              reactor->Finish(unknown_service(*service));
+            } else {
+              *response = response_of(watches->status(subject));
+              reactor->Finish(grpc::Status::OK);
+            }
+            return reactor;
+          }));
   AddMethod(new grpc::internal::RpcServiceMethod("/grpc.health.v1.Health/Watch", RpcMethod::SERVER_STREAMING, nullptr));
   MarkMethodRawCallback(1,
                         new grpc::internal::CallbackServerStreamingHandler<ByteBuffer, ByteBuffer>(
                             [watches = watches_](grpc::CallbackServerContext* context,
                                                  const ByteBuffer* request) -> grpc::ServerWriteReactor<ByteBuffer>* {
-                              const std::optional<Subject> subject = read_request(*request);
-                              if (!subject) return refuse_stream(unreadable(), *context);
-                              return Watches::open(watches, *subject, *context);
+                              const std::optional<std::string> service = read_service(*request);
+                              if (!service) return refuse_stream(unreadable(), *context);
+                              return Watches::open(watches, subject_of(*service), *context);
                             }));
   // A stall is nobody's event: it has to be looked for.
   monitor_ = std::jthread([watches = watches_](const std::stop_token& stop) {

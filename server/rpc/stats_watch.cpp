@@ -41,10 +41,6 @@ absl::StatusOr<absl::Duration> read_interval(const pb::WatchStatsRequest& reques
   return interval;
 }
 
-absl::Status stopping() {
-  return make_error({.reason = kServerDraining, .description = "the server is stopping", .retry_delay = kRetryDelay});
-}
-
 grpc::ByteBuffer state_message(ServerState& state, bool rows) {
   pb::WatchStatsResponse message;
   set_stats(state, rows, *message.mutable_stats());
@@ -105,7 +101,7 @@ class StatsWatch::Watcher final : public Reactor {
  private:
   void stop() {
     if (finished_) return;
-    const absl::Status status = stopping();
+    const absl::Status status = server_stopping();
     const grpc::Status told = to_grpc_status(status);
     add_retry_trailer(status, context_);  // last of what may need memory: it must not be there twice
     finish(told);
@@ -160,7 +156,7 @@ void StatsWatch::close() {
 
 absl::Status StatsWatch::add(Watcher& watcher) {
   const std::lock_guard lock(mutex_);
-  if (closed_) return stopping();
+  if (closed_) return server_stopping();
   if (watchers_.size() >= max_watchers_) {
     return make_error({.reason = kTooManyWatchers,
                        .description = absl::StrCat("there are ", max_watchers_,

@@ -69,6 +69,7 @@ TEST_F(LifecycleTest, HealthIsWatched) {
   EXPECT_EQ(ready.next(), kNotServing);
   EXPECT_EQ(ready.next(), 0);
   EXPECT_EQ(ready.status().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(reason(ready.status()), "DRAINING");
   EXPECT_EQ(live.next(), kNotServing);
 }
 
