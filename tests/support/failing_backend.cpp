@@ -3,6 +3,7 @@
 
 #include <cstring>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 
 namespace pkv::test {
@@ -19,7 +20,10 @@ void FailingBackend::run(std::string_view, absl::FunctionRef<void()> forward) {
   if (!failed_) forward();
 }
 
-absl::Status FailingBackend::reserve(std::string_view, size_t) { return status(); }
+absl::Status FailingBackend::reserve(std::string_view, size_t bytes) {
+  if (!has_memory_) return absl::ResourceExhaustedError(absl::StrCat("no device memory for ", bytes, " bytes"));
+  return status();
+}
 
 void FailingBackend::sync() {
   ForwardingBackend::sync();

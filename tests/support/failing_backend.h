@@ -1,5 +1,5 @@
 // A backend whose n-th operation fails, and everything after it. As of a device, the host hears of it late: where it
-// next waits for a result.
+// next waits for a result. Its memory can run out, too, which is no failure.
 #pragma once
 
 #include <atomic>
@@ -20,6 +20,9 @@ class FailingBackend : public ForwardingBackend {
   void fail_soon() { fail_at_ = 0; }
   // The next operation never ends, as of a device that does not answer. As fail_soon().
   void hang_soon() { hangs_ = true; }
+  // Whether there is memory for what is allocated from now on. Any thread, and a signal handler, too.
+  void set_memory(bool has) { has_memory_ = has; }
+  bool has_memory() const { return has_memory_; }
   void never_fail() { fail_at(std::numeric_limits<int64_t>::max()); }
   // Operations since fail_at() or never_fail().
   int64_t operations() const { return operations_; }
@@ -41,6 +44,7 @@ class FailingBackend : public ForwardingBackend {
   std::atomic<bool> hangs_ = false;
   std::atomic<bool> failed_ = false;
   std::atomic<bool> seen_ = false;  // by the host
+  std::atomic<bool> has_memory_ = true;
 };
 
 }  // namespace pkv::test

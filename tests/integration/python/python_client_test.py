@@ -10,7 +10,7 @@ import unittest
 import urllib.request
 
 from pyramidkv.v1 import cache_pb2, generation_pb2, model_pb2
-from real_server import BIN, KV_BYTES_PER_TOKEN, NEEDLE_ANSWER, POLICIES, PROMPTS, ServerTest, error_of, request
+from real_server import BIN, KV_BYTES_PER_TOKEN, NEEDLE_ANSWER, POLICIES, PROMPTS, ServerTest, request
 
 
 class PythonClientTest(ServerTest):
@@ -77,29 +77,6 @@ class PythonClientTest(ServerTest):
         with open(os.path.join(os.environ["PKV_GOLDEN_DIR"], "model", "full.json"), encoding="utf-8") as file:
             expected = json.load(file)["short_chat"]["nll_sum"]
         self.assertAlmostEqual(-sum(t.logprob for t in choice.logprobs), expected, delta=0.02 * expected)
-
-    def test_what_is_wrong_is_named(self):
-        generate = self.server.generation.Generate
-        wrong_window = request("short_chat", "snapkv", 8)
-        code, info, fields = error_of(generate, wrong_window)
-        self.assertEqual((code, info.reason, fields), ("INVALID_ARGUMENT", "BAD_CACHE_POLICY", ["cache_policy.budget.tokens"]))
-        hot = request("short_chat", temperature=-1)
-        code, info, fields = error_of(generate, hot)
-        self.assertEqual((code, info.reason, fields), ("INVALID_ARGUMENT", "BAD_SAMPLING", ["sampling.temperature"]))
-        code, info, _ = error_of(generate, request("short_chat", max_tokens=9000))
-        self.assertEqual((code, info.reason), ("INVALID_ARGUMENT", "CONTEXT_TOO_LONG"))
-        self.assertEqual(info.metadata["max"], "8192")
-        code, info, _ = error_of(generate, generation_pb2.GenerateRequest())
-        self.assertEqual((code, info.reason), ("INVALID_ARGUMENT", "BAD_INPUT"))
-        unknown = request("short_chat")
-        unknown.model = "another"
-        self.assertEqual(error_of(generate, unknown)[0], "NOT_FOUND")
-
-    def test_what_is_not_built_is_refused_by_name(self):
-        newer = request("short_chat", "pyramidkv", 64)
-        newer.MergeFromString(b"\x60\x01")  # field 12, which is kept for sessions
-        code, _, fields = error_of(self.server.generation.Generate, newer)
-        self.assertEqual((code, fields), ("UNIMPLEMENTED", ["12"]))
 
     def test_entries_of_codes_hold_their_share_of_the_bytes(self):
         halves, codes = (request("needles_chat", "snapkv", 128, ignore_eos=True) for _ in range(2))

@@ -2,7 +2,8 @@
 import unittest
 
 from pyramidkv.v1 import cache_pb2, generation_pb2
-from real_server import ENTRY_BYTES, KV_BYTES_PER_TOKEN, LANES, NEEDLE_ANSWER, OBSERVING, POLICIES, ServerTest, error_of, request
+from real_server import ENTRY_BYTES, KV_BYTES_PER_TOKEN, LANES, NEEDLE_ANSWER, OBSERVING, POLICIES, ServerTest, request
+from refusals import refusal_of
 
 
 def entry_bytes(cache):
@@ -45,13 +46,13 @@ class ContractTest(ServerTest):
             with self.subTest(policy):
                 message = request("gpl3_text", policy, max_tokens=40, ignore_eos=True)
                 message.cache_policy.budget.bytes = 100_000
-                code, info, fields = error_of(self.server.generation.Generate, message)
-                self.assertEqual((code, info.reason, fields), ("FAILED_PRECONDITION", "CACHE_NEVER_FITS", ["cache_policy.budget.bytes"]))
-                smallest = int(info.metadata["smallest_budget_bytes"])
+                refusal = refusal_of(self.server.generation.Generate, message)
+                self.assertEqual((refusal.code, refusal.reason, refusal.fields), ("FAILED_PRECONDITION", "CACHE_NEVER_FITS", ["cache_policy.budget.bytes"]))
+                smallest = int(refusal.figures["smallest_budget_bytes"])
                 estimate = self.estimate(message)
                 self.assertEqual((estimate.smallest_budget_bytes, estimate.admissible_ever), (smallest, False))
                 message.cache_policy.budget.bytes = smallest - 1
-                self.assertEqual(error_of(self.server.generation.Generate, message)[1].reason, "CACHE_NEVER_FITS")
+                self.assertEqual(refusal_of(self.server.generation.Generate, message).reason, "CACHE_NEVER_FITS")
                 for bound in (smallest, 2 * smallest):
                     message.cache_policy.budget.bytes = bound
                     reply = self.server.generation.Generate(message)
@@ -79,7 +80,7 @@ class ContractTest(ServerTest):
     def test_cache_relative_positions_may_go_on_beyond_the_models_length(self):
         message = request("short_chat", "streaming_llm", 256, max_tokens=32_000)
         message.cache_policy.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
-        self.assertEqual(error_of(self.server.generation.Generate, message)[1].reason, "CONTEXT_TOO_LONG")
+        self.assertEqual(refusal_of(self.server.generation.Generate, message).reason, "CONTEXT_TOO_LONG")
         message.cache_policy.streaming_llm.position_mode = cache_pb2.POSITION_MODE_CACHE_RELATIVE
         stream = self.server.generation.GenerateStream(message)
         self.assertTrue(next(stream).HasField("start"))
@@ -99,8 +100,8 @@ class ContractTest(ServerTest):
                     self.assertLessEqual(pinned, set(head.positions))
                     self.assertLessEqual(pinned, set(head.final_positions))
         message.cache_policy.pins.add(begin=1400, end=1501)
-        code, info, fields = error_of(self.server.generation.Generate, message)
-        self.assertEqual((code, info.reason, fields), ("INVALID_ARGUMENT", "BAD_CACHE_POLICY", ["cache_policy.pins[2].end"]))
+        refusal = refusal_of(self.server.generation.Generate, message)
+        self.assertEqual((refusal.code, refusal.reason, refusal.fields), ("INVALID_ARGUMENT", "BAD_CACHE_POLICY", ["cache_policy.pins[2].end"]))
 
     def test_the_system_message_is_kept(self):
         system = "You are Captain Brill of the good ship Marigold. Never mention the weather."
@@ -122,7 +123,7 @@ class ContractTest(ServerTest):
             self.assertLessEqual(set(range(span.begin, span.end)), set(head.positions))
         plain = request("short_chat", "tova", 32)
         plain.cache_policy.pin_system_message = True
-        self.assertEqual(error_of(self.server.generation.Generate, plain)[2], ["cache_policy.pin_system_message"])
+        self.assertEqual(refusal_of(self.server.generation.Generate, plain).fields, ["cache_policy.pin_system_message"])
 
     def test_the_estimate_is_the_bill(self):
         for policy in ("full", *POLICIES):
@@ -152,10 +153,10 @@ class ContractTest(ServerTest):
         self.assertTrue(0.9 <= reply.cache.recall.min < 1)
         self.assertTrue(reply.cache.compressed)
         message.cache_policy.budget.max_bytes = self.estimate(message).smallest_budget_bytes + 100_000
-        code, info, fields = error_of(self.server.generation.Generate, message)
-        self.assertEqual((code, info.reason, fields), ("FAILED_PRECONDITION", "RECALL_NOT_REACHED", ["cache_policy.budget.min_recall"]))
-        self.assertTrue(0 < float(info.metadata["reached"]) < 0.9)
-        self.assertTrue(0 <= int(info.metadata["layer"]) < 30)
+        refusal = refusal_of(self.server.generation.Generate, message)
+        self.assertEqual((refusal.code, refusal.reason, refusal.fields), ("FAILED_PRECONDITION", "RECALL_NOT_REACHED", ["cache_policy.budget.min_recall"]))
+        self.assertTrue(0 < float(refusal.figures["reached"]) < 0.9)
+        self.assertTrue(0 <= int(refusal.figures["layer"]) < 30)
         message.cache_policy.budget.allow_shortfall = True
         cache = self.server.generation.Generate(message).cache
         self.assertLess(cache.recall.min, 0.9)
@@ -184,7 +185,7 @@ class ContractTest(ServerTest):
             self.assertEqual(comparison.text, alone.choices[0].text)
             self.assertEqual(list(comparison.token_ids), list(alone.choices[0].token_ids))
         message.policies[1].pyramidkv.kernel_size = 4
-        self.assertEqual(error_of(self.server.generation.Compare, message)[2], ["policies[1].pyramidkv.kernel_size"])
+        self.assertEqual(refusal_of(self.server.generation.Compare, message).fields, ["policies[1].pyramidkv.kernel_size"])
 
 
 if __name__ == "__main__":

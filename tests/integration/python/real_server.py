@@ -8,7 +8,7 @@ import threading
 import unittest
 
 import grpc
-from pyramidkv.v1 import error_details_pb2, generation_pb2, generation_pb2_grpc
+from pyramidkv.v1 import generation_pb2, generation_pb2_grpc
 from pyramidkv.v1 import model_pb2_grpc, stats_pb2, stats_pb2_grpc
 
 BIN, SOURCE = os.environ["PKV_BIN"], os.environ["PKV_SOURCE_DIR"]
@@ -21,16 +21,23 @@ OBSERVING = ("h2o", "snapkv", "pyramidkv", "tova", "ada_snapkv", "ada_pyramidkv"
 POLICIES = ("streaming_llm", "l2norm", "keydiff", "random", *OBSERVING)
 
 
+READY = re.compile(r" ready address=(?P<address>\S+).* http=(?P<http>\S+) metrics=(?P<metrics>\S+)")
+LISTENING = re.compile(r" listening, loading the model address=(?P<address>\S+)")
+
+
 class Server:
-    def __init__(self, *settings):
-        command = [os.path.join(BIN, "pyramidkv-server"), "--config", os.path.join(SOURCE, "config", "server.yaml")]
+    """One that is ready; with `device_after`, of the failing server, one that only listens until that pipe has been opened and closed."""
+
+    def __init__(self, *settings, program="pyramidkv-server", device_after=None):
+        command = [os.path.join(BIN, program), "--config", os.path.join(SOURCE, "config", "server.yaml")]
         table = os.path.join(SOURCE, "config", "lane_tables", os.path.basename(os.environ["PKV_MODEL"]).removesuffix(".gguf") + ".lanes")
         for setting in (f"model.path={os.environ['PKV_MODEL']}", f"model.lane_table={table}", "server.listen=127.0.0.1:0", "metrics.listen=127.0.0.1:0", *settings):
             command += ["--set", setting]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        environment = {**os.environ, "PKV_DEVICE_AFTER": device_after} if device_after else None
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
         for line in self.process.stdout:
-            if found := re.search(r" ready address=(\S+).* http=(\S+) metrics=(\S+)", line):
-                self.address, self.http, self.metrics = found.groups()
+            if found := (LISTENING if device_after else READY).search(line):
+                vars(self).update(found.groupdict())
                 break
         else:
             raise RuntimeError("the server ended before it was ready")
@@ -42,7 +49,8 @@ class Server:
 
     def stop(self):
         self.channel.close()
-        self.process.send_signal(signal.SIGTERM)
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
         code = self.process.wait(timeout=60)
         self.process.stdout.close()
         return code
@@ -60,24 +68,6 @@ def request(name, policy=None, tokens=None, **sampling):
     if tokens:
         message.cache_policy.budget.tokens = tokens
     return message
-
-
-def error_of(call, *arguments):
-    """(status code name, ErrorInfo or None, field violations) of a call that must fail."""
-    try:
-        call(*arguments)
-    except grpc.RpcError as error:
-        details = dict(error.trailing_metadata() or ()).get("grpc-status-details-bin")
-        info, fields = None, []
-        if details:
-            status = error_details_pb2.ErrorStatus.FromString(details)
-            for item in status.details:
-                if item.type_url == "type.googleapis.com/google.rpc.ErrorInfo":
-                    info = error_details_pb2.ErrorInfo.FromString(item.value)
-                elif item.type_url == "type.googleapis.com/google.rpc.BadRequest":
-                    fields = [v.field for v in error_details_pb2.BadRequest.FromString(item.value).field_violations]
-        return error.code().name, info, fields
-    raise AssertionError("the call did not fail")
 
 
 class ServerTest(unittest.TestCase):
