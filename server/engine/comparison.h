@@ -31,10 +31,10 @@ class Comparison {
     bool ended = false;
     std::vector<double> kl;
     ByteAccount account;  // of both sets of lanes
-    int32_t agreed = 0;   // places from first_counted on with the baseline's best token
+    int32_t agreed = 0;   // places that count with the baseline's best token
 
-    void add_place(const RowComparison& with_baseline, size_t first_counted) {
-      if (kl.size() >= first_counted) agreed += with_baseline.same_best;
+    void add_place(const RowComparison& with_baseline, size_t counted_from) {
+      if (kl.size() >= counted_from) agreed += with_baseline.same_best;
       kl.push_back(with_baseline.kl);
     }
   };

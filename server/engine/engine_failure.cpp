@@ -33,7 +33,8 @@ void EngineImpl::fail(absl::string_view cause) {
   }
   // From here on nothing is added to live_, and others only look into it: it may be read without the mutex. It holds
   // everyone who was not told, wherever the failure left them. Nobody is counted: the accounts may be half made.
-  for (const auto& [sink, sequence] : live_) {
+  for (const auto& entry : live_) {
+    Sequence* const sequence = entry.second.get();
     if (sequence->failure().ok()) sequence->fail(sequence->phase() == Sequence::Phase::kWaiting ? refusal : failure);
     attempt([&] { sequence->release(); });
   }
@@ -43,7 +44,8 @@ void EngineImpl::fail(absl::string_view cause) {
   for (Ending& ending : endings_) {  // what had ended before and was not told yet
     if (!ending.sequence->told()) attempt([&] { ending.sequence->tell_end(ending.outcome); });
   }
-  for (const auto& [sink, sequence] : live_) {
+  for (const auto& entry : live_) {
+    Sequence* const sequence = entry.second.get();
     std::variant<absl::Status, RequestResult> outcome = sequence->failure();
     while (!sequence->told() && attempt([&] { sequence->tell_end(outcome); })) {
       if (!sequence->told()) std::this_thread::sleep_for(kMemoryPause);
