@@ -51,6 +51,9 @@ struct WeightSource {
   WeightType type = WeightType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
+  // Products of prompts with it may take activations quantised to 8 bits, in the default mode. What that costs a model
+  // depends on what the product is for (ADR 51).
+  bool tolerant = false;
 };
 
 // A weight matrix in a backend's own layout. Immutable. Made by Backend::prepare_weight and used only with that

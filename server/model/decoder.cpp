@@ -25,14 +25,16 @@ DecoderLayer load_layer(WeightLoader& loader, const ModelShape& shape, const std
   const int64_t width = shape.width, feed_forward = shape.feed_forward;
   const int64_t q_width = int64_t{shape.q_heads} * shape.head_dim, kv_width = int64_t{shape.kv_heads} * shape.head_dim;
   DecoderLayer layer;
+  // Tolerant are products that go through a softmax or a gate, or add to x what attention has averaged. Keys and values
+  // are kept and read again by every later token; what "down" multiplies has the widest range of all.
   layer.attention_norm = loader.vector(prefix + "attn_norm.weight", width);
-  layer.q = loader.matrix(prefix + "attn_q.weight", width, q_width);
+  layer.q = loader.tolerant_matrix(prefix + "attn_q.weight", width, q_width);
   layer.k = loader.matrix(prefix + "attn_k.weight", width, kv_width);
   layer.v = loader.matrix(prefix + "attn_v.weight", width, kv_width);
-  layer.attention_output = loader.matrix(prefix + "attn_output.weight", q_width, width);
+  layer.attention_output = loader.tolerant_matrix(prefix + "attn_output.weight", q_width, width);
   layer.feed_forward_norm = loader.vector(prefix + "ffn_norm.weight", width);
-  layer.gate = loader.matrix(prefix + "ffn_gate.weight", width, feed_forward);
-  layer.up = loader.matrix(prefix + "ffn_up.weight", width, feed_forward);
+  layer.gate = loader.tolerant_matrix(prefix + "ffn_gate.weight", width, feed_forward);
+  layer.up = loader.tolerant_matrix(prefix + "ffn_up.weight", width, feed_forward);
   layer.down = loader.matrix(prefix + "ffn_down.weight", feed_forward, width);
   return layer;
 }

@@ -40,9 +40,19 @@ const GgufTensor* WeightLoader::find(const std::string& name, std::span<const in
 }
 
 std::unique_ptr<Weight> WeightLoader::matrix(const std::string& name, int64_t inputs, int64_t outputs) {
+  return load(name, inputs, outputs, /*tolerant=*/false);
+}
+
+std::unique_ptr<Weight> WeightLoader::tolerant_matrix(const std::string& name, int64_t inputs, int64_t outputs) {
+  return load(name, inputs, outputs, /*tolerant=*/true);
+}
+
+std::unique_ptr<Weight> WeightLoader::load(const std::string& name, int64_t inputs, int64_t outputs, bool tolerant) {
   const GgufTensor* tensor = find(name, std::vector{inputs, outputs});
   if (tensor == nullptr) return nullptr;
-  absl::StatusOr<std::unique_ptr<Weight>> weight = backend_.prepare_weight(tensor->source());
+  WeightSource source = tensor->source();
+  source.tolerant = tolerant;
+  absl::StatusOr<std::unique_ptr<Weight>> weight = backend_.prepare_weight(source);
   if (!weight.ok()) {
     fail(name, weight.status());
     return nullptr;

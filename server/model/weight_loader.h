@@ -22,6 +22,8 @@ class WeightLoader {
 
   // A weight matrix [outputs, inputs]; nullptr after an error.
   std::unique_ptr<Weight> matrix(const std::string& name, int64_t inputs, int64_t outputs);
+  // Likewise, one whose prompt products may be less exact (WeightSource::tolerant).
+  std::unique_ptr<Weight> tolerant_matrix(const std::string& name, int64_t inputs, int64_t outputs);
   // A vector as float32 [1, size], whatever format the file has it in; empty after an error.
   Tensor vector(const std::string& name, int64_t size);
   // Empty where the file has no such tensor.
@@ -38,6 +40,7 @@ class WeightLoader {
 
  private:
   const GgufTensor* find(const std::string& name, std::span<const int64_t> dims);
+  std::unique_ptr<Weight> load(const std::string& name, int64_t inputs, int64_t outputs, bool tolerant);
   void fail(const std::string& name, const absl::Status& status);
   void done_with(const GgufTensor& tensor);
 
