@@ -13,6 +13,7 @@ LinearKernels select_linear_kernels(const CpuPaths& paths) {
   if (paths.features.avx512) kernels.f32 = PathTable<GemmKernels, Isa::kAvx512>::kernels;
   if (paths.prompt_products.bf16) kernels.bf16 = PathTable<GemmKernels, Isa::kAvx512Bf16>::kernels;
   if (paths.prompt_products.amx) kernels.bf16 = PathTable<GemmKernels, Isa::kAmxBf16>::kernels;
+  if (paths.tolerant_in_8_bits) kernels.int8_gemm = PathTable<GemmKernels, Isa::kAvx512Vnni>::kernels;
   if (paths.decode_products.avx2) kernels.int8 = PathTable<Int8Kernels, Isa::kAvx2>::kernels;
   if (paths.decode_products.vnni) kernels.int8 = PathTable<Int8Kernels, Isa::kAvx512Vnni>::kernels;
 #else

@@ -17,6 +17,10 @@ constexpr int32_t kPanelOutputs = 16;
 constexpr int32_t kGemmMaxRows = 264;
 // Bytes of unpacked weights that stay in the second-level cache while many rows pass over them.
 constexpr int64_t kGemmTileBytes = 256 << 10;
+// In the first-level cache, for few rows.
+constexpr int64_t kGemmFewRowsTileBytes = 24 << 10;
+// Inputs whose bytes GemmKernels::step_bytes tells.
+constexpr int64_t kGemmStep = 64;
 
 enum class CodeKind : uint8_t { kNibble, kByte, kF16, kBF16, kF32 };
 
@@ -46,6 +50,7 @@ struct PackedView {
   const uint8_t* scales = nullptr;
   int64_t panel_code_bytes = 0;
   int64_t panel_scale_bytes = 0;
+  bool tolerant = false;  // as in WeightSource
 };
 
 // One tile of out = a b: `rows` rows of `a` against a buffer of unpacked panels. A row's dot products are summed over
@@ -53,10 +58,13 @@ struct PackedView {
 // changes them. `a` and `partial` reach to a whole row_multiple of rows, `a` and `b` to a whole depth_multiple of
 // inputs (GemmKernels).
 struct GemmTile {
-  const void* a = nullptr;  // [rows][depth] f32 or bf16
+  const void* a = nullptr;  // [rows][depth] f32, bf16 or 8 bits
   int64_t a_stride = 0;     // elements
-  const void* b = nullptr;  // [depth][tile outputs] f32, or [depth / 2][tile outputs][2] bf16
-  int64_t depth = 0;        // inputs of this chunk
+  const void* b = nullptr;  // [depth][tile outputs] f32, [depth / 2][tile outputs][2] bf16, or what else `unpack` made
+  // Of 8-bit products alone, whose `a` holds what quantize_row made, strides in bytes.
+  const PackedView* weight = nullptr;
+  const float* row_scales = nullptr;  // [rows]
+  int64_t depth = 0;                  // inputs of this chunk
   int32_t rows = 0;
   int32_t cols = 0;          // valid outputs
   bool first = true;         // start from zero, not from `partial`
@@ -69,16 +77,22 @@ struct GemmTile {
 
 struct GemmKernels {
   int32_t tile_panels = 0;              // panels side by side in a tile
-  int32_t element_bytes = 0;            // of an unpacked weight
+  int32_t element_bytes = 0;            // of an unpacked weight, at most
   int32_t row_multiple = 6;             // rows that are multiplied at once
   int32_t depth_multiple = 1;           // inputs likewise: converted rows and unpacked weights are padded with zeros
   int64_t tile_bytes = kGemmTileBytes;  // of unpacked weights that many rows pass over
-  // Writes inputs [k0, k1) of a panel to the tile buffer's panel `slot`, padded. k0 is a multiple of 32; k1 too, or the
-  // end.
+  // The same for few rows, where the chunks of the depth are part of the result.
+  int64_t few_rows_tile_bytes = kGemmFewRowsTileBytes;
+  // Writes inputs [k0, k1) of a panel to the tile buffer's panel `slot`, padded. k0 is a multiple of 32 and of
+  // depth_multiple; k1 too, or the end.
   void (*unpack)(const PackedView& weight, int64_t panel, int64_t k0, int64_t k1, void* tile, int32_t slot) = nullptr;
   void (*multiply)(const GemmTile& tile) = nullptr;
   // Converts a row of activations (element_bytes wide), padded; nullptr: taken as they are.
   void (*convert_row)(const float* from, int64_t cols, void* to) = nullptr;
+  // Instead, for 8-bit products: quantises a row for `weight` and says its scale; and the bytes that kGemmStep inputs
+  // take.
+  void (*quantize_row)(const float* from, const PackedView& weight, void* to, float* row_scale) = nullptr;
+  int64_t (*step_bytes)(const PackedView& weight) = nullptr;
 };
 
 // Rows of activations quantised by group: x ~= scale * code, code in [-127, 127].
@@ -102,7 +116,8 @@ struct Int8Kernels {
 
 struct LinearKernels {
   GemmKernels f32;
-  GemmKernels bf16;  // multiply == nullptr: this path has none
+  GemmKernels bf16;       // multiply == nullptr: this path has none
+  GemmKernels int8_gemm;  // likewise
   Int8Kernels int8;
 };
 
@@ -129,6 +144,8 @@ template <>
 const GemmKernels PathTable<GemmKernels, Isa::kAvx2>::kernels;
 template <>
 const GemmKernels PathTable<GemmKernels, Isa::kAvx512>::kernels;
+template <>
+const GemmKernels PathTable<GemmKernels, Isa::kAvx512Vnni>::kernels;
 template <>
 const GemmKernels PathTable<GemmKernels, Isa::kAvx512Bf16>::kernels;
 template <>

@@ -12,6 +12,7 @@ struct Use {
   const char* name;
   const char* higher;
   const char* lower;
+  double allowed = kClearlySlower;  // of the lower path's time, before that is taken
 };
 
 // Whether the lower path serves a use. Adds what was found to `measured`.
@@ -22,7 +23,7 @@ bool take_lower(const Use& use, const PathTime& time, std::string& measured) {
     absl::StrAppend(&measured, use.lower, " (", use.higher, " computes something else)");
     return true;
   }
-  const bool lower = time.higher > kClearlySlower * time.lower;
+  const bool lower = time.higher > use.allowed * time.lower;
   const double ratio = lower ? time.higher / time.lower : time.lower / time.higher;
   const auto hundredths = static_cast<int64_t>(ratio * 100 + 0.5);
   absl::StrAppend(&measured, lower ? use.lower : use.higher, " (", hundredths / 100, ".", hundredths % 100 / 10,
@@ -32,13 +33,18 @@ bool take_lower(const Use& use, const PathTime& time, std::string& measured) {
 
 const char* below_tiles(const IsaFeatures& features) { return features.bf16 ? "bf16" : "avx512"; }
 
+const char* of_prompts(const IsaFeatures& features) { return features.amx ? "amx" : below_tiles(features); }
+
 }  // namespace
 
 CpuPaths highest_paths(const IsaFeatures& features) { return faster_paths(features, {}); }
 
 CpuPaths faster_paths(const IsaFeatures& features, const PathTimes& times) {
-  CpuPaths paths{
-      .features = features, .prompt_products = features, .prompt_attention = features, .decode_products = features};
+  CpuPaths paths{.features = features,
+                 .prompt_products = features,
+                 .prompt_attention = features,
+                 .decode_products = features,
+                 .tolerant_in_8_bits = features.vnni};
   if (take_lower({"prompt products", "bf16", "avx512"}, times.prompt_products, paths.measured)) {
     paths.prompt_products.bf16 = false;
   }
@@ -55,6 +61,8 @@ CpuPaths faster_paths(const IsaFeatures& features, const PathTimes& times) {
                  paths.measured)) {
     paths.prompt_attention.amx = false;
   }
+  const Use tolerant{"tolerant prompt products", "vnni", of_prompts(paths.prompt_products), 1 / kClearlySlower};
+  if (take_lower(tolerant, times.tolerant_products, paths.measured)) paths.tolerant_in_8_bits = false;
   return paths;
 }
 

@@ -50,8 +50,8 @@ std::vector<float> ordinary_floats(int64_t count) {
   return values;
 }
 
-// Whether two paths agree. Rounding to bfloat16 moves a result by less than a hundredth of the largest; three are
-// allowed.
+// Whether two paths agree. Rounding to bfloat16 or to 8 bits moves a result by less than a hundredth of the largest;
+// three are allowed.
 bool agree(std::span<const float> a, std::span<const float> b) {
   float largest = 0, apart = 0;
   for (size_t i = 0; i < a.size(); ++i) {
@@ -157,8 +157,9 @@ PathTime measure_products(Phase phase, const LinearKernels& higher, const Linear
   ThreadPool pool(1);
   WeightArena arena;
   const std::vector<uint8_t> blocks = q4_0_blocks();
-  const auto weight =
-      pack_weight({.data = blocks.data(), .type = WeightType::kQ4_0, .rows = kOutputs, .cols = kInputs}, arena, pool);
+  const auto weight = pack_weight(
+      {.data = blocks.data(), .type = WeightType::kQ4_0, .rows = kOutputs, .cols = kInputs, .tolerant = true}, arena,
+      pool);
   if (!weight.ok()) return {};
   const int64_t rows = phase == Phase::kPrefill ? kPromptRows : kDecodeRows;
   std::vector<float> x = ordinary_floats(rows * kInputs), out(rows * kOutputs), lower_out(out.size());
@@ -184,9 +185,12 @@ PathTime measure_attention(const PanelKernels& higher, const PanelKernels& lower
 PathTimes measure_paths([[maybe_unused]] const IsaFeatures& features) {
   PathTimes times;
 #if defined(__x86_64__)
-  const auto products = [](Phase phase, const IsaFeatures& higher, const IsaFeatures& lower) {
-    return measure_products(phase, select_linear_kernels(highest_paths(higher)),
-                            select_linear_kernels(highest_paths(lower)));
+  const auto without_8_bits = [](CpuPaths paths) {
+    paths.tolerant_in_8_bits = false;
+    return select_linear_kernels(paths);
+  };
+  const auto products = [&](Phase phase, const IsaFeatures& higher, const IsaFeatures& lower) {
+    return measure_products(phase, without_8_bits(highest_paths(higher)), without_8_bits(highest_paths(lower)));
   };
   IsaFeatures avx512 = features;
   avx512.amx = avx512.bf16 = avx512.vnni = false;
@@ -195,14 +199,21 @@ PathTimes measure_paths([[maybe_unused]] const IsaFeatures& features) {
   IsaFeatures no_tiles = features;
   no_tiles.amx = false;
   if (features.vnni) times.decode_products = products(Phase::kDecode, no_tiles, avx512);
-  if (!features.bf16) return times;
-  times.prompt_products = products(Phase::kPrefill, no_tiles, avx512);
-  times.prompt_attention = measure_attention(bf16_panels, avx512_panels);
-  if (!features.amx) return times;
-  const CpuPaths chosen = faster_paths(no_tiles, times);
-  times.tile_products = products(Phase::kPrefill, features, chosen.prompt_products);
-  times.tile_attention = measure_attention(PathTable<PanelKernels, Isa::kAmxBf16>::kernels,
-                                           chosen.prompt_attention.bf16 ? bf16_panels : avx512_panels);
+  if (features.bf16) {
+    times.prompt_products = products(Phase::kPrefill, no_tiles, avx512);
+    times.prompt_attention = measure_attention(bf16_panels, avx512_panels);
+  }
+  if (features.amx) {
+    const CpuPaths chosen = faster_paths(no_tiles, times);
+    times.tile_products = products(Phase::kPrefill, features, chosen.prompt_products);
+    times.tile_attention = measure_attention(PathTable<PanelKernels, Isa::kAmxBf16>::kernels,
+                                             chosen.prompt_attention.bf16 ? bf16_panels : avx512_panels);
+  }
+  if (features.vnni) {
+    CpuPaths chosen = faster_paths(features, times);
+    chosen.tolerant_in_8_bits = true;
+    times.tolerant_products = measure_products(Phase::kPrefill, select_linear_kernels(chosen), without_8_bits(chosen));
+  }
 #endif
   return times;
 }

@@ -152,6 +152,7 @@ struct Product {
   WeightType type;
   Shape shape;
   Phase phase;
+  bool tolerant = false;
 };
 
 void run_product(benchmark::State& state, const Product& product) {
@@ -162,7 +163,7 @@ void run_product(benchmark::State& state, const Product& product) {
   const size_t copies = product.phase == Phase::kDecode ? 1 + kDecodeWeightBytes / blocks.size() : 1;
   std::vector<std::unique_ptr<Weight>> weights;
   for (size_t i = 0; i < copies; ++i) {
-    weights.push_back(*(*backend)->prepare_weight({blocks.data(), product.type, outputs, inputs}));
+    weights.push_back(*(*backend)->prepare_weight({blocks.data(), product.type, outputs, inputs, product.tolerant}));
   }
   Tensor x = *(*backend)->allocate(rows, inputs, DType::kF32);
   Tensor out = *(*backend)->allocate(rows, outputs, DType::kF32);
@@ -200,10 +201,14 @@ void register_path(const std::string& isa, int32_t threads) {
   exact.exact = true;
   for (const auto& [inputs, outputs] : {std::pair<int64_t, int64_t>{576, 192}, {576, 576}, {576, 1536}, {1536, 576}}) {
     add("prefill", {options, WeightType::kQ4_1, {kPrefillRows, inputs, outputs}, Phase::kPrefill});
+    add("tolerant", {options, WeightType::kQ4_1, {kPrefillRows, inputs, outputs}, Phase::kPrefill, true});
     add("decode", {options, WeightType::kQ4_1, {1, inputs, outputs}, Phase::kDecode});
   }
   add("prefill", {exact, WeightType::kQ4_1, {kPrefillRows, 576, 1536}, Phase::kPrefill});
   add("prefill", {options, WeightType::kQ8_0, {kPrefillRows, 576, 1536}, Phase::kPrefill});
+  for (const WeightType type : {WeightType::kQ8_0, WeightType::kQ6_K}) {
+    add("tolerant", {options, type, {kPrefillRows, 768, 1536}, Phase::kPrefill, true});
+  }
   add("decode", {exact, WeightType::kQ4_1, {1, 576, 1536}, Phase::kDecode});
   add("decode", {options, WeightType::kQ4_1, {8, 576, 1536}, Phase::kDecode});
   add("decode", {options, WeightType::kQ8_0, {1, 576, 49152}, Phase::kDecode});

@@ -12,6 +12,7 @@ namespace {
 struct LinearSpec {
   WeightType type = WeightType::kQ4_1;
   Phase phase = Phase::kDecode;
+  bool tolerant = false;
   int64_t rows = 1, outputs = 1, inputs = 1;
   bool accumulate = false;
   Placement placement = Placement::kDense;
@@ -57,7 +58,7 @@ class LinearCase : public OperationCase {
   explicit LinearCase(const LinearSpec& spec)
       : OperationCase(absl::StrCat("linear/", std::string(quant_traits(spec.type).name), "_",
                                    spec.phase == Phase::kDecode ? "decode" : "prefill",
-                                   spec.accumulate ? "_accumulate" : "",
+                                   spec.tolerant ? "_tolerant" : "", spec.accumulate ? "_accumulate" : "",
                                    spec.placement == Placement::kStrided ? "_strided" : "", "/", spec.rows, "x",
                                    spec.inputs, "x", spec.outputs)),
         spec_(spec) {}
@@ -70,8 +71,11 @@ class LinearCase : public OperationCase {
     };
     auto state = std::make_shared<State>();
     state->data = make_data();
-    auto weight = backend.prepare_weight(
-        {.data = state->data.blocks.data(), .type = spec_.type, .rows = spec_.outputs, .cols = spec_.inputs});
+    auto weight = backend.prepare_weight({.data = state->data.blocks.data(),
+                                          .type = spec_.type,
+                                          .rows = spec_.outputs,
+                                          .cols = spec_.inputs,
+                                          .tolerant = spec_.tolerant});
     if (!weight.ok()) return nullptr;
     state->weight = *std::move(weight);
     state->x = CaseTensor(backend, state->data.x, spec_.placement);
@@ -149,6 +153,23 @@ void add_linear_cases(OperationCases& cases) {
            .accumulate = true,
            .placement = Placement::kStrided});
     }
+  }
+  // With tolerant weights: outputs, rows and inputs that fill no tile, block of rows or chunk of the depth.
+  for (const QuantTraits& traits : quant_table()) {
+    const int64_t cols = traits.block_size == 1 ? 172 : traits.block_size == 32 ? 288 : 512;
+    const auto add_tolerant = [&](int64_t rows, int64_t outputs, int64_t inputs, bool accumulate, Placement placement) {
+      add({.type = traits.type,
+           .phase = Phase::kPrefill,
+           .tolerant = true,
+           .rows = rows,
+           .outputs = outputs,
+           .inputs = inputs,
+           .accumulate = accumulate,
+           .placement = placement});
+    };
+    add_tolerant(13, 49, cols, false, Placement::kDense);
+    add_tolerant(5, 7, cols, true, Placement::kStrided);
+    add_tolerant(131, 33, 4608, true, Placement::kStrided);
   }
   add({.type = WeightType::kF32, .rows = 2, .outputs = 3, .inputs = 1});
   add({.type = WeightType::kF32, .phase = Phase::kPrefill, .rows = 5, .outputs = 1, .inputs = 37});

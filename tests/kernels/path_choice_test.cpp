@@ -22,6 +22,8 @@ TEST(PathChoiceTest, TakesTheHighestPathsWhereNothingWasMeasured) {
   EXPECT_EQ(paths.prompt_products, kAll);
   EXPECT_EQ(paths.prompt_attention, kAll);
   EXPECT_EQ(paths.decode_products, kAll);
+  EXPECT_TRUE(paths.tolerant_in_8_bits);
+  EXPECT_FALSE(highest_paths(kNoVnni).tolerant_in_8_bits);
   EXPECT_EQ(paths.measured, "");
 }
 
@@ -60,10 +62,37 @@ TEST(PathChoiceTest, TilesAreTakenWhereTheyAreFasterAndRight) {
   EXPECT_EQ(wrong.measured, "prompt products bf16 (amx computes something else)");
 }
 
+TEST(PathChoiceTest, EightBitsAreTakenWhereTheyAreClearlyFasterAndRight) {
+  const CpuPaths paths = faster_paths(kAll, {.prompt_products = {1, 2}, .tolerant_products = {1, 1.7}});
+  EXPECT_TRUE(paths.tolerant_in_8_bits);
+  EXPECT_EQ(paths.measured, "prompt products bf16 (2.00x avx512), tolerant prompt products vnni (1.70x bf16)");
+  EXPECT_TRUE(faster_paths(kAll, {.tolerant_products = {1, 1.051}}).tolerant_in_8_bits);
+  EXPECT_FALSE(faster_paths(kAll, {.tolerant_products = {1, 1.049}}).tolerant_in_8_bits);
+  EXPECT_EQ(faster_paths(kTiles, {.tolerant_products = {3, 2}}).measured, "tolerant prompt products amx (1.50x vnni)");
+  EXPECT_EQ(faster_paths(kNoBf16, {.tolerant_products = {1, 4}}).measured,
+            "tolerant prompt products vnni (4.00x avx512)");
+  const CpuPaths wrong = faster_paths(kAll, {.tolerant_products = {1, 2, true}});
+  EXPECT_FALSE(wrong.tolerant_in_8_bits);
+  EXPECT_EQ(wrong.measured, "tolerant prompt products bf16 (vnni computes something else)");
+}
+
+TEST(PathChoiceTest, TolerantProductsThatForgetAPartOfTheDepthAreFound) {
+  if (!detect_isa().vnni) GTEST_SKIP() << "this machine has no vnni path";
+  const LinearKernels plain = select_linear_kernels(highest_paths({}));
+  LinearKernels kernels = select_linear_kernels(highest_paths(detect_isa()));
+  EXPECT_FALSE(measure_products(Phase::kPrefill, kernels, plain).differs);
+  kernels.int8_gemm.multiply = [](const GemmTile& tile) {
+    GemmTile shorter = tile;
+    shorter.depth -= kGemmStep;
+    PathTable<GemmKernels, Isa::kAvx512Vnni>::kernels.multiply(shorter);
+  };
+  EXPECT_TRUE(measure_products(Phase::kPrefill, kernels, plain).differs);
+}
+
 TEST(PathChoiceTest, WhatIsMeasuredAgrees) {
   const PathTimes times = measure_paths(detect_isa());
   for (const PathTime& time : {times.prompt_products, times.prompt_attention, times.decode_products,
-                               times.tile_products, times.tile_attention}) {
+                               times.tile_products, times.tile_attention, times.tolerant_products}) {
     EXPECT_FALSE(time.differs);
   }
 }
@@ -100,6 +129,7 @@ TEST(PathChoiceTest, ProductsOfTilesThatForgetAPartOfTheDepthAreFound) {
   if (!detect_isa().amx) GTEST_SKIP() << "this machine has no bf16 path, which the model of tiles needs";
   const LinearKernels plain = select_linear_kernels(highest_paths({}));
   LinearKernels tiles = select_linear_kernels(highest_paths(detect_isa()));
+  tiles.int8_gemm = {};
   EXPECT_FALSE(measure_products(Phase::kPrefill, tiles, plain).differs);
   tiles.bf16.multiply = [](const GemmTile& tile) {
     GemmTile afresh = tile;
@@ -124,6 +154,9 @@ TEST(PathChoiceTest, MeasuresWhatHasTwoPaths) {
   EXPECT_GT(times.prompt_attention.higher, 0);
   EXPECT_GT(times.prompt_attention.lower, 0);
   EXPECT_EQ(times.decode_products.higher, 0) << "no vnni, nothing to choose";
+  EXPECT_EQ(times.tolerant_products.higher, 0);
+  const PathTimes no_bf16 = measure_paths({.avx2 = true, .avx512 = true, .vnni = detect_isa().vnni});
+  EXPECT_EQ(no_bf16.tolerant_products.higher > 0, detect_isa().vnni);
 }
 
 TEST(PathChoiceTest, BackendsMeasureOnlyWhereNoPathIsNamed) {

@@ -19,6 +19,38 @@ constexpr int32_t kTilePanels = 1;
 constexpr int32_t kTileOutputs = kTilePanels * kPanelOutputs;
 constexpr int32_t kTileVectors = kTileOutputs / V::kWidth;
 
+// The sums of a block of rows: zeros, or where the chunk before left them.
+template <int kRows, int kVectors>
+inline void begin_sums(const GemmTile& tile, int32_t row, V::Type (&sums)[kRows][kVectors]) {
+  constexpr int64_t kStride = kVectors * V::kWidth;
+  const float* partial = tile.partial + row * kStride;
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      sums[r][v] = tile.first ? V::broadcast(0.0f) : V::load(partial + r * kStride + v * V::kWidth);
+    }
+  }
+}
+
+template <int kRows, int kVectors>
+inline void finish_sums(const GemmTile& tile, int32_t row, const V::Type (&sums)[kRows][kVectors]) {
+  constexpr int64_t kStride = kVectors * V::kWidth;
+  float* partial = tile.partial + row * kStride;
+#pragma GCC unroll 8
+  for (int r = 0; r < kRows; ++r) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kVectors; ++v) {
+      if (tile.last) {
+        store_outputs(sums[r][v], tile.cols - v * V::kWidth, tile.accumulate,
+                      tile.out + (row + r) * tile.out_stride + v * V::kWidth);
+      } else {
+        V::store(partial + r * kStride + v * V::kWidth, sums[r][v]);
+      }
+    }
+  }
+}
+
 // Product says what an element is and how elements are multiplied:
 //   kInputs          inputs in an element of a row and of the tile
 //   A, broadcast(a)  an element of a row, and that in all places
@@ -30,15 +62,8 @@ void multiply_rows(const GemmTile& tile, int32_t row) {
   const int64_t depth = (tile.depth + Product::kInputs - 1) / Product::kInputs;
   const auto* a = static_cast<const typename Product::A*>(tile.a) + row * stride;
   const auto* b = static_cast<const typename Product::B*>(tile.b);
-  float* partial = tile.partial + static_cast<int64_t>(row) * kTileOutputs;
   V::Type sums[kRows][kTileVectors];
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) {
-      sums[r][v] = tile.first ? V::broadcast(0.0f) : V::load(partial + r * kTileOutputs + v * V::kWidth);
-    }
-  }
+  begin_sums(tile, row, sums);
   for (int64_t k = 0; k < depth; ++k, b += kTileOutputs) {
     typename Product::Weights w[kTileVectors];
 #pragma GCC unroll 4
@@ -50,18 +75,7 @@ void multiply_rows(const GemmTile& tile, int32_t row) {
       for (int v = 0; v < kTileVectors; ++v) sums[r][v] = Product::multiply_add(x, w[v], sums[r][v]);
     }
   }
-#pragma GCC unroll 8
-  for (int r = 0; r < kRows; ++r) {
-#pragma GCC unroll 4
-    for (int v = 0; v < kTileVectors; ++v) {
-      if (tile.last) {
-        store_outputs(sums[r][v], tile.cols - v * V::kWidth, tile.accumulate,
-                      tile.out + (row + r) * tile.out_stride + v * V::kWidth);
-      } else {
-        V::store(partial + r * kTileOutputs + v * V::kWidth, sums[r][v]);
-      }
-    }
-  }
+  finish_sums(tile, row, sums);
 }
 
 template <typename Product>

@@ -9,9 +9,7 @@
 namespace pkv {
 namespace {
 
-// For few rows unpacked weights stay in the first-level cache.
-constexpr int64_t kTileBytesFewRows = 24 << 10;
-constexpr int32_t kFewRows = 8;
+constexpr int32_t kFewRows = 8;  // whose tiles are smaller
 // Below this many rows a block's share of the unpacking outweighs what a better balance gains.
 constexpr int64_t kMinBlockRows = 96;
 // Rounding or quantising an activation, against an element read and written.
@@ -38,42 +36,64 @@ LinearRunner::LinearRunner(const LinearKernels& kernels, bool exact, ThreadPool&
 void LinearRunner::run(const TensorView& x, const PackedView& weight, bool accumulate, Phase phase,
                        const TensorView& out) {
   PKV_CHECK(x.cols == weight.cols && out.cols == weight.rows && x.rows == out.rows, "shapes of a matrix product");
-  const bool quantised = weight.scale_kind != ScaleKind::kNone;
-  if (!exact_ && phase == Phase::kDecode && quantised) {
+  if (!exact_ && phase == Phase::kDecode && weight.scale_kind != ScaleKind::kNone) {
     run_int8(x, weight, accumulate, out);
-  } else if (!exact_ && phase == Phase::kPrefill && kernels_.bf16.multiply != nullptr) {
-    run_gemm(kernels_.bf16, x, weight, accumulate, out);
   } else {
-    run_gemm(kernels_.f32, x, weight, accumulate, out);
+    run_gemm(gemm_kernels(weight, phase), x, weight, accumulate, out);
   }
 }
 
-const void* LinearRunner::convert_rows(const GemmKernels& kernels, const TensorView& x, int64_t* stride) {
-  *stride = x.row_stride;
-  if (kernels.convert_row == nullptr) return x.data;
-  *stride = align_up(x.cols, kernels.depth_multiple);
+const GemmKernels& LinearRunner::gemm_kernels(const PackedView& weight, Phase phase) const {
+  if (exact_ || phase == Phase::kDecode) return kernels_.f32;
+  const bool tolerant = weight.tolerant && weight.scale_kind != ScaleKind::kNone;
+  if (tolerant && kernels_.int8_gemm.multiply != nullptr) return kernels_.int8_gemm;
+  return kernels_.bf16.multiply != nullptr ? kernels_.bf16 : kernels_.f32;
+}
+
+LinearRunner::GemmRows LinearRunner::convert_rows(const GemmKernels& kernels, const TensorView& x,
+                                                  const PackedView& weight) {
+  constexpr int64_t kFloat = sizeof(float);
+  GemmRows rows{.count = x.rows,
+                .a = static_cast<const std::byte*>(x.data),
+                .stride = x.row_stride,
+                .row_bytes = x.row_stride * kFloat,
+                .step_bytes = kGemmStep * kFloat};
+  const bool quantised = kernels.quantize_row != nullptr;
+  if (kernels.convert_row == nullptr && !quantised) return rows;
+  const int64_t cols = align_up(x.cols, kernels.depth_multiple);
+  rows.step_bytes = quantised ? kernels.step_bytes(weight) : kGemmStep * kernels.element_bytes;
+  rows.row_bytes = cols * rows.step_bytes / kGemmStep;
+  rows.stride = quantised ? rows.row_bytes : cols;
   const int64_t padded_rows = align_up(x.rows, kernels.row_multiple);
-  auto* converted = activations_.reserve<std::byte>(padded_rows * *stride * kernels.element_bytes);
+  auto* converted = activations_.reserve<std::byte>(padded_rows * (rows.row_bytes + kFloat));
+  auto* scales = reinterpret_cast<float*>(converted + padded_rows * rows.row_bytes);
   parallel_for(pool_, x.rows, kConvertedElement * x.cols, [&](int64_t row) {
-    kernels.convert_row(x.f32_row(row), x.cols, converted + row * *stride * kernels.element_bytes);
+    std::byte* to = converted + row * rows.row_bytes;
+    if (quantised) {
+      kernels.quantize_row(x.f32_row(row), weight, to, scales + row);
+    } else {
+      kernels.convert_row(x.f32_row(row), x.cols, to);
+    }
   });
-  return converted;
+  rows.a = converted;
+  rows.scales = scales;
+  return rows;
 }
 
 void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, const PackedView& weight, bool accumulate,
                             const TensorView& out) {
-  int64_t a_stride = 0;
-  const auto* a = static_cast<const std::byte*>(convert_rows(kernels, x, &a_stride));
+  const GemmRows rows = convert_rows(kernels, x, weight);
   const int64_t panels = panel_count(weight);
   const int64_t tile_cols = kernels.tile_panels * kPanelOutputs;
   const int64_t tiles = ceil_div(panels, kernels.tile_panels);
-  const int64_t block_rows = choose_block_rows(x.rows, tiles, pool_.threads(), kernels.row_multiple);
-  const int64_t tile_bytes = x.rows <= kFewRows ? kTileBytesFewRows : kernels.tile_bytes;
-  const int64_t most = std::max<int64_t>(32, tile_bytes / (tile_cols * kernels.element_bytes) / 32 * 32);
-  const int64_t chunk = align_up(ceil_div(weight.cols, ceil_div(weight.cols, most)), 32);  // of like depth
-  const int64_t blocks = ceil_div(x.rows, block_rows);
+  const int64_t block_rows = choose_block_rows(rows.count, tiles, pool_.threads(), kernels.row_multiple);
+  const int64_t tile_bytes = rows.count <= kFewRows ? kernels.few_rows_tile_bytes : kernels.tile_bytes;
+  const int64_t least = std::max(32, kernels.depth_multiple);
+  const int64_t most = std::max<int64_t>(1, tile_bytes / (tile_cols * kernels.element_bytes) / least) * least;
+  const int64_t chunk = align_up(ceil_div(weight.cols, ceil_div(weight.cols, most)), least);  // of like depth
+  const int64_t blocks = ceil_div(rows.count, block_rows);
   const int64_t tile_weights = tile_cols * weight.cols;
-  const int64_t work = tile_weights + elements_of_multiply_adds(tile_weights * std::min(block_rows, x.rows));
+  const int64_t work = tile_weights + elements_of_multiply_adds(tile_weights * std::min(block_rows, rows.count));
   parallel_for(pool_, tiles * blocks, work, [&](int64_t item, int32_t thread) {
     const int64_t tile = item / blocks;
     const int64_t first_row = item % blocks * block_rows;
@@ -81,9 +101,11 @@ void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, con
     auto* b =
         tiles_[thread].reserve<std::byte>(align_up(depth, kernels.depth_multiple) * tile_cols * kernels.element_bytes);
     GemmTile args;
-    args.a_stride = a_stride;
+    args.a_stride = rows.stride;
     args.b = b;
-    args.rows = static_cast<int32_t>(std::min(block_rows, x.rows - first_row));
+    args.weight = &weight;
+    args.row_scales = rows.scales == nullptr ? nullptr : rows.scales + first_row;
+    args.rows = static_cast<int32_t>(std::min(block_rows, rows.count - first_row));
     args.cols = static_cast<int32_t>(std::min(tile_cols, weight.rows - tile * tile_cols));
     args.accumulate = accumulate;
     args.partial = weight.cols > chunk ? partials_[thread].reserve<float>(block_rows * tile_cols) : nullptr;
@@ -93,7 +115,7 @@ void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, con
       args.depth = std::min(chunk, weight.cols - k);
       args.first = k == 0;
       args.last = k + args.depth == weight.cols;
-      args.a = a + (first_row * a_stride + k) * (kernels.convert_row == nullptr ? 4 : kernels.element_bytes);
+      args.a = rows.a + first_row * rows.row_bytes + k * rows.step_bytes / kGemmStep;
       for (int32_t slot = 0; slot < kernels.tile_panels; ++slot) {
         // Slots beyond the last panel repeat it; their outputs are not stored.
         const int64_t panel = std::min(tile * kernels.tile_panels + slot, panels - 1);

@@ -18,15 +18,27 @@ class LinearRunner {
 
   // out = x W^T (+ out). x [R, cols], out [R, rows]. In exact mode every product is one of float32 values. Otherwise
   // prefill rounds weights and activations to bfloat16 where the CPU multiplies those, and decode quantises activations
-  // to 8 bits by group where the weights are quantised; everything else is float32.
+  // to 8 bits by group where the weights are quantised; so does prefill where the weights are tolerant, too, and the
+  // CPU is faster at it. Everything else is float32.
   void run(const TensorView& x, const PackedView& weight, bool accumulate, Phase phase, const TensorView& out);
 
  private:
+  // The rows of a GEMM as its kernels want them.
+  struct GemmRows {
+    int64_t count = 0;
+    const std::byte* a = nullptr;
+    int64_t stride = 0;  // as GemmTile counts
+    int64_t row_bytes = 0;
+    int64_t step_bytes = 0;         // of kGemmStep inputs
+    const float* scales = nullptr;  // of quantised rows
+  };
+
+  // What makes a product that run_int8() does not.
+  const GemmKernels& gemm_kernels(const PackedView& weight, Phase phase) const;
   void run_gemm(const GemmKernels& kernels, const TensorView& x, const PackedView& weight, bool accumulate,
                 const TensorView& out);
   void run_int8(const TensorView& x, const PackedView& weight, bool accumulate, const TensorView& out);
-  // The rows of x as `kernels` want them: pointer and stride in elements.
-  const void* convert_rows(const GemmKernels& kernels, const TensorView& x, int64_t* stride);
+  GemmRows convert_rows(const GemmKernels& kernels, const TensorView& x, const PackedView& weight);
   Int8Rows quantize_rows(const TensorView& x, const PackedView& weight);
 
   LinearKernels kernels_;

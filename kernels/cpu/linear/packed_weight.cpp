@@ -122,7 +122,8 @@ absl::StatusOr<std::unique_ptr<PackedWeight>> pack_weight(const WeightSource& so
                      .group = format.group,
                      .zero_point = format.zero_point,
                      .rows = source.rows,
-                     .cols = source.cols};
+                     .cols = source.cols,
+                     .tolerant = source.tolerant};
   view.panel_code_bytes = panel_code_bytes(format, source.cols);
   view.panel_scale_bytes = panel_scale_bytes(format, source.cols);
   const size_t scales_at = align_up(panels * view.panel_code_bytes, 64);
