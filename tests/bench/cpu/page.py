@@ -50,7 +50,7 @@ def text(report):
     return (f"{report['model']}, {report['backend']}, {rounds} in turns with {peers}; random tokens, their caches whole. Load average "
             f"before: {report['load_before']:.1f}; it took {report['minutes']:.0f} minutes.\n"
             f"Limits, measured in the same run: memory is read at {report['limits'].get('read', 0):.0f} GB/s, {path} multiplies at "
-            f"{gflops:.0f} GFLOP/s. A prompt's limit is its arithmetic at that rate, a decode step's the weights and entries it reads.\n\n"
+            f"{gflops:.0f} GFLOP/s. A prompt's limit is its arithmetic at that rate, what is in 8 bits included, a decode step's the weights and entries it reads.\n\n"
             + table(report) + "\n")
 
 
