@@ -74,7 +74,8 @@ TEST_P(LongPrompt, KeptPositionsRecallAndLogitsInExactMode) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Prompts, LongPrompt,
-                         testing::Values(std::pair("text_16k", "funnel"), std::pair("text_2k", "funnel_global")),
+                         testing::Values(std::pair("text_16k", "funnel"), std::pair("text_2k", "funnel_global"),
+                                         std::pair("text_30k", "pyramidkv")),
                          [](const auto& prompt) { return std::string(prompt.param.first); });
 
 struct LongContract {

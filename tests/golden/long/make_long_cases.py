@@ -6,13 +6,13 @@ and PyTorch in float32, prompts of up to 30,000 tokens.
     ... --write            # writes them anew (prompts.json stays)
     ... --only TEXT,...    # only files, or cases, whose name contains one of these
 
-Needs: pip install torch transformers gguf accelerate; 12 GB of memory and an hour for everything. text_16k alone takes nine minutes of processor
-time; of text_30k no values are committed. Files, of which those under model/ have the form that ../model/make_model_cases.py describes:
+Needs: pip install torch transformers gguf accelerate; 12 GB of memory and an hour for everything; of processor time text_16k alone takes nine minutes and
+text_30k twelve. Files, of which those under model/ have the form that ../model/make_model_cases.py describes:
   text/tokens.jsonl            texts of ../text/tokens.jsonl in this model's tokens
   text/chats.json              conversations through the model's own chat template
   model/prompts.json           `text`: licences of /usr/share/common-licenses, 30,000 tokens; `chat`: a short conversation
   model/full.json              per case: log-probability of the last ROWS - 1 tokens, logits, greedy tokens with the full cache
-  model/kept_CASE_POLICY.json  what one policy keeps (funnel at 16k, GLOBAL at 2k: at 30k the queries it needs are 2.6 GB)
+  model/kept_CASE_POLICY.json  what one policy keeps (funnel at 16k, GLOBAL at 2k, pyramidkv at 30k, where the queries of funnel are 2.6 GB)
   model/recall.json            per kept_ file: [layer][kv_head]
 """
 import argparse
