@@ -51,7 +51,7 @@ struct WeightSource {
   WeightType type = WeightType::kF32;
   int64_t rows = 0;
   int64_t cols = 0;
-  // Products of prompts with it may take activations quantised to 8 bits, in the default mode. What that costs a model
+  // Products of prompts with it may take activations quantised to 8 bits, in the fast mode. What that costs a model
   // depends on what the product is for (ADR 51).
   bool tolerant = false;
 };
@@ -329,6 +329,7 @@ class Backend {
 struct BackendOptions {
   std::string device = "cpu";  // cpu | reference | cuda:N
   bool exact = false;          // runtime.compute: float32 -- dequantised weights, every product in float32
+  bool fast = false;           // runtime.compute: fast -- WeightSource::tolerant is made use of
   int32_t threads = 0;         // 0: one per available core
   // cpu: the highest path to use (scalar, avx2, avx512, avx512_vnni, avx512_bf16, amx_bf16). Empty: of all there is,
   // the paths that a measurement of some milliseconds finds faster.

@@ -48,6 +48,7 @@ absl::Status given_up() { return absl::CancelledError("loading was given up"); }
 BackendOptions backend_options(const RuntimeConfig& config) {
   return {.device = config.device == "auto" ? choose_device().device : config.device,
           .exact = config.compute == "float32",
+          .fast = config.compute == "fast",
           .threads = config.threads,
           .isa = config.isa == "auto" ? "" : config.isa,
           .graphs = config.graphs};

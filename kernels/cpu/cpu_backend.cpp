@@ -22,9 +22,11 @@ constexpr int64_t kHeavyElement = 4;
 const PackedView& packed(const Weight& weight) { return static_cast<const PackedWeight&>(weight).view(); }
 
 // Measured once, so that all backends of a process compute alike.
-const CpuPaths& measured_paths() {
-  static const CpuPaths kPaths = faster_paths(detect_isa(), measure_paths(detect_isa()));
-  return kPaths;
+CpuPaths measured_paths(bool fast) {
+  static const PathTimes kTimes = measure_paths(detect_isa());
+  PathTimes times = kTimes;
+  if (!fast) times.tolerant_products = {};
+  return faster_paths(detect_isa(), times);
 }
 
 }  // namespace
@@ -233,7 +235,8 @@ absl::StatusOr<std::unique_ptr<Backend>> make_cpu_backend(const BackendOptions& 
   }
   PKV_ASSIGN_OR_RETURN(const IsaFeatures features, cap_isa(detect_isa(), options.isa));
   // Who names a path gets it, and the exact mode multiplies float32 on all of them.
-  CpuPaths paths = options.isa.empty() && !options.exact ? measured_paths() : highest_paths(features);
+  CpuPaths paths = options.isa.empty() && !options.exact ? measured_paths(options.fast) : highest_paths(features);
+  paths.tolerant_in_8_bits = paths.tolerant_in_8_bits && options.fast;
   return std::make_unique<CpuBackend>(std::move(paths), options.exact,
                                       options.threads == 0 ? available_cores() : options.threads);
 }

@@ -31,7 +31,7 @@ struct CpuPaths {
   IsaFeatures prompt_products;
   IsaFeatures prompt_attention;
   IsaFeatures decode_products;
-  bool tolerant_in_8_bits = false;  // prompts' products with tolerant weights, instead of prompt_products
+  bool tolerant_in_8_bits = false;  // prompts' products with tolerant weights, instead of prompt_products; fast mode
   std::string measured;  // for people: "prompt products bf16 (1.92x avx512), ..."; empty where nothing was measured
 };
 

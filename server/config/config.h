@@ -65,7 +65,7 @@ struct CacheConfig {
 
 struct RuntimeConfig {
   std::string device = "auto";   // auto, cpu, reference, cuda:N
-  std::string compute = "auto";  // auto, float32
+  std::string compute = "auto";  // auto, float32, fast
   int32_t threads = 0;
   std::string isa = "auto";
   bool graphs = true;

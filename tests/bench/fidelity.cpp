@@ -1,4 +1,4 @@
-// pkv-fidelity: how far a device's default mode is from its exact mode (every product in float32, float32 cache
+// pkv-fidelity: how far a device's default or fast mode is from its exact mode (every product in float32, float32 cache
 // entries). Prints mean KL(exact || default) in nats and top-1 agreement over every position of given texts, read as a
 // prompt; over the last positions once more, read token by token, since decoding uses other kernels; and what policies
 // keep of each text in the two modes: as many entries in every lane, or it ends with 1, and which share of them is the
@@ -54,12 +54,12 @@ struct Mode {
   KvDtype dtype = KvDtype::kF16;
 };
 
-absl::StatusOr<Mode> load_mode(const GgufFile& file, const std::string& device, bool exact, const std::string& isa) {
-  auto backend = make_backend({.device = device, .exact = exact, .isa = isa});
+absl::StatusOr<Mode> load_mode(const GgufFile& file, const BackendOptions& options) {
+  auto backend = make_backend(options);
   if (!backend.ok()) return backend.status();
   auto model = load_model(file, **backend);
   if (!model.ok()) return model.status();
-  return Mode{*std::move(backend), *std::move(model), exact ? KvDtype::kF32 : KvDtype::kF16};
+  return Mode{*std::move(backend), *std::move(model), options.exact ? KvDtype::kF32 : KvDtype::kF16};
 }
 
 absl::StatusOr<std::unique_ptr<PromptRun>> start(const Mode& mode, std::span<const int32_t> prompt, size_t more) {
@@ -199,7 +199,7 @@ struct FidelityOptions {
   std::vector<std::string> paths, policies;
   size_t decode = 64;
   int32_t budget = 64;
-  bool json = false;
+  bool fast = false, json = false;
 };
 
 absl::Status run(const FidelityOptions& options) {
@@ -209,11 +209,11 @@ absl::Status run(const FidelityOptions& options) {
   if (!texts.ok()) return texts.status();
   auto policies = rows_of(options.policies);
   if (!policies.ok()) return policies.status();
-  auto exact = load_mode(**file, options.device, true, ""),
-       fast = load_mode(**file, options.device, false, options.isa);
+  auto exact = load_mode(**file, {.device = options.device, .exact = true}),
+       fast = load_mode(**file, {.device = options.device, .fast = options.fast, .isa = options.isa});
   if (!exact.ok()) return exact.status();
   if (!fast.ok()) return fast.status();
-  std::cerr << "default mode: " << fast->backend->description() << "\n";
+  std::cerr << (options.fast ? "fast mode: " : "default mode: ") << fast->backend->description() << "\n";
   int64_t other_counts = 0;
   for (const Text& text : *texts) {
     auto prompt = compare_prompt(*exact, *fast, text.ids);
@@ -247,6 +247,7 @@ int main(int argc, char** argv) {
   pkv::FidelityOptions options;
   app.add_option("--model", options.model, "GGUF file")->envname("PKV_MODEL")->required();
   app.add_option("--device", options.device, "cpu or cuda:N")->capture_default_str();
+  app.add_flag("--fast", options.fast, "Of the fast mode (runtime.compute) instead of the default one");
   app.add_option("--isa", options.isa, "Highest instruction-set path of the default mode; cpu only");
   app.add_option("--decode", options.decode, "Also read the last so many tokens one by one")->capture_default_str();
   app.add_option("--policies", options.policies, "Compare what these keep, comma-separated")->delimiter(',');

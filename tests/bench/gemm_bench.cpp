@@ -196,9 +196,10 @@ void register_path(const std::string& isa, int32_t threads) {
                              std::to_string(inputs) + "x" + std::to_string(outputs);
     set_timing(benchmark::RegisterBenchmark(name.c_str(), run_product, product), threads);
   };
-  const BackendOptions options = {.device = "cpu", .threads = threads, .isa = isa};
+  const BackendOptions options = {.device = "cpu", .fast = true, .threads = threads, .isa = isa};
   BackendOptions exact = options;
   exact.exact = true;
+  exact.fast = false;
   for (const auto& [inputs, outputs] : {std::pair<int64_t, int64_t>{576, 192}, {576, 576}, {576, 1536}, {1536, 576}}) {
     add("prefill", {options, WeightType::kQ4_1, {kPrefillRows, inputs, outputs}, Phase::kPrefill});
     add("tolerant", {options, WeightType::kQ4_1, {kPrefillRows, inputs, outputs}, Phase::kPrefill, true});

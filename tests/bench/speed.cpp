@@ -27,6 +27,7 @@ struct SpeedOptions {
   uint64_t pool_mib = 512, workspace_mib = 1024;
   int64_t budget = 0;
   std::vector<int32_t> prompts{512, 2048, 8000};
+  bool fast = false;
 };
 
 std::shared_ptr<Request> make_request(int32_t tokens, int32_t vocabulary, const SpeedOptions& options,
@@ -107,7 +108,8 @@ absl::Status run(const SpeedOptions& options) {
     PKV_ASSIGN_OR_RETURN(LaneTable table, read_lane_table(options.lane_table));
     lane_table = std::make_shared<const LaneTable>(std::move(table));
   }
-  auto backend = make_backend({.device = options.device, .threads = options.threads, .isa = options.isa});
+  auto backend =
+      make_backend({.device = options.device, .fast = options.fast, .threads = options.threads, .isa = options.isa});
   if (!backend.ok()) return backend.status();
   auto model = load_model(**file, **backend);
   if (!model.ok()) return model.status();
@@ -163,6 +165,7 @@ int main(int argc, char** argv) {
       ->check(CLI::IsMember(formats));
   app.add_option("--threads", options.threads, "0: one per core");
   app.add_option("--isa", options.isa, "Highest instruction-set path");
+  app.add_flag("--fast", options.fast, "As runtime.compute: fast");
   app.add_option("--decode", options.decode, "Tokens to generate")->capture_default_str();
   app.add_option("--sequences", options.sequences, "Requests of each length at once; prefill is the first one's")
       ->check(CLI::Range(1, 64))

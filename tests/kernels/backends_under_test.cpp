@@ -33,7 +33,8 @@ std::vector<BackendUnderTest> backends_under_test(std::initializer_list<int32_t>
     for (bool exact : {true, false}) {
       if (exact && !path.exact) continue;
       for (int32_t count : threads) {
-        const BackendOptions options{.device = path.device, .exact = exact, .threads = count, .isa = path.isa};
+        const BackendOptions options{
+            .device = path.device, .exact = exact, .fast = !exact, .threads = count, .isa = path.isa};
         const std::string name =
             absl::StrCat(path.device, "/", path.isa, exact ? "/exact/" : "/default/", count, "_threads");
         auto backend = make_backend(options);

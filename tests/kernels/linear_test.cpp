@@ -60,7 +60,8 @@ std::vector<Path> available_paths() {
 }
 
 std::unique_ptr<Backend> cpu_backend(const Path& path, int32_t threads) {
-  auto backend = make_backend({.device = "cpu", .exact = path.exact, .threads = threads, .isa = path.isa});
+  auto backend =
+      make_backend({.device = "cpu", .exact = path.exact, .fast = path.tolerant, .threads = threads, .isa = path.isa});
   EXPECT_TRUE(backend.ok()) << backend.status();
   return *std::move(backend);
 }

@@ -167,6 +167,11 @@ TEST(PathChoiceTest, BackendsMeasureOnlyWhereNoPathIsNamed) {
   EXPECT_EQ(measured({.device = "cpu"}), detect_isa().bf16 || detect_isa().vnni);
   EXPECT_EQ(description({.device = "cpu"}), description({.device = "cpu"})) << "measured once a process";
   EXPECT_FALSE(measured({.device = "cpu", .exact = true}));
+  const auto tolerant = [&](bool fast) {
+    return description({.device = "cpu", .fast = fast}).find("tolerant prompt products") != std::string::npos;
+  };
+  EXPECT_FALSE(tolerant(false)) << "only the fast mode makes use of it";
+  EXPECT_EQ(tolerant(true), detect_isa().vnni);
   EXPECT_FALSE(measured({.device = "cpu", .isa = "scalar"}));
   EXPECT_FALSE(detect_isa().bf16 && measured({.device = "cpu", .isa = "avx512_bf16"}));
 }

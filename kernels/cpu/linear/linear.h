@@ -19,7 +19,7 @@ class LinearRunner {
   // out = x W^T (+ out). x [R, cols], out [R, rows]. In exact mode every product is one of float32 values. Otherwise
   // prefill rounds weights and activations to bfloat16 where the CPU multiplies those, and decode quantises activations
   // to 8 bits by group where the weights are quantised; so does prefill where the weights are tolerant, too, and the
-  // CPU is faster at it. Everything else is float32.
+  // kernels have it. Everything else is float32.
   void run(const TensorView& x, const PackedView& weight, bool accumulate, Phase phase, const TensorView& out);
 
  private:

@@ -4,11 +4,12 @@ turns: each round runs every program once, one at a time. Prints medians, ratios
 that is, which are measured in the same run.
 
     compare.py MODEL.gguf BIN_FOLDER [--q4-0 FILE] [--torch PYTHON] [--threads N] [--prompts 512,2048,8000] [--rounds 3]
-               [--minutes 15] [--isa PATH] [--json] [--page FILE]
+               [--minutes 15] [--isa PATH] [--fast] [--json] [--page FILE]
 
 --q4-0: the same weights as Q4_0, llama.cpp's best format for many CPUs. Rounds end early where one more would take longer than
---minutes in all. --isa: we go no higher than this path; the interpreter's llama.cpp has to be one that is built so, too. --page: the table
-goes into this page of docs/results, in place of the one it has of this model and path.
+--minutes in all. --isa: we go no higher than this path; the interpreter's llama.cpp has to be one that is built so, too. --fast: we
+read prompts in the fast mode (runtime.compute). --page: the table goes into this page of docs/results, in place of the one it has of
+this model, path and mode.
 """
 import argparse
 import collections
@@ -57,7 +58,8 @@ class Ours:
 
     def speed(self, policy, prompts):
         budget = [] if policy == "full" else ["--policy", policy, "--budget", str(kept(policy, prompts[0]))]
-        self.about = child(self.command("pkv-speed") + ["--decode", str(self.options.decode), "--prompts",
+        fast = ["--fast"] if self.options.fast else []
+        self.about = child(self.command("pkv-speed") + fast + ["--decode", str(self.options.decode), "--prompts",
                                                         ",".join(map(str, prompts)), "--pool-mib", str(POOL_MIB)] + budget)
         return self.about["runs"]
 
@@ -179,6 +181,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--isa", default="")
+    parser.add_argument("--fast", action="store_true")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--page")
     options = parser.parse_args()
@@ -193,7 +196,7 @@ def main():
     rates = limits.measured(options.bin, options.threads, options.isa)
     begin = time.monotonic()
     rounds = run_rounds(programs, options)
-    report = {"model": os.path.basename(options.model), "isa": options.isa, "backend": ours.about["backend"], "threads": options.threads,
+    report = {"model": os.path.basename(options.model), "isa": options.isa, "fast": options.fast, "backend": ours.about["backend"], "threads": options.threads,
               "rounds": len(rounds), "minutes": (time.monotonic() - begin) / 60, "load_before": busy_before,
               "peers": {program.name: program.version for program in programs if program is not ours},
               "limits": rates, "rows": summary(rounds, ours.about["model"], rates)}

@@ -18,7 +18,7 @@ RATES = {"read": 10.0, "avx2": 100.0, "avx512_bf16": 400.0}
 
 def report(rounds, **more):
     peers = {name: "1.0" for name in rounds[0] if name != "ours"}
-    return {"model": "m.gguf", "isa": "", "backend": "cpu", "rounds": len(rounds), "minutes": 1, "load_before": 0, "peers": peers, "limits": RATES,
+    return {"model": "m.gguf", "isa": "", "fast": False, "backend": "cpu", "rounds": len(rounds), "minutes": 1, "load_before": 0, "peers": peers, "limits": RATES,
             "rows": compare.summary(rounds, MODEL, RATES), **more}
 
 

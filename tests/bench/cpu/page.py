@@ -57,6 +57,7 @@ def text(report):
 def put(path, report):
     """Writes the report into the page, which is made where there is none: in place of what it has of the same model and path, or at its end."""
     title = f"{report['model']}, no higher than {report['isa']}" if report["isa"] else report["model"]
+    title += ", fast mode" if report["fast"] else ""
     begin, end = f"<!-- scripts/bench {title} -->", "<!-- scripts/bench: end -->"
     fields = {}
     if os.path.exists("/proc/cpuinfo"):

@@ -8,6 +8,7 @@
 #include <memory>
 #include <string>
 
+#include "absl/time/clock.h"
 #include "server/api/gate.h"
 #include "server/rpc/call_info.h"
 #include "server/rpc/generation_service.h"
@@ -27,6 +28,7 @@ class CountingService final : public RawGenerationService {
 
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response) override {
+    arrived = context;
     const auto make = [this]() -> absl::StatusOr<grpc::ByteBuffer> {
       ++made;
       const grpc::Slice text(std::string(kReplyBytes, '\0'));
@@ -37,6 +39,7 @@ class CountingService final : public RawGenerationService {
   }
 
   std::atomic<int> made = 0;
+  std::atomic<grpc::CallbackServerContext*> arrived = nullptr;  // the last call, while it lives
 
  private:
   ServerState& state_;
@@ -77,6 +80,7 @@ TEST_F(PreparedCallTest, WhoHasGivenUpIsNotBegunWith) {
   std::promise<void> free;
   ASSERT_TRUE(state_->preparation().post([gate = free.get_future().share()] { gate.wait(); }));
   EXPECT_EQ(tokenize(std::chrono::milliseconds(50)).error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  while (!service_->arrived.load()->IsCancelled()) absl::SleepFor(absl::Milliseconds(1));  // the server has heard of it
   free.set_value();
   state_->preparation().stop();  // when all that waits was done
   EXPECT_EQ(service_->made, 0);
