@@ -19,13 +19,6 @@ constexpr char kBadRequestUrl[] = "type.googleapis.com/google.rpc.BadRequest";
 
 }  // namespace
 
-void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& context) {
-  const absl::Duration delay = error_retry_delay(status);
-  if (delay > absl::ZeroDuration()) {
-    context.AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(absl::ToInt64Milliseconds(delay)));
-  }
-}
-
 grpc::Status to_grpc_status(const absl::Status& status) {
   if (status.ok()) return grpc::Status::OK;
   const auto code = static_cast<grpc::StatusCode>(status.code());
@@ -51,6 +44,14 @@ grpc::Status to_grpc_status(const absl::Status& status) {
   }
   if (details.details().empty()) return grpc::Status(code, message);
   return grpc::Status(code, message, details.SerializeAsString());
+}
+
+grpc::Status end_status(const absl::Status& status, grpc::CallbackServerContext& context) {
+  grpc::Status told = to_grpc_status(status);
+  if (const absl::Duration delay = error_retry_delay(status); delay > absl::ZeroDuration()) {
+    context.AddTrailingMetadata("grpc-retry-pushback-ms", std::to_string(absl::ToInt64Milliseconds(delay)));
+  }
+  return told;
 }
 
 }  // namespace pkv

@@ -9,7 +9,8 @@ namespace pkv {
 
 // Same code and message; the field and the payloads that clients know become the details of a google.rpc.Status.
 grpc::Status to_grpc_status(const absl::Status& status);
-// Beside the status, where it says when to come back: what gRPC's own retries read.
-void add_retry_trailer(const absl::Status& status, grpc::CallbackServerContext& context);
+// The same for the call of `context`, which gets besides, where the status says when to come back, the trailer that
+// gRPC's own retries read. Once a call, and last of what may need memory. std::bad_alloc: nothing has changed.
+grpc::Status end_status(const absl::Status& status, grpc::CallbackServerContext& context);
 
 }  // namespace pkv

@@ -137,10 +137,7 @@ class HealthService::Watches::Watch final : public grpc::ServerWriteReactor<Byte
       buffer_ = response_of(now);
       StartWrite(&buffer_);
     } else if (watches_->closed_) {
-      const absl::Status status = server_stopping();
-      const grpc::Status told = to_grpc_status(status);
-      add_retry_trailer(status, context_);  // last of what may need memory: it must not be there twice
-      finish(told);
+      finish(end_status(server_stopping(), context_));
     }
   }
 

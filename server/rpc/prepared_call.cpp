@@ -67,10 +67,8 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
   grpc::Status settle() {
     while (true) {
       try {
-        grpc::Status status = to_grpc_status(status_);
         watch_->begin(context_);
-        add_retry_trailer(status_, context_);  // last of what may need memory: it must not be there twice
-        return status;
+        return end_status(status_, context_);
       } catch (const std::bad_alloc&) {
         absl::SleepFor(kMemoryPause);
       }

@@ -15,8 +15,7 @@ class RefusedStream final : public grpc::ServerWriteReactor<grpc::ByteBuffer> {
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* refuse_stream(const absl::Status& status,
                                                           grpc::CallbackServerContext& context) {
-  add_retry_trailer(status, context);
-  return new RefusedStream(to_grpc_status(status));
+  return new RefusedStream(end_status(status, context));
 }
 
 }  // namespace pkv

@@ -56,10 +56,8 @@ class WatchedReply final : public grpc::ServerUnaryReactor {
       : watch_(std::move(watch)), context_(context) {}
   // Once. Nothing of the call may be touched afterwards.
   void reply(const absl::Status& status) {
-    const grpc::Status told = to_grpc_status(status);
     watch_->begin(context_);
-    add_retry_trailer(status, context_);
-    Finish(told);
+    Finish(end_status(status, context_));
   }
   void OnDone() override {
     watch_->end(context_);

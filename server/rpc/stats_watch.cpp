@@ -101,10 +101,7 @@ class StatsWatch::Watcher final : public Reactor {
  private:
   void stop() {
     if (finished_) return;
-    const absl::Status status = server_stopping();
-    const grpc::Status told = to_grpc_status(status);
-    add_retry_trailer(status, context_);  // last of what may need memory: it must not be there twice
-    finish(told);
+    finish(end_status(server_stopping(), context_));
   }
   void finish(const grpc::Status& status) {
     if (finished_) return;

@@ -57,10 +57,8 @@ class StreamCall final : public GenerationCall {
     reactor_->StartWriteAndFinish(&buffer_, grpc::WriteOptions(), grpc::Status::OK);
   }
   void send_error() override {
-    const grpc::Status status = to_grpc_status(error());
     watch();
-    add_retry_trailer(error(), context_);  // last of what may need memory: it must not be there twice
-    reactor_->Finish(status);
+    reactor_->Finish(end_status(error(), context_));
   }
 
   void write(const pb::GenerateStreamResponse& message) {

@@ -33,10 +33,8 @@ class UnaryCall final : public GenerationCall {
     reactor_->Finish(grpc::Status::OK);
   }
   void send_error() override {
-    const grpc::Status status = to_grpc_status(error());
     watch_->begin(context_);
-    add_retry_trailer(error(), context_);  // last of what may need memory: it must not be there twice
-    reactor_->Finish(status);
+    reactor_->Finish(end_status(error(), context_));
   }
 
   pb::GenerateResponse reply(OutputAssembler::Piece whole) const {
