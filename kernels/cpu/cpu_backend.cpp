@@ -22,11 +22,12 @@ constexpr int64_t kHeavyElement = 4;
 const PackedView& packed(const Weight& weight) { return static_cast<const PackedWeight&>(weight).view(); }
 
 // Measured once, so that all backends of a process compute alike.
-CpuPaths measured_paths(bool fast) {
+const CpuPaths& measured_paths(bool fast) {
   static const PathTimes kTimes = measure_paths(detect_isa());
-  PathTimes times = kTimes;
-  if (!fast) times.tolerant_products = {};
-  return faster_paths(detect_isa(), times);
+  static const CpuPaths kPaths = faster_paths(detect_isa(), kTimes);
+  if (!fast) return kPaths;
+  static const CpuPaths kFast = faster_paths(detect_isa(), with_tolerant_products(detect_isa(), kTimes));
+  return kFast;
 }
 
 }  // namespace

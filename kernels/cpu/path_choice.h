@@ -44,7 +44,10 @@ CpuPaths highest_paths(const IsaFeatures& features);
 constexpr double kClearlySlower = 1.05;
 CpuPaths faster_paths(const IsaFeatures& features, const PathTimes& times);
 
-// Times each use for which `features` holds two paths, on the calling thread: some milliseconds.
+// Times each use for which `features` holds two paths, but for tolerant weights, on the calling thread: some
+// milliseconds.
 PathTimes measure_paths(const IsaFeatures& features);
+// That use, too, against what `times` leave for the others.
+PathTimes with_tolerant_products(const IsaFeatures& features, PathTimes times);
 
 }  // namespace pkv

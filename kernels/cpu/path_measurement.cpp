@@ -80,6 +80,11 @@ std::vector<uint8_t> q4_0_blocks() {
   return blocks;
 }
 
+LinearKernels without_8_bits(CpuPaths paths) {
+  paths.tolerant_in_8_bits = false;
+  return select_linear_kernels(paths);
+}
+
 constexpr int32_t kHeadDim = 64;
 constexpr int32_t kAttentionRows = 96;  // whole panels on every path
 
@@ -185,10 +190,6 @@ PathTime measure_attention(const PanelKernels& higher, const PanelKernels& lower
 PathTimes measure_paths([[maybe_unused]] const IsaFeatures& features) {
   PathTimes times;
 #if defined(__x86_64__)
-  const auto without_8_bits = [](CpuPaths paths) {
-    paths.tolerant_in_8_bits = false;
-    return select_linear_kernels(paths);
-  };
   const auto products = [&](Phase phase, const IsaFeatures& higher, const IsaFeatures& lower) {
     return measure_products(phase, without_8_bits(highest_paths(higher)), without_8_bits(highest_paths(lower)));
   };
@@ -209,12 +210,15 @@ PathTimes measure_paths([[maybe_unused]] const IsaFeatures& features) {
     times.tile_attention = measure_attention(PathTable<PanelKernels, Isa::kAmxBf16>::kernels,
                                              chosen.prompt_attention.bf16 ? bf16_panels : avx512_panels);
   }
-  if (features.vnni) {
-    CpuPaths chosen = faster_paths(features, times);
-    chosen.tolerant_in_8_bits = true;
-    times.tolerant_products = measure_products(Phase::kPrefill, select_linear_kernels(chosen), without_8_bits(chosen));
-  }
 #endif
+  return times;
+}
+
+PathTimes with_tolerant_products(const IsaFeatures& features, PathTimes times) {
+  if (!features.vnni) return times;
+  CpuPaths chosen = faster_paths(features, times);
+  chosen.tolerant_in_8_bits = true;
+  times.tolerant_products = measure_products(Phase::kPrefill, select_linear_kernels(chosen), without_8_bits(chosen));
   return times;
 }
 

@@ -90,7 +90,7 @@ TEST(PathChoiceTest, TolerantProductsThatForgetAPartOfTheDepthAreFound) {
 }
 
 TEST(PathChoiceTest, WhatIsMeasuredAgrees) {
-  const PathTimes times = measure_paths(detect_isa());
+  const PathTimes times = with_tolerant_products(detect_isa(), measure_paths(detect_isa()));
   for (const PathTime& time : {times.prompt_products, times.prompt_attention, times.decode_products,
                                times.tile_products, times.tile_attention, times.tolerant_products}) {
     EXPECT_FALSE(time.differs);
@@ -148,14 +148,15 @@ TEST(PathChoiceTest, NearTiesGoToTheHigherPath) {
 TEST(PathChoiceTest, MeasuresWhatHasTwoPaths) {
   EXPECT_EQ(measure_paths({.avx2 = true, .avx512 = true}).prompt_products.higher, 0);
   if (!detect_isa().bf16) GTEST_SKIP() << "this machine has no bf16 path";
-  const PathTimes times = measure_paths(kNoVnni);
+  const PathTimes times = with_tolerant_products(kNoVnni, measure_paths(kNoVnni));
   EXPECT_GT(times.prompt_products.higher, 0);
   EXPECT_GT(times.prompt_products.lower, 0);
   EXPECT_GT(times.prompt_attention.higher, 0);
   EXPECT_GT(times.prompt_attention.lower, 0);
   EXPECT_EQ(times.decode_products.higher, 0) << "no vnni, nothing to choose";
   EXPECT_EQ(times.tolerant_products.higher, 0);
-  const PathTimes no_bf16 = measure_paths({.avx2 = true, .avx512 = true, .vnni = detect_isa().vnni});
+  const IsaFeatures vnni_alone{.avx2 = true, .avx512 = true, .vnni = detect_isa().vnni};
+  const PathTimes no_bf16 = with_tolerant_products(vnni_alone, measure_paths(vnni_alone));
   EXPECT_EQ(no_bf16.tolerant_products.higher > 0, detect_isa().vnni);
 }
 

@@ -76,7 +76,7 @@ LinearRunner::GemmRows LinearRunner::convert_rows(const GemmKernels& kernels, co
     }
   });
   rows.a = converted;
-  rows.scales = scales;
+  if (quantised) rows.scales = scales;
   return rows;
 }
 
@@ -104,7 +104,7 @@ void LinearRunner::run_gemm(const GemmKernels& kernels, const TensorView& x, con
     args.a_stride = rows.stride;
     args.b = b;
     args.weight = &weight;
-    args.row_scales = rows.scales == nullptr ? nullptr : rows.scales + first_row;
+    if (rows.scales != nullptr) args.row_scales = rows.scales + first_row;
     args.rows = static_cast<int32_t>(std::min(block_rows, rows.count - first_row));
     args.cols = static_cast<int32_t>(std::min(tile_cols, weight.rows - tile * tile_cols));
     args.accumulate = accumulate;
