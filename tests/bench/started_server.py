@@ -1,4 +1,4 @@
-"""The server program as the benchmarks start it: on free ports of this machine, until close()."""
+"""The server program as benchmarks, and tests of clients that are not ours, start it: on free ports of this machine, until close()."""
 import re
 import subprocess
 import threading

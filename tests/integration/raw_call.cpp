@@ -1,12 +1,8 @@
 #include "tests/integration/raw_call.h"
 
-#include <arpa/inet.h>
 #include <google/protobuf/descriptor.pb.h>
 #include <google/protobuf/unknown_field_set.h>
 #include <grpcpp/support/byte_buffer.h>
-#include <gtest/gtest.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 #include <initializer_list>
 #include <string_view>
@@ -41,14 +37,6 @@ std::string http2_frame(int type, int flags, int stream, const std::string& payl
 
 // Of less than 127 bytes.
 std::string with_length(const std::string& text) { return big_endian(text.size(), 1) + text; }
-
-int connect_to(int port) {
-  const int socket = ::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const sockaddr_in server{
-      .sin_family = AF_INET, .sin_port = htons(static_cast<uint16_t>(port)), .sin_addr = {htonl(INADDR_LOOPBACK)}};
-  EXPECT_EQ(::connect(socket, reinterpret_cast<const sockaddr*>(&server), sizeof(server)), 0);
-  return socket;
-}
 
 // ---- gRPC without stubs
 
@@ -185,7 +173,7 @@ UnreadCall::~UnreadCall() {
 }
 
 ClosedWindowCall::ClosedWindowCall(int port, const std::string& method, const std::string& message)
-    : socket_(connect_to(port)) {
+    : connection_(port) {
   const std::string no_window("\0\4\0\0\0\0", 6);  // SETTINGS_INITIAL_WINDOW_SIZE: 0
   std::string headers;
   for (const auto& [name, value] :
@@ -198,12 +186,9 @@ ClosedWindowCall::ClosedWindowCall(int port, const std::string& method, const st
     headers += std::string(1, '\0') + with_length(name) + with_length(value);
   }
   const std::string data = std::string(1, '\0') + big_endian(message.size(), 4) + message;
-  const std::string bytes = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2_frame(kSettings, 0, 0, no_window) +
-                            http2_frame(kHeaders, kEndHeaders, 1, headers) + http2_frame(kData, kEndStream, 1, data);
-  EXPECT_EQ(::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL), static_cast<ssize_t>(bytes.size()));
+  connection_.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + http2_frame(kSettings, 0, 0, no_window) +
+                   http2_frame(kHeaders, kEndHeaders, 1, headers) + http2_frame(kData, kEndStream, 1, data));
 }
-
-ClosedWindowCall::~ClosedWindowCall() { ::close(socket_); }
 
 OpenReflection::OpenReflection(const std::shared_ptr<grpc::Channel>& channel)
     : RawCall(channel, "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo") {

@@ -9,6 +9,8 @@
 #include <string>
 #include <vector>
 
+#include "tests/support/http_client.h"
+
 namespace pkv {
 
 // grpc.health.v1.Health/Check: HealthCheckResponse.status (1 SERVING, 2 NOT_SERVING), or minus the error's code.
@@ -58,12 +60,9 @@ class UnreadCall : RawCall {
 class ClosedWindowCall {
  public:
   ClosedWindowCall(int port, const std::string& method, const std::string& message);
-  ~ClosedWindowCall();
-  ClosedWindowCall(const ClosedWindowCall&) = delete;
-  ClosedWindowCall& operator=(const ClosedWindowCall&) = delete;
 
  private:
-  const int socket_;
+  test::HttpConnection connection_;
 };
 
 // A call of the reflection service that asks nothing.
