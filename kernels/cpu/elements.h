@@ -16,8 +16,8 @@ struct NibblePair {  // two integers of -8 .. 7, the first in the low half
 
 // How many numbers one T holds.
 template <typename T>
-constexpr int32_t kNumbersIn = 1;
+inline constexpr int32_t kNumbersIn = 1;
 template <>
-constexpr int32_t kNumbersIn<NibblePair> = 2;
+inline constexpr int32_t kNumbersIn<NibblePair> = 2;
 
 }  // namespace pkv
