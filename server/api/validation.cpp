@@ -14,6 +14,7 @@
 #include "server/api/sampling_rules.h"
 #include "server/engine/engine.h"
 #include "server/policy/registry.h"
+#include "server/telemetry/utf8.h"
 
 namespace pkv {
 namespace {
@@ -85,8 +86,8 @@ absl::StatusOr<ReportDetail> read_detail(pb::CacheReportDetail detail) {
 
 absl::Status read_request_id(const pb::GenerateRequest& message, RandomSource& random, std::string& id) {
   if (!is_request_id(message.request_id())) {
-    return bad_input("request_id",
-                     absl::StrCat("must be at most ", kMaxRequestIdBytes, " bytes long, without control characters"));
+    return bad_input("request_id", absl::StrCat("must be UTF-8, at most ", kMaxRequestIdBytes,
+                                                " bytes of it, without control characters"));
   }
   id = message.request_id().empty() ? absl::StrFormat("req-%016x", random.next()) : message.request_id();
   return absl::OkStatus();
@@ -95,7 +96,7 @@ absl::Status read_request_id(const pb::GenerateRequest& message, RandomSource& r
 }  // namespace
 
 bool is_request_id(std::string_view id) {
-  return id.size() <= kMaxRequestIdBytes &&
+  return id.size() <= kMaxRequestIdBytes && !find_invalid_utf8(id) &&
          std::ranges::none_of(id, [](unsigned char c) { return c < 0x20 || c == 0x7f; });
 }
 
@@ -116,7 +117,7 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));
   PKV_ASSIGN_OR_RETURN(request.policy, state.policies()->resolve(message.cache_policy()));
 
-  PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served, state.limits()));
+  PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served, *state.limits()));
   PKV_RETURN_IF_ERROR(pin_system_message(message, draft.prompt, request.policy));
   request.prompt = draft.prompt.tokens;
   PKV_RETURN_IF_ERROR(read_max_tokens(message, served.shape.max_positions, request));
@@ -144,7 +145,7 @@ absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const Serv
 absl::StatusOr<ValidRequest> validate_request(const pb::GenerateRequest& message, const ServedModel& served,
                                               ServerState& state, std::optional<absl::Time> deadline) {
   PKV_ASSIGN_OR_RETURN(RequestDraft draft, read_request(message, served, state, deadline));
-  return prepare_draft(draft, served, state.limits());
+  return prepare_draft(draft, served, *state.limits());
 }
 
 }  // namespace pkv

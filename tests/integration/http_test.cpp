@@ -270,6 +270,8 @@ TEST_F(HttpTest, RequestIdsComeBack) {
   expect_error(split(post_text("/v1/completions", R"({"prompt": "hello", "max_tokens": 1})",
                                "X-Request-Id: " + std::string(300, 'x') + "\r\n")),
                400, "BAD_INPUT", "X-Request-Id");
+  expect_error(split(post_text("/v1/completions", R"({"prompt": "hello", "max_tokens": 1})", "X-Request-Id: \xff\r\n")),
+               400, "BAD_INPUT", "X-Request-Id");
 }
 
 TEST_F(HttpTest, NotYetLoadedIsToldAsSuch) {

@@ -318,6 +318,12 @@ TEST_F(ValidationTest, RequestIdsHaveNoControlCharacters) {
   EXPECT_EQ(refusal("request_id: 'a\\033[2J' prompt: 'a'").field, "request_id");
 }
 
+// They are told to whoever watches the statistics, in messages whose texts have to be UTF-8.
+TEST_F(ValidationTest, RequestIdsAreUtf8) {
+  EXPECT_EQ(refusal("request_id: 'a\\377' prompt: 'a'").field, "request_id");
+  EXPECT_TRUE(is_request_id("\u00e9"));
+}
+
 TEST_F(ValidationTest, StopTokensAreFew) {
   std::string ids;
   for (int i = 0; i < 257; ++i) ids += " stop_token_ids: 5";
