@@ -294,10 +294,10 @@ void HttpConnection::refuse(const HttpRefusal& refusal) {
        [self = shared_from_this()](bool sent) { self->answered([](bool) {}, sent); });
 }
 
-// Reads while an answer is made: the only way to hear at once that the client is gone. One that sends its next request
-// ahead is not watched any more; then a write has to fail.
+// Reads while an answer is made: the only way to hear at once that the client is gone. One that sends more than
+// kReadBytes of its next requests ahead is not watched any more; then a write has to fail.
 void HttpConnection::watch() {
-  if (watching_ || buffer_.size() > 0) return;
+  if (watching_ || buffer_.size() >= kReadBytes) return;
   watching_ = true;
   stream_.async_read_some(buffer_.prepare(kReadBytes),
                           [self = shared_from_this()](Error error, size_t bytes) { self->watched(error, bytes); });
@@ -305,10 +305,12 @@ void HttpConnection::watch() {
 
 void HttpConnection::watched(Error error, size_t bytes) {
   watching_ = false;
-  if (error) return close();
+  const bool cancelled = error == asio::error::operation_aborted && stream_.socket().is_open();  // by answered()
+  if (error && !cancelled) return close();
   if (leaving_) return watch();
   buffer_.commit(bytes);
-  if (!sending_ && exchange_ == nullptr) read_head();
+  if (!sending_ && exchange_ == nullptr) return read_head();
+  watch();
 }
 
 std::string HttpConnection::head_of(const HttpResponse& response, const std::string& length) {
@@ -338,7 +340,10 @@ void HttpConnection::answered(const HttpExchange::Done& done, bool sent) {
   if (!sent) return;
   if (!keep_alive_) return say_farewell();
   arm(std::chrono::duration<double>(server_->options.idle_seconds));
-  if (!watching_) read_head();
+  if (!watching_) return read_head();
+  if (buffer_.size() == 0) return;  // watched() reads it when it comes
+  Error ignored;
+  stream_.socket().cancel(ignored);  // its next request may be there whole, and nothing more come
 }
 
 // Closing first would make the system take back what the client has not read yet.

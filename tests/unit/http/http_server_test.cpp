@@ -226,6 +226,32 @@ TEST_F(SlowAnswersTest, AClientThatLeavesIsNoticedAtOnce) {
   server_->await_answers(60);  // there are none
 }
 
+TEST_F(SlowAnswersTest, AClientThatSentMoreAndLeavesIsNoticedAtOnce) {
+  start({.keep_alive = true});
+  {
+    test::HttpConnection client(server_->port());
+    client.send("GET /a HTTP/1.1\r\n\r\n\r\n");
+    exchange(0);
+  }
+  while (gone_ == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+}
+
+TEST_F(SlowAnswersTest, RequestsThatCameAheadAreAnsweredInTheirTurn) {
+  start({.keep_alive = true});
+  test::HttpConnection client(server_->port());
+  client.send("GET /a HTTP/1.1\r\n\r\n");
+  const auto first = exchange(0);
+  client.send("GET /b HTTP/1.1\r\nConnection: close\r\n\r\n");
+  test::HttpConnection others[2] = {test::HttpConnection(server_->port()), test::HttpConnection(server_->port())};
+  for (size_t i = 0; i < 2; ++i) {  // then that has been read too
+    others[i].send("GET /c HTTP/1.1\r\n\r\n");
+    exchange(i + 1);
+  }
+  EXPECT_TRUE(wait([&](auto done) { first->respond({.body = "one"}, done); }));
+  EXPECT_TRUE(wait([&](auto done) { exchange(3)->respond({.body = "two"}, done); }));
+  EXPECT_THAT(client.ask(""), AllOf(HasSubstr("\r\n\r\none"), ::testing::EndsWith("\r\n\r\ntwo")));
+}
+
 TEST_F(SlowAnswersTest, WhoWaitsForAnAnswerIsNotPushedOut) {
   start({.max_connections = 2});
   test::HttpConnection first(server_->port()), second(server_->port());
