@@ -76,7 +76,8 @@ absl::Status read_content(const Json& value, const std::string& name, std::strin
 absl::Status read_chat_message(const Json& value, const std::string& name, pb::ChatMessage& out) {
   if (!value.is_object()) return bad_input(name, "must be an object with role and content");
   for (const char* needed : {"role", "content"}) {
-    if (!value.contains(needed)) return bad_input(absl::StrCat(name, ".", needed), "is missing");
+    if (!value.contains(needed) || value[needed].is_null())
+      return bad_input(absl::StrCat(name, ".", needed), "is missing");
   }
   for (const auto& [key, field] : value.items()) {
     if (key == "role") {
