@@ -40,7 +40,8 @@ FrontLimits limits_of(const Config& config) {
           .max_text_bytes = config.server.max_text_bytes,
           .max_reply_bytes = config.server.max_message_bytes,
           .max_unread_bytes = config.server.max_unread_bytes,
-          .max_unread_seconds = config.server.max_unread_seconds};
+          .max_unread_seconds = config.server.max_unread_seconds,
+          .max_watchers = static_cast<size_t>(config.server.max_watchers)};
 }
 
 // Of the calling thread alone, as Linux has it: whatever else wants to run goes first.
@@ -134,6 +135,7 @@ absl::Status App::reload(const Config& next) {
   PKV_RETURN_IF_ERROR(check_reload(config_, next));
   PKV_ASSIGN_OR_RETURN(LiveSettings settings, make_live_settings(next, state_.policies()->lane_table()));
   state_.set_policies(std::move(settings.policies));
+  state_.set_limits(limits_of(next));
   state_.authenticator().replace(std::move(settings.keys));
   log_.set_level(next.log.level);
   return absl::OkStatus();

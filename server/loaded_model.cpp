@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -18,7 +19,7 @@ EngineOptions engine_options(const Config& config) {
   return {.pool_bytes = config.cache.pool_bytes,
           .page_bytes = config.cache.page_bytes,
           .max_running = config.scheduler.max_running,
-          .max_waiting = config.scheduler.max_waiting,
+          .max_waiting = std::numeric_limits<int32_t>::max(),  // those who wait have a place, which WaitingRoom bounds
           .step_tokens = config.scheduler.step_tokens,
           .workspace_bytes = config.runtime.workspace_bytes};
 }

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <memory>
+#include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/time/clock.h"
@@ -34,9 +36,13 @@ void dump(const Log& log, const EngineStats& stats) {
   }
 }
 
-// Those that the engine has are among its own.
-void dump(const Log& log, std::vector<CallRegistry::Row> rows) {
-  std::erase_if(rows, [](const CallRegistry::Row& row) { return row.phase == CallPhase::kEngine; });
+// But those that the engine told of: it has not of those that came since it last moved.
+void dump(const Log& log, std::vector<CallRegistry::Row> rows, const EngineStats& stats) {
+  std::set<std::string_view> told;
+  for (const EngineStats::RequestRow& row : stats.requests) told.insert(row.id);
+  std::erase_if(rows, [&told](const CallRegistry::Row& row) {
+    return row.phase == CallPhase::kEngine && told.contains(row.request_id);
+  });
   for (size_t i = 0; i < std::min(rows.size(), kMaxRows); ++i) {
     const CallRegistry::Row& row = rows[i];
     log.error("call beside the engine", {{"method", row.method},
@@ -63,8 +69,9 @@ void StallWatch::look(const Engine& engine, const CallRegistry& calls) {
 }
 
 void StallWatch::tell(const Engine& engine, const CallRegistry& calls) const {
-  dump(log_, *engine.stats());
-  dump(log_, calls.rows());
+  const std::shared_ptr<const EngineStats> stats = engine.stats();
+  dump(log_, *stats);
+  dump(log_, calls.rows(), *stats);
 }
 
 }  // namespace pkv

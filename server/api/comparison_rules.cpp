@@ -138,9 +138,9 @@ absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& messa
     return with_field_moved(status, "", "request.");
   absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
-  PKV_RETURN_IF_ERROR(read_continuation(message, served, state.limits(), *draft->request));
+  PKV_RETURN_IF_ERROR(read_continuation(message, served, *state.limits(), *draft->request));
   PKV_RETURN_IF_ERROR(read_policies(message, served, *state.policies(), *draft));
-  absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served, state.limits());
+  absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served, *state.limits());
   if (!valid.ok()) {
     return with_field_moved(with_field_moved(valid.status(), "", "request."), "request.policies", "policies");
   }

@@ -1,4 +1,5 @@
-// What callers may have of the server before the engine sees them, and after.
+// What callers may have of the server before the engine sees them, and after. A reload may set others: those that
+// have come keep what they have, also where it is more than is left.
 #pragma once
 
 #include <cstddef>
@@ -15,6 +16,7 @@ struct FrontLimits {
   uint64_t max_reply_bytes = uint64_t{16} << 20;     // of the message with a request's report
   size_t max_unread_bytes = size_t{4} << 20;         // of one streamed answer: tokens its client has not taken
   double max_unread_seconds = 60;                    // that a client may take for a message
+  size_t max_watchers = 64;                          // streams of WatchStats
 };
 
 }  // namespace pkv

@@ -40,16 +40,16 @@ absl::Status post_preparation(ServerState& state, const CallInfo& info, WorkerPo
 
 absl::Status queue_full(const ServerState& state) {
   return make_error({.reason = kQueueFull,
-                     .description = absl::StrCat("the queue is full: at most ", state.limits().max_waiting,
+                     .description = absl::StrCat("the queue is full: at most ", state.limits()->max_waiting,
                                                  " requests may wait (scheduler.max_waiting), of at most ",
-                                                 state.limits().max_waiting_bytes,
+                                                 state.limits()->max_waiting_bytes,
                                                  " bytes together (server.max_waiting_bytes), and of one key as many "
                                                  "as there are places left; try again later"),
                      .retry_delay = kQueueRetryDelay});
 }
 
 absl::Status queue_full_of_tokens(const ServerState& state, uint64_t tokens) {
-  const uint64_t max = state.limits().max_waiting_tokens;
+  const uint64_t max = state.limits()->max_waiting_tokens;
   return make_error(
       {.reason = kQueueFull,
        .description = absl::StrCat("the queue is full: prompts that wait may have ", max,

@@ -183,7 +183,7 @@ void GenerationCall::on_prompt_logprobs(std::span<const TokenLogprob> tokens) {
 }
 
 bool GenerationCall::on_token(const TokenLogprob& token) {
-  const size_t limit = whole_ ? state_.limits().max_reply_bytes : state_.limits().max_unread_bytes;
+  const size_t limit = whole_ ? state_.limits()->max_reply_bytes : state_.limits()->max_unread_bytes;
   bool goes_on = true, too_much = false;
   {
     const std::lock_guard lock(mutex_);
@@ -252,7 +252,7 @@ void GenerationCall::sent(bool ok) {
 void GenerationCall::read_too_slowly() {
   const std::lock_guard lock(mutex_);
   if (!error_.ok() || told_) return;
-  const std::string limit = absl::StrCat(state_.limits().max_unread_seconds);
+  const std::string limit = absl::StrCat(state_.limits()->max_unread_seconds);
   error_ = make_error({.reason = kSlowReader,
                        .description = absl::StrCat("the answer is read too slowly: a part of it was not taken within ",
                                                    limit, " s (server.max_unread_seconds); read it as it comes"),

@@ -49,12 +49,21 @@ ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random
     : metrics_(request_labels()),
       log_(log),
       random_(random_seed),
-      limits_(limits),
       waiting_(limits.max_waiting, limits.max_waiting_bytes, limits.max_waiting_tokens),
       building_(kBuildingThreads, kUnbounded),
       delivery_(kDeliveryThreads, kUnbounded),
       preparation_(limits.preparation_threads, limits.max_waiting) {
   set_policies(std::move(policies));
+  limits_.set(std::make_shared<const FrontLimits>(limits));
+}
+
+void ServerState::set_limits(FrontLimits limits) {
+  const std::shared_ptr<const FrontLimits> before = limits_.get();
+  limits.preparation_threads = before->preparation_threads;
+  limits.max_reply_bytes = before->max_reply_bytes;
+  limits_.set(std::make_shared<const FrontLimits>(limits));
+  waiting_.set_limits(limits.max_waiting, limits.max_waiting_bytes, limits.max_waiting_tokens);
+  preparation_.set_max_queued(limits.max_waiting);
 }
 
 absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id) const {

@@ -102,7 +102,10 @@ class ServerState {
   RandomSource& random() { return random_; }
   absl::Time started() const { return started_; }
 
-  const FrontLimits& limits() const { return limits_; }
+  // As they are now; a reload sets others.
+  std::shared_ptr<const FrontLimits> limits() const { return limits_.get(); }
+  // All but preparation_threads and max_reply_bytes, which stay as they are.
+  void set_limits(FrontLimits limits);
   WaitingRoom& waiting() { return waiting_; }
   // Generation calls that there are, from their arrival until nothing of them is left: mailbox, buffers, the
   // transport's part.
@@ -130,7 +133,7 @@ class ServerState {
   const Log& log_;
   RandomSource random_;
   absl::Time started_ = absl::Now();
-  const FrontLimits limits_;
+  Latest<FrontLimits> limits_;
   WaitingRoom waiting_;
   std::atomic<int64_t> open_calls_ = 0;
   CallRegistry calls_;

@@ -17,6 +17,13 @@ class WaitingRoom {
   // `bytes`: of the requests as they came. `tokens`: of their prompts, once these are known.
   WaitingRoom(size_t places, uint64_t bytes, uint64_t tokens)
       : max_places_(places), max_bytes_(bytes), max_tokens_(tokens) {}
+  // From now on; whoever is in it stays. Thread-safe.
+  void set_limits(size_t places, uint64_t bytes, uint64_t tokens) {
+    const std::lock_guard lock(mutex_);
+    max_places_ = places;
+    max_bytes_ = bytes;
+    max_tokens_ = tokens;
+  }
 
   // A place that is taken until it is left or destroyed. The room must outlive it.
   class Place {
@@ -124,10 +131,10 @@ class WaitingRoom {
     if (own->second.places == 0) owners_.erase(own);
   }
 
-  const size_t max_places_;
-  const uint64_t max_bytes_;
-  const uint64_t max_tokens_;
   std::mutex mutex_;
+  size_t max_places_;
+  uint64_t max_bytes_;
+  uint64_t max_tokens_;
   Share all_;
   std::map<std::string, Share> owners_;  // who has places
 };

@@ -8,6 +8,11 @@ WorkerPool::WorkerPool(int threads, size_t max_queued) : max_queued_(max_queued)
   for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { run(); });
 }
 
+void WorkerPool::set_max_queued(size_t max_queued) {
+  const std::lock_guard lock(mutex_);
+  max_queued_ = max_queued;
+}
+
 void WorkerPool::stop() {
   {
     const std::lock_guard lock(mutex_);

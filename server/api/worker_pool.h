@@ -20,6 +20,8 @@ class WorkerPool {
 
   // At most `max_queued` tasks wait for a thread.
   WorkerPool(int threads, size_t max_queued);
+  // From now on; what is queued stays. Thread-safe.
+  void set_max_queued(size_t max_queued);
   ~WorkerPool() { stop(); }
   WorkerPool(const WorkerPool&) = delete;
   WorkerPool& operator=(const WorkerPool&) = delete;
@@ -35,8 +37,8 @@ class WorkerPool {
   void run();
   Task take();
 
-  const size_t max_queued_;
   std::mutex mutex_;
+  size_t max_queued_;
   std::condition_variable wake_;
   std::map<std::string, std::deque<Task>> queues_;  // by owner, none empty
   std::list<std::string> turns_;                    // their owners, the next one first

@@ -35,7 +35,7 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   using HttpConnections::HttpConnections;
 
   error_code open() {
-    if (!options.tls.cert.empty()) tls_.emplace(options.tls);
+    if (!options.tls.cert.empty()) tls_.emplace(options.tls, options.log);
     const std::string& listen = options.listen;
     const size_t colon = listen.rfind(':');
     std::string host = listen.substr(0, colon);

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "server/config/config.h"
 #include "server/http/http_message.h"
+#include "server/telemetry/log.h"
 
 namespace pkv {
 
@@ -36,6 +37,7 @@ struct HttpServerOptions {
   // taken in this time.
   double idle_seconds = 10;
   TlsConfig tls = {};                                               // its files; without a certificate: plain text
+  const Log* log = nullptr;                                         // is told of new files of `tls` that are no good
   bool keep_alive = false;                                          // more than one request a connection
   int nice = 0;                                                     // of the server's thread
   std::function<HttpResponse(const HttpRefusal& refusal)> refusal;  // the answer

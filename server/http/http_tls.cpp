@@ -18,8 +18,8 @@ constexpr unsigned char kSessions[] = {'p', 'k', 'v'};
 
 }  // namespace
 
-HttpTls::HttpTls(TlsConfig files)
-    : files_(std::move(files)), looked_at_(Clock::now()), state_(state_of_files()), context_(load()) {}
+HttpTls::HttpTls(TlsConfig files, const Log* log)
+    : files_(std::move(files)), log_(log), looked_at_(Clock::now()), state_(state_of_files()), context_(load()) {}
 
 std::shared_ptr<ssl::context> HttpTls::context() {
   if (Clock::now() - looked_at_ < kLookInterval) return context_;
@@ -28,10 +28,18 @@ std::shared_ptr<ssl::context> HttpTls::context() {
     try {
       context_ = load();
       state_ = std::move(state);
-    } catch (const boost::system::system_error&) {  // half written, or the two do not fit together yet
+    } catch (const boost::system::system_error& error) {  // half written, or the two do not fit together yet
+      if (state != refused_) complain(error.what());
+      refused_ = std::move(state);
     }
   }
   return context_;
+}
+
+void HttpTls::complain(const char* why) const {
+  if (log_ == nullptr) return;
+  log_->error("the new TLS files are no good, the ones before stay in force",
+              {{"cert", files_.cert}, {"key", files_.key}, {"client_ca", files_.client_ca}, {"error", why}});
 }
 
 std::shared_ptr<ssl::context> HttpTls::load() const {

@@ -52,7 +52,7 @@ class OpenAiCall final : public GenerationCall {
     PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, accept_request(message, state(), std::nullopt, info));
     if (answer_.stream) return accepted;
     PKV_RETURN_IF_ERROR(
-        check_logprob_size(accepted.valid.request(), *accepted.served, state().limits().max_reply_bytes));
+        check_logprob_size(accepted.valid.request(), *accepted.served, state().limits()->max_reply_bytes));
     return accepted;
   }
   void send_start() override {

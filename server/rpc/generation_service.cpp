@@ -40,7 +40,8 @@ GenerationCall::Reader unary_reader(const grpc::ByteBuffer& buffer, ServerState&
                                     std::optional<absl::Time> deadline) {
   return [read = reader(buffer, state, deadline), &state](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
     PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info));
-    PKV_RETURN_IF_ERROR(check_logprob_size(accepted.valid.request(), *accepted.served, state.limits().max_reply_bytes));
+    PKV_RETURN_IF_ERROR(
+        check_logprob_size(accepted.valid.request(), *accepted.served, state.limits()->max_reply_bytes));
     return accepted;
   };
 }
@@ -59,7 +60,7 @@ absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, 
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
   const bool chat = message.has_chat();
-  PKV_RETURN_IF_ERROR(check_text_size(chat ? message.chat().ByteSizeLong() : message.text().size(), state.limits(),
+  PKV_RETURN_IF_ERROR(check_text_size(chat ? message.chat().ByteSizeLong() : message.text().size(), *state.limits(),
                                       chat ? "chat" : "text"));
   std::vector<TokenId> ids;
   if (chat) {
@@ -74,7 +75,7 @@ absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, 
   }
   response.mutable_token_ids()->Add(ids.begin(), ids.end());
   response.set_max_model_len(static_cast<uint32_t>(served->shape.max_positions));
-  return check_reply_size(response.ByteSizeLong(), state.limits().max_reply_bytes, chat ? "chat" : "text");
+  return check_reply_size(response.ByteSizeLong(), state.limits()->max_reply_bytes, chat ? "chat" : "text");
 }
 
 absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::DetokenizeResponse& response) {
@@ -84,7 +85,7 @@ absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state
   const Tokenizer& tokenizer = *served->tokenizer;
   PKV_ASSIGN_OR_RETURN(std::vector<TokenId> ids,
                        read_token_ids(message.token_ids(), tokenizer.vocab_size(), "token_ids"));
-  const uint64_t max_bytes = state.limits().max_reply_bytes;
+  const uint64_t max_bytes = state.limits()->max_reply_bytes;
   uint64_t bytes = 0;
   for (const TokenId id : ids) bytes += tokenizer.token_bytes(id).size();
   PKV_RETURN_IF_ERROR(check_reply_size(bytes, max_bytes, "token_ids"));  // before as much memory is taken

@@ -5,6 +5,7 @@
 
 #include "server/api/policy_parameters.h"
 #include "server/policy/registry.h"
+#include "server/rpc/answer_now.h"
 #include "server/rpc/guard.h"
 
 namespace pkv {
@@ -47,32 +48,36 @@ void set_policy(const PolicyRow& row, const PolicyCatalog& catalog, pb::CachePol
   }
 }
 
-}  // namespace
-
-grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context, const pb::ListModelsRequest*,
-                                                   pb::ListModelsResponse* response) {
-  const absl::Status status = guard(state_, *context, "ListModels", KeyScope::kAny);
-  const ServedModel* served = state_.model();
-  if (status.ok() && served != nullptr) set_model(*served, *response->add_models());
-  return reply_now(watch_, *context, status);
-}
-
-grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerContext* context,
-                                                          const pb::ListCachePoliciesRequest*,
-                                                          pb::ListCachePoliciesResponse* response) {
-  if (const absl::Status status = guard(state_, *context, "ListCachePolicies", KeyScope::kAny); !status.ok()) {
-    return reply_now(watch_, *context, status);
-  }
-  const std::shared_ptr<const PolicyCatalog> policies = state_.policies();
-  const PolicyCatalog& catalog = *policies;
-  for (const PolicyRow& row : policy_table()) set_policy(row, catalog, *response->add_policies());
-  *response->mutable_default_policy() = to_proto(catalog.default_spec());
+pb::ListCachePoliciesResponse list_policies(const PolicyCatalog& catalog) {
+  pb::ListCachePoliciesResponse reply;
+  for (const PolicyRow& row : policy_table()) set_policy(row, catalog, *reply.add_policies());
+  *reply.mutable_default_policy() = to_proto(catalog.default_spec());
   for (const auto& [name, spec] : catalog.presets()) {
-    pb::CachePreset& preset = *response->add_presets();
+    pb::CachePreset& preset = *reply.add_presets();
     preset.set_name(name);
     *preset.mutable_policy() = to_proto(spec);
   }
-  return reply_now(watch_, *context, absl::OkStatus());
+  return reply;
+}
+
+}  // namespace
+
+grpc::ServerUnaryReactor* ModelService::ListModels(grpc::CallbackServerContext* context,
+                                                   const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return answer_now<pb::ListModelsRequest>(watch_, *context, guard(state_, *context, "ListModels", KeyScope::kAny),
+                                           *request, *response, [this](const pb::ListModelsRequest&) {
+                                             pb::ListModelsResponse reply;
+                                             if (const ServedModel* served = state_.model(); served != nullptr)
+                                               set_model(*served, *reply.add_models());
+                                             return reply;
+                                           });
+}
+
+grpc::ServerUnaryReactor* ModelService::ListCachePolicies(grpc::CallbackServerContext* context,
+                                                          const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
+  return answer_now<pb::ListCachePoliciesRequest>(
+      watch_, *context, guard(state_, *context, "ListCachePolicies", KeyScope::kAny), *request, *response,
+      [this](const pb::ListCachePoliciesRequest&) { return list_policies(*state_.policies()); });
 }
 
 }  // namespace pkv

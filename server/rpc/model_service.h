@@ -12,18 +12,19 @@
 
 namespace pkv {
 
-class ModelService final : public pyramidkv::v1::ModelService::CallbackService {
+using RawModelService = pyramidkv::v1::ModelService::WithRawCallbackMethod_ListModels<
+    pyramidkv::v1::ModelService::WithRawCallbackMethod_ListCachePolicies<pyramidkv::v1::ModelService::Service>>;
+
+class ModelService final : public RawModelService {
  public:
   ModelService(const ServerState& state, std::shared_ptr<ReplyWatch> watch) : state_(state), watch_(std::move(watch)) {}
 
   // No model while it is being loaded.
-  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context,
-                                       const pyramidkv::v1::ListModelsRequest* request,
-                                       pyramidkv::v1::ListModelsResponse* response) override;
+  grpc::ServerUnaryReactor* ListModels(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                       grpc::ByteBuffer* response) override;
   // Only policies that are built.
-  grpc::ServerUnaryReactor* ListCachePolicies(grpc::CallbackServerContext* context,
-                                              const pyramidkv::v1::ListCachePoliciesRequest* request,
-                                              pyramidkv::v1::ListCachePoliciesResponse* response) override;
+  grpc::ServerUnaryReactor* ListCachePolicies(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                              grpc::ByteBuffer* response) override;
 
  private:
   const ServerState& state_;

@@ -17,8 +17,7 @@ constexpr int kTicksOfLimit = 4;
 
 }  // namespace
 
-ReplyWatch::ReplyWatch(absl::Duration limit, RequestMetrics& metrics)
-    : limit_(limit), metrics_(metrics), thread_([this] { run(); }) {}
+ReplyWatch::ReplyWatch(ServerState& state) : state_(state), thread_([this] { run(); }) {}
 
 ReplyWatch::~ReplyWatch() {
   {
@@ -40,21 +39,21 @@ void ReplyWatch::end(grpc::CallbackServerContext& context) {
 }
 
 void ReplyWatch::run() {
-  const auto tick = absl::ToChronoNanoseconds(std::min(kMaxTick, limit_ / kTicksOfLimit));
+  const auto tick = [this] { return absl::ToChronoNanoseconds(std::min(kMaxTick, limit() / kTicksOfLimit)); };
   std::unique_lock lock(mutex_);
-  while (!changed_.wait_for(lock, tick, [this] { return stopped_; })) cancel_late();
+  while (!changed_.wait_for(lock, tick(), [this] { return stopped_; })) cancel_late();
 }
 
 // With the lock: a call that is done waits in end() until its context is not needed any more. From within TryCancel()
 // gRPC may call OnDone() of inlineable reactors, and so end(), for any of the calls: hence each is looked for anew.
 void ReplyWatch::cancel_late() try {
-  const absl::Time begun_by = absl::Now() - limit_;
+  const absl::Time begun_by = absl::Now() - limit();
   const auto is_late = [&](const auto& call) { return call.second.since <= begun_by; };
   while (true) {
     const auto found = std::ranges::find_if(under_way_, is_late);
     if (found == under_way_.end()) return;
     if (found->second.late) found->second.late();
-    metrics_.count_rejection(kSlowReader);
+    state_.metrics().count_rejection(kSlowReader);
     grpc::CallbackServerContext* context = found->first;
     under_way_.erase(found);
     context->TryCancel();

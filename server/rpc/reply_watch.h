@@ -14,16 +14,17 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "server/api/server_state.h"
 #include "server/rpc/grpc_status.h"
-#include "server/telemetry/request_metrics.h"
 
 namespace pkv {
 
 // Shared with the calls, of which gRPC may let go after their service is gone.
 class ReplyWatch {
  public:
-  // Calls whose message is under way for longer than `limit` are cancelled and counted as SLOW_READER.
-  ReplyWatch(absl::Duration limit, RequestMetrics& metrics);
+  // Calls whose message is under way for longer than FrontLimits::max_unread_seconds are cancelled and counted as
+  // SLOW_READER.
+  explicit ReplyWatch(ServerState& state);
   ~ReplyWatch();
 
   // A message of the call is about to be given to gRPC. `late` is called just before the call is cancelled; it must not
@@ -37,11 +38,11 @@ class ReplyWatch {
     absl::Time since;
     std::function<void()> late;
   };
+  absl::Duration limit() const { return absl::Seconds(state_.limits()->max_unread_seconds); }
   void run();
   void cancel_late();
 
-  const absl::Duration limit_;
-  RequestMetrics& metrics_;
+  ServerState& state_;
   std::recursive_mutex mutex_;  // end() may be called from within cancel_late()
   std::condition_variable_any changed_;
   std::unordered_map<grpc::CallbackServerContext*, UnderWay> under_way_;

@@ -48,12 +48,11 @@ class ReflectionOption final : public grpc::ServerBuilderOption {
   bool enabled_;
 };
 
-void set_limits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
+void set_limits(const RpcServerOptions& options, const grpc::ResourceQuota& quota, grpc::ServerBuilder& builder) {
   const ServerConfig& config = options.config;
   builder.SetMaxReceiveMessageSize(static_cast<int>(config.max_message_bytes));
   builder.SetMaxSendMessageSize(static_cast<int>(config.max_message_bytes));
-  builder.SetResourceQuota(
-      grpc::ResourceQuota("pyramidkv").Resize(config.max_buffer_bytes).SetMaxThreads(kMaxReflectionThreads));
+  builder.SetResourceQuota(quota);
   builder.SetSyncServerOption(grpc::ServerBuilder::NUM_CQS, 1);  // each, by default one a core, takes a thread of them
   builder.AddChannelArgument(GRPC_ARG_MAX_CONCURRENT_STREAMS, config.max_streams);
   builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, kMinClientPingMs);
@@ -70,10 +69,10 @@ void set_limits(const RpcServerOptions& options, grpc::ServerBuilder& builder) {
 
 struct RpcServer::Services {
   Services(ServerState& state, const RpcServerOptions& options)
-      : replies(std::make_shared<ReplyWatch>(absl::Seconds(options.config.max_unread_seconds), state.metrics())),
+      : replies(std::make_shared<ReplyWatch>(state)),
         generation(state, replies),
         model(state, replies),
-        stats(state, replies, static_cast<size_t>(options.config.max_watchers)),
+        stats(state, replies),
         health(options.health) {
     if (!options.config.health_listen.empty()) plain_health.emplace(options.health);
   }
@@ -126,8 +125,10 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
   result->hearing_time_ = options.hearing_time;
   Services& services = *(result->services_ = std::make_unique<Services>(state, options));
   const ServerConfig& config = options.config;
+  grpc::ResourceQuota quota("pyramidkv");  // one, however many ports
+  quota.Resize(config.max_buffer_bytes).SetMaxThreads(kMaxReflectionThreads);
   grpc::ServerBuilder builder;
-  set_limits(options, builder);
+  set_limits(options, quota, builder);
   builder.SetOption(std::make_unique<ReflectionOption>(config.reflection));
   for (grpc::Service* service : std::initializer_list<grpc::Service*>{&services.generation, &services.model,
                                                                       &services.stats, &services.health}) {
@@ -137,7 +138,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
                                                   server_credentials(config.tls)));
   if (config.health_listen.empty()) return result;
   grpc::ServerBuilder health;
-  set_limits(options, health);
+  set_limits(options, quota, health);
   health.SetOption(std::make_unique<ReflectionOption>(false));
   health.RegisterService(&*services.plain_health);
   PKV_ASSIGN_OR_RETURN(result->health_, Port::start("server.health_listen", config.health_listen,

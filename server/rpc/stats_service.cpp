@@ -7,6 +7,7 @@
 #include "server/api/times.h"
 #include "server/engine/device_use.h"
 #include "server/engine/engine.h"
+#include "server/rpc/answer_now.h"
 #include "server/rpc/guard.h"
 #include "server/rpc/refused_stream.h"
 #include "server/telemetry/version.h"
@@ -66,7 +67,7 @@ void set_scheduler(const EngineStats& stats, const EngineOptions& options, const
   out.set_running(stats.running);
   out.set_waiting(stats.waiting);
   out.set_max_running(static_cast<uint32_t>(options.max_running));
-  out.set_max_waiting(static_cast<uint32_t>(options.max_waiting));
+  out.set_max_waiting(static_cast<uint32_t>(limits.max_waiting));
   out.set_waiting_tokens(stats.waiting_tokens);
   out.set_max_waiting_tokens(limits.max_waiting_tokens);
 }
@@ -134,19 +135,20 @@ void set_stats(ServerState& state, bool include_requests, pb::Stats& out) {
   out.set_state(served == nullptr ? pb::SERVER_STATE_LOADING : to_proto(served->engine->state()));
   set_totals(stats, state.metrics().snapshot(), *out.mutable_totals());
   if (served == nullptr) return;
-  set_scheduler(stats, served->engine->options(), state.limits(), *out.mutable_scheduler());
+  set_scheduler(stats, served->engine->options(), *state.limits(), *out.mutable_scheduler());
   set_memory(stats, *served, *out.mutable_memory());
   set_policies(stats, out);
   if (include_requests) set_requests(stats, out);
 }
 
-grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* context,
-                                                 const pb::GetStatsRequest* request, pb::GetStatsResponse* response) {
-  if (const absl::Status status = guard(state_, *context, "GetStats", KeyScope::kStats); !status.ok()) {
-    return reply_now(replies_, *context, status);
-  }
-  set_stats(state_, request->include_requests(), *response->mutable_stats());
-  return reply_now(replies_, *context, absl::OkStatus());
+grpc::ServerUnaryReactor* StatsService::GetStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                                 grpc::ByteBuffer* response) {
+  return answer_now<pb::GetStatsRequest>(replies_, *context, guard(state_, *context, "GetStats", KeyScope::kStats),
+                                         *request, *response, [this](const pb::GetStatsRequest& message) {
+                                           pb::GetStatsResponse reply;
+                                           set_stats(state_, message.include_requests(), *reply.mutable_stats());
+                                           return reply;
+                                         });
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* StatsService::WatchStats(grpc::CallbackServerContext* context,

@@ -13,18 +13,17 @@
 
 namespace pkv {
 
-// The replies of WatchStats are raw: one message serves many streams.
-using RawStatsService = pyramidkv::v1::StatsService::WithCallbackMethod_GetStats<
+// Messages are raw: unknown fields are refused, and one reply of WatchStats serves many streams.
+using RawStatsService = pyramidkv::v1::StatsService::WithRawCallbackMethod_GetStats<
     pyramidkv::v1::StatsService::WithRawCallbackMethod_WatchStats<pyramidkv::v1::StatsService::Service>>;
 
 class StatsService final : public RawStatsService {
  public:
-  StatsService(ServerState& state, const std::shared_ptr<ReplyWatch>& replies, size_t max_watchers)
-      : state_(state), replies_(replies), watch_(state, replies, max_watchers) {}
+  StatsService(ServerState& state, const std::shared_ptr<ReplyWatch>& replies)
+      : state_(state), replies_(replies), watch_(state, replies) {}
 
-  grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context,
-                                     const pyramidkv::v1::GetStatsRequest* request,
-                                     pyramidkv::v1::GetStatsResponse* response) override;
+  grpc::ServerUnaryReactor* GetStats(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
+                                     grpc::ByteBuffer* response) override;
   grpc::ServerWriteReactor<grpc::ByteBuffer>* WatchStats(grpc::CallbackServerContext* context,
                                                          const grpc::ByteBuffer* request) override;
   // Ends the streams of WatchStats; the server is about to stop.

@@ -121,8 +121,8 @@ class StatsWatch::Watcher final : public Reactor {
   bool finished_ = false;
 };
 
-StatsWatch::StatsWatch(ServerState& state, std::shared_ptr<ReplyWatch> replies, size_t max_watchers)
-    : state_(state), replies_(std::move(replies)), max_watchers_(max_watchers), thread_([this] { run(); }) {}
+StatsWatch::StatsWatch(ServerState& state, std::shared_ptr<ReplyWatch> replies)
+    : state_(state), replies_(std::move(replies)), thread_([this] { run(); }) {}
 
 StatsWatch::~StatsWatch() {
   close();
@@ -154,12 +154,13 @@ void StatsWatch::close() {
 absl::Status StatsWatch::add(Watcher& watcher) {
   const std::lock_guard lock(mutex_);
   if (closed_) return server_stopping();
-  if (watchers_.size() >= max_watchers_) {
-    return make_error({.reason = kTooManyWatchers,
-                       .description = absl::StrCat("there are ", max_watchers_,
-                                                   " watchers already (server.max_watchers); GetStats answers"),
-                       .metadata = {{"max", absl::StrCat(max_watchers_)}},
-                       .retry_delay = kRetryDelay});
+  const size_t most = state_.limits()->max_watchers;
+  if (watchers_.size() >= most) {
+    return make_error(
+        {.reason = kTooManyWatchers,
+         .description = absl::StrCat("there are ", most, " watchers already (server.max_watchers); GetStats answers"),
+         .metadata = {{"max", absl::StrCat(most)}},
+         .retry_delay = kRetryDelay});
   }
   watchers_.push_back(&watcher);
   changed_.notify_one();

@@ -21,7 +21,7 @@ class StatsWatch {
  public:
   using Reactor = grpc::ServerWriteReactor<grpc::ByteBuffer>;
 
-  StatsWatch(ServerState& state, std::shared_ptr<ReplyWatch> replies, size_t max_watchers);
+  StatsWatch(ServerState& state, std::shared_ptr<ReplyWatch> replies);
   // Every stream must have ended.
   ~StatsWatch();
 
@@ -42,7 +42,6 @@ class StatsWatch {
 
   ServerState& state_;
   const std::shared_ptr<ReplyWatch> replies_;
-  const size_t max_watchers_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<Watcher*> watchers_;  // until their OnDone

@@ -41,14 +41,26 @@ class ReloadTest : public ::testing::Test {
     return program_->read_to("SIGHUP: ");
   }
   grpc::StatusCode ask(const std::string& preset, const std::string& key = "") {
-    grpc::ClientContext context;
-    if (!key.empty()) context.AddMetadata("authorization", "Bearer " + key);
+    return ask_about("hello", preset, key).error_code();
+  }
+  grpc::Status ask_about(const std::string& prompt, const std::string& preset, const std::string& key = "") {
+    pb::GenerateRequest request;
+    request.set_prompt(prompt);
+    if (!preset.empty()) request.mutable_cache_policy()->set_preset(preset);
+    return send(request, key);
+  }
+  grpc::StatusCode ask_for_snapkv() {
     pb::GenerateRequest request;
     request.set_prompt("hello");
+    request.mutable_cache_policy()->mutable_snapkv();
+    return send(request, "").error_code();
+  }
+  grpc::Status send(pb::GenerateRequest& request, const std::string& key) {
+    grpc::ClientContext context;
+    if (!key.empty()) context.AddMetadata("authorization", "Bearer " + key);
     request.mutable_sampling()->set_max_tokens(2);
-    request.mutable_cache_policy()->set_preset(preset);
     pb::GenerateResponse response;
-    return stub_->Generate(&context, request, &response).error_code();
+    return stub_->Generate(&context, request, &response);
   }
   // What was logged from here on.
   std::string end() {
@@ -113,6 +125,37 @@ TEST_F(ReloadTest, KeysAreReplacedAndNamedInTheLogWithoutThem) {
   EXPECT_THAT(reload(), HasSubstr("in force"));
   EXPECT_EQ(ask("p"), grpc::StatusCode::OK);
   EXPECT_THAT(end(), Not(HasSubstr(kKey)));
+}
+
+TEST_F(ReloadTest, LimitsOfWhatCallersMayHave) {
+  start(preset("p"));
+  const std::string text(1100, 'a');
+  EXPECT_EQ(ask_about(text, "p").error_code(), grpc::StatusCode::OK);
+  write_config(preset("p") + "server: {max_text_bytes: 1KiB}\nscheduler: {max_waiting_tokens: 3}\n");
+  EXPECT_THAT(reload(), HasSubstr("in force"));
+  const grpc::Status refused = ask_about(text, "p");
+  EXPECT_EQ(refused.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(refused.error_message(), HasSubstr("1024"));
+  EXPECT_EQ(ask("p"), grpc::StatusCode::OK);  // a prompt that alone is too long waits where no other does
+  write_config(preset("p"));
+  EXPECT_THAT(reload(), HasSubstr("in force"));
+  EXPECT_EQ(ask_about(text, "p").error_code(), grpc::StatusCode::OK);
+  write_config(preset("p") + "server: {max_message_bytes: 1MiB}\n");
+  EXPECT_THAT(reload(), HasSubstr("server.max_message_bytes: cannot change while the server runs"));
+}
+
+TEST_F(ReloadTest, WhichPoliciesThereAre) {
+  start("policies: {default: snapkv}\n");
+  EXPECT_EQ(ask(""), grpc::StatusCode::OK);
+  EXPECT_THAT(program_->read_to("method=Generate"), HasSubstr("policy=snapkv"));
+  write_config("policies: {default: streaming_llm, disabled: snapkv}\n");
+  EXPECT_THAT(reload(), HasSubstr("in force"));
+  EXPECT_EQ(ask(""), grpc::StatusCode::OK);
+  EXPECT_THAT(program_->read_to("method=Generate"), HasSubstr("policy=streaming_llm"));
+  EXPECT_EQ(ask_for_snapkv(), grpc::StatusCode::FAILED_PRECONDITION);
+  write_config("policies: {default: snapkv}\n");
+  EXPECT_THAT(reload(), HasSubstr("in force"));
+  EXPECT_EQ(ask_for_snapkv(), grpc::StatusCode::OK);
 }
 
 TEST_F(ReloadTest, TheLevelOfTheLog) {

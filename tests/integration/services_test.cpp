@@ -87,6 +87,28 @@ TEST_F(ServicesTest, Models) {
   EXPECT_EQ(response.models(0).sha256().size(), 64u);
 }
 
+TEST_F(ServicesTest, FieldsThatAreNotKnownAreRefusedByEveryMethod) {
+  start_and_load();
+  const auto expect_refused = [](auto& stub, auto method, auto message, auto reply) {
+    message.GetReflection()->MutableUnknownFields(&message)->AddVarint(12, 1);
+    grpc::ClientContext context;
+    const grpc::Status status = (stub.*method)(&context, message, &reply);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << message.GetTypeName();
+    EXPECT_THAT(status.error_message(), ::testing::HasSubstr("12")) << message.GetTypeName();
+  };
+  using Generation = pb::GenerationService::StubInterface;
+  expect_refused(*generation_, &Generation::Generate, request("hello", 1), pb::GenerateResponse());
+  expect_refused(*generation_, &Generation::Compare, pb::CompareRequest(), pb::CompareResponse());
+  expect_refused(*generation_, &Generation::Tokenize, pb::TokenizeRequest(), pb::TokenizeResponse());
+  expect_refused(*generation_, &Generation::Detokenize, pb::DetokenizeRequest(), pb::DetokenizeResponse());
+  expect_refused(*generation_, &Generation::EstimateCache, pb::EstimateCacheRequest(), pb::EstimateCacheResponse());
+  using Model = pb::ModelService::StubInterface;
+  expect_refused(*model_, &Model::ListModels, pb::ListModelsRequest(), pb::ListModelsResponse());
+  expect_refused(*model_, &Model::ListCachePolicies, pb::ListCachePoliciesRequest(), pb::ListCachePoliciesResponse());
+  using Stats = pb::StatsService::StubInterface;
+  expect_refused(*stats_, &Stats::GetStats, pb::GetStatsRequest(), pb::GetStatsResponse());
+}
+
 TEST_F(ServicesTest, AnUnknownModelIsNotFound) {
   start_and_load();
   pb::GenerateRequest wish = request("hello", 2);

@@ -379,6 +379,20 @@ TEST(WaitingRoomTest, WhoHasANameLeavesAPlaceForOthers) {
   EXPECT_TRUE(enter("", 1) && enter("", 1) && enter("", 1) && enter("", 1));  // all of it where nobody has a name
 }
 
+TEST(WaitingRoomTest, LimitsMayChangeWhileSomebodyIsInIt) {
+  WaitingRoom room(4, 100, 100);
+  WaitingRoom::Place a = *room.enter(30, "a"), b = *room.enter(30, "b");
+  EXPECT_TRUE(a.take_tokens(60));
+  room.set_limits(1, 10, 10);
+  EXPECT_FALSE(room.enter(1, "c"));
+  EXPECT_FALSE(b.take_tokens(1) || b.take_bytes(1));
+  room.set_limits(3, 61, 61);
+  EXPECT_TRUE(b.take_tokens(1));
+  std::optional<WaitingRoom::Place> c = room.enter(1, "c");
+  EXPECT_TRUE(c.has_value());
+  EXPECT_FALSE(room.enter(0, "d"));
+}
+
 TEST(WaitingRoomTest, TokensAreSharedAsPlacesAre) {
   WaitingRoom room(9, 100, 100);
   WaitingRoom::Place a = *room.enter(1, "a"), also_a = *room.enter(1, "a"), b = *room.enter(1, "b");

@@ -51,8 +51,7 @@ class PreparedCallTest : public ApiTest {
   void serve(const FrontLimits& limits) {
     state_ = std::make_unique<ServerState>(*PolicyCatalog::create(policies(), KvDtype::kF16), log_, 7, limits);
     state_->publish(&served_);
-    service_ =
-        std::make_unique<CountingService>(*state_, std::make_shared<ReplyWatch>(absl::Minutes(1), state_->metrics()));
+    service_ = std::make_unique<CountingService>(*state_, std::make_shared<ReplyWatch>(*state_));
     grpc::ServerBuilder builder;
     builder.RegisterService(service_.get());
     server_ = builder.BuildAndStart();

@@ -32,7 +32,7 @@ class PoorService final : public RawGenerationService {
 class ReplyWatchTest : public ApiTest {};
 
 TEST_F(ReplyWatchTest, AReplyAtOnceSaysWhenToComeBack) {
-  PoorService service(std::make_shared<ReplyWatch>(absl::Minutes(1), state_->metrics()));
+  PoorService service(std::make_shared<ReplyWatch>(*state_));
   grpc::ServerBuilder builder;
   builder.RegisterService(&service);
   const std::unique_ptr<grpc::Server> server = builder.BuildAndStart();
