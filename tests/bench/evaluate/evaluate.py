@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the policies of a running server and writes a page: evaluate.py --name MODEL --records FOLDER --output PAGE [part...]
 
-Parts: divergence (KL at equal bytes), windows, refit, funnel_global, funnel_f16 and funnel_k8v4 (the same of single choices), recall, tasks, needles, costs.
+Parts: divergence (KL at equal bytes), windows, refit, funnel_global, funnel_f16 and funnel_k8v4 (the same of single choices), formats, recall, tasks, needles, costs.
 Started by scripts/evaluate, which starts the server.
 """
 import argparse
@@ -12,6 +12,7 @@ import re
 
 import costs
 import divergence
+import formats
 import needles
 import origin
 import recall
@@ -21,13 +22,15 @@ import variants
 # Ratios of mean KL that the design asks for, by model.
 SMALLER = {"20%": 0.12, "12.5%": 0.2, "128": 0.4}
 SAME = {"20%": 0.35, "12.5%": 0.5, "128": 0.75}
-SAME_FORMAT = {("funnel k8v4", "snapkv k8v4"): dict.fromkeys(divergence.SETTINGS, {"20%": 0.25, "12.5%": 0.3, "128": 0.5})}
+SAME_FORMAT = {"20%": 0.25, "12.5%": 0.3, "128": 0.5}
 DEMANDS = {
     "smollm2-135m": {("funnel k8v4", "snapkv"): dict.fromkeys(divergence.SETTINGS, SMALLER),
-                     ("funnel f16", "snapkv"): dict.fromkeys(divergence.SETTINGS, SAME)} | SAME_FORMAT,
+                     ("funnel f16", "snapkv"): dict.fromkeys(divergence.SETTINGS, SAME),
+                     ("funnel k8v4", "snapkv k8v4"): dict.fromkeys(divergence.SETTINGS, SAME_FORMAT)},
     "qwen2.5-coder-0.5b": {("funnel k8v4", "snapkv"): dict.fromkeys(divergence.SETTINGS, {"20%": 0.15, "12.5%": 0.3, "128": 0.6}),
                            ("funnel f16", "snapkv"): {"visible": {"20%": 0.9, "12.5%": 0.9, "128": 1.1}}
-                           | dict.fromkeys(("hidden", "plain"), {"20%": 0.55, "12.5%": 0.7, "128": 0.9})} | SAME_FORMAT,
+                           | dict.fromkeys(("hidden", "plain"), {"20%": 0.55, "12.5%": 0.7, "128": 0.9}),
+                           ("funnel k8v4", "snapkv k8v4"): dict.fromkeys(("hidden", "plain"), SAME_FORMAT)},
 }
 LENGTHS = {"smollm2-135m": (1000, 2000, 4000, 7000), "qwen2.5-coder-0.5b": (2000, 4000, 8000, 16000)}
 HEAD_DIM = 64  # of both models
@@ -50,7 +53,7 @@ def main():
     parser.add_argument("--budgets", nargs="+", default=divergence.BUDGETS, choices=divergence.BUDGETS, help="of divergence and single choices")
     parser.add_argument("--settings", nargs="+", default=divergence.SETTINGS, choices=divergence.SETTINGS, help="of single choices")
     parser.add_argument("--needles", type=int, default=20, help="depths of the needle")
-    parser.add_argument("parts", nargs="*", default=["divergence", *variants.PARTS, "recall", "tasks", "needles", "costs"])
+    parser.add_argument("parts", nargs="*", default=["divergence", *variants.PARTS, "formats", "recall", "tasks", "needles", "costs"])
     options = parser.parse_args()
     lengths = options.lengths or LENGTHS[options.name]
     sections = [f"# Policies on {options.name}, {datetime.date.today()}",
@@ -61,6 +64,8 @@ def main():
         sections += ["## KL from the full cache at equal bytes", divergence.__doc__.strip(), divergence.page(table), divergence.verdicts(table, DEMANDS[options.name])]
     for part in (part for part in variants.PARTS if part in options.parts):
         sections.append(variants.page(part, variants.measure(part, options.records, HEAD_DIM, options.budgets, options.settings)))
+    if "formats" in options.parts:
+        sections += ["## Entry formats", formats.__doc__.strip(), formats.page(formats.measure(options.records / "formats.jsonl"))]
     if "recall" in options.parts:
         sections += ["## Attention recall", recall.__doc__.strip(), recall.page(recall.measure(options.records / "recall.jsonl"))]
     if "tasks" in options.parts:

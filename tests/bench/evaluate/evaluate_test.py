@@ -11,6 +11,7 @@ import client
 import divergence
 import documents
 import evaluate
+import formats
 import needles
 import origin
 import recall
@@ -63,6 +64,13 @@ class Evaluate(unittest.TestCase):
             page = variants.page(part, {("plain", "20%"): rows})
             self.assertIn(f"| `{policies[1]}` | 0.4000 |", page)
             self.assertIn(f"| `{policies[1]}` to `{policies[0]}` | 2.00 [2.00, 2.00] |", page)
+
+    def test_a_format_that_loses_more_than_asked_is_said(self):
+        row = {"top1": 1, "same": True, "bytes": 1 << 20}
+        lines = formats.page({"k8v4": [{**row, "kl": 0.001}, {**row, "kl": 0.002}], "bf16": [{**row, "kl": 0.5}]}).splitlines()
+        self.assertIn("| 0.00150 | 0.00100 to 0.00200 | 100.0 % | 2 of 2 | 0.002 | met |", lines[2])
+        self.assertIn("| - | |", lines[3])
+        self.assertIn("**missed**", formats.page({"k8v4": [{**row, "kl": 0.0021}]}))
 
     def test_the_answer_of_a_task_is_scored_and_follows_from_its_document(self):
         for name, task in tasks.TASKS.items():

@@ -44,7 +44,7 @@ def measure(path, lengths, depths):
     records, table = Records(path), {}
     for length in lengths:
         for index in range(depths):
-            depth = index / (depths - 1)
+            depth = index / max(depths - 1, 1)
 
             def once():
                 text, question, code = prompt(length, index, depth)
