@@ -12,6 +12,11 @@
 #include "server/engine/engine.h"
 
 namespace pkv {
+namespace {
+
+constexpr uint64_t kLargeMessage = 256 << 10;  // whose text is tokenised in more than an eighth of a second
+
+}  // namespace
 
 absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes, const std::string& owner) {
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(""));
@@ -33,8 +38,9 @@ absl::StatusOr<WaitingRoom::Place> admit_call(ServerState& state, uint64_t bytes
   return place;
 }
 
-absl::Status post_preparation(ServerState& state, const CallInfo& info, WorkerPool::Task task) {
-  const bool posted = state.preparation().post(std::move(task), owner_of(info.key.get()));
+absl::Status post_preparation(ServerState& state, uint64_t bytes, const CallInfo& info, WorkerPool::Task task) {
+  WorkerPool& pool = bytes > kLargeMessage ? state.large_preparation() : state.preparation();
+  const bool posted = pool.post(std::move(task), owner_of(info.key.get()));
   return posted ? absl::OkStatus() : queue_full(state);
 }
 

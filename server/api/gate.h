@@ -19,8 +19,9 @@ absl::StatusOr<WaitingRoom::Place> enter(ServerState& state, uint64_t bytes, con
 // What every call about text begins with: its key, as Authenticator::admit(), a place, as enter(), and its row in
 // the registry of calls. Key and row are left in `info`.
 absl::StatusOr<WaitingRoom::Place> admit_call(ServerState& state, uint64_t bytes, CallInfo& info);
-// Has a preparation thread do `task` for such a call, when it is its key's turn; or QUEUE_FULL.
-absl::Status post_preparation(ServerState& state, const CallInfo& info, WorkerPool::Task task);
+// Has a preparation thread do `task` for such a call of `bytes`, when it is its key's turn; or QUEUE_FULL. Large ones
+// have a thread of their own.
+absl::Status post_preparation(ServerState& state, uint64_t bytes, const CallInfo& info, WorkerPool::Task task);
 // QUEUE_FULL, naming the settings.
 absl::Status queue_full(const ServerState& state);
 // QUEUE_FULL for a prompt of so many tokens, for which there are too many waiting (WaitingRoom::Place::take_tokens()).

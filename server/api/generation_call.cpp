@@ -68,7 +68,8 @@ absl::Status GenerationCall::begin(uint64_t bytes, Reader read) {
     place_ = std::move(place);
     life_.note("received", {{"bytes", bytes}});
   }
-  return post_preparation(state_, info_, [self = shared_from_this(), read = std::move(read)] { self->prepare(read); });
+  return post_preparation(state_, bytes, info_,
+                          [self = shared_from_this(), read = std::move(read)] { self->prepare(read); });
 }
 
 void GenerationCall::prepare(const Reader& read) {

@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kDeliveryThreads = 1;
 constexpr int kBuildingThreads = 2;
+constexpr int kLargePreparationThreads = 1;
 constexpr size_t kUnbounded = std::numeric_limits<size_t>::max();  // one a call, and calls are bounded
 constexpr absl::Duration kLoadingRetryDelay = absl::Seconds(1);
 
@@ -52,7 +53,8 @@ ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random
       waiting_(limits.max_waiting, limits.max_waiting_bytes, limits.max_waiting_tokens),
       building_(kBuildingThreads, kUnbounded),
       delivery_(kDeliveryThreads, kUnbounded),
-      preparation_(limits.preparation_threads, limits.max_waiting) {
+      preparation_(limits.preparation_threads, limits.max_waiting),
+      large_preparation_(kLargePreparationThreads, limits.max_waiting) {
   set_policies(std::move(policies));
   limits_.set(std::make_shared<const FrontLimits>(limits));
 }
@@ -64,6 +66,7 @@ void ServerState::set_limits(FrontLimits limits) {
   limits_.set(std::make_shared<const FrontLimits>(limits));
   waiting_.set_limits(limits.max_waiting, limits.max_waiting_bytes, limits.max_waiting_tokens);
   preparation_.set_max_queued(limits.max_waiting);
+  large_preparation_.set_max_queued(limits.max_waiting);
 }
 
 absl::StatusOr<const ServedModel*> ServerState::find_model(const std::string& id) const {

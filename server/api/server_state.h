@@ -114,12 +114,15 @@ class ServerState {
   CallRegistry& calls() { return calls_; }
   // Where requests are parsed, tokenised and planned: what may take milliseconds.
   WorkerPool& preparation() { return preparation_; }
+  // Where the same is done with large texts, which take seconds: none of the others waits for them.
+  WorkerPool& large_preparation() { return large_preparation_; }
   // Where what the engine says is made into messages and given to the callers' transports.
   WorkerPool& delivery() { return delivery_; }
   // Where the same is done with messages that take long to make.
   WorkerPool& building() { return building_; }
   // Once no more calls come: ends the work on those that did, so that what they point to can be taken down.
   void end_work() {
+    large_preparation_.stop();
     preparation_.stop();
     delivery_.stop();
     building_.stop();
@@ -141,6 +144,7 @@ class ServerState {
   WorkerPool building_;
   WorkerPool delivery_;
   WorkerPool preparation_;
+  WorkerPool large_preparation_;
 };
 
 }  // namespace pkv

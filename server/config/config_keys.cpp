@@ -48,7 +48,8 @@ const std::array kKeys = std::to_array<ConfigKey>({
      BooleanKey{[](Config& c) -> bool& { return c.server.reflection; }}},
     {"server.drain_seconds", "After SIGTERM: how long running requests may go on before they are cancelled.",
      RealKey{0, 86400, false, [](Config& c) -> double& { return c.server.drain_seconds; }}, kLive},
-    {"server.preparation_threads", "Threads that parse, tokenise and plan requests, beside those that compute.",
+    {"server.preparation_threads",
+     "Threads that parse, tokenise and plan requests, beside those that compute; one more does so with large ones.",
      IntegerKey{1, 256, [](Config& c) -> int32_t& { return c.server.preparation_threads; }}},
     {"server.max_waiting_bytes",
      "Of all requests that wait (scheduler.max_waiting), as they came; further ones are refused with "

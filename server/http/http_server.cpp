@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/time/clock.h"
+#include "server/api/errors.h"
 #include "server/http/http_connection.h"
 #include "server/http/http_tls.h"
 
@@ -104,30 +105,34 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
     return error;
   }
 
-  // False: there was no memory for a step of some connection, which its deadline ends.
+  // False: there was no memory for a step of some connection, which its deadline ends, or to accept the next.
   bool run_until_it_throws() {
     try {
+      if (!accepting_ && acceptor_.is_open()) accept();
       context.run();
       return true;
     } catch (const std::bad_alloc&) {
+      if (!accepting_) absl::SleepFor(kMemoryPause);
       return false;
     }
   }
 
   void accept() {
     acceptor_.async_accept([this](error_code error, tcp::socket socket) {
+      accepting_ = false;
       if (!acceptor_.is_open()) return;
       if (error) return pause();
       accept();  // first: with the memory of the one that is done
       take(std::move(socket));
     });
+    accepting_ = true;
   }
 
   // Otherwise the listener stays readable and the loop would spin.
   void pause() {
     pause_.expires_after(kAcceptPause);
     pause_.async_wait([this](error_code) {
-      if (acceptor_.is_open()) accept();
+      if (acceptor_.is_open() && !accepting_) accept();
     });
   }
 
@@ -158,6 +163,7 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
 
   std::optional<HttpTls> tls_;  // none: plain text
   tcp::acceptor acceptor_{context};
+  bool accepting_ = false;  // it waits for a connection
   asio::steady_timer pause_{context};
   std::list<std::shared_ptr<HttpConnection>> connections_;  // the oldest first
   std::thread thread_;

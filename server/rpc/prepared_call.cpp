@@ -40,7 +40,7 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
  private:
   absl::Status begin(uint64_t bytes, ReplyMaker make) {
     PKV_ASSIGN_OR_RETURN(place_, admit_call(state_, bytes, info_));
-    if (!at_once_) return post_preparation(state_, info_, [this, make = std::move(make)] { prepare(make); });
+    if (!at_once_) return post_preparation(state_, bytes, info_, [this, make = std::move(make)] { prepare(make); });
     prepare(make);
     return absl::OkStatus();
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <mutex>
 #include <numeric>
 #include <vector>
@@ -316,6 +317,22 @@ TEST_F(GenerationCallTest, AnAnswerInOnePieceIsNotReadTooSlowly) {
   sink->on_end({.finish_reason = FinishReason::kLength});
   EXPECT_TRUE(whole->wait_for_error().ok());
   EXPECT_TRUE(holding_.cancelled.empty());
+}
+
+TEST_F(GenerationCallTest, NobodyWaitsForALargeTextToBeRead) {
+  limits({.preparation_threads = 1});
+  std::promise<void> free;
+  const std::shared_ptr<WatchedCall> large = make_call();
+  large->start(1 << 20, [this, gate = free.get_future().share()](CallInfo&) {
+    gate.wait();
+    return read();
+  });
+  const auto small = start();
+  holding_.wait_for_sink(0)->on_error(absl::CancelledError("small"));
+  EXPECT_EQ(small->wait_for_error().message(), "small");
+  free.set_value();
+  holding_.wait_for_sink(1)->on_error(absl::CancelledError("large"));
+  EXPECT_EQ(large->wait_for_error().message(), "large");
 }
 
 TEST(WorkerPool, IsBoundedAndDoesWhatItTook) {
