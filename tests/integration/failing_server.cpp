@@ -13,6 +13,9 @@
 
 namespace {
 
+// No test waits for minutes.
+constexpr absl::Duration kStallLimit = absl::Seconds(1);
+
 std::atomic<pkv::test::FailingBackend*> g_device = nullptr;
 
 void trouble(int signal) {
@@ -40,5 +43,5 @@ absl::StatusOr<std::unique_ptr<pkv::Backend>> make_failing(const pkv::BackendOpt
 
 int main(int argc, char** argv) {
   for (const int signal : {SIGUSR1, SIGUSR2, SIGRTMIN}) std::signal(signal, trouble);
-  return pkv::run_program(argc, argv, {.make_backend = make_failing});
+  return pkv::run_program(argc, argv, {.stall_limit = kStallLimit, .make_backend = make_failing});
 }

@@ -86,28 +86,45 @@ class Program {
   std::FILE* output_ = nullptr;
 };
 
-// One that serves a tiny model on a free port.
+struct ProgramOptions {
+  std::string file = PKV_SERVER;
+  std::string format = "text";  // of the log
+  std::string level = "info";
+  std::string drain_seconds = "60";
+  std::string chat_template = {};  // empty: the tiny model's
+};
+
+// One that serves a tiny model on free ports.
 class RunningProgram : public ::testing::Test {
  protected:
-  explicit RunningProgram(const std::string& format = "text", const std::string& file = PKV_SERVER,
-                          const std::string& level = "info", const std::string& drain_seconds = "60")
-      : program_({"--set", "model.path=" + model_.path(), "--set", "server.listen=127.0.0.1:0", "--set",
-                  "metrics.listen=", "--set", "server.drain_seconds=" + drain_seconds, "--set", "log.format=" + format,
-                  "--set", "log.level=" + level},
-                 file) {
-    const std::string line = program_.read_to(format == "text" ? " ready " : "\"ready\"");
-    if (format == "text") {
+  explicit RunningProgram(const ProgramOptions& options = {})
+      : model_(make_model(options.chat_template)),
+        program_({"--set", "model.path=" + model_.path(), "--set", "server.listen=127.0.0.1:0", "--set",
+                  "http.listen=127.0.0.1:0", "--set", "metrics.listen=", "--set",
+                  "server.drain_seconds=" + options.drain_seconds, "--set", "log.format=" + options.format, "--set",
+                  "log.level=" + options.level},
+                 options.file) {
+    const std::string line = program_.read_to(options.format == "text" ? " ready " : "\"ready\"");
+    if (options.format == "text") {
       const size_t begin = line.find("address=") + 8;
       address_ = line.substr(begin, line.find(' ', begin) - begin);
     } else {
-      address_ = Json::parse(line)["address"];
+      const Json ready = Json::parse(line);
+      address_ = ready["address"];
+      http_address_ = ready["http"];
     }
     stub_ = pb::GenerationService::NewStub(grpc::CreateChannel(address_, grpc::InsecureChannelCredentials()));
   }
+  static test::TempFile make_model(const std::string& chat_template) {
+    test::GgufWriter model = test::tiny_llama({.context = 1 << 16});
+    if (!chat_template.empty()) model.set("tokenizer.chat_template", chat_template);
+    return model.write();
+  }
 
-  const test::TempFile model_ = test::make_tiny_llama({.context = 1 << 16});
+  const test::TempFile model_;
   Program program_;
   std::string address_;
+  std::string http_address_;  // told by a log in JSON
   std::unique_ptr<pb::GenerationService::Stub> stub_;
 };
 

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "tests/integration/program.h"
+#include "tests/support/http_client.h"
 
 namespace pkv {
 namespace {
@@ -13,7 +14,8 @@ using ::testing::HasSubstr;
 
 class JsonLog : public RunningProgram {
  protected:
-  explicit JsonLog(const std::string& level = "info") : RunningProgram("json", PKV_SERVER, level) {}
+  explicit JsonLog(const std::string& level = "info", const std::string& chat_template = "")
+      : RunningProgram({.format = "json", .level = level, .chat_template = chat_template}) {}
 
   static pb::GenerateRequest request(const std::string& id) {
     pb::GenerateRequest request;
@@ -136,6 +138,117 @@ TEST_F(DebugLog, TellsARequestsLifeStepByStepWithoutItsText) {
   EXPECT_GT(prepared["peak_bytes"], 0);
   EXPECT_GT(ended["evicted_entries"], 0);
   EXPECT_EQ(ended["generated_tokens"], 5);
+}
+
+class SecretLog : public JsonLog {
+ protected:
+  static constexpr uint32_t kTokens = 20;
+  static constexpr size_t kLongText = 10;  // bytes that no line has by chance
+
+  // Its template fails where a message says so, with the words of that message.
+  SecretLog()
+      : JsonLog("debug",
+                "{% for m in messages %}{% if 'fail' in m.content %}{{ raise_exception(m.content) }}{% endif %}"
+                "{{ m.content }}{% endfor %}") {}
+
+  static pb::GenerateRequest long_request(const std::string& id) {
+    pb::GenerateRequest wish = request(id);
+    wish.mutable_sampling()->set_max_tokens(kTokens);
+    return wish;
+  }
+  static pb::GenerateRequest chat(const std::string& content) {
+    pb::GenerateRequest wish = long_request("chat");
+    pb::ChatMessage& message = *wish.mutable_chat()->add_messages();
+    message.set_role("user");
+    message.set_content(content);
+    return wish;
+  }
+  void keep(const std::string& answer) {
+    EXPECT_GE(answer.size(), kLongText);
+    answers_.push_back(answer);
+  }
+  void generate_and_keep(const pb::GenerateRequest& wish) {
+    grpc::ClientContext context;
+    pb::GenerateResponse response;
+    EXPECT_TRUE(stub_->Generate(&context, wish, &response).ok());
+    keep(response.choices(0).text());
+  }
+  void stream_and_keep(const pb::GenerateRequest& wish) {
+    grpc::ClientContext context;
+    const auto reader = stub_->GenerateStream(&context, wish);
+    std::string answer;
+    for (pb::GenerateStreamResponse event; reader->Read(&event);) answer += event.delta().text();
+    EXPECT_TRUE(reader->Finish().ok());
+    keep(answer);
+  }
+  void compare_and_keep() {
+    pb::CompareRequest wish;
+    *wish.mutable_request() = long_request("compared");
+    wish.mutable_request()->clear_cache_policy();
+    *wish.add_policies() = request("").cache_policy();
+    grpc::ClientContext context;
+    pb::CompareResponse response;
+    const grpc::Status status = stub_->Compare(&context, wish, &response);
+    ASSERT_TRUE(status.ok()) << status.error_message();
+    keep(response.baseline().choices(0).text());
+    keep(response.comparisons(0).text());
+  }
+  grpc::Status tokenize(const pb::TokenizeRequest& wish) {
+    grpc::ClientContext context;
+    pb::TokenizeResponse response;
+    return stub_->Tokenize(&context, wish, &response);
+  }
+  // The reply's body.
+  std::string post(const std::string& path, Json body) const {
+    body.update({{"max_tokens", kTokens}, {"ignore_eos", true}});
+    const std::string text = body.dump();
+    const int port = std::stoi(http_address_.substr(http_address_.rfind(':') + 1));
+    const std::string reply = test::HttpConnection(port).ask(
+        "POST " + path + " HTTP/1.1\r\nConnection: close\r\nContent-Length: " + std::to_string(text.size()) +
+        "\r\n\r\n" + text);
+    return reply.substr(reply.find("\r\n\r\n") + 4);
+  }
+  static Json chat_of(const std::string& content) {
+    return {{"messages", Json::array({{{"role", "user"}, {"content", content}}})}};
+  }
+  // No line of the log has an answer in it; for prompts lines() sees to that.
+  void expect_no_answers() {
+    for (const Json& line : lines()) {
+      for (const std::string& answer : answers_) {
+        const std::string escaped = Json(answer).dump();
+        EXPECT_EQ(line.dump().find(escaped.substr(1, escaped.size() - 2)), std::string::npos) << line;
+      }
+    }
+  }
+
+ private:
+  std::vector<std::string> answers_;
+};
+
+TEST_F(SecretLog, WhateverWayATextComesItIsNotInIt) {
+  generate_and_keep(long_request("one"));
+  generate_and_keep(chat("a secret of a chat, for an answer in one piece"));
+  stream_and_keep(chat("a secret of a chat, for an answer in pieces"));
+  compare_and_keep();
+  pb::TokenizeRequest text;
+  text.set_text("a secret text");
+  EXPECT_TRUE(tokenize(text).ok());
+  keep(Json::parse(post("/v1/completions", {{"prompt", "a secret over HTTP"}}))["choices"][0]["text"]);
+  keep(Json::parse(post("/v1/chat/completions", chat_of("a secret")))["choices"][0]["message"]["content"]);
+  EXPECT_THAT(post("/v1/completions", {{"prompt", "a secret over HTTP"}, {"stream", true}}), HasSubstr("[DONE]"));
+  EXPECT_THAT(post("/v1/completions", {{"prompt", "a secret"}, {"a secret field", 1}}), HasSubstr("a secret field"));
+  EXPECT_THAT(post("/v1/completions", {{"prompt", {{"a secret", 1}}}}), HasSubstr("BAD_INPUT"));
+  expect_no_answers();
+}
+
+TEST_F(SecretLog, NorWhereAChatTemplateFails) {
+  const std::string words = "a secret that makes it fail";
+  EXPECT_THAT(generate(chat(words)).error_message(), HasSubstr(words));
+  pb::TokenizeRequest wish;
+  *wish.mutable_chat() = chat(words).chat();
+  EXPECT_THAT(tokenize(wish).error_message(), HasSubstr(words));
+  EXPECT_THAT(post("/v1/chat/completions", chat_of(words)), HasSubstr(words));
+  EXPECT_THAT(calls(), ::testing::SizeIs(3));
 }
 
 TEST_F(JsonLog, NothingBreaksIt) {

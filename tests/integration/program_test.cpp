@@ -222,13 +222,15 @@ TEST_F(RunningProgram, ASecondSignalEndsAtOnce) {
 
 class FailingProgram : public RunningProgram {
  protected:
-  FailingProgram() : RunningProgram("text", PKV_FAILING_SERVER, "info", /*drain_seconds=*/"1") {}
+  static constexpr unsigned kPatienceSeconds = 60;
+
+  FailingProgram() : RunningProgram({.file = PKV_FAILING_SERVER, .drain_seconds = "1"}) {}
 
   // Of tokens without end, the first of which have come.
   std::unique_ptr<grpc::ClientReader<pb::GenerateStreamResponse>> start_stream(grpc::ClientContext& context,
                                                                                pb::GenerateStreamResponse& event) {
     pb::GenerateRequest request;
-    request.set_prompt("hello");
+    request.set_prompt("a secret");
     request.set_request_id("endless");
     request.mutable_sampling()->set_max_tokens(60000);
     request.mutable_sampling()->set_ignore_eos(true);
@@ -268,6 +270,25 @@ TEST_F(FailingProgram, ADeviceThatDoesNotAnswerEndsWithOneAndWhatItWasAt) {
   EXPECT_THAT(program_.read_all(), AllOf(HasSubstr("what the engine had when it last moved"),
                                          HasSubstr("request_id=endless phase=decode"), HasSubstr("the engine hangs")));
   EXPECT_EQ(program_.wait(), 1);
+}
+
+TEST_F(FailingProgram, ADeviceThatDoesNotAnswerIsToldOfWhileItServes) {
+  alarm(kPatienceSeconds);  // ends the test where the log never says so
+  grpc::ClientContext context;
+  pb::GenerateStreamResponse event;
+  const auto reader = start_stream(context, event);
+  program_.send(SIGUSR2);
+  std::string log = program_.read_to("the engine has work and does not move stalled_seconds=");
+  ASSERT_FALSE(log.empty());
+  log += program_.read_to("what the engine had when it last moved");
+  EXPECT_THAT(log, AllOf(HasSubstr("running=1"), HasSubstr("live_bytes=")));
+  log += program_.read_to("stalled request");
+  EXPECT_THAT(log, AllOf(HasSubstr("request_id=endless phase=decode policy=full"), HasSubstr("held_bytes=")));
+  alarm(0);
+  program_.send(SIGKILL);
+  log += program_.read_all();
+  EXPECT_THAT(log, ::testing::Not(HasSubstr("secret")));
+  context.TryCancel();
 }
 
 }  // namespace

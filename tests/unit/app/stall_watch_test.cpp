@@ -64,6 +64,9 @@ TEST_F(StallWatchTest, TellsWhichCallsAreBesideTheEngine) {
   EXPECT_THAT(look(absl::Hours(1)), HasSubstr("request_id=three peer=ipv4:1 phase=preparing bytes=77"));
   look(absl::ZeroDuration());
   entry->enter(CallPhase::kEngine);
+  EXPECT_THAT(look(absl::Hours(1)), HasSubstr("request_id=three peer=ipv4:1 phase=engine"));  // it has not told of it
+  look(absl::ZeroDuration());
+  engine_.last.requests = {{.id = "three"}};
   EXPECT_THAT(look(absl::Hours(1)), Not(HasSubstr("Generate")));
   look(absl::ZeroDuration());
   entry->enter(CallPhase::kDelivering);
