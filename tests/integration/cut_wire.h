@@ -9,14 +9,17 @@
 
 #include <array>
 #include <atomic>
+#include <limits>
 #include <thread>
 
 namespace pkv::test {
 
-// Takes one connection and passes on what both sides say.
+// Takes one connection and passes on what both sides say: of the client about `client_bytes`, and then nothing more, as
+// if it had stopped in the middle of a message.
 class CutWire {
  public:
-  explicit CutWire(int server_port) : listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
+  explicit CutWire(int server_port, size_t client_bytes = std::numeric_limits<size_t>::max())
+      : client_bytes_(client_bytes), listener_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     sockaddr_in address{.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
     socklen_t size = sizeof(address);
     EXPECT_EQ(::bind(listener_, reinterpret_cast<sockaddr*>(&address), size), 0);
@@ -44,14 +47,17 @@ class CutWire {
                              .sin_port = htons(static_cast<uint16_t>(server_port)),
                              .sin_addr = {htonl(INADDR_LOOPBACK)}};
     bool open = ends[0] >= 0 && ::connect(ends[1], reinterpret_cast<const sockaddr*>(&server), sizeof(server)) == 0;
+    size_t passed = 0;  // of the client's
     while (open && !cut_) {
-      std::array<pollfd, 2> ready = {pollfd{.fd = ends[0], .events = POLLIN}, pollfd{.fd = ends[1], .events = POLLIN}};
+      std::array<pollfd, 2> ready = {pollfd{.fd = passed < client_bytes_ ? ends[0] : -1, .events = POLLIN},
+                                     pollfd{.fd = ends[1], .events = POLLIN}};
       ::poll(ready.data(), ready.size(), kTickMs);
       for (const size_t from : {0, 1}) {
         if (ready[from].revents == 0) continue;
         std::array<char, 4096> bytes;
         const ssize_t got = ::recv(ends[from], bytes.data(), bytes.size(), 0);
         open = open && got > 0 && ::send(ends[1 - from], bytes.data(), static_cast<size_t>(got), MSG_NOSIGNAL) == got;
+        if (from == 0) passed += static_cast<size_t>(got);
       }
     }
     for (const int end : ends) {
@@ -70,6 +76,7 @@ class CutWire {
   }
 
   static constexpr int kTickMs = 5;
+  const size_t client_bytes_;
   const int listener_;
   int port_ = 0;
   std::atomic<bool> cut_ = false;

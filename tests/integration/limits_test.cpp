@@ -1,10 +1,14 @@
 // What a server takes of its callers at most, by its configuration.
 #include <gmock/gmock.h>
+#include <grpcpp/generic/generic_stub.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
+#include <future>
 #include <iterator>
 
+#include "tests/integration/cut_wire.h"
 #include "tests/integration/raw_call.h"
 #include "tests/integration/server_fixture.h"
 
@@ -194,6 +198,70 @@ TEST_F(LimitsTest, TextsAndTokensThatNoReplyCouldHoldAreRefusedByTheirField) {
   status = generation_->Detokenize(&second, ids, &back);
   EXPECT_EQ(reason(status), "REPLY_TOO_LARGE");
   EXPECT_THAT(status.error_message(), HasSubstr("token_ids: "));
+}
+
+// Calls whose requests arrive in part, over connections of their own.
+class PartialRequests {
+ public:
+  // Adds some to `method` at a port, each of a request of twice as many bytes as arrive.
+  void add(int count, int port, const std::string& method, size_t bytes) {
+    for (int i = 0; i < count; ++i) calls_.push_back(std::make_unique<Call>(port, method, bytes));
+  }
+  size_t ended_for_want_of_room() const {
+    return static_cast<size_t>(std::ranges::count_if(
+        calls_, [](const auto& call) { return call->code == grpc::StatusCode::RESOURCE_EXHAUSTED; }));
+  }
+
+ private:
+  struct Call {
+    Call(int port, const std::string& method, size_t bytes)
+        : wire(port, bytes),
+          stub(grpc::CreateChannel("127.0.0.1:" + std::to_string(wire.port()), grpc::InsecureChannelCredentials())) {
+      const grpc::Slice slice(std::string(2 * bytes, 'x'));
+      request = grpc::ByteBuffer(&slice, 1);
+      stub.UnaryCall(&context, method, grpc::StubOptions(), &request, &response, [this](const grpc::Status& status) {
+        code = status.error_code();
+        end.set_value();
+      });
+    }
+    ~Call() {
+      context.TryCancel();
+      end.get_future().wait();
+    }
+
+    test::CutWire wire;
+    grpc::GenericStub stub;
+    grpc::ClientContext context;
+    grpc::ByteBuffer request, response;
+    std::atomic<grpc::StatusCode> code = grpc::StatusCode::OK;
+    std::promise<void> end;
+  };
+  std::vector<std::unique_ptr<Call>> calls_;
+};
+
+constexpr size_t kMiB = size_t{1} << 20;
+
+TEST_F(LimitsTest, WhatGrpcHoldsOfUnfinishedRequestsIsBounded) {
+  start_and_load([](Config& config) { config.server.max_buffer_bytes = 16 * kMiB; });
+  {
+    PartialRequests requests;
+    requests.add(12, app_->port(), "/pyramidkv.v1.GenerationService/Generate", 3 * kMiB);
+    EXPECT_TRUE(eventually([&] { return requests.ended_for_want_of_room() > 0; }));
+  }
+  pb::GenerateResponse reply;
+  EXPECT_TRUE(generate(request("hello", 2), reply).ok());
+}
+
+// At neither port there is more than is allowed.
+TEST_F(LimitsTest, TheBoundIsOfBothPortsTogether) {
+  start_and_load([](Config& config) {
+    config.server.max_buffer_bytes = 16 * kMiB;
+    config.server.health_listen = "127.0.0.1:0";
+  });
+  PartialRequests requests;
+  requests.add(3, app_->port(), "/pyramidkv.v1.GenerationService/Generate", 3 * kMiB);
+  requests.add(3, app_->health_port(), "/grpc.health.v1.Health/Check", 3 * kMiB);
+  EXPECT_TRUE(eventually([&] { return requests.ended_for_want_of_room() > 0; }));
 }
 
 }  // namespace

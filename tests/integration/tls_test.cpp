@@ -2,9 +2,11 @@
 // runs.
 #include <gmock/gmock.h>
 
+#include <algorithm>
 #include <fstream>
 
 #include "client/client.h"
+#include "server/http/http_server.h"
 #include "tests/integration/server_fixture.h"
 #include "tests/support/certificates.h"
 
@@ -26,6 +28,13 @@ class TlsTest : public ServerTest {
   }
   client::Access trusting(const test::Authority& authority) const {
     return {.tls = true, .ca = authority.certificate()};
+  }
+  // Trusts the server's authority and has a certificate of its own.
+  client::Access holding(const test::Identity& identity) const {
+    client::Access access = trusting(authority_);
+    access.certificate = identity.certificate;
+    access.private_key = identity.private_key;
+    return access;
   }
   bool lets_in(const client::Access& access) const {
     client::Client caller = client(access);
@@ -62,16 +71,20 @@ TEST_F(TlsTest, OthersAreToldWhatIsWrong) {
 
 TEST_F(TlsTest, WithAClientAuthorityClientsNeedACertificateOfIt) {
   start_with(ca_.path());
-  const auto with = [&](const test::Identity& identity) {
-    client::Access access = trusting(authority_);
-    access.certificate = identity.certificate;
-    access.private_key = identity.private_key;
-    return access;
-  };
-  EXPECT_TRUE(lets_in(with(authority_.issue("client"))));
-  EXPECT_FALSE(lets_in(with(stranger_.issue("client"))));
-  EXPECT_FALSE(lets_in(with(authority_.issue("client", -60))));
+  EXPECT_TRUE(lets_in(holding(authority_.issue("client"))));
+  EXPECT_FALSE(lets_in(holding(stranger_.issue("client"))));
+  EXPECT_FALSE(lets_in(holding(authority_.issue("client", -60))));
   EXPECT_FALSE(lets_in(trusting(authority_)));
+}
+
+TEST_F(TlsTest, ANewClientAuthorityTakesEffectWithoutAStart) {
+  start_with(ca_.path());
+  const client::Access old = holding(authority_.issue("client")), next = holding(stranger_.issue("client"));
+  EXPECT_TRUE(lets_in(old));
+  EXPECT_FALSE(lets_in(next));
+  std::ofstream(ca_.path()) << stranger_.certificate();
+  EXPECT_TRUE(eventually([&] { return lets_in(next); }));
+  EXPECT_FALSE(lets_in(old));
 }
 
 TEST_F(TlsTest, NewCertificatesTakeEffectWithoutAStart) {
@@ -83,6 +96,17 @@ TEST_F(TlsTest, NewCertificatesTakeEffectWithoutAStart) {
   std::ofstream(cert_.path()) << next.certificate;
   EXPECT_TRUE(eventually([&] { return lets_in(trusting(stranger_)); }));
   EXPECT_FALSE(lets_in(trusting(authority_)));
+}
+
+// gRPC lets go of the old one, which over HTTP stays.
+TEST_F(TlsTest, ACertificateThatIsNoGoodIsToldAndLetsNobodyInUntilItIs) {
+  start_with();
+  ::testing::internal::CaptureStderr();
+  std::ofstream(cert_.path()) << "no certificate";
+  EXPECT_TRUE(eventually([&] { return !lets_in(trusting(authority_)); }));
+  EXPECT_THAT(::testing::internal::GetCapturedStderr(), HasSubstr("Invalid cert chain file"));
+  std::ofstream(cert_.path()) << identity_.certificate;
+  EXPECT_TRUE(eventually([&] { return lets_in(trusting(authority_)); }));
 }
 
 TEST_F(TlsTest, KeysGoWithTlsAndHealthHasAPlainAddressOfItsOwn) {
@@ -169,6 +193,53 @@ TEST_F(HttpsTest, NewCertificatesTakeEffectWithoutAStart) {
   const test::TempFile other(stranger_.certificate());
   EXPECT_TRUE(eventually([&] { return curl("--cacert " + other.path(), url("/v1/models")).second == 0; }));
   EXPECT_EQ(curl(trust(), url("/v1/models")).second, kCannotVerify);
+}
+
+TEST_F(HttpsTest, ANewClientAuthorityTakesEffectWithoutAStart) {
+  const test::TempFile client_ca(authority_.certificate());
+  start_https(client_ca.path());
+  const auto lets_in = [&](const test::Authority& authority) {
+    const test::Identity mine = authority.issue("client");
+    const test::TempFile cert(mine.certificate), key(mine.private_key);
+    return curl(trust() + " --cert " + cert.path() + " --key " + key.path(), url("/v1/models")).second == 0;
+  };
+  EXPECT_TRUE(lets_in(authority_));
+  EXPECT_FALSE(lets_in(stranger_));
+  std::ofstream(client_ca.path()) << stranger_.certificate();
+  EXPECT_TRUE(eventually([&] { return lets_in(stranger_); }));
+  EXPECT_FALSE(lets_in(authority_));
+}
+
+// Once for each that is no good, not for each connection.
+TEST_F(HttpsTest, NewFilesThatAreNoGoodAreToldToTheLogAndTheOldOnesStay) {
+  const Log log("error", "text");
+  const auto server =
+      HttpServer::start({.listen = "127.0.0.1:0", .tls = {.cert = cert_.path(), .key = key_.path()}, .log = &log},
+                        [](const HttpRequest&, const std::shared_ptr<HttpExchange>& exchange) {
+                          exchange->respond({.body = "ok\n"}, [](bool) {});
+                        });
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto served = [&] {
+    return curl(trust(), "https://127.0.0.1:" + std::to_string((*server)->port()) + "/").first == "ok\n";
+  };
+  std::string told;
+  const auto read_log = [&] {
+    told += ::testing::internal::GetCapturedStderr();
+    ::testing::internal::CaptureStderr();
+    return std::ranges::count(told, '\n');
+  };
+  ::testing::internal::CaptureStderr();
+  for (const char* bad : {"no certificate", "still none"}) {
+    std::ofstream(cert_.path()) << bad;
+    const auto before = read_log();
+    EXPECT_TRUE(eventually([&] { return !served() || read_log() > before; }));
+    EXPECT_TRUE(served());
+  }
+  absl::SleepFor(absl::Milliseconds(1100));  // by now they are looked at again
+  EXPECT_TRUE(served());
+  EXPECT_EQ(read_log(), 2);
+  ::testing::internal::GetCapturedStderr();
+  EXPECT_THAT(told, AllOf(HasSubstr("the new TLS files are no good"), HasSubstr(cert_.path())));
 }
 
 TEST_F(HttpsTest, WithAClientAuthorityClientsNeedACertificateOfIt) {
