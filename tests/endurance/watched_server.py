@@ -5,15 +5,38 @@ import time
 import urllib.request
 
 import grpc
-from pyramidkv.v1 import stats_pb2
+from pyramidkv.v1 import stats_pb2, stats_pb2_grpc
 from real_server import Server
 
 
-class WatchedServer(Server):
-    """Every state that WatchStats tells is checked against the invariants; what did not hold is in `faults`."""
+# Of /metrics: what callers hold. open_calls counts their mailboxes, too.
+KEPT = ("open_calls", "requests_running", "requests_waiting", "waiting_prompt_tokens", "connections")
 
-    def __init__(self, *settings):
+
+class Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
+    """Every call of a channel says who asks."""
+
+    def __init__(self, key):
+        self._metadata = [("authorization", f"Bearer {key}")]
+
+    def _with_key(self, proceed, details, request):
+        return proceed(details._replace(metadata=self._metadata), request)
+
+    intercept_unary_unary = intercept_unary_stream = _with_key
+
+
+def with_key(channel, key):
+    return grpc.intercept_channel(channel, Bearer(key))
+
+
+class WatchedServer(Server):
+    """Every state that WatchStats tells is checked against the invariants; what did not hold is in `faults`. With a key, it is
+    asked for its statistics by that."""
+
+    def __init__(self, *settings, key=""):
         super().__init__("http.listen=127.0.0.1:0", *settings)
+        if key:
+            self.stats = stats_pb2_grpc.StatsServiceStub(with_key(self.channel, key))
         self.faults, self.states, self.most_running = [], 0, 0
         self._watch = self.stats.WatchStats(self._every(0.05))
         self._watcher = threading.Thread(target=self._check_all, daemon=True)
@@ -51,16 +74,17 @@ class WatchedServer(Server):
                 self.faults.append(f"{what}: {memory} {scheduler}")
 
     def figures(self):
-        """Of /metrics, those without labels."""
+        """Of /metrics, by name and labels."""
         with urllib.request.urlopen(f"http://{self.metrics}", timeout=60) as reply:
-            return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", reply.read().decode(), re.MULTILINE)}
+            return {name: float(value) for name, value in re.findall(r"^(\w+(?:{[^}]*})?) (\S+)$", reply.read().decode(), re.MULTILINE)}
 
     def kept(self):
         """What has to come back to where it was."""
+        memory = self.memory()  # before the figures, so that the connection it goes by is one of theirs
         figures = self.figures()
-        memory = self.memory()
-        return {"open calls": figures["pyramidkv_open_calls"], "running": figures["pyramidkv_requests_running"],
-                "waiting": figures["pyramidkv_requests_waiting"], "live": memory.kv_live_bytes, "reserved": memory.kv_reserved_bytes}
+        kept = {name: figures[f"pyramidkv_{name}"] for name in KEPT}
+        kept.update({name: value for name, value in figures.items() if name.startswith("pyramidkv_calls{")})
+        return kept | {"kv_live_bytes": memory.kv_live_bytes, "kv_reserved_bytes": memory.kv_reserved_bytes, "kv_held_bytes": memory.kv_held_bytes}
 
     def rest(self, timeout=60):
         """Waits until everything is back; what is not, as a list of sentences."""
