@@ -1,46 +1,99 @@
-"""A mixed load for a while, every kind of end among it: soak.py SECONDS. The invariants hold at every moment, memory is flat after a
-warm-up of a third of the time, and in the end everything is back. Light: mostly it waits, so that it may run beside other things."""
+"""A mixed load for a while, every kind of end among it, by callers with keys, and reloads meanwhile: soak.py SECONDS. The invariants
+hold at every moment, memory is flat after a warm-up of a third of the time, and in the end everything is back. Light: mostly it
+waits, so that it may run beside other things."""
+import hashlib
 import http.client
 import json
+import os
 import random
+import secrets
+import signal
 import sys
+import tempfile
 import threading
 import time
 
 import grpc
+from judgement import Memory
 from pyramidkv.v1 import cache_pb2, generation_pb2
-from watched_server import WatchedServer
+from watched_server import WatchedServer, with_key
 
 WORKERS = 4
 PAUSE = 0.25  # seconds between two requests of a worker, on average
-GROWTH = 16 << 20  # bytes that the last third may hold more than the second
+RELOADS = 10  # in all
 TEXTS = ["One, two, three, four, five, six.", "A long tale. " * 12, "def f(x):\n    return x\n", "\U0001F600 \u00e9\u00e8 " * 5]
 POLICIES = ("full", "streaming_llm", "h2o", "snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "funnel", "keydiff", "l2norm", "tova", "random")
 
 
+def policy(rng):
+    message, name = cache_pb2.CachePolicy(), rng.choice(POLICIES)
+    getattr(message, name).SetInParent()
+    if name != "full":
+        message.budget.keep_ratio = rng.uniform(0.3, 0.9)
+        if rng.random() < 0.5:
+            message.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
+    return message
+
+
 def message(rng):
-    request = generation_pb2.GenerateRequest(prompt=rng.choice(TEXTS))
+    request = generation_pb2.GenerateRequest(cache_policy=policy(rng))
+    if rng.random() < 0.3:
+        request.chat.messages.add(role="system", content="Be brief.")
+        request.chat.messages.add(role="user", content=rng.choice(TEXTS))
+    else:
+        request.prompt = rng.choice(TEXTS)
     sampling = request.sampling
     sampling.max_tokens, sampling.ignore_eos, sampling.temperature = rng.randint(1, 12), True, rng.choice((0, 0.8))
-    policy = rng.choice(POLICIES)
-    getattr(request.cache_policy, policy).SetInParent()
-    if policy != "full":
-        request.cache_policy.budget.keep_ratio = rng.uniform(0.3, 0.9)
-        if rng.random() < 0.5:
-            request.cache_policy.budget.scope = cache_pb2.BUDGET_SCOPE_TOTAL
     if rng.random() < 0.3:
         request.output.top_logprobs = 3
     return request
 
 
+class Keys:
+    """The server's file of keys; that of `guest` comes and goes with every reload."""
+
+    def __init__(self, folder):
+        self.path = os.path.join(folder, "keys")
+        self.caller, self.watcher, self.guest = (secrets.token_hex(32) for _ in range(3))
+        self.has_guest = False
+        self._write()
+
+    def _write(self):
+        lines = [(self.caller, "caller"), (self.watcher, "watcher scope=stats"), (self.guest, "guest")][:3 if self.has_guest else 2]
+        with open(self.path + ".new", "w", encoding="utf-8") as file:
+            file.writelines(f"{hashlib.sha256(key.encode()).hexdigest()} {rest}\n" for key, rest in lines)
+        os.replace(self.path + ".new", self.path)
+
+    def reload(self, server):
+        """A sentence where it had no effect."""
+        self.has_guest = not self.has_guest
+        self._write()
+        server.process.send_signal(signal.SIGHUP)
+        generation, end = type(server.generation)(with_key(server.channel, self.guest)), time.monotonic() + 60
+        while True:
+            try:
+                generation.Tokenize(generation_pb2.TokenizeRequest(text="hello"))
+                let_in = True
+            except grpc.RpcError as error:
+                if error.code() != grpc.StatusCode.UNAUTHENTICATED:
+                    return f"a reload: {error!r}"
+                let_in = False
+            if let_in == self.has_guest:
+                return ""
+            if time.monotonic() > end:
+                return f"a reload: the guest's key {'opens nothing' if self.has_guest else 'still opens'}"
+            time.sleep(0.05)
+
+
 class Worker(threading.Thread):
-    def __init__(self, server, seed, end):
+    def __init__(self, server, key, seed, end):
         super().__init__()
-        self.server, self.rng, self.end = server, random.Random(seed), end
+        self.server, self.key, self.rng, self.end = server, key, random.Random(seed), end
         self.channel = grpc.insecure_channel(server.address)
-        self.generation = type(server.generation)(self.channel)
+        self.generation = type(server.generation)(with_key(self.channel, key))
         self.counts, self.failures = {}, []
-        self.kinds = [self.unary, self.stream, self.cancelled, self.late, self.refused, self.over_http, self.left_over_http, self.tokenised]
+        self.kinds = [self.unary, self.stream, self.cancelled, self.late, self.refused, self.unknown, self.compared, self.over_http, self.left_over_http,
+                      self.tokenised]
 
     def run(self):
         while time.monotonic() < self.end:
@@ -79,6 +132,10 @@ class Worker(threading.Thread):
         request.sampling.temperature = -1
         self.expect(grpc.StatusCode.INVALID_ARGUMENT, lambda: self.generation.Generate(request))
 
+    def unknown(self):
+        stranger = type(self.generation)(with_key(self.channel, secrets.token_hex(32)))
+        self.expect(grpc.StatusCode.UNAUTHENTICATED, lambda: stranger.Generate(message(self.rng)))
+
     @staticmethod
     def expect(code, call):
         try:
@@ -88,10 +145,19 @@ class Worker(threading.Thread):
         else:
             raise AssertionError(f"no {code}")
 
+    def compared(self):
+        request = message(self.rng)
+        request.sampling.temperature = 0
+        request.ClearField("output")
+        reply = self.generation.Compare(generation_pb2.CompareRequest(request=request, policies=[policy(self.rng) for _ in range(2)]))
+        assert [len(comparison.kl) for comparison in reply.comparisons] == [request.sampling.max_tokens] * 2
+
     def ask_http(self, **fields):
+        path, asked = self.rng.choice((("completions", {"prompt": self.rng.choice(TEXTS)}),
+                                       ("chat/completions", {"messages": [{"role": "user", "content": self.rng.choice(TEXTS)}]})))
         host, port = self.server.http.split(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=60)
-        connection.request("POST", "/v1/completions", json.dumps({"prompt": self.rng.choice(TEXTS), "ignore_eos": True, **fields}))
+        connection.request("POST", f"/v1/{path}", json.dumps({"ignore_eos": True, **asked, **fields}), {"Authorization": f"Bearer {self.key}"})
         return connection
 
     def over_http(self):
@@ -111,21 +177,22 @@ class Worker(threading.Thread):
         self.generation.EstimateCache(generation_pb2.EstimateCacheRequest(prompt_tokens=500, max_tokens=50))
 
 
-def main(seconds):
-    server = WatchedServer("scheduler.max_running=8")
+def soak(seconds, keys):
+    # A small pool, all of whose pages are soon used once: a fresh page is memory that grows, too.
+    server = WatchedServer("scheduler.max_running=8", "cache.pool_bytes=64MiB", f"server.api_keys={keys.path}", key=keys.watcher)
     begin = time.monotonic()
-    workers = [Worker(server, seed, begin + seconds) for seed in range(WORKERS)]
+    workers = [Worker(server, keys.caller, seed, begin + seconds) for seed in range(WORKERS)]
     for worker in workers:
         worker.start()
-    resident = []
+    resident, reloads = [], []
     while any(worker.is_alive() for worker in workers):
         resident.append(server.resident())
+        if time.monotonic() - begin > seconds / RELOADS * (len(reloads) + 1):
+            reloads.append(keys.reload(server))
         time.sleep(min(1, seconds / 60))
-    third = len(resident) // 3
-    faults = server.faults + [failure for worker in workers for failure in worker.failures] + server.rest()
-    growth = max(resident[2 * third:]) - max(resident[third:2 * third])
-    if growth > GROWTH:
-        faults.append(f"memory grew by {growth} bytes from the second third to the last")
+    memory = Memory(resident)
+    faults = server.faults + [failure for worker in workers for failure in worker.failures] + [reload for reload in reloads if reload] + server.rest()
+    faults += memory.faults()
     counts = {}
     for worker in workers:
         for kind, count in worker.counts.items():
@@ -133,12 +200,16 @@ def main(seconds):
     if server.stop() != 0:
         faults.append("the server did not end with 0")
     print(f"{seconds} s, {sum(counts.values())} requests: {counts}")
-    print(f"{server.states} states checked, at most {server.most_running} requests at once")
-    print(f"resident: {resident[0] / 2**20:.1f} MiB at first, {max(resident[third:2 * third]) / 2**20:.1f} in the second third, "
-          f"{max(resident[2 * third:]) / 2**20:.1f} in the last")
+    print(f"{server.states} states checked, at most {server.most_running} requests at once, {len(reloads)} reloads")
+    print(memory)
     for fault in faults[:20]:
         print("FAULT:", fault)
     return 1 if faults else 0
+
+
+def main(seconds):
+    with tempfile.TemporaryDirectory() as folder:
+        return soak(seconds, Keys(folder))
 
 
 if __name__ == "__main__":
