@@ -1,13 +1,10 @@
 #include "server/rpc/prepared_call.h"
 
-#include <new>
 #include <utility>
 
-#include "absl/time/clock.h"
 #include "kernels/status_macros.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
-#include "server/rpc/grpc_status.h"
 
 namespace pkv {
 namespace {
@@ -60,19 +57,7 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
     if (info_.listed != nullptr) info_.listed->enter(CallPhase::kDelivering);
     if (!status_.ok() || response_.Length() <= kSmallReply) place_.leave();
     if (info_.key != nullptr) info_.key->release();  // before the caller hears of the end, and may call again
-    Finish(settle());                                // from here on this may be gone
-  }
-
-  // What is sent. Where there is no memory for it, as soon as there is.
-  grpc::Status settle() {
-    while (true) {
-      try {
-        watch_->begin(context_);
-        return end_status(status_, context_);
-      } catch (const std::bad_alloc&) {
-        absl::SleepFor(kMemoryPause);
-      }
-    }
+    Finish(watch_->settle(status_, context_));       // from here on this may be gone
   }
 
   ServerState& state_;

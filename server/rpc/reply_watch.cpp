@@ -33,6 +33,17 @@ void ReplyWatch::begin(grpc::CallbackServerContext& context, std::function<void(
   under_way_[&context] = {.since = absl::Now(), .late = std::move(late)};
 }
 
+grpc::Status ReplyWatch::settle(const absl::Status& status, grpc::CallbackServerContext& context) {
+  while (true) {
+    try {
+      begin(context);
+      return end_status(status, context);
+    } catch (const std::bad_alloc&) {
+      absl::SleepFor(kMemoryPause);
+    }
+  }
+}
+
 void ReplyWatch::end(grpc::CallbackServerContext& context) {
   const std::lock_guard lock(mutex_);
   under_way_.erase(&context);

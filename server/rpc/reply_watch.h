@@ -30,6 +30,8 @@ class ReplyWatch {
   // A message of the call is about to be given to gRPC. `late` is called just before the call is cancelled; it must not
   // call this.
   void begin(grpc::CallbackServerContext& context, std::function<void()> late = {});
+  // The same of a call's end: what is sent of `status`. Where there is no memory for it, as soon as there is.
+  grpc::Status settle(const absl::Status& status, grpc::CallbackServerContext& context);
   // It was taken, or the call is done. From then on neither `context` nor `late` is touched.
   void end(grpc::CallbackServerContext& context);
 
@@ -56,10 +58,7 @@ class WatchedReply final : public grpc::ServerUnaryReactor {
   WatchedReply(std::shared_ptr<ReplyWatch> watch, grpc::CallbackServerContext& context)
       : watch_(std::move(watch)), context_(context) {}
   // Once. Nothing of the call may be touched afterwards.
-  void reply(const absl::Status& status) {
-    watch_->begin(context_);
-    Finish(end_status(status, context_));
-  }
+  void reply(const absl::Status& status) { Finish(watch_->settle(status, context_)); }
   void OnDone() override {
     watch_->end(context_);
     delete this;

@@ -10,7 +10,6 @@
 #include "pyramidkv/v1/stats.pb.h"
 #include "server/api/errors.h"
 #include "server/api/times.h"
-#include "server/rpc/grpc_status.h"
 #include "server/rpc/refused_stream.h"
 #include "server/rpc/stats_service.h"
 #include "server/rpc/wire.h"
@@ -55,13 +54,15 @@ class StatsWatch::Watcher final : public Reactor {
   Watcher(StatsWatch& watch, grpc::CallbackServerContext& context, Clock::duration interval, bool rows)
       : interval_(interval), rows_(rows), watch_(watch), context_(context), due_(Clock::now() + interval) {}
 
+  ~Watcher() override { watch_.remove(*this); }
+
   bool rows() const { return rows_; }
   Clock::time_point due() const { return due_; }
   bool can_write() const { return !writing_ && !finished_; }
   void write(const grpc::ByteBuffer& message) {
-    writing_ = true;
     buffer_ = message;
     watch_.replies_->begin(context_);
+    writing_ = true;  // after what may find no memory
     StartWrite(&buffer_);
   }
   // Ticks that were missed are not made up for.
@@ -82,7 +83,7 @@ class StatsWatch::Watcher final : public Reactor {
     const std::lock_guard lock(watch_.mutex_);
     writing_ = false;
     if (!ok || cancelled_) {
-      finish(grpc::Status::CANCELLED);
+      finish(absl::CancelledError());
     } else if (watch_.closed_) {
       stop();
     }
@@ -90,24 +91,19 @@ class StatsWatch::Watcher final : public Reactor {
   void OnCancel() override {
     const std::lock_guard lock(watch_.mutex_);
     cancelled_ = true;
-    if (!writing_) finish(grpc::Status::CANCELLED);
+    if (!writing_) finish(absl::CancelledError());
   }
   void OnDone() override {
     watch_.replies_->end(context_);
-    watch_.remove(*this);
     delete this;
   }
 
  private:
-  void stop() {
-    if (finished_) return;
-    finish(end_status(server_stopping(), context_));
-  }
-  void finish(const grpc::Status& status) {
+  void stop() { finish(outcome_of(server_stopping)); }
+  void finish(const absl::Status& status) {
     if (finished_) return;
     finished_ = true;
-    watch_.replies_->begin(context_);
-    Finish(status);
+    Finish(watch_.replies_->settle(status, context_));
   }
 
   const Clock::duration interval_;
