@@ -69,7 +69,8 @@ class Interpreter {
   absl::StatusOr<std::shared_ptr<const Sequence>> loop_items(const Statement& statement);
   absl::Status execute_captured(const Statement& statement);
   absl::StatusOr<Flow> execute_with(const Statement& statement);
-  absl::Status make_macro(const Statement& statement);
+  absl::Status execute_call(const Statement& statement);
+  Evaluated make_macro(const Statement& statement);
 
   // expressions.cpp
   Evaluated evaluate(const Expression& expression);
@@ -85,9 +86,12 @@ class Interpreter {
   Evaluated evaluate_slice(const Expression& expression);
 
   // calls.cpp
-  absl::StatusOr<Arguments> evaluate_arguments(const Expression& expression);
+  // `charge` holds what comes from lists and dicts, and lives as long as the arguments.
+  absl::StatusOr<Arguments> evaluate_arguments(const Expression& expression, Charge& charge);
+  absl::Status add_items(const Value& list, Arguments& arguments, Charge& charge);
+  absl::Status add_named_items(const Value& dict, Arguments& arguments, Charge& charge);
   Evaluated evaluate_applied(const Expression& expression);  // a filter or test
-  Evaluated evaluate_call(const Expression& expression);
+  Evaluated evaluate_call(const Expression& expression, const Value* caller = nullptr);
   Evaluated call_macro(const Macro& macro, const Arguments& arguments);
 
   const Program& program_;

@@ -1,4 +1,5 @@
 // Names, literals, and what stands behind them: attributes, subscripts, calls, filters, tests.
+#include <algorithm>
 #include <utility>
 
 #include "kernels/status_macros.h"
@@ -19,6 +20,7 @@ Parser::Parsed Parser::parse_primary() {
       } else {
         constant.kind = Expression::Kind::kName;
         constant.name = intern(token.text);
+        if (constant.name == program_.caller) asks_caller_ = true;
       }
       return finish(std::move(constant));
     case TokenKind::kString: {
@@ -150,19 +152,31 @@ absl::Status Parser::parse_arguments(Expression& expression) {
     if (!first) PKV_RETURN_IF_ERROR(expect_operator(","));
     first = false;
     if (at_operator(")")) break;
-    if (at_operator("*") || at_operator("**")) {
-      return syntax_error(peek().at, "arguments from a list or dict are not supported");
-    }
-    if (peek().kind == TokenKind::kName && peek(1).is_operator("=")) {
-      expression.keywords.push_back(next().text);
-      next();
-    } else if (!expression.keywords.empty()) {
-      return syntax_error(peek().at, "an argument without a name behind one that has it");
-    }
-    PKV_ASSIGN_OR_RETURN(ExpressionPtr argument, parse_expression());
-    expression.parts.push_back(std::move(argument));
+    PKV_RETURN_IF_ERROR(parse_argument(expression));
   }
   next();
+  return absl::OkStatus();
+}
+
+// a, b=a, *a or **a. Behind **a nothing may stand, behind *a no other and nothing without a name.
+absl::Status Parser::parse_argument(Expression& expression) {
+  std::vector<std::string>& keywords = expression.keywords;
+  const Position at = peek().at;
+  const bool list = at_operator("*");
+  const bool last = !keywords.empty() && keywords.back() == "**";
+  if (last || (list && std::find(keywords.begin(), keywords.end(), "*") != keywords.end())) {
+    return syntax_error(at, "an argument behind those from a list or dict");
+  }
+  if (list || at_operator("**")) {
+    keywords.push_back(next().text);
+  } else if (peek().kind == TokenKind::kName && peek(1).is_operator("=")) {
+    keywords.push_back(next().text);
+    next();
+  } else if (!keywords.empty()) {
+    return syntax_error(at, "an argument without a name behind one that has it");
+  }
+  PKV_ASSIGN_OR_RETURN(ExpressionPtr argument, parse_expression());
+  expression.parts.push_back(std::move(argument));
   return absl::OkStatus();
 }
 

@@ -14,7 +14,7 @@ namespace {
 constexpr int kMaxTreeDepth = 250;
 
 // Names that Jinja binds itself and we do not have.
-constexpr std::string_view kUnsupportedNames[] = {"caller", "varargs", "kwargs", "self", "super"};
+constexpr std::string_view kUnsupportedNames[] = {"varargs", "kwargs", "self", "super"};
 
 }  // namespace
 
@@ -72,6 +72,16 @@ NameId Parser::intern(const std::string& name) {
   return found->second;
 }
 
+// Of what a template makes: no constant, and not what Jinja makes of a {% call %} block.
+absl::StatusOr<NameId> Parser::assignable_name(std::string_view what) {
+  const Position at = peek().at;
+  PKV_ASSIGN_OR_RETURN(const std::string name, any_name(what));
+  for (const std::string_view fixed : {"true", "True", "false", "False", "none", "None", "caller"}) {
+    if (name == fixed) return syntax_error(at, "cannot assign to '", name, "'");
+  }
+  return intern(name);
+}
+
 absl::Status Parser::enter() {
   if (++depth_ <= limits_.nesting) return absl::OkStatus();
   --depth_;
@@ -102,6 +112,8 @@ absl::Status Parser::check_names() const {
 
 absl::StatusOr<Program> Parser::run() && {
   program_.loop = intern("loop");
+  program_.caller = intern("caller");
+  assigned_[program_.caller] = true;
   for (size_t i = 0; i < tokens_.size(); ++i) {
     const Token& token = tokens_[i];
     if (token.kind != TokenKind::kName || (i > 0 && tokens_[i - 1].is_operator("."))) continue;

@@ -54,6 +54,7 @@ class Parser {
   absl::StatusOr<std::string> any_name(std::string_view what);
   absl::Status unexpected(std::string_view wanted = "") const;
   NameId intern(const std::string& name);
+  absl::StatusOr<NameId> assignable_name(std::string_view what);
   absl::Status enter();  // one level deeper; ended by Level
   Parsed finish(Expression expression);
   absl::Status check_names() const;
@@ -66,6 +67,9 @@ class Parser {
   absl::Status parse_for(Statement& statement);
   absl::Status parse_set(Statement& statement);
   absl::Status parse_macro(Statement& statement);
+  absl::Status parse_call_block(Statement& statement);
+  absl::Status parse_parameters(Statement& macro);
+  absl::Status parse_macro_body(Statement& macro, std::string_view end);
   absl::Status parse_filter_block(Statement& statement);
   absl::Status parse_with(Statement& statement);
   absl::Status parse_loop_control(Statement& statement);
@@ -96,13 +100,15 @@ class Parser {
   Parsed parse_subscript(ExpressionPtr expression);
   Parsed parse_call(ExpressionPtr callee);
   absl::Status parse_arguments(Expression& expression);
+  absl::Status parse_argument(Expression& expression);
   absl::Status check_selection(const Expression& filter) const;
 
   std::vector<Token> tokens_;
   const Limits& limits_;
   size_t at_ = 0;
   int depth_ = 0;
-  int loops_ = 0;  // that break and continue may leave
+  int loops_ = 0;             // that break and continue may leave
+  bool asks_caller_ = false;  // the body that is being parsed has the name `caller`
   Program program_;
   absl::flat_hash_map<std::string, NameId> ids_;
   std::vector<bool> assigned_;   // per name

@@ -54,7 +54,8 @@ struct Expression {
   std::string text;
   const Function* function = nullptr;  // of kFilter, kTest
   std::vector<ExpressionPtr> parts;
-  std::vector<std::string> keywords;  // names of the last arguments
+  // Names of the last arguments; "*" and "**" of a list and a dict that arguments are taken from.
+  std::vector<std::string> keywords;
   std::vector<Comparison> comparisons;
 };
 
@@ -79,6 +80,7 @@ struct Statement {
     kSetBlock,  // target, expressions[0] of what bodies[0] writes
     kFilter,    // expressions[0] of what bodies[0] writes
     kMacro,     // name, parameters, expressions: defaults of the last of them; bodies[0]
+    kCall,      // expressions[0], a call that is also given the one macro in bodies[0]
     kWith,      // parameters, expressions: their values; bodies[0]
     kPlain,     // bodies[0], as if it stood there alone
     kBreak,
@@ -90,6 +92,7 @@ struct Statement {
   Text text;
   Target target;
   NameId name = 0;
+  bool asks_caller = false;  // of kMacro: bodies[0] has the name `caller`
   std::vector<NameId> parameters;
   std::vector<ExpressionPtr> expressions;
   std::vector<Body> bodies;
@@ -99,7 +102,8 @@ struct Program {
   std::vector<std::string> names;
   std::vector<bool> tested;  // per name: whether the template asks if it is defined
   Body body;
-  NameId loop = 0;  // the name `loop`
+  NameId loop = 0;    // the name `loop`
+  NameId caller = 0;  // the name `caller`: in a macro, what stands in the {% call %} block that calls it
 };
 
 }  // namespace pkv::jinja

@@ -61,6 +61,7 @@ absl::Status Parser::parse_statement(Body& body) {
       {"for", Statement::Kind::kFor, &Parser::parse_for},
       {"set", Statement::Kind::kSet, &Parser::parse_set},
       {"macro", Statement::Kind::kMacro, &Parser::parse_macro},
+      {"call", Statement::Kind::kCall, &Parser::parse_call_block},
       {"filter", Statement::Kind::kFilter, &Parser::parse_filter_block},
       {"with", Statement::Kind::kWith, &Parser::parse_with},
       {"break", Statement::Kind::kBreak, &Parser::parse_loop_control},
@@ -154,35 +155,66 @@ absl::Status Parser::parse_filter_block(Statement& statement) {
 }
 
 absl::Status Parser::parse_macro(Statement& statement) {
-  PKV_ASSIGN_OR_RETURN(const std::string name, any_name("the name of a macro"));
-  statement.name = intern(name);
+  PKV_ASSIGN_OR_RETURN(statement.name, assignable_name("the name of a macro"));
   assigned_[statement.name] = true;
+  PKV_RETURN_IF_ERROR(parse_parameters(statement));
+  return parse_macro_body(statement, "endmacro");
+}
+
+// {% call(a, b) f(c) %}: what stands in it is a macro of these parameters, which f is given as `caller`.
+absl::Status Parser::parse_call_block(Statement& statement) {
+  auto caller = std::make_unique<Statement>();
+  caller->kind = Statement::Kind::kMacro;
+  caller->at = statement.at;
+  caller->name = program_.caller;
+  if (at_operator("(")) PKV_RETURN_IF_ERROR(parse_parameters(*caller));
+  const Position at = peek().at;
+  PKV_ASSIGN_OR_RETURN(ExpressionPtr call, parse_expression());
+  if (call->kind != Expression::Kind::kCall) return syntax_error(at, "expected a call");
+  if (std::find(call->keywords.begin(), call->keywords.end(), "caller") != call->keywords.end()) {
+    return syntax_error(at, "the block is the call's 'caller'");
+  }
+  statement.expressions.push_back(std::move(call));
+  PKV_RETURN_IF_ERROR(parse_macro_body(*caller, "endcall"));
+  statement.bodies.emplace_back().push_back(std::move(caller));
+  return absl::OkStatus();
+}
+
+absl::Status Parser::parse_parameters(Statement& macro) {
   PKV_RETURN_IF_ERROR(expect_operator("("));
   while (!at_operator(")")) {
-    if (!statement.parameters.empty()) PKV_RETURN_IF_ERROR(expect_operator(","));
-    PKV_ASSIGN_OR_RETURN(const std::string parameter, any_name("a parameter"));
-    statement.parameters.push_back(intern(parameter));
-    assigned_[statement.parameters.back()] = true;
+    if (!macro.parameters.empty()) PKV_RETURN_IF_ERROR(expect_operator(","));
+    PKV_ASSIGN_OR_RETURN(const NameId parameter, assignable_name("a parameter"));
+    macro.parameters.push_back(parameter);
+    assigned_[parameter] = true;
     if (skip_operator("=")) {
       PKV_ASSIGN_OR_RETURN(ExpressionPtr value, parse_expression());
-      statement.expressions.push_back(std::move(value));
-    } else if (!statement.expressions.empty()) {
+      macro.expressions.push_back(std::move(value));
+    } else if (!macro.expressions.empty()) {
       return syntax_error(peek().at, "a parameter without a default behind one that has it");
     }
   }
   next();
+  return absl::OkStatus();
+}
+
+// As in Jinja, a macro asks for its caller also where a block in it does.
+absl::Status Parser::parse_macro_body(Statement& macro, std::string_view end) {
   const int loops = std::exchange(loops_, 0);
-  PKV_RETURN_IF_ERROR(parse_block(statement.bodies.emplace_back(), {"endmacro"}));
+  const bool outer_asks = std::exchange(asks_caller_, false);
+  PKV_RETURN_IF_ERROR(parse_block(macro.bodies.emplace_back(), {end}));
   loops_ = loops;
-  return expect_name("endmacro");
+  macro.asks_caller = asks_caller_;
+  asks_caller_ = asks_caller_ || outer_asks;
+  return expect_name(end);
 }
 
 absl::Status Parser::parse_with(Statement& statement) {
   while (peek().kind != TokenKind::kBlockEnd) {
     if (!statement.parameters.empty()) PKV_RETURN_IF_ERROR(expect_operator(","));
-    PKV_ASSIGN_OR_RETURN(const std::string name, any_name("a name"));
-    statement.parameters.push_back(intern(name));
-    assigned_[statement.parameters.back()] = true;
+    PKV_ASSIGN_OR_RETURN(const NameId name, assignable_name("a name"));
+    statement.parameters.push_back(name);
+    assigned_[name] = true;
     PKV_RETURN_IF_ERROR(expect_operator("="));
     PKV_ASSIGN_OR_RETURN(ExpressionPtr value, parse_expression());
     statement.expressions.push_back(std::move(value));
@@ -217,11 +249,7 @@ absl::StatusOr<Target> Parser::parse_one_target(bool with_attributes) {
     return inner;
   }
   Target target{.at = peek().at};
-  PKV_ASSIGN_OR_RETURN(const std::string name, any_name("a name"));
-  for (const std::string_view constant : {"true", "True", "false", "False", "none", "None"}) {
-    if (name == constant) return syntax_error(target.at, "cannot assign to '", name, "'");
-  }
-  target.name = intern(name);
+  PKV_ASSIGN_OR_RETURN(target.name, assignable_name("a name"));
   if (with_attributes && skip_operator(".")) {
     PKV_ASSIGN_OR_RETURN(target.attribute, any_name("the name of an attribute"));
   } else {

@@ -44,8 +44,13 @@ absl::StatusOr<Interpreter::Flow> Interpreter::execute_kind(const Statement& sta
     case Statement::Kind::kFilter:
       PKV_RETURN_IF_ERROR(execute_captured(statement));
       return Flow::kOn;
-    case Statement::Kind::kMacro:
-      PKV_RETURN_IF_ERROR(make_macro(statement));
+    case Statement::Kind::kMacro: {
+      PKV_ASSIGN_OR_RETURN(Value macro, make_macro(statement));
+      set(statement.name, std::move(macro));
+      return Flow::kOn;
+    }
+    case Statement::Kind::kCall:
+      PKV_RETURN_IF_ERROR(execute_call(statement));
       return Flow::kOn;
     case Statement::Kind::kWith:
     case Statement::Kind::kPlain:
@@ -136,12 +141,18 @@ absl::StatusOr<Interpreter::Flow> Interpreter::execute_with(const Statement& sta
   return execute_all(statement.bodies[0]);
 }
 
-absl::Status Interpreter::make_macro(const Statement& statement) {
+absl::Status Interpreter::execute_call(const Statement& statement) {
+  PKV_ASSIGN_OR_RETURN(const Value caller, make_macro(*statement.bodies[0][0]));
+  PKV_ASSIGN_OR_RETURN(const Value written, evaluate_call(*statement.expressions[0], &caller));
+  if (written.string() == nullptr) return template_error("a call block writes a string, not ", written.type());
+  return append_text(written, *out_);
+}
+
+absl::StatusOr<Value> Interpreter::make_macro(const Statement& statement) {
   if (!scope_->charge.take(128)) return budget().status();  // the macro and its value
   for (Scope* scope = scope_; scope != nullptr && !scope->captured; scope = scope->parent) scope->captured = true;
   macros_.push_back(std::make_unique<const Macro>(Macro{.statement = &statement, .scope = scope_}));
-  set(statement.name, Value(std::make_shared<const Callable>(Callable{.macro = macros_.back().get()})));
-  return absl::OkStatus();
+  return Value(std::make_shared<const Callable>(Callable{.macro = macros_.back().get()}));
 }
 
 }  // namespace pkv::jinja

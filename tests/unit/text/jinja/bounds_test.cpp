@@ -72,6 +72,9 @@ TEST(JinjaBounds, Memory) {
       "{{ [content, content, content] | tojson | tojson | tojson | tojson }}",
       "{{ '%1000s%1000s' % (content * 5, content * 5) }}",
       "{{ content | e | e | indent | upper ~ content * 8 }}",
+      "{{ range(*([1] * 30000)) }}",
+      "{{ range(**{content * 6: 1}) }}",
+      "{% macro m() %}{{ caller() }}{% endmacro %}{% for i in range(9000) %}{% call m() %}{% endcall %}{% endfor %}",
   };
   for (const std::string& text : cases) {
     const absl::Status status = outcome(text, limits);
@@ -119,6 +122,9 @@ TEST(JinjaBounds, MemoryIsGivenBack) {
 TEST(JinjaBounds, Depth) {
   const std::string self = "{% macro m(x) %}{{ m(x) }}{% endmacro %}{{ m(1) }}";
   EXPECT_THAT(outcome(self).ToString(), HasSubstr("calls itself too deeply"));
+  const std::string caller =
+      "{% macro m() %}{% call m() %}{{ caller() }}{% endcall %}{% endmacro %}{% call m() %}{% endcall %}";
+  EXPECT_THAT(outcome(caller).ToString(), HasSubstr("calls itself too deeply"));
   const std::string nested =
       "{% set n = namespace(x=[]) %}{% for i in range(10000) %}{% set n.x = [n.x] %}{% endfor %}";
   EXPECT_THAT(outcome(nested).ToString(), HasSubstr("too deeply"));
@@ -146,6 +152,8 @@ TEST(JinjaBounds, Parsing) {
       {"{{ " + repeated("a[", deep) + "1" + repeated("]", deep) + " }}", "nested more than"},
       {repeated("{% if x %}", deep), "nested more than"},
       {repeated("{% for x in y %}", deep), "nested more than"},
+      {repeated("{% call f() %}", deep), "nested more than"},
+      {"{{ " + repeated("f(*", deep) + repeated(")", deep) + " }}", "nested more than"},
       {"{% for " + repeated("(", deep) + "x" + repeated(")", deep) + " in y %}{% endfor %}", "nested more than"},
       {"{{ 1" + repeated(" + 1", deep) + " }}", "operators in each other"},
       {"{{ x" + repeated(".y", deep) + " }}", "operators in each other"},
