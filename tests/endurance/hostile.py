@@ -80,6 +80,11 @@ def in_mid_stream(server):
     return [code_of(list, call) for call in calls]
 
 
+def wait():
+    time.sleep(8)
+    return "quiet"
+
+
 def told_of(tries, times):
     refusals = f", refusals up to {told([one.refusal for one in times])}" if times[0].refusal else ""
     return f"largest gap {told([one.gap for one in times])}, median {tries[0].median * 1000:.1f} ms{refusals}, {tries[0].seconds:.1f} s: {tries[0].what}"
@@ -89,7 +94,7 @@ def run(server, names, timed):
     """Sentences about what is amiss."""
     attacks, faults = Attacks(server), []
     if timed:
-        quiet = Try(server, lambda: time.sleep(8))
+        quiet = Try(server, wait)
         print(f"{'(nobody)':28} {told_of([quiet], [Times(quiet.gap)])}")
     for name in names:
         print(f"{name:28} ", end="", flush=True)  # first of all, for who ends the server
