@@ -53,7 +53,7 @@ class Memory:
     def faults(self):
         faults = []
         if self.steady > STEADY:
-            faults.append(f"memory grows by {self.steady} bytes in most of {WINDOWS} windows ({STEADY} are allowed)")
+            faults.append(f"memory grows by {self.steady:.0f} bytes in most of {WINDOWS} windows ({STEADY} are allowed)")
         if self.last - self.second > ONCE:
-            faults.append(f"memory grew by {self.last - self.second} bytes from the second third to the last ({ONCE} are allowed)")
+            faults.append(f"memory grew by {self.last - self.second:.0f} bytes from the second third to the last ({ONCE} are allowed)")
         return faults
