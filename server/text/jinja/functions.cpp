@@ -71,7 +71,7 @@ absl::StatusOr<Text> Bound::text(size_t index, std::string_view otherwise) const
 }
 
 absl::StatusOr<Value> Function::call(Run& run, const Value& self, const Arguments& arguments) const {
-  pay_for(self, run.budget);
+  if (!pays_itself) pay_for(self, run.budget);
   for (const Value& value : arguments.values) pay_for(value, run.budget);
   for (const auto& [key, value] : arguments.named) pay_for(value, run.budget);
   if (run.budget.exhausted()) return run.budget.status();

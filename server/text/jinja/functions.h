@@ -74,7 +74,8 @@ struct Function {
   Body body;
   std::array<std::string_view, 5> parameters = {};
   size_t required = 0;
-  bool variadic = false;  // reads Bound::all
+  bool variadic = false;     // reads Bound::all
+  bool pays_itself = false;  // for what it looks at; of others a call pays for all of it
 
   absl::StatusOr<Value> call(Run& run, const Value& self, const Arguments& arguments) const;
 };

@@ -220,8 +220,8 @@ Result batch(Run& run, const Value& self, const Bound& arguments) {
 }
 
 constexpr Function kFilters[] = {
-    {"length", count},
-    {"count", count},
+    {"length", count, {}, 0, false, true},
+    {"count", count, {}, 0, false, true},
     {"first", first},
     {"last", last},
     {"list", list},
