@@ -80,10 +80,16 @@ def chats():
     return {path.stem: path.read_text() for path in sorted((HERE / "chats").glob("*.jinja"))}
 
 
-def render(env, text, variables):
+def compiled(env, text):
+    """None: refused."""
     try:
-        template = env.from_string(text)
+        return env.from_string(text)
     except (jinja2.TemplateSyntaxError, SyntaxError):
+        return None
+
+
+def render(template, variables):
+    if template is None:
         return {"refused": True}
     try:
         return {"text": template.render(**variables)}
@@ -114,9 +120,10 @@ def main():
     env = environment()
     out = {"variables": VARIABLES, "snippets": [], "chats": []}
     for text in snippets():
-        out["snippets"].append({"template": text, **render(env, text, VARIABLES)})
+        out["snippets"].append({"template": text, **render(compiled(env, text), VARIABLES)})
     for name, text in chats().items():
-        cases = [{"variables": v, **render(env, text, {**v, "bos_token": "<s>", "eos_token": "</s>"})} for v in conversations()]
+        template = compiled(env, text)
+        cases = [{"variables": v, **render(template, {**v, "bos_token": "<s>", "eos_token": "</s>"})} for v in conversations()]
         out["chats"].append({"name": name, "template": text, "cases": cases})
     (HERE / "cases.json").write_text(json.dumps(out, ensure_ascii=True, indent=0) + "\n")
 
