@@ -7,6 +7,7 @@
 #include <exception>
 #include <list>
 #include <map>
+#include <memory>
 #include <new>
 #include <optional>
 #include <thread>
@@ -95,6 +96,12 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   }
 
  private:
+  struct Lower {
+    void operator()(bool* flag) const { *flag = false; }
+  };
+  // Goes with what waits for the next connection, which Asio drops where there is no memory for that connection.
+  using Waiting = std::unique_ptr<bool, Lower>;
+
   error_code open(const tcp::endpoint& endpoint) {
     error_code error;
     acceptor_.close(error);
@@ -109,6 +116,7 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   bool run_until_it_throws() {
     try {
       if (!accepting_ && acceptor_.is_open()) accept();
+      context.restart();  // it has stopped where what threw was all it had
       context.run();
       return true;
     } catch (const std::bad_alloc&) {
@@ -118,14 +126,14 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   }
 
   void accept() {
-    acceptor_.async_accept([this](error_code error, tcp::socket socket) {
-      accepting_ = false;
+    accepting_ = true;
+    acceptor_.async_accept([this, waiting = Waiting(&accepting_)](error_code error, tcp::socket socket) mutable {
+      waiting.reset();
       if (!acceptor_.is_open()) return;
       if (error) return pause();
       accept();  // first: with the memory of the one that is done
       take(std::move(socket));
     });
-    accepting_ = true;
   }
 
   // Otherwise the listener stays readable and the loop would spin.
