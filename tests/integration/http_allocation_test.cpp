@@ -2,6 +2,7 @@
 // client gets its answer, an error or a closed connection, nothing of the call stays, and whoever comes next is
 // answered.
 #include <gmock/gmock.h>
+#include <unistd.h>
 
 #include <string>
 
@@ -22,7 +23,10 @@ using ::testing::StartsWith;
 
 class HttpAllocationTest : public CallTest {
  protected:
+  static constexpr unsigned kPatienceSeconds = 300;
+
   HttpAllocationTest() {
+    alarm(kPatienceSeconds);  // ends the test where a connection is forgotten, whose client waits for good
     limits({.preparation_threads = 1, .max_waiting = 1});
     served_.engine = &answering_;
     auto server = OpenAiServer::start({.listen = "127.0.0.1:0", .max_connections = 1, .idle_seconds = 0.2}, {}, *state_,
@@ -33,6 +37,7 @@ class HttpAllocationTest : public CallTest {
   ~HttpAllocationTest() override {
     await_end();
     EXPECT_TRUE(state_->calls().rows().empty());
+    alarm(0);
   }
 
   // Of the probes, on the server's thread.
