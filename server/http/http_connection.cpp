@@ -171,12 +171,16 @@ void HttpConnection::close() {
   if (const auto exchange = std::exchange(exchange_, nullptr)) exchange->lose();
 }
 
-// The time for the step that begins now; a step that takes longer is the connection's last.
-void HttpConnection::arm(std::chrono::duration<double> time) {
+// The time for the step that begins now; a step that takes longer is the connection's last. std::bad_alloc: it is
+// closed, for it has no deadline any more.
+void HttpConnection::arm(std::chrono::duration<double> time) try {
   deadline_.expires_after(std::chrono::duration_cast<std::chrono::nanoseconds>(time));
   deadline_.async_wait([self = shared_from_this(), step = ++step_](Error) {
     if (self->step_ == step) self->close();
   });
+} catch (const std::bad_alloc&) {
+  close();
+  throw;
 }
 
 void HttpConnection::disarm() {

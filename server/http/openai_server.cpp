@@ -68,6 +68,7 @@ absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConf
                          .max_arriving_bytes = kArrivingBodies * config.max_body_bytes,
                          .idle_seconds = config.idle_seconds,
                          .tls = config.tls ? tls : TlsConfig{},
+                         .log = &state.log(),
                          .keep_alive = true,
                          .refusal = refusal_error,
                          .wants_body = [&state](const HttpRequest& head) { return wants_body(state, head); }},
