@@ -65,7 +65,7 @@ def main():
     for part in (part for part in variants.PARTS if part in options.parts):
         sections.append(variants.page(part, variants.measure(part, options.records, HEAD_DIM, options.budgets, options.settings)))
     if "formats" in options.parts:
-        sections += ["## Entry formats", formats.__doc__.strip(), formats.page(formats.measure(options.records / "formats.jsonl"))]
+        sections += ["## Int8 keys and int4 values alone", formats.__doc__.strip(), formats.page(formats.measure(options.records / "formats.jsonl"))]
     if "recall" in options.parts:
         sections += ["## Attention recall", recall.__doc__.strip(), recall.page(recall.measure(options.records / "recall.jsonl"))]
     if "tasks" in options.parts:
