@@ -1,5 +1,5 @@
 // What callers may have of the server before the engine sees them, and after. A reload may set others: those that
-// have come keep what they have, also where it is more than is left.
+// have come keep their places, also where there are more than are left; the two about unread answers hold at once.
 #pragma once
 
 #include <cstddef>

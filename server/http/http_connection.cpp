@@ -303,7 +303,7 @@ void HttpConnection::refuse(const HttpRefusal& refusal) {
 void HttpConnection::watch() {
   if (watching_ || buffer_.size() >= kReadBytes) return;
   watching_ = true;
-  stream_.async_read_some(buffer_.prepare(kReadBytes),
+  stream_.async_read_some(buffer_.prepare(kReadBytes - buffer_.size()),
                           [self = shared_from_this()](Error error, size_t bytes) { self->watched(error, bytes); });
 }
 

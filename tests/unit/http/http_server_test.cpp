@@ -236,6 +236,20 @@ TEST_F(SlowAnswersTest, AClientThatSentMoreAndLeavesIsNoticedAtOnce) {
   while (gone_ == 0) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
+TEST_F(SlowAnswersTest, WhoSendsMuchAheadHarmsNobody) {
+  test::HttpConnection client(server_->port());
+  client.send("GET /a HTTP/1.1\r\n\r\n" + std::string(10'000, 'x'));
+  const auto open = exchange(0);
+  test::HttpConnection other(server_->port());
+  other.send("GET /b HTTP/1.1\r\n\r\n");
+  exchange(1);
+  client.send(std::string(30'000, 'x'));
+  test::HttpConnection last(server_->port());
+  last.send("GET /c HTTP/1.1\r\n\r\n");
+  EXPECT_TRUE(wait([&](auto done) { exchange(2)->respond({.body = "c"}, done); }));
+  EXPECT_TRUE(wait([&](auto done) { open->respond({.body = "a"}, done); }));
+}
+
 TEST_F(SlowAnswersTest, RequestsThatCameAheadAreAnsweredInTheirTurn) {
   start({.keep_alive = true});
   test::HttpConnection client(server_->port());
