@@ -156,13 +156,7 @@ absl::Status outcome_of(absl::FunctionRef<absl::Status()> work) {
   } catch (const std::exception&) {
     thrown = std::current_exception();
   }
-  while (true) {
-    try {
-      return error_of(thrown);
-    } catch (const std::bad_alloc&) {
-      absl::SleepFor(kMemoryPause);
-    }
-  }
+  return once_there_is_memory([&thrown] { return error_of(thrown); });
 }
 
 absl::Status not_found(const std::string& field, const std::string& description) {

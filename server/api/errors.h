@@ -4,6 +4,7 @@
 #pragma once
 
 #include <map>
+#include <new>
 #include <optional>
 #include <span>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace pkv {
@@ -67,6 +69,17 @@ absl::Status not_built(const std::string& field, const std::string& description 
 absl::Status out_of_memory(const std::string& what = "");
 // How long to wait for memory where there is none even to say so.
 inline constexpr absl::Duration kMemoryPause = absl::Milliseconds(100);
+// What `work` gives, as soon as there is memory for it.
+template <typename Work>
+auto once_there_is_memory(const Work& work) {
+  while (true) {
+    try {
+      return work();
+    } catch (const std::bad_alloc&) {
+      absl::SleepFor(kMemoryPause);
+    }
+  }
+}
 // What `work` for one caller comes to. An exception costs nobody else the server: it is OUT_OF_MEMORY, or INTERNAL for
 // a fault of the server's, as soon as there is memory for that.
 absl::Status outcome_of(absl::FunctionRef<absl::Status()> work);

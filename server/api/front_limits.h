@@ -1,5 +1,6 @@
-// What callers may have of the server before the engine sees them, and after. A reload may set others: those that
-// have come keep their places, also where there are more than are left; the two about unread answers hold at once.
+// What callers may have of the server before the engine sees them, and after. A reload may set others: calls go on
+// with those they began with, and keep their places also where these are more than there are now; max_unread_seconds
+// holds at once.
 #pragma once
 
 #include <cstddef>

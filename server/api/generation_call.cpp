@@ -52,13 +52,7 @@ void GenerationCall::start(uint64_t bytes, Reader read) {
 // Refuses the call with what `work` comes to. Where there is no memory for that, as soon as there is some.
 void GenerationCall::attempt(absl::FunctionRef<absl::Status()> work) {
   const absl::Status status = outcome_of(work);
-  while (!status.ok()) {
-    try {
-      return refuse(status);
-    } catch (const std::bad_alloc&) {
-      absl::SleepFor(kMemoryPause);
-    }
-  }
+  if (!status.ok()) once_there_is_memory([&] { refuse(status); });
 }
 
 absl::Status GenerationCall::begin(uint64_t bytes, Reader read) {
@@ -184,7 +178,7 @@ void GenerationCall::on_prompt_logprobs(std::span<const TokenLogprob> tokens) {
 }
 
 bool GenerationCall::on_token(const TokenLogprob& token) {
-  const size_t limit = whole_ ? state_.limits()->max_reply_bytes : state_.limits()->max_unread_bytes;
+  const size_t limit = whole_ ? limits_->max_reply_bytes : limits_->max_unread_bytes;
   bool goes_on = true, too_much = false;
   {
     const std::lock_guard lock(mutex_);

@@ -32,7 +32,8 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   // Makes the request of what the caller sent. It is called on a preparation thread, once, if at all.
   using Reader = std::function<absl::StatusOr<AcceptedRequest>(CallInfo& info)>;
 
-  GenerationCall(ServerState& state, CallInfo info) : state_(state), info_(std::move(info)), life_(state.log()) {
+  GenerationCall(ServerState& state, CallInfo info)
+      : state_(state), limits_(state.limits()), info_(std::move(info)), life_(state.log()) {
     ++state_.open_calls();
   }
   ~GenerationCall() override { --state_.open_calls(); }
@@ -121,6 +122,7 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   void leave_queue_and_engine();
 
   ServerState& state_;
+  const std::shared_ptr<const FrontLimits> limits_;  // with which it began
   CallInfo info_;
   bool whole_ = false;
 

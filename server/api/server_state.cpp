@@ -59,10 +59,7 @@ ServerState::ServerState(PolicyCatalog policies, const Log& log, uint64_t random
   limits_.set(std::make_shared<const FrontLimits>(limits));
 }
 
-void ServerState::set_limits(FrontLimits limits) {
-  const std::shared_ptr<const FrontLimits> before = limits_.get();
-  limits.preparation_threads = before->preparation_threads;
-  limits.max_reply_bytes = before->max_reply_bytes;
+void ServerState::set_limits(const FrontLimits& limits) {
   limits_.set(std::make_shared<const FrontLimits>(limits));
   waiting_.set_limits(limits.max_waiting, limits.max_waiting_bytes, limits.max_waiting_tokens);
   preparation_.set_max_queued(limits.max_waiting);

@@ -104,8 +104,8 @@ class ServerState {
 
   // As they are now; a reload sets others.
   std::shared_ptr<const FrontLimits> limits() const { return limits_.get(); }
-  // All but preparation_threads and max_reply_bytes, which stay as they are.
-  void set_limits(FrontLimits limits);
+  // preparation_threads stays what it was at first.
+  void set_limits(const FrontLimits& limits);
   WaitingRoom& waiting() { return waiting_; }
   // Generation calls that there are, from their arrival until nothing of them is left: mailbox, buffers, the
   // transport's part.
@@ -114,7 +114,7 @@ class ServerState {
   CallRegistry& calls() { return calls_; }
   // Where requests are parsed, tokenised and planned: what may take milliseconds.
   WorkerPool& preparation() { return preparation_; }
-  // Where the same is done with large texts, which take seconds: none of the others waits for them.
+  // Where the same is done with large messages, whose texts take seconds: none of the others waits for them.
   WorkerPool& large_preparation() { return large_preparation_; }
   // Where what the engine says is made into messages and given to the callers' transports.
   WorkerPool& delivery() { return delivery_; }

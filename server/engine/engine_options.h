@@ -16,7 +16,7 @@ struct EngineOptions {
   uint64_t pool_bytes = uint64_t{512} << 20;
   int32_t page_bytes = 0;  // 0: the backend's choice
   int32_t max_running = 64;
-  int32_t max_waiting = 256;
+  int32_t max_waiting = 256;  // the server, whose limit may change, bounds them before they come
   // Rows of a prompt that are computed together at most; at most step_tokens. 0: the backend's choice.
   int32_t prefill_chunk_rows = 0;
   int32_t step_tokens = 256;  // rows of one run of the model at most: a prefill unit, or decode rows

@@ -34,14 +34,10 @@ void ReplyWatch::begin(grpc::CallbackServerContext& context, std::function<void(
 }
 
 grpc::Status ReplyWatch::settle(const absl::Status& status, grpc::CallbackServerContext& context) {
-  while (true) {
-    try {
-      begin(context);
-      return end_status(status, context);
-    } catch (const std::bad_alloc&) {
-      absl::SleepFor(kMemoryPause);
-    }
-  }
+  return once_there_is_memory([&] {
+    begin(context);
+    return end_status(status, context);
+  });
 }
 
 void ReplyWatch::end(grpc::CallbackServerContext& context) {

@@ -319,6 +319,35 @@ TEST_F(GenerationCallTest, AnAnswerInOnePieceIsNotReadTooSlowly) {
   EXPECT_TRUE(holding_.cancelled.empty());
 }
 
+TEST_F(GenerationCallTest, LimitsMayChangeMeanwhile) {
+  limits({.preparation_threads = 1, .max_waiting = 9, .max_waiting_tokens = 1});
+  const auto first = start();
+  holding_.wait_for_sink(0);
+  EXPECT_EQ(decode_error(start()->wait_for_error()).reason, "QUEUE_FULL");  // for its token
+  state_->set_limits({.max_waiting = 9, .max_waiting_tokens = 2});
+  const auto second = start();
+  holding_.wait_for_sink(1);
+  state_->set_limits({.max_waiting = 2});
+  EXPECT_EQ(decode_error(start()->wait_for_error()).reason, "QUEUE_FULL");  // for its place
+  state_->set_limits({.max_waiting = 3});
+  const auto third = start();
+  for (size_t i = 0; i < 3; ++i) holding_.wait_for_sink(i)->on_error(absl::CancelledError("gone"));
+  EXPECT_EQ(third->wait_for_error().message(), "gone");
+}
+
+TEST_F(GenerationCallTest, AStreamGoesOnWithTheLimitItBeganWith) {
+  limits({.preparation_threads = 1, .max_unread_bytes = 1000000});
+  const auto stream = start(1, /*whole=*/false);
+  const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(0);
+  state_->set_limits({.max_unread_bytes = 1});
+  sink->on_start();
+  for (int i = 0; i < 3; ++i) sink->on_token({.id = *tokenizer_->find_token("a")});
+  EXPECT_TRUE(holding_.cancelled.empty());
+  sink->on_error(absl::CancelledError("gone"));
+  stream->read_on();
+  EXPECT_EQ(stream->wait_for_error().message(), "gone");
+}
+
 TEST_F(GenerationCallTest, NobodyWaitsForALargeTextToBeRead) {
   limits({.preparation_threads = 1});
   std::promise<void> free;
