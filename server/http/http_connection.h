@@ -31,6 +31,7 @@ class HttpConnections {
 
   const HttpServerOptions options;
   const HttpHandler handler;
+  bool accepting = false;  // it waits for a connection; here, since what waits in the context lowers it
   boost::asio::io_context context{1};
   uint64_t arriving_bytes = 0;        // of the bodies that are being read
   std::atomic<size_t> under_way = 0;  // answers

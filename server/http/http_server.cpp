@@ -115,19 +115,19 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   // False: there was no memory for a step of some connection, which its deadline ends, or to accept the next.
   bool run_until_it_throws() {
     try {
-      if (!accepting_ && acceptor_.is_open()) accept();
+      if (!accepting && acceptor_.is_open()) accept();
       context.restart();  // it has stopped where what threw was all it had
       context.run();
       return true;
     } catch (const std::bad_alloc&) {
-      if (!accepting_) absl::SleepFor(kMemoryPause);
+      if (!accepting) absl::SleepFor(kMemoryPause);
       return false;
     }
   }
 
   void accept() {
-    accepting_ = true;
-    acceptor_.async_accept([this, waiting = Waiting(&accepting_)](error_code error, tcp::socket socket) mutable {
+    accepting = true;
+    acceptor_.async_accept([this, waiting = Waiting(&accepting)](error_code error, tcp::socket socket) mutable {
       waiting.reset();
       if (!acceptor_.is_open()) return;
       if (error) return pause();
@@ -140,7 +140,7 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   void pause() {
     pause_.expires_after(kAcceptPause);
     pause_.async_wait([this](error_code) {
-      if (acceptor_.is_open() && !accepting_) accept();
+      if (acceptor_.is_open() && !accepting) accept();
     });
   }
 
@@ -171,7 +171,6 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
 
   std::optional<HttpTls> tls_;  // none: plain text
   tcp::acceptor acceptor_{context};
-  bool accepting_ = false;  // it waits for a connection
   asio::steady_timer pause_{context};
   std::list<std::shared_ptr<HttpConnection>> connections_;  // the oldest first
   std::thread thread_;
