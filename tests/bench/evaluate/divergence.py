@@ -68,15 +68,22 @@ def ratio(rows, base):
     return sum(row["kl"] for row in rows) / sum(row["kl"] for row in base)
 
 
-def interval(rows, base):
-    """95 % of the ratio of means over documents drawn with replacement, both sides together."""
+def bootstrap(count, statistic):
+    """95 % of `statistic` of so many documents drawn with replacement, which it is given as indices."""
     rng = random.Random(1)
-    drawn = []
-    for _ in range(DRAWS):
-        chosen = [rng.randrange(len(rows)) for _ in rows]
-        drawn.append(ratio([rows[i] for i in chosen], [base[i] for i in chosen]))
-    drawn.sort()
+    drawn = sorted(statistic([rng.randrange(count) for _ in range(count)]) for _ in range(DRAWS))
     return drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS)]
+
+
+def interval(rows, base):
+    """95 % of the ratio of means, both sides drawn together."""
+    return bootstrap(len(rows), lambda chosen: ratio([rows[i] for i in chosen], [base[i] for i in chosen]))
+
+
+def against(rows, base):
+    """Two cells of a table."""
+    low, high = interval(rows, base)
+    return f"{ratio(rows, base):.2f} | {low:.2f} to {high:.2f}"
 
 
 def mean(rows, key):
@@ -94,15 +101,12 @@ def page(table):
         for budget in (budget for of_setting, budget in table if of_setting == setting):
             rows = table[setting, budget]
             for policy, of_policy in rows.items():
-                low, high = interval(of_policy, rows["snapkv"])
                 recall = mean(of_policy, "recall")
                 alike = rows["snapkv k8v4" if policy.endswith("k8v4") else "snapkv"]
-                alike_low, alike_high = interval(of_policy, alike)
                 lines.append(
                     f"| {budget} f16 | `{policy}` | {mean(of_policy, 'entries'):.0f} | {mean(of_policy, 'bytes') / 2**20:.2f} "
                     f"| {mean(of_policy, 'bytes') / mean(rows['snapkv'], 'bytes'):.2f} "
-                    f"| {mean(of_policy, 'kl'):.4f} | {ratio(of_policy, rows['snapkv']):.2f} | {low:.2f} to {high:.2f} | {ratio(of_policy, alike):.2f} "
-                    f"| {alike_low:.2f} to {alike_high:.2f} "
+                    f"| {mean(of_policy, 'kl'):.4f} | {against(of_policy, rows['snapkv'])} | {against(of_policy, alike)} "
                     f"| {100 * mean(of_policy, 'top1'):.1f} % | {sum(row['same'] for row in of_policy)} of {len(of_policy)} "
                     f"| {'-' if recall is None else f'{recall:.3f}'} |")
         lines.append("")

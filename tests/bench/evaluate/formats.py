@@ -1,10 +1,8 @@
 """What int8 keys and int4 values (k8v4) cost where every entry is kept: mean KL from the full cache in f16, with a 95 % interval over the documents, and
 how often the best token is the same. The documents are those of the divergence above, with their question in the prompt.
 """
-import random
-
 from client import Records
-from divergence import DRAWS, compare, figures, mean
+from divergence import bootstrap, compare, figures, mean
 from documents import held_out
 
 MOST = 0.002  # mean KL that the design asks for
@@ -21,15 +19,9 @@ def measure(path):
     return rows
 
 
-def interval(rows):
-    """95 % of the mean over documents drawn with replacement."""
-    rng = random.Random(1)
-    drawn = sorted(mean(rng.choices(rows, k=len(rows)), "kl") for _ in range(DRAWS))
-    return drawn[int(0.025 * DRAWS)], drawn[int(0.975 * DRAWS)]
-
-
 def page(rows):
-    kl, (low, high) = mean(rows, "kl"), interval(rows)
+    kl = mean(rows, "kl")
+    low, high = bootstrap(len(rows), lambda chosen: mean([rows[i] for i in chosen], "kl"))
     return "\n".join([
         "| MiB at the end | mean KL | 95 % | top-1 | same answer | asked | |", "|---|---|---|---|---|---|---|",
         f"| {mean(rows, 'bytes') / 2**20:.2f} | {kl:.5f} | {low:.5f} to {high:.5f} | {100 * mean(rows, 'top1'):.1f} % "
