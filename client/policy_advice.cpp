@@ -25,8 +25,7 @@ constexpr std::array<Advice, 12> kAdvice{{
     {"h2o",
      "Where the answer needs the prompt as a whole: at equal bytes it lost 0.56 to 0.93 of what snapkv did, on both "
      "models that were measured; funnel in k8v4 less. Not for single details: of twenty needles it found two where "
-     "snapkv "
-     "found twenty. Reading a prompt of 8,000 tokens takes a third longer."},
+     "snapkv found twenty. Reading a prompt of 8,000 tokens takes a third longer."},
     {"snapkv",
      "Where a detail of the prompt is asked for at its end: with 12.5 % kept it found about as many needles as "
      "funnel. It lost less than pyramidkv at equal bytes on both models that were measured, and reading a prompt of "

@@ -207,6 +207,10 @@ class Attacks(AttacksByNumbers):
         for client in slow:
             client.close()
         assert statuses == [400] * 4, statuses
+        for address in (self._server.http, self._server.metrics.partition("/")[0]):  # more than a request, none of which is wanted
+            with self._connect(address) as client:
+                client.sendall(b"GET /v1/models HTTP/1.1\r\n\r\n" + b"x" * 50_000)
+                assert client.recv(9) == b"HTTP/1.1 ", address
         return f"5 heads, {len(slow)} slow requests, {len(statuses)} bodies"
 
     # ---- many at once

@@ -64,8 +64,9 @@ class Caller:
     def _raw(self, method, kind="unary_unary"):
         return getattr(self._server.channel, kind)(f"/pyramidkv.v1.{method}", request_serializer=bytes, response_deserializer=bytes)
 
-    def _connect(self):
-        host, port = self._server.http.split(":")
+    def _connect(self, address=""):
+        """To OpenAI's API, or where it is said."""
+        host, port = (address or self._server.http).split(":")
         return socket.create_connection((host, int(port)), timeout=60)
 
     def _post(self, path, body):

@@ -57,7 +57,7 @@ class CutWire {
         std::array<char, 4096> bytes;
         const ssize_t got = ::recv(ends[from], bytes.data(), bytes.size(), 0);
         open = open && got > 0 && ::send(ends[1 - from], bytes.data(), static_cast<size_t>(got), MSG_NOSIGNAL) == got;
-        if (from == 0) passed += static_cast<size_t>(got);
+        if (from == 0 && got > 0) passed += static_cast<size_t>(got);
       }
     }
     for (const int end : ends) {

@@ -228,7 +228,7 @@ TEST_F(HandlerAllocationTest, OfACallThatIsRefusedAtOnce) {
 
 // A watcher and whether it was told of the state, which may also say why not.
 struct OpenWatch {
-  explicit OpenWatch(pb::StatsService::Stub& stub) : reader(stub.WatchStats(&context, pb::WatchStatsRequest())) {
+  explicit OpenWatch(pb::StatsService::Stub& stub) : reader(stub.WatchStats(&context, seldom())) {
     pb::WatchStatsResponse state;
     told = reader->Read(&state);
     if (!told) status = reader->Finish();
@@ -239,6 +239,12 @@ struct OpenWatch {
     for (pb::WatchStatsResponse state; reader->Read(&state);) {
     }
     reader->Finish();
+  }
+  // Nobody reads a second message, so there must be none.
+  static pb::WatchStatsRequest seldom() {
+    pb::WatchStatsRequest request;
+    request.mutable_interval()->set_seconds(3600);
+    return request;
   }
   grpc::ClientContext context;
   std::unique_ptr<grpc::ClientReader<pb::WatchStatsResponse>> reader;

@@ -107,6 +107,14 @@ TEST_F(ServicesTest, FieldsThatAreNotKnownAreRefusedByEveryMethod) {
   expect_refused(*model_, &Model::ListCachePolicies, pb::ListCachePoliciesRequest(), pb::ListCachePoliciesResponse());
   using Stats = pb::StatsService::StubInterface;
   expect_refused(*stats_, &Stats::GetStats, pb::GetStatsRequest(), pb::GetStatsResponse());
+  const auto expect_stream_refused = [](auto& stub, auto method, auto message) {
+    message.GetReflection()->MutableUnknownFields(&message)->AddVarint(12, 1);
+    grpc::ClientContext context;
+    EXPECT_EQ((stub.*method)(&context, message)->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED)
+        << message.GetTypeName();
+  };
+  expect_stream_refused(*generation_, &pb::GenerationService::Stub::GenerateStream, request("hello", 1));
+  expect_stream_refused(*stats_, &pb::StatsService::Stub::WatchStats, pb::WatchStatsRequest());
 }
 
 TEST_F(ServicesTest, AnUnknownModelIsNotFound) {
