@@ -2,6 +2,11 @@
 
 #include <sys/resource.h>
 
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
+#include <new>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -21,6 +26,8 @@ namespace {
 
 // What calls whose work is done may take to reach their clients.
 constexpr absl::Duration kFlushTime = absl::Seconds(5);
+// How often the files of server.tls are looked at.
+constexpr std::chrono::seconds kTlsInterval(1);
 
 uint64_t random_seed() {
   std::random_device device;
@@ -65,12 +72,17 @@ App::~App() {
 }
 
 absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log& log, const AppOptions& options) {
-  PKV_RETURN_IF_ERROR(check_tls(config));
+  PKV_ASSIGN_OR_RETURN(std::optional<TlsPem> tls, configured_tls(config));
   PKV_ASSIGN_OR_RETURN(std::shared_ptr<const LaneTable> lane_table, configured_lane_table(config));
   PKV_ASSIGN_OR_RETURN(LiveSettings settings, make_live_settings(config, std::move(lane_table)));
   std::unique_ptr<App> app(new App(config, log, options, std::move(settings.policies)));
   app->state_.authenticator().replace(std::move(settings.keys));
+  if (tls) {
+    app->tls_ = std::make_shared<TlsFiles>(config.server.tls, *std::move(tls), log);
+    app->following_ = std::jthread([self = app.get()](const std::stop_token& stop) { self->follow_tls_files(stop); });
+  }
   PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.config = config.server,
+                                                    .tls = app->tls_,
                                                     .health = {.ready = [self = app.get()] { return self->ready(); },
                                                                .live = [self = app.get()] { return self->live(); }},
                                                     .hearing_time = options.hearing_time,
@@ -79,7 +91,7 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
   const Probes probes{.live = [self = app.get()] { return self->live(); },
                       .ready = [self = app.get()] { return self->ready(); }};
   if (!config.http.listen.empty()) {
-    PKV_ASSIGN_OR_RETURN(app->http_, OpenAiServer::start(config.http, config.server.tls, app->state_, probes));
+    PKV_ASSIGN_OR_RETURN(app->http_, OpenAiServer::start(config.http, app->tls_, app->state_, probes));
   }
   if (!config.metrics.listen.empty()) {
     PKV_ASSIGN_OR_RETURN(
@@ -128,6 +140,18 @@ void App::add_digest(const std::stop_token& stop) {
     model_->served().sha256->set(*std::move(digest));
   } else if (!absl::IsCancelled(digest.status())) {
     log_.warn("the model file has no SHA-256", {{"error", std::string(digest.status().message())}});
+  }
+}
+
+void App::follow_tls_files(const std::stop_token& stop) {
+  std::mutex mutex;
+  std::condition_variable_any ended;
+  std::unique_lock lock(mutex);
+  while (!ended.wait_for(lock, stop, kTlsInterval, [&stop] { return stop.stop_requested(); })) {
+    try {
+      tls_->look();
+    } catch (const std::bad_alloc&) {  // the next time
+    }
   }
 }
 

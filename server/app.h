@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/api/server_state.h"
+#include "server/api/tls_files.h"
 #include "server/config/config.h"
 #include "server/http/metrics_exporter.h"
 #include "server/http/openai_server.h"
@@ -73,6 +74,7 @@ class App {
   App(const Config& config, const Log& log, const AppOptions& options, PolicyCatalog policies);
   MetricsSnapshot snapshot();
   void add_digest(const std::stop_token& stop);
+  void follow_tls_files(const std::stop_token& stop);
 
   // In the order of making; taken down backwards, the callers' side first.
   Config config_;
@@ -83,6 +85,8 @@ class App {
   std::atomic<bool> draining_ = false;
   StallWatch stalls_;
   ServerState state_;
+  std::shared_ptr<TlsFiles> tls_;  // null: plain text
+  std::jthread following_;
   std::unique_ptr<LoadedModel> model_;
   std::jthread digest_;
   std::unique_ptr<RpcServer> rpc_;

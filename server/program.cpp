@@ -80,7 +80,7 @@ int run_program(int argc, char** argv, const AppOptions& options) {
       .path = line->config_path, .environment = environment_variables(), .assignments = line->assignments};
   const absl::StatusOr<Config> config = load_config(sources);
   if (!config.ok()) return refuse(config.status());
-  if (const absl::Status good = check_tls(*config); !good.ok()) return refuse(good);
+  if (const auto tls = configured_tls(*config); !tls.ok()) return refuse(tls.status());
   absl::StatusOr<std::shared_ptr<const LaneTable>> lane_table = configured_lane_table(*config);
   if (!lane_table.ok()) return refuse(lane_table.status());
   const absl::Status good = make_live_settings(*config, *std::move(lane_table)).status();

@@ -1,13 +1,15 @@
-// Whether the files of server.tls are what they are said to be: gRPC would only refuse every connection.
+// The files of server.tls, at the start: gRPC would only refuse every connection.
 #pragma once
 
-#include "absl/status/status.h"
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "server/api/tls_pem.h"
 #include "server/config/config.h"
 
 namespace pkv {
 
-// INVALID_ARGUMENT with place, key and file for one that cannot be read or is no such PEM file, a private key of
-// another certificate, or a certificate that has expired. OK without TLS.
-absl::Status check_tls(const Config& config);
+// None without TLS. INVALID_ARGUMENT with place, key and file where they are no good (check_tls_pem()).
+absl::StatusOr<std::optional<TlsPem>> configured_tls(const Config& config);
 
 }  // namespace pkv

@@ -37,7 +37,7 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   using HttpConnections::HttpConnections;
 
   error_code open() {
-    if (!options.tls.cert.empty()) tls_.emplace(options.tls, options.log);
+    if (options.tls != nullptr) tls_.emplace(options.tls);
     const std::string& listen = options.listen;
     const size_t colon = listen.rfind(':');
     std::string host = listen.substr(0, colon);

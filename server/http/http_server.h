@@ -9,9 +9,8 @@
 #include <string_view>
 
 #include "absl/status/statusor.h"
-#include "server/config/config.h"
+#include "server/api/tls_files.h"
 #include "server/http/http_message.h"
-#include "server/telemetry/log.h"
 
 namespace pkv {
 
@@ -36,8 +35,7 @@ struct HttpServerOptions {
   // A request has to be there this long after the connection or the answer before, and each part of an answer has to be
   // taken in this time.
   double idle_seconds = 10;
-  TlsConfig tls = {};                                               // its files; without a certificate: plain text
-  const Log* log = nullptr;                                         // is told of new files of `tls` that are no good
+  std::shared_ptr<const TlsFiles> tls = nullptr;                    // null: plain text
   bool keep_alive = false;                                          // more than one request a connection
   int nice = 0;                                                     // of the server's thread
   std::function<HttpResponse(const HttpRefusal& refusal)> refusal;  // the answer
@@ -51,7 +49,7 @@ using HttpHandler = std::function<void(HttpRequest request, std::shared_ptr<Http
 
 class HttpServer {
  public:
-  // UNAVAILABLE, with the system's reason, where the address cannot be had or the files of `tls` are no good.
+  // UNAVAILABLE, with the system's reason, where the address cannot be had.
   static absl::StatusOr<std::unique_ptr<HttpServer>> start(const HttpServerOptions& options, HttpHandler handler);
   ~HttpServer();  // at once, whatever the clients do
   int port() const;

@@ -57,7 +57,8 @@ HttpResponse wrong_method(const std::string& path, const char* allowed) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConfig& config, const TlsConfig& tls,
+absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConfig& config,
+                                                                  std::shared_ptr<const TlsFiles> tls,
                                                                   ServerState& state, Probes probes) {
   std::unique_ptr<OpenAiServer> server(new OpenAiServer(state, std::move(probes)));
   absl::StatusOr<std::unique_ptr<HttpServer>> http =
@@ -67,8 +68,7 @@ absl::StatusOr<std::unique_ptr<OpenAiServer>> OpenAiServer::start(const HttpConf
                          .max_body_bytes = config.max_body_bytes,
                          .max_arriving_bytes = kArrivingBodies * config.max_body_bytes,
                          .idle_seconds = config.idle_seconds,
-                         .tls = config.tls ? tls : TlsConfig{},
-                         .log = &state.log(),
+                         .tls = config.tls ? std::move(tls) : nullptr,
                          .keep_alive = true,
                          .refusal = refusal_error,
                          .wants_body = [&state](const HttpRequest& head) { return wants_body(state, head); }},

@@ -16,10 +16,11 @@ namespace pkv {
 
 class OpenAiServer {
  public:
-  // Listens at once on config.listen, with `tls` unless config.tls is false. UNAVAILABLE, naming the setting and the
-  // system's reason, where that cannot be had. `state` must outlive it.
-  static absl::StatusOr<std::unique_ptr<OpenAiServer>> start(const HttpConfig& config, const TlsConfig& tls,
-                                                             ServerState& state, Probes probes);
+  // Listens at once on config.listen, with `tls`, null for plain text, unless config.tls is false. UNAVAILABLE, naming
+  // the setting and the system's reason, where that cannot be had. `state` must outlive it.
+  static absl::StatusOr<std::unique_ptr<OpenAiServer>> start(const HttpConfig& config,
+                                                             std::shared_ptr<const TlsFiles> tls, ServerState& state,
+                                                             Probes probes);
   int port() const { return http_->port(); }
   // Once the engine has ended all requests: until their answers are sent, for `flush_time` at most.
   void await_answers(absl::Duration flush_time) { http_->await_answers(absl::ToDoubleSeconds(flush_time)); }

@@ -5,12 +5,12 @@
 
 #include <memory>
 
-#include "server/config/config.h"
+#include "server/api/tls_files.h"
 
 namespace pkv {
 
-// The files must be good when the server starts (check_tls()). They are looked at every second, and connections made
-// after a change get the new ones.
-std::shared_ptr<grpc::ServerCredentials> server_credentials(const TlsConfig& tls);
+// For one port, whose connections one thread hands to gRPC. Each gets the certificates that are in force then. `files`:
+// null for plain text.
+std::shared_ptr<grpc::ServerCredentials> server_credentials(std::shared_ptr<const TlsFiles> files);
 
 }  // namespace pkv

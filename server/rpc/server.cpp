@@ -135,7 +135,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::start(const RpcServerOptio
     builder.RegisterService(service);
   }
   PKV_ASSIGN_OR_RETURN(result->main_, Port::start("server.listen", config.listen, config.max_connections, builder,
-                                                  server_credentials(config.tls)));
+                                                  server_credentials(options.tls)));
   if (config.health_listen.empty()) return result;
   grpc::ServerBuilder health;
   set_limits(options, quota, health);

@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/api/server_state.h"
+#include "server/api/tls_files.h"
 #include "server/config/config.h"
 #include "server/rpc/connection_counts.h"
 #include "server/rpc/health_service.h"
@@ -16,6 +17,7 @@ namespace pkv {
 
 struct RpcServerOptions {
   ServerConfig config;
+  std::shared_ptr<const TlsFiles> tls;  // null: plain text
   HealthChecks health;
   // How long those who watch the health are given to hear that it is over, and to leave.
   absl::Duration hearing_time = absl::Seconds(1);

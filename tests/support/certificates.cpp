@@ -62,15 +62,21 @@ Authority::Authority(const std::string& name) : key_(make_key()), certificate_(m
   pem_ = certificate_pem(*certificate_);
 }
 
-Identity Authority::issue(const std::string& name, long seconds) const {
-  const std::shared_ptr<EVP_PKEY> key = make_key();
-  const std::shared_ptr<X509> certificate = make_certificate(name, *key, seconds);
+Identity Authority::issue(const std::string& name, long seconds) const { return sign(name, *make_key(), seconds); }
+
+Identity Authority::issue_short(const std::string& name) const {
+  const std::shared_ptr<EVP_PKEY> key(EVP_RSA_gen(1024), EVP_PKEY_free);
+  return sign(name, *key, kHour);
+}
+
+Identity Authority::sign(const std::string& name, EVP_PKEY& key, long seconds) const {
+  const std::shared_ptr<X509> certificate = make_certificate(name, key, seconds);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate_.get()));
   add_extension(*certificate, *certificate_, NID_subject_alt_name, "IP:127.0.0.1");
   X509_sign(certificate.get(), key_.get(), EVP_sha256());
   return {.certificate = certificate_pem(*certificate),
-          .private_key = pem_of(
-              [&](BIO* out) { PEM_write_bio_PrivateKey(out, key.get(), nullptr, nullptr, 0, nullptr, nullptr); })};
+          .private_key =
+              pem_of([&](BIO* out) { PEM_write_bio_PrivateKey(out, &key, nullptr, nullptr, 0, nullptr, nullptr); })};
 }
 
 }  // namespace pkv::test

@@ -18,7 +18,7 @@ class TlsCheckTest : public ::testing::Test {
     config_.places["server.tls.cert"] = "f:1";
   }
   std::string refusal() const {
-    const absl::Status status = check_tls(config_);
+    const absl::Status status = configured_tls(config_).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
     return std::string(status.message());
   }
@@ -32,10 +32,10 @@ class TlsCheckTest : public ::testing::Test {
 };
 
 TEST_F(TlsCheckTest, GoodFiles) {
-  EXPECT_TRUE(check_tls({}).ok());
-  EXPECT_TRUE(check_tls(config_).ok()) << check_tls(config_);
+  EXPECT_THAT(configured_tls({}), ::testing::Truly([](const auto& tls) { return tls.ok() && !*tls; }));
+  EXPECT_TRUE(configured_tls(config_).ok()) << configured_tls(config_).status();
   config_.server.tls.client_ca = ca_.path();
-  EXPECT_TRUE(check_tls(config_).ok()) << check_tls(config_);
+  EXPECT_TRUE(configured_tls(config_).ok()) << configured_tls(config_).status();
 }
 
 TEST_F(TlsCheckTest, FilesThatAreMissingOrNoSuchFiles) {
