@@ -80,7 +80,15 @@ struct Counts {
   std::atomic<int64_t> submitted = 0, refused = 0, answered = 0, cancelled = 0, short_of_recall = 0, failed = 0,
                        compared = 0;
   std::atomic<int64_t> prompt_tokens = 0, generated_tokens = 0, evicted_entries = 0;
+  // Of answers, those of comparisons among them. Only the engine's thread counts here.
+  std::map<std::string, int64_t> by_policy, by_format;
 };
+
+std::string policy_name(const PolicySpec& spec) {
+  const std::string name(policy_row(spec.kind).name);
+  if (spec.kind != PolicyKind::kFunnel) return name;
+  return name + (spec.params.funnel_allocation == FunnelAllocation::kGlobal ? " GLOBAL" : " TABLE");
+}
 
 // One model, one engine, and everything that is known of the requests on it.
 struct Stress {
@@ -198,6 +206,8 @@ class StressSink final : public TokenSink {
     const Request& request = *wishes_.request;
     const Contract promised = promise_of(*stress_.engine, request, spec);
     stress_.counts.evicted_entries += static_cast<int64_t>(report.evicted_entries);
+    ++stress_.counts.by_policy[policy_name(spec)];
+    ++stress_.counts.by_format[std::string(entry_format(spec.kv_dtype).name)];
     const auto violations = test::report_violations({.shape = stress_.model.shape(),
                                                      .page_bytes = kPageBytes,
                                                      .spec = spec,
@@ -207,8 +217,7 @@ class StressSink final : public TokenSink {
                                                      .own_division = stress_.options.lanes == test::LaneShape::kOwn},
                                                     report);
     for (const std::string& violation : violations) {
-      stress_.breaches.add(
-          absl::StrCat("request ", request.id, ", ", std::string(policy_row(spec.kind).name), ": ", violation));
+      stress_.breaches.add(absl::StrCat("request ", request.id, ", ", policy_name(spec), ": ", violation));
     }
   }
   void leave() {
@@ -293,6 +302,8 @@ nlohmann::json run_requests(const Model& model, const StressOptions& options, in
           {"failed", counts.failed.load()},
           {"recall_not_reached", counts.short_of_recall.load()},
           {"compared", counts.compared.load()},
+          {"answers_by_policy", counts.by_policy},
+          {"answers_by_format", counts.by_format},
           {"prompt_tokens", counts.prompt_tokens.load()},
           {"generated_tokens", counts.generated_tokens.load()},
           {"evicted_entries", counts.evicted_entries.load()},
