@@ -1,5 +1,7 @@
 #include "server/api/errors.h"
 
+#include <google/protobuf/arena.h>
+
 #include <algorithm>
 #include <array>
 #include <exception>
@@ -70,8 +72,14 @@ constexpr std::array<std::string_view, 17> kCodeNames = {
     "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
     "DATA_LOSS", "UNAUTHENTICATED"};
 
+// An ErrorInfo is made on an arena, which never takes its map apart: one that finds no memory to grow cannot be.
+pb::ErrorInfo& make_error_info(google::protobuf::Arena& arena) {
+  return *google::protobuf::Arena::CreateMessage<pb::ErrorInfo>(&arena);
+}
+
 void set_error_info(absl::Status& status, std::string_view reason, const std::map<std::string, std::string>& metadata) {
-  pb::ErrorInfo info;
+  google::protobuf::Arena arena;
+  pb::ErrorInfo& info = make_error_info(arena);
   info.set_reason(std::string(reason));
   info.set_domain(kDomain);
   for (const auto& [key, value] : metadata) (*info.mutable_metadata())[key] = value;
@@ -189,12 +197,14 @@ absl::Status with_field_moved(const absl::Status& status, std::string_view from,
 }
 
 std::string error_reason(const absl::Status& status) {
-  pb::ErrorInfo info;
+  google::protobuf::Arena arena;
+  pb::ErrorInfo& info = make_error_info(arena);
   return read_payload(status, kErrorInfoUrl, info) ? info.reason() : std::string();
 }
 
 std::map<std::string, std::string> error_metadata(const absl::Status& status) {
-  pb::ErrorInfo info;
+  google::protobuf::Arena arena;
+  pb::ErrorInfo& info = make_error_info(arena);
   if (!read_payload(status, kErrorInfoUrl, info)) return {};
   return {info.metadata().begin(), info.metadata().end()};
 }
