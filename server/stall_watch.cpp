@@ -1,8 +1,8 @@
 #include "server/stall_watch.h"
 
 #include <algorithm>
+#include <map>
 #include <memory>
-#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,12 +36,18 @@ void dump(const Log& log, const EngineStats& stats) {
   }
 }
 
-// But those that the engine told of: it has not of those that came since it last moved.
+// But those that the engine told of: it has not of those that came since it last moved. Callers choose the ids, so that
+// calls may share one: of these the engine told of those that came to it first.
 void dump(const Log& log, std::vector<CallRegistry::Row> rows, const EngineStats& stats) {
-  std::set<std::string_view> told;
-  for (const EngineStats::RequestRow& row : stats.requests) told.insert(row.id);
+  std::map<std::string_view, size_t> told;  // calls of an id
+  for (const EngineStats::RequestRow& row : stats.requests) ++told[row.id];
+  std::ranges::stable_sort(rows, {}, &CallRegistry::Row::since);
   std::erase_if(rows, [&told](const CallRegistry::Row& row) {
-    return row.phase == CallPhase::kEngine && told.contains(row.request_id);
+    if (row.phase != CallPhase::kEngine) return false;
+    const auto found = told.find(row.request_id);
+    if (found == told.end()) return false;
+    if (--found->second == 0) told.erase(found);
+    return true;
   });
   for (size_t i = 0; i < std::min(rows.size(), kMaxRows); ++i) {
     const CallRegistry::Row& row = rows[i];

@@ -3,6 +3,8 @@
 
 #include <gmock/gmock.h>
 
+#include <iterator>
+#include <list>
 #include <optional>
 #include <utility>
 
@@ -74,6 +76,20 @@ TEST_F(StallWatchTest, TellsWhichCallsAreBesideTheEngine) {
   look(absl::ZeroDuration());
   entry.reset();
   EXPECT_THAT(look(absl::Hours(1)), AllOf(HasSubstr("Tokenize"), Not(HasSubstr("Generate"))));
+}
+
+// Of four calls of one id the engine told of two: those that came to it first, not to the server.
+TEST_F(StallWatchTest, CallsMayShareAnId) {
+  std::list<CallRegistry::Entry> entries;
+  for (uint64_t bytes = 1; bytes <= 4; ++bytes) {
+    entries.emplace_back(calls_, CallRegistry::Row{.method = "Generate", .request_id = "mine", .bytes = bytes});
+  }
+  for (CallRegistry::Entry* entry : {&entries.back(), &*std::next(entries.begin()), &entries.front()}) {
+    entry->enter(CallPhase::kEngine);
+  }
+  engine_.last.requests = {{.id = "mine"}, {.id = "mine"}};
+  EXPECT_THAT(look(absl::Hours(1)), AllOf(HasSubstr("phase=queued bytes=3"), HasSubstr("phase=engine bytes=1"),
+                                          Not(HasSubstr("bytes=2")), Not(HasSubstr("bytes=4"))));
 }
 
 TEST_F(StallWatchTest, TheRowsAreBounded) {
