@@ -158,6 +158,8 @@ void App::follow_tls_files(const std::stop_token& stop) {
 absl::Status App::reload(const Config& next) {
   PKV_RETURN_IF_ERROR(check_reload(config_, next));
   PKV_ASSIGN_OR_RETURN(LiveSettings settings, make_live_settings(next, state_.policies()->lane_table()));
+  // One after another: none of them refers to another, and a call reads each at a step of its own, so that one which
+  // came just before meets some old and some new ones however they are replaced.
   state_.set_policies(std::move(settings.policies));
   state_.set_limits(limits_of(next));
   state_.authenticator().replace(std::move(settings.keys));
