@@ -48,7 +48,7 @@ grpc::ByteBuffer state_message(ServerState& state, bool rows) {
 
 }  // namespace
 
-// One stream. Its data is guarded by the watch's mutex; nothing of it may be touched after Finish but by OnDone.
+// One stream. Its data is guarded by the watch's mutex; nothing of it may be touched after end() but by OnDone.
 class StatsWatch::Watcher final : public Reactor {
  public:
   Watcher(StatsWatch& watch, grpc::CallbackServerContext& context, Clock::duration interval, bool rows)
@@ -70,28 +70,35 @@ class StatsWatch::Watcher final : public Reactor {
     due_ += interval_;
     if (due_ <= now) due_ = now + interval_;
   }
-  void close() {
-    if (writing_) {
-      context_.TryCancel();
-    } else {
-      stop();
-    }
+  void cancel_write() {
+    if (writing_) context_.TryCancel();
   }
+  // Whether it is the caller's to end(): without the lock, as what is sent then may have to wait for memory.
+  bool claim_end() {
+    if (!can_write()) return false;
+    finished_ = true;
+    return true;
+  }
+  void end(const absl::Status& status) { Finish(watch_.replies_->settle(status, context_)); }
 
   void OnWriteDone(bool ok) override {
     watch_.replies_->end(context_);
-    const std::lock_guard lock(watch_.mutex_);
-    writing_ = false;
-    if (!ok || cancelled_) {
-      finish(absl::CancelledError());
-    } else if (watch_.closed_) {
-      stop();
+    bool broken = false;
+    {
+      const std::lock_guard lock(watch_.mutex_);
+      writing_ = false;
+      broken = !ok || cancelled_;
+      if ((!broken && !watch_.closed_) || !claim_end()) return;
     }
+    end(broken ? absl::CancelledError() : outcome_of(server_stopping));
   }
   void OnCancel() override {
-    const std::lock_guard lock(watch_.mutex_);
-    cancelled_ = true;
-    if (!writing_) finish(absl::CancelledError());
+    {
+      const std::lock_guard lock(watch_.mutex_);
+      cancelled_ = true;
+      if (!claim_end()) return;
+    }
+    end(absl::CancelledError());
   }
   void OnDone() override {
     watch_.replies_->end(context_);
@@ -99,13 +106,6 @@ class StatsWatch::Watcher final : public Reactor {
   }
 
  private:
-  void stop() { finish(outcome_of(server_stopping)); }
-  void finish(const absl::Status& status) {
-    if (finished_) return;
-    finished_ = true;
-    Finish(watch_.replies_->settle(status, context_));
-  }
-
   const Clock::duration interval_;
   const bool rows_;  // also the requests
   StatsWatch& watch_;
@@ -114,7 +114,7 @@ class StatsWatch::Watcher final : public Reactor {
   grpc::ByteBuffer buffer_;  // of the write in flight
   bool writing_ = true;      // from the start: the first message is on its way
   bool cancelled_ = false;
-  bool finished_ = false;
+  bool finished_ = false;  // or about to be
 };
 
 StatsWatch::StatsWatch(ServerState& state, std::shared_ptr<ReplyWatch> replies)
@@ -140,11 +140,19 @@ StatsWatch::Reactor* StatsWatch::start(const grpc::ByteBuffer& request, grpc::Ca
 }
 
 void StatsWatch::close() {
-  const std::lock_guard lock(mutex_);
+  std::unique_lock lock(mutex_);
   if (closed_) return;
   closed_ = true;
-  for (Watcher* watcher : watchers_) watcher->close();
   changed_.notify_one();
+  for (Watcher* watcher : watchers_) watcher->cancel_write();
+  while (true) {
+    const auto idle = std::ranges::find_if(watchers_, &Watcher::claim_end);
+    if (idle == watchers_.end()) return;
+    Watcher& watcher = **idle;
+    lock.unlock();
+    watcher.end(outcome_of(server_stopping));
+    lock.lock();
+  }
 }
 
 absl::Status StatsWatch::add(Watcher& watcher) {
