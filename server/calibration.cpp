@@ -89,6 +89,19 @@ class EndSink final : public TokenSink {
   std::optional<absl::Status> status_;
 };
 
+// NaN has no place in an order. Pooling makes -infinity of it.
+absl::Status check_finite(const LaneScores& scores, int32_t kv_heads) {
+  for (size_t lane = 0; lane < scores.size(); ++lane) {
+    const auto is_number = [](float score) { return std::isfinite(score); };
+    if (std::all_of(scores[lane].begin(), scores[lane].end(), is_number)) continue;
+    const auto heads = static_cast<size_t>(kv_heads);
+    return absl::DataLossError(absl::StrCat("layer ", lane / heads, ", KV head ", lane % heads,
+                                            ": scores are not numbers (NaN or infinite): weights in the model's file, "
+                                            "or the device's memory, are not what they were"));
+  }
+  return absl::OkStatus();
+}
+
 // Lanes of all entries that may be kept or not, the best first; equal scores by lane, then by position.
 std::vector<size_t> ranked_lanes(const LaneScores& scores, int32_t sinks) {
   std::vector<std::pair<float, size_t>> entries;
@@ -134,6 +147,7 @@ absl::StatusOr<LaneTable> calibrate(const Model& model, std::span<const std::vec
     const auto sink = std::make_shared<EndSink>();
     PKV_RETURN_IF_ERROR(engine->submit(std::move(prepared), {}, sink));
     PKV_RETURN_IF_ERROR(sink->wait());
+    PKV_RETURN_IF_ERROR(check_finite(scores, shape.kv_heads));
     const std::vector<size_t> ranked = ranked_lanes(scores, spec.params.sink_tokens);
     for (LaneTable::Anchor& anchor : table.anchors) {
       const int64_t beside = std::llround(anchor.keep * static_cast<double>(prompts[i].size())) - always;

@@ -22,7 +22,7 @@ struct CalibrationOptions {
 // Reads the prompts with the full cache, scores every layer as the policy funnel does where it compares lanes, and
 // counts: a lane's share is the mean over the prompts of its entries beside what is always kept, divided by those of an
 // average lane. The table's `model` stays empty. INVALID_ARGUMENT for a prompt so short that the smallest anchor keeps
-// nothing beside that.
+// nothing beside that; DATA_LOSS where the model's numbers are none, NaN or infinite.
 absl::StatusOr<LaneTable> calibrate(const Model& model, std::span<const std::vector<TokenId>> prompts,
                                     const CalibrationOptions& options);
 

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
 #include <numeric>
 #include <random>
 
@@ -61,6 +62,24 @@ TEST_F(CalibrationTest, PromptsThatAreTooShortAreRefused) {
   const auto table = calibrate(*model_, prompts(1, 300), {.keeps = {0.03}});
   EXPECT_EQ(table.status().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(table.status().message()), testing::HasSubstr("300 tokens"));
+}
+
+TEST_F(CalibrationTest, ScoresThatAreNoNumbersMakeNoTable) {
+  constexpr TokenId kBroken = 7;
+  constexpr int32_t kWidth = 64;
+  test::GgufWriter writer = test::tiny_llama({.width = kWidth});
+  const std::string nan = test::raw(std::numeric_limits<float>::quiet_NaN());
+  writer.tensor("token_embd.weight").data.replace(size_t{kBroken} * kWidth * sizeof(float), nan.size(), nan);
+  const test::TempFile path = writer.write();
+  const std::unique_ptr<GgufFile> file = *GgufFile::open(path.path());
+  const std::unique_ptr<Model> model = *load_model(*file, *backend_);
+  std::vector<std::vector<TokenId>> prompts(2, std::vector<TokenId>(200, kBroken + 1));
+  const CalibrationOptions options{.keeps = {0.5}};
+  EXPECT_TRUE(calibrate(*model, prompts, options).ok()) << "without the broken token all is well";
+  prompts[1][100] = kBroken;
+  const auto table = calibrate(*model, prompts, options);
+  EXPECT_EQ(table.status().code(), absl::StatusCode::kDataLoss) << table.status();
+  EXPECT_THAT(std::string(table.status().message()), testing::HasSubstr("layer 0, KV head 0: scores are not numbers"));
 }
 
 }  // namespace
