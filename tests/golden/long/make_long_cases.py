@@ -27,10 +27,8 @@ from transformers.utils import logging
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "model"))
-import funnel_rules
 import make_model_cases
 import model_run
-import prompt_rules
 
 LICENCES = ("GPL-3", "LGPL-2.1", "MPL-1.1", "GFDL-1.3", "MPL-2.0", "GPL-2")
 CASES = {"chat": ("chat", None), "text_2k": ("text", 2000), "text_16k": ("text", 16000), "text_30k": ("text", 30000)}
@@ -104,7 +102,7 @@ def full_case(model, prompt_name, prefill, prompt):
 def kept_case(model, prompt_name, policy, prefill, table):
     """-> what is kept, and the recall."""
     case = {**policy, "budget": BUDGET}
-    chosen = funnel_rules.select_prompt(case, prefill, model, table) if policy["policy"] == "funnel" else prompt_rules.select_prompt(case, prefill)
+    chosen = make_model_cases.select_prompt(case, prefill, model, table, prefill.n)
     return ({"prompt": prompt_name, "tokens": prefill.n, **case, "kept": [c["kept"] for c in chosen],
              "cut_margin": make_model_cases.short(c["margin"] for c in chosen)},
             [[round(r, 6) for r in c["recall"]] for c in chosen])

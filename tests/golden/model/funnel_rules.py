@@ -1,22 +1,18 @@
 """What the policy `funnel` keeps of a prompt, from docs/policies.md, in NumPy over a model's own queries, keys and values. Used by
 make_model_cases.py and ../long/make_long_cases.py; shares no code with the server.
 
-A case is a dict as in prompt_rules.py: policy "funnel", budget, and where they differ from DEFAULTS allocation ("TABLE" or "GLOBAL")
+A case is a dict as in prompt_rules.py: policy "funnel", budget, and where they differ from its DEFAULTS allocation ("TABLE" or "GLOBAL")
 and pins. Scores are compared in float64; products of queries and keys are float32, as the model's are.
 """
 import math
-from fractions import Fraction
 
 import numpy as np
 
 import prompt_rules
+import sharing_rules
+from prompt_rules import parameter
 
-DEFAULTS = {"window": 32, "sinks": 4, "observed_rows": 256, "allocation": "TABLE", "pins": []}
 SCORING_ROWS, POOL, FLOOR, BETA = 8, 5, 0.2, 20
-
-
-def parameter(case, name):
-    return case.get(name, DEFAULTS[name])
 
 
 # ---- lane tables ------------------------------------------------------------------------------------------------------------
@@ -40,7 +36,7 @@ def shares_at(table, keep):
 
 
 def table_budgets(table, budget, n, always):
-    """Entries of every lane [layers, kv_heads]; their sum is exactly budget x lanes."""
+    """Entries of every lane, layer after layer; their sum is exactly budget x lanes."""
     shares = shares_at(table, budget / n)
     shares = np.maximum(shares / shares.mean(), FLOOR)
     weights = (shares / shares.mean()).ravel()
@@ -53,18 +49,7 @@ def table_budgets(table, budget, n, always):
         if not over.any():
             break
         full |= over
-    entries = np.array(prompt_rules.rounded(list(line), rest))
-    return (entries + always).reshape(shares.shape)
-
-
-def raised(budgets, floor):
-    """Lanes below what is always kept get that from those above, in proportion to their surplus."""
-    flat = [int(b) for b in budgets.ravel()]
-    surplus, missing = sum(max(b - floor, 0) for b in flat), sum(max(floor - b, 0) for b in flat)
-    if missing == 0:
-        return budgets
-    line = [floor + Fraction(max(b - floor, 0) * (surplus - missing), surplus) for b in flat]
-    return np.array(prompt_rules.rounded(line, sum(flat))).reshape(budgets.shape)
+    return [entries + always for entries in prompt_rules.rounded(list(line), rest)]
 
 
 # ---- scores -----------------------------------------------------------------------------------------------------------------
@@ -82,17 +67,25 @@ def turned_query(q, by, inverse_frequencies):
     return np.concatenate([a * np.cos(angles) - b * np.sin(angles), b * np.cos(angles) + a * np.sin(angles)], -1).astype(np.float32)
 
 
-def attention(layer, rows, inverse_frequencies):
-    """Softmax over all columns [Hq, rows, n] of the rows as they are turned; a row sees what is not behind its position."""
-    heads, n, d = layer["q"].shape
-    queries = np.stack([turned_query(layer["q"][:, row], position - row, inverse_frequencies) if position != row
-                        else layer["q"][:, row] for row, position in rows], 1)
-    logits = queries @ np.repeat(layer["k"], heads // layer["k"].shape[0], 0).transpose(0, 2, 1)
-    logits = logits.astype(np.float64) / math.sqrt(d)
-    for i, (_, position) in enumerate(rows):
-        logits[:, i, position + 1:] = -np.inf
+def turned_queries(q, rows, inverse_frequencies):
+    """[Hq, rows, d]"""
+    return np.stack([turned_query(q[:, row], position - row, inverse_frequencies) if position != row else q[:, row]
+                     for row, position in rows], 1)
+
+
+def attention(queries, k, last):
+    """Softmax over all columns [Hq, rows, n] of queries [Hq, rows, d]; row i sees the columns up to last[i]."""
+    logits = queries @ np.repeat(k, len(queries) // len(k), 0).transpose(0, 2, 1)
+    logits = logits.astype(np.float64) / math.sqrt(k.shape[-1])
+    for i, column in enumerate(last):
+        logits[:, i, column + 1:] = -np.inf
     weights = np.exp(logits - logits.max(-1, keepdims=True))
     return weights / weights.sum(-1, keepdims=True)
+
+
+def output_projections(model):
+    """[D, Hq * d] of every layer"""
+    return [block.self_attn.o_proj.weight.detach().float().numpy() for block in model.model.layers]
 
 
 def output_lengths(layer):
@@ -108,91 +101,71 @@ def pooled(rows):
     return np.max([padded[:, i: i + rows.shape[1]] for i in range(POOL)], axis=0)
 
 
+def set_scores(p, lengths, kv_heads, past):
+    """Of the first `past` entries [Hkv, past] by the attention [Hq, rows, n] of one set of rows."""
+    squares = (np.square(p).mean(1) * np.square(lengths)).reshape(kv_heads, -1, p.shape[-1])
+    return pooled(np.sqrt(squares.mean(1))[:, :past])
+
+
 def observe(case, layer, inverse_frequencies):
     """-> mass [Hkv, n] of which recall is a share, scores [Hkv, n - W]."""
     kv_heads, n, _ = layer["k"].shape
     turned, newest = observed_rows(case, n)
-    by_table, lengths, past = parameter(case, "allocation") == "TABLE", output_lengths(layer), n - parameter(case, "window")
+    narrow, lengths = parameter(case, "allocation") == "TABLE", output_lengths(layer)
     mass, sets = 0, []
-    for rows in (turned, newest[-SCORING_ROWS:] if by_table else newest):
-        p = attention(layer, rows, inverse_frequencies)
+    for rows in (turned, newest[-SCORING_ROWS:] if narrow else newest):
+        p = attention(turned_queries(layer["q"], rows, inverse_frequencies), layer["k"], [position for _, position in rows])
         mass = mass + p.sum(1)
-        squares = (np.square(p).mean(1) * np.square(lengths)).reshape(kv_heads, -1, n)
-        sets.append(pooled(np.sqrt(squares.mean(1))[:, :past]))
-    if by_table:
+        sets.append(set_scores(p, lengths, kv_heads, n - parameter(case, "window")))
+    if narrow:
         sets = [scores / scores.mean(-1, keepdims=True) for scores in sets]
     return mass.reshape(kv_heads, -1, n).mean(1), np.maximum(*sets)
 
 
+# ---- while tokens are generated ----------------------------------------------------------------------------------------------
+def scores_anew(lane):
+    """Scores [c - W] of a lane's entries, ascending by position, by its newest W queries alone: q [G, W, d], k and v [1, c, d], o."""
+    rows, entries = lane["q"].shape[1], lane["k"].shape[1]
+    p = attention(lane["q"], lane["k"], range(entries - rows, entries))
+    return set_scores(p, output_lengths(lane), 1, entries - rows)[0]
+
+
 # ---- selections -------------------------------------------------------------------------------------------------------------
-def always_kept(case, n):
-    pins = {j for begin, end in parameter(case, "pins") for j in range(begin, end)}
-    return set(range(parameter(case, "sinks"))) | pins | set(range(n - parameter(case, "window"), n))
-
-
-def ranked(scores, always):
-    """Positions that may go, the best first; equals by position."""
-    return [j for j in np.argsort(-scores, kind="stable").tolist() if j not in always]
-
-
-def lane_margin(order, count, scores):
-    return prompt_rules.cut_margin({"policy": "snapkv"}, order[:count], order[count:], scores)
-
-
-def select_by_table(scores, budgets, always):
-    """-> kept and margins [layers][kv_heads]"""
+def by_table(case, scores, budgets, always):
+    """-> kept and margins of lanes"""
     kept, margins = [], []
-    for layer, layer_budgets in zip(scores, budgets):
-        lanes = [(ranked(row, always), int(budget) - len(always), row) for row, budget in zip(layer, layer_budgets)]
-        kept.append([sorted(always | set(order[:count])) for order, count, _ in lanes])
-        margins.append([lane_margin(*lane) for lane in lanes])
+    for row, budget in zip(scores, budgets):
+        order, count = prompt_rules.ranked(row, always), budget - len(always)
+        kept.append(sorted(always | set(order[:count])))
+        margins.append(prompt_rules.cut_margin(case, order[:count], order[count:], row))
     return kept, margins
 
 
-def select_globally(case, n, scores, always):
-    """Every lane has its guaranteed best, and the best of all lanes together the rest: equals by layer, head, position. A lane's
-    margin is the distance of its nearest entry to the cut, relative to the score there."""
-    layers, kv_heads, unpinned = len(scores), len(scores[0]), parameter(case, "sinks") + parameter(case, "window")
-    pyramid = prompt_rules.pyramid({"budget": case["budget"], "window": unpinned, "beta": BETA}, layers, n)
-    guaranteed = [max(len(always), unpinned + (entries - unpinned) // 5) for entries in pyramid]
-    free = (case["budget"] * layers - sum(guaranteed)) * kv_heads
-    orders = [[ranked(row, always) for row in layer] for layer in scores]
-    counts = [[g - len(always)] * kv_heads for g in guaranteed]
-    candidates = sorted((-scores[l][h][j], l, h, rank) for l in range(layers) for h in range(kv_heads)
-                        for rank, j in enumerate(orders[l][h]) if rank >= counts[l][h])
-    last, below = -candidates[free - 1][0], -candidates[free][0]
-    lanes = {}  # distances to the cut, smallest; of copies of the score at the cut: None
-    for place, (score, l, h, _) in enumerate(candidates):
-        counts[l][h] += place < free
-        distance = -score - below if place < free else last + score
-        lanes.setdefault((l, h), set()).add(distance / last if distance > 0 else None)
-    nearest = min(d for distances in lanes.values() for d in distances if d is not None)
-    kept, margins = [], []
-    for l in range(layers):
-        kept.append([sorted(always | set(orders[l][h][: counts[l][h]])) for h in range(kv_heads)])
-        margins.append([])
-        for h in range(kv_heads):
-            distances = {nearest if d is None else d for d in lanes.get((l, h), ())}
-            if counts[l][h] + len(always) == guaranteed[l]:
-                distances.add(lane_margin(orders[l][h], counts[l][h], scores[l][h]))
-            margins[-1].append(min((d for d in distances if d is not None), default=None))
-    return kept, margins
+def by_all_scores(case, scores, layers, span, always):
+    """Likewise. Every lane has its guaranteed best, and the best of all lanes together the rest."""
+    kv_heads, unpinned = len(scores) // layers, parameter(case, "sinks") + parameter(case, "window")
+    pyramid = prompt_rules.pyramid({"budget": case["budget"], "window": unpinned, "beta": BETA}, layers, span)
+    guaranteed = [max(len(always), unpinned + (entries - unpinned) // 5) - len(always) for entries in pyramid]
+    sure = [entries for entries in guaranteed for _ in range(kv_heads)]
+    return sharing_rules.shared_cut(case, scores, always, sure, (case["budget"] - len(always)) * len(scores) - sum(sure))
 
 
-def select_prompt(case, prefill, model, table):
+def select_prompt(case, prefill, model, table, span):
     """As prompt_rules.select_prompt(). `table`: the path of the model's lane table."""
     frequencies = model.model.rotary_emb.inv_freq.numpy()
     observed = []
-    for layer, block in zip(prefill.layers, model.model.layers):
+    for layer, o in zip(prefill.layers, output_projections(model)):
         arrays = {name: layer[name].float().numpy() for name in "qkv"}
-        observed.append(observe(case, {**arrays, "o": block.self_attn.o_proj.weight.detach().float().numpy()}, frequencies))
-    scores, always = [row for _, row in observed], always_kept(case, prefill.n)
+        observed.append(observe(case, {**arrays, "o": o}, frequencies))
+    layers, kv_heads = len(observed), len(observed[0][0])
+    scores, always = [row for _, rows in observed for row in rows.tolist()], prompt_rules.always_kept(case, prefill.n)
     if parameter(case, "allocation") == "TABLE":
         unpinned = parameter(case, "sinks") + parameter(case, "window")
-        budgets = raised(table_budgets(read_table(table), case["budget"], prefill.n, unpinned), len(always))
-        kept, margins = select_by_table(scores, budgets, always)
+        caps = prompt_rules.raised(table_budgets(read_table(table), case["budget"], span, unpinned), len(always))
+        kept, margins = by_table(case, scores, caps, always)
     else:
-        kept, margins = select_globally(case, prefill.n, scores, always)
-    recalls = [[float(mass[h, lane].sum() / mass[h].sum()) for h, lane in enumerate(lanes)]
-               for (mass, _), lanes in zip(observed, kept)]
-    return [dict(kept=k, margin=m, recall=r) for k, m, r in zip(kept, margins, recalls)]
+        kept, margins = by_all_scores(case, scores, layers, span, always)
+        caps = [len(lane) for lane in kept]
+    recalls = [float(row[lane].sum() / row.sum()) for row, lane in zip((row for mass, _ in observed for row in mass), kept)]
+    lanes = dict(kept=kept, margin=margins, recall=recalls, scores=scores, caps=caps)
+    return [{name: values[l * kv_heads: (l + 1) * kv_heads] for name, values in lanes.items()} for l in range(layers)]

@@ -6,9 +6,9 @@
     ... --only TEXT        # only cases whose file name contains TEXT
     ... --double           # in float64: shows which lanes float32 alone decides
 
-Needs: pip install torch transformers gguf accelerate. The rules are in prompt_rules.py and funnel_rules.py (what is kept of a prompt)
-and decode_rules.py (what is evicted while tokens are generated). The first new token comes from the full prefill, later ones
-use the compressed cache. Files:
+Needs: pip install torch transformers gguf accelerate. The rules are in prompt_rules.py, sharing_rules.py and funnel_rules.py (what is
+kept of a prompt) and decode_rules.py (what is evicted while tokens are generated). The first new token comes from the full
+prefill, later ones use the compressed cache. Files:
   full.json                    per prompt: log-probability, logits, greedy tokens with the full cache
   kept_PROMPT_POLICY_....json  kept[layer][kv_head] straight after the prompt, cut_margin likewise (distance to another
                                choice, relative to the score at the cut, for keydiff absolute; recall_margin with
@@ -30,6 +30,7 @@ import decode_rules
 import funnel_rules
 import model_run
 import prompt_rules
+import sharing_rules
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 NEW_TOKENS = {"full": 48, "kept": 32}
@@ -63,6 +64,10 @@ def kept_cases():
         for prompt, budget in (("gpl3_text", 64), ("needles_chat", 128)):
             add(prompt, "funnel", budget, f"_{allocation.lower()}", allocation=allocation)
         add("gpl3_text", "funnel", 128, f"_{allocation.lower()}_pin", allocation=allocation, pins=[[100, 140]])
+    for policy in ("ada_snapkv", "ada_pyramidkv"):
+        add("needles_chat", policy, 128)
+    add("gpl3_text", "ada_snapkv", 64)
+    add("gpl3_text", "ada_pyramidkv", 128, "_pin", pins=[[100, 140]])
     return cases
 
 
@@ -80,6 +85,8 @@ def total_cases():
     add("streaming_llm", "_relative", position_mode="CACHE_RELATIVE")
     add("h2o", "_mean", score="MEAN")
     add("tova", "_interval_1", interval_tokens=1)
+    for allocation in ("TABLE", "GLOBAL"):
+        add("funnel", f"_{allocation.lower()}", allocation=allocation)
     return cases
 
 
@@ -97,24 +104,31 @@ def short(values, digits=3):
     return [[None if v is None or v == float("inf") else float(f"{v:.{digits}g}") for v in row] for row in values]
 
 
+def select_prompt(case, prefill, model, table, span):
+    """As prompt_rules.select_prompt(), by any rule."""
+    if case["policy"] == "funnel":
+        return funnel_rules.select_prompt(case, prefill, model, table, span)
+    if case["policy"].startswith("ada_"):
+        return sharing_rules.select_prompt(case, prefill)
+    return prompt_rules.select_prompt(case, prefill, span)
+
+
 def kept_case(model, prompt_name, case, prefill, table):
-    funnel = case["policy"] == "funnel"
-    chosen = funnel_rules.select_prompt(case, prefill, model, table) if funnel else prompt_rules.select_prompt(case, prefill)
+    chosen = select_prompt(case, prefill, model, table, prefill.n)
     relative = case.get("position_mode") == "CACHE_RELATIVE"
-    caches = [model_run.LayerCache(layer, c["kept"], relative) for layer, c in zip(prefill.layers, chosen)] \
-        if "budget" in case and not funnel else None  # lanes of unequal lengths: the selection only
+    caches = [model_run.LayerCache(layer, c["kept"], relative) for layer, c in zip(prefill.layers, chosen)]
     value = {"prompt": prompt_name, **case, "kept": [c["kept"] for c in chosen],
              "cut_margin": short(c["margin"] for c in chosen)}
     if "min_recall" in case:
         value["recall_margin"] = short(c["recall_margin"] for c in chosen)
-    if caches:
-        value.update(model_run.continuation(model, caches, prefill, NEW_TOKENS["kept"]))
+    value.update(model_run.continuation(model, caches, prefill, NEW_TOKENS["kept"]))
     recall = None if chosen[0]["recall"] is None else [[round(r, 6) for r in c["recall"]] for c in chosen]
     return value, recall
 
 
-def total_case(model, case, prefill):
-    evictor = decode_rules.Evictor(case, prefill)
+def total_case(model, case, prefill, table):
+    chosen = select_prompt(case, prefill, model, table, prefill.n + case["max_tokens"])
+    evictor = decode_rules.Evictor(case, prefill, chosen, model)
     value = {"prompt": TOTAL_PROMPT, "prompt_tokens": prefill.n, **case}
     value.update(model_run.continuation(model, evictor.caches, prefill, case["max_tokens"], evictor, ignore_end=True))
     value["final"] = [cache.positions for cache in evictor.caches]
@@ -216,7 +230,7 @@ def main():
     if cases:
         prefill = model_run.Prefill(model, prompts[TOTAL_PROMPT][:TOTAL_TOKENS])
         for name, case in cases.items():
-            files.give(name, total_case(model, case, prefill))
+            files.give(name, total_case(model, case, prefill, table))
 
 
 if __name__ == "__main__":

@@ -46,30 +46,24 @@ class Prefill:
 
 
 class LayerCache:
-    """One layer's lanes, all of one length: positions[h], keys and values [Hkv, length, d]."""
+    """One layer's lanes, each as long as it is: positions[h], keys[h] and values[h] [length, d]."""
 
     def __init__(self, layer, kept, relative=False):
         self.positions = [list(lane) for lane in kept]
         self.relative = relative  # keys are held unrotated and turned by their index whenever they are used
-        index = torch.tensor(kept)[:, :, None].expand(-1, -1, layer["v"].shape[-1])
-        self.keys = layer["raw_k" if relative else "k"].gather(1, index)
-        self.values = layer["v"].gather(1, index)
+        self.keys = [keys[lane] for keys, lane in zip(layer["raw_k" if relative else "k"], self.positions)]
+        self.values = [values[lane] for values, lane in zip(layer["v"], self.positions)]
 
-    def length(self):
-        return self.keys.shape[1]
-
-    def remove(self, slots):
-        """One slot of every lane."""
-        for lane, slot in zip(self.positions, slots):
-            del lane[slot]
-        stay = torch.tensor([[j for j in range(self.length()) if j != slot] for slot in slots])
-        index = stay[:, :, None].expand(-1, -1, self.keys.shape[-1])
-        self.keys, self.values = self.keys.gather(1, index), self.values.gather(1, index)
+    def remove(self, h, slot):
+        del self.positions[h][slot]
+        for of in (self.keys, self.values):
+            of[h] = torch.cat([of[h][:slot], of[h][slot + 1:]])
 
     def append(self, position, key, value):
-        for lane in self.positions:
+        """key and value [Hkv, 1, d]"""
+        for h, lane in enumerate(self.positions):
             lane.append(position)
-        self.keys, self.values = torch.cat([self.keys, key], 1), torch.cat([self.values, value], 1)
+            self.keys[h], self.values[h] = torch.cat([self.keys[h], key[h]]), torch.cat([self.values[h], value[h]])
 
 
 def rotated(model, x, angles):
@@ -80,7 +74,7 @@ def rotated(model, x, angles):
 
 def decode(model, caches, token, position, hooks=None):
     """One token against the layers' caches, which grow. hooks.before_write(l, cache, position) may remove one entry a lane,
-    hooks.after_attend(l, cache, query [Hq, d], probabilities [Hq, length]) sees the step's attention. -> logits [V]."""
+    hooks.after_attend(l, cache, query [Hq, d], probabilities[h] [G, length]) sees the step's attention. -> logits [V]."""
     config, base = model.config, model.model
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     x = base.embed_tokens(torch.tensor([[token]]))
@@ -92,17 +86,15 @@ def decode(model, caches, token, position, hooks=None):
             hooks.before_write(l, cache, position)
         if cache.relative:
             cache.append(position, k, v)
-            q = rotated(model, q, [cache.length() - 1])
-            keys = rotated(model, cache.keys, list(range(cache.length())))
+            q = rotated(model, q, [len(cache.positions[0]) - 1])
+            keys = [rotated(model, lane[None], list(range(len(lane))))[0] for lane in cache.keys]
         else:
             cache.append(position, rotated(model, k, [position]), v)
             q, keys = rotated(model, q, [position]), cache.keys
-        group = heads // kv_heads
-        scores = q @ keys.repeat_interleave(group, 0).transpose(1, 2) / math.sqrt(q.shape[-1])
-        p = scores.softmax(-1)
+        p = [(queries @ lane.T / math.sqrt(q.shape[-1])).softmax(-1) for queries, lane in zip(q[:, 0].chunk(kv_heads), keys)]
         if hooks:
-            hooks.after_attend(l, cache, q[:, 0], p[:, 0])
-        x = x + attention.o_proj((p @ cache.values.repeat_interleave(group, 0)).reshape(1, 1, -1))
+            hooks.after_attend(l, cache, q[:, 0], p)
+        x = x + attention.o_proj(torch.cat([weights @ lane for weights, lane in zip(p, cache.values)]).reshape(1, 1, -1))
         x = x + layer.mlp(layer.post_attention_layernorm(x))
     return model.lm_head(base.norm(x))[0, 0]
 

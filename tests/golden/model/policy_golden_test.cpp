@@ -47,7 +47,8 @@ INSTANTIATE_TEST_SUITE_P(
                     "gpl3_text_tova_64", "needles_chat_tova_128", "gpl3_text_l2norm_64", "needles_chat_l2norm_128",
                     "gpl3_text_keydiff_64", "needles_chat_keydiff_128", "gpl3_text_funnel_64_table",
                     "needles_chat_funnel_128_table", "gpl3_text_funnel_128_table_pin", "gpl3_text_funnel_64_global",
-                    "needles_chat_funnel_128_global", "gpl3_text_funnel_128_global_pin"),
+                    "needles_chat_funnel_128_global", "gpl3_text_funnel_128_global_pin", "gpl3_text_ada_snapkv_64",
+                    "needles_chat_ada_snapkv_128", "needles_chat_ada_pyramidkv_128", "gpl3_text_ada_pyramidkv_128_pin"),
     [](const testing::TestParamInfo<const char*>& kept) { return std::string(kept.param); });
 
 class TotalScope : public testing::TestWithParam<const char*> {};
@@ -91,7 +92,8 @@ TEST_P(TotalScope, TokensAndWhatIsLeftAtTheEnd) {
 
 INSTANTIATE_TEST_SUITE_P(Cases, TotalScope,
                          testing::Values("streaming_llm", "streaming_llm_relative", "h2o", "h2o_mean", "snapkv",
-                                         "pyramidkv", "tova", "tova_interval_1", "l2norm", "keydiff"),
+                                         "pyramidkv", "tova", "tova_interval_1", "l2norm", "keydiff", "funnel_table",
+                                         "funnel_global"),
                          [](const testing::TestParamInfo<const char*>& total) { return std::string(total.param); });
 
 // What h2o scores by, added up by the backend tile by tile, is the column sums of the whole softmax matrix.

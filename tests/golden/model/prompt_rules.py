@@ -9,17 +9,29 @@ from fractions import Fraction
 
 import torch
 
-DEFAULTS = {"window": 8, "kernel": 7, "beta": 20, "sinks": 4, "score": "SUM", "pins": []}
+DEFAULTS = {"window": 8, "kernel": 7, "beta": 20, "sinks": 4, "floor": 0.2, "score": "SUM", "observed_rows": 256, "allocation": "TABLE",
+            "pins": []}
+WIDE_WINDOW = 32  # of funnel
 ROWS = 256  # queries of a tile of the whole attention matrix
 
 
 def parameter(case, name):
-    return case.get(name, DEFAULTS[name])
+    wide = name == "window" and case.get("policy") == "funnel"
+    return case.get(name, WIDE_WINDOW if wide else DEFAULTS[name])
 
 
 def window_of(case):
     """Newest entries that are always kept."""
     return {"h2o": case.get("budget", 0) // 2, "tova": 1}.get(case["policy"], parameter(case, "window"))
+
+
+def sinks_of(case):
+    """First entries that are always kept."""
+    return parameter(case, "sinks") if case["policy"] in ("streaming_llm", "funnel") else 0
+
+
+def always_kept(case, n):
+    return set(range(n - window_of(case), n)) | set(range(sinks_of(case))) | set(pinned(case, n))
 
 
 # ---- budgets ----------------------------------------------------------------------------------------------------------------
@@ -49,18 +61,26 @@ def pinned(case, n):
     return sorted({j for begin, end in parameter(case, "pins") for j in range(begin, end) if j < n - parameter(case, "window")})
 
 
-def layer_budgets(case, layers, n):
-    """Entries per lane of each layer; the sum is exactly budget x layers."""
-    if case["policy"] != "pyramidkv":
-        return [min(case["budget"], n)] * layers
-    budgets = pyramid(case, layers, n)
-    floor = parameter(case, "window") + len(pinned(case, n))
+def raised(budgets, floor):
+    """Those below the floor get what they lack from those above, in proportion to their surplus; the sum stays."""
     surplus = sum(max(b - floor, 0) for b in budgets)
     deficit = sum(max(floor - b, 0) for b in budgets)
     if deficit == 0:
         return budgets
     line = [floor + Fraction(max(b - floor, 0) * (surplus - deficit), surplus) for b in budgets]
     return rounded(line, sum(budgets))
+
+
+def layer_averages(case, layers, n):
+    """Entries per lane of each layer, where nothing is pinned; the sum is exactly budget x layers."""
+    if case["policy"] not in ("pyramidkv", "ada_pyramidkv"):
+        return [min(case["budget"], n)] * layers
+    return pyramid(case, layers, n)
+
+
+def layer_budgets(case, layers, n):
+    """Likewise with room for pins."""
+    return raised(layer_averages(case, layers, n), parameter(case, "window") + len(pinned(case, n)))
 
 
 # ---- scores -----------------------------------------------------------------------------------------------------------------
@@ -120,7 +140,7 @@ def observe(case, layer):
 def is_pooled(case):
     """Pooling makes copies of one float. Without it equal scores are two results that happen to be rounded alike, as the key
     lengths of a token that occurs twice are in the lowest layer: a near tie like others."""
-    return case["policy"] in ("snapkv", "pyramidkv")
+    return case["policy"] in ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "funnel")
 
 
 def scale_of(case, score):
@@ -142,11 +162,15 @@ def cut_margin(case, kept, dropped, scores):
     return margin
 
 
+def ranked(scores, always):
+    """Positions that may go, the best first; equals by position."""
+    return sorted((j for j in range(len(scores)) if j not in always), key=lambda j: (-scores[j], j))
+
+
 def select_lane(case, n, budget, scores, mass):
     """-> kept positions ascending, cut margin, and with min_recall how near the recall of one entry more or less is to it."""
-    sinks = parameter(case, "sinks") if case["policy"] == "streaming_llm" else 0
-    always = set(range(n - window_of(case), n)) | set(range(sinks)) | set(pinned(case, n))
-    order = sorted((j for j in range(n) if j not in always), key=lambda j: (-scores[j], j))
+    always = always_kept(case, n)
+    order = ranked(scores, always)
     count, recall_margin = budget and budget - len(always), None
     if "min_recall" in case:
         count, recall_margin = smallest_count(case["min_recall"], always, order, mass)
@@ -174,7 +198,9 @@ def select_layer(case, layer, budget):
     return dict(kept=kept, margin=margin, recall_margin=recall_margin, recall=recall, mass=masses, scores=rows)
 
 
-def select_prompt(case, prefill):
-    layers = len(prefill.layers)
-    budgets = layer_budgets(case, layers, prefill.n) if "budget" in case else [None] * layers
-    return [select_layer(case, layer, budget) for layer, budget in zip(prefill.layers, budgets)]
+def select_prompt(case, prefill, span):
+    """`span`: tokens that the budget is for; the prompt's, and with scope TOTAL those of the answer too. caps: what each lane may
+    hold in that scope."""
+    layers, kv_heads = len(prefill.layers), prefill.layers[0]["k"].shape[0]
+    budgets = layer_budgets(case, layers, span) if "budget" in case else [None] * layers
+    return [dict(select_layer(case, layer, budget), caps=[budget] * kv_heads) for layer, budget in zip(prefill.layers, budgets)]
