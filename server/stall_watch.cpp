@@ -42,8 +42,8 @@ void dump(const Log& log, std::vector<CallRegistry::Row> rows, const EngineStats
   std::map<std::string_view, size_t> told;  // calls of an id
   for (const EngineStats::RequestRow& row : stats.requests) ++told[row.id];
   std::ranges::stable_sort(rows, {}, &CallRegistry::Row::since);
-  std::erase_if(rows, [&told](const CallRegistry::Row& row) {
-    if (row.phase != CallPhase::kEngine) return false;
+  std::erase_if(rows, [&told, &stats](const CallRegistry::Row& row) {
+    if (row.phase != CallPhase::kEngine || row.since > stats.time) return false;
     const auto found = told.find(row.request_id);
     if (found == told.end()) return false;
     if (--found->second == 0) told.erase(found);

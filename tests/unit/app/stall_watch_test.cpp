@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/time/clock.h"
 #include "tests/unit/api/api_fixture.h"
 
 namespace pkv {
@@ -68,6 +69,7 @@ TEST_F(StallWatchTest, TellsWhichCallsAreBesideTheEngine) {
   entry->enter(CallPhase::kEngine);
   EXPECT_THAT(look(absl::Hours(1)), HasSubstr("request_id=three peer=ipv4:1 phase=engine"));  // it has not told of it
   look(absl::ZeroDuration());
+  engine_.last.time = absl::Now();
   engine_.last.requests = {{.id = "three"}};
   EXPECT_THAT(look(absl::Hours(1)), Not(HasSubstr("Generate")));
   look(absl::ZeroDuration());
@@ -87,9 +89,19 @@ TEST_F(StallWatchTest, CallsMayShareAnId) {
   for (CallRegistry::Entry* entry : {&entries.back(), &*std::next(entries.begin()), &entries.front()}) {
     entry->enter(CallPhase::kEngine);
   }
+  engine_.last.time = absl::Now();
   engine_.last.requests = {{.id = "mine"}, {.id = "mine"}};
   EXPECT_THAT(look(absl::Hours(1)), AllOf(HasSubstr("phase=queued bytes=3"), HasSubstr("phase=engine bytes=1"),
                                           Not(HasSubstr("bytes=2")), Not(HasSubstr("bytes=4"))));
+}
+
+// Not even where the one of its id that the engine told of has gone.
+TEST_F(StallWatchTest, ACallThatCameSinceIsNotTakenForAnotherOfItsId) {
+  engine_.last.time = absl::Now();
+  engine_.last.requests = {{.id = "mine"}};
+  CallRegistry::Entry entry(calls_, {.method = "Generate", .request_id = "mine", .bytes = 5});
+  entry.enter(CallPhase::kEngine);
+  EXPECT_THAT(look(absl::Hours(1)), HasSubstr("phase=engine bytes=5"));
 }
 
 TEST_F(StallWatchTest, TheRowsAreBounded) {
