@@ -106,14 +106,14 @@ absl::Status read_policies(const pb::CompareRequest& message, const ServedModel&
 
 // What the model's length leaves for the answer is shared with the continuation.
 absl::Status read_continuation(const pb::CompareRequest& message, const ServedModel& served, const FrontLimits& limits,
-                               Request& request) {
+                               const std::stop_token& stop, Request& request) {
   if (message.continuation().empty()) return absl::OkStatus();
   const int32_t max_positions = served.shape.max_positions;
   const int64_t left = longest_text(request.policy, max_positions) - static_cast<int64_t>(request.prompt.size());
   PKV_RETURN_IF_ERROR(check_text_bytes(message.continuation().size(), served, left, "continuation"));
   PKV_RETURN_IF_ERROR(check_text_size(message.continuation().size(), limits, "continuation"));
   PKV_ASSIGN_OR_RETURN(request.continuation, encode_text(message.continuation(), *served.tokenizer,
-                                                         /*add_special=*/false, "continuation"));
+                                                         /*add_special=*/false, "continuation", stop));
   const auto given = static_cast<int64_t>(request.continuation.size());
   int64_t answer = request.sampling.max_tokens;
   if (!message.request().sampling().has_max_tokens()) answer = std::max<int64_t>(1, std::min(answer, left - given));
@@ -129,16 +129,17 @@ absl::Status read_continuation(const pb::CompareRequest& message, const ServedMo
 }  // namespace
 
 absl::StatusOr<ValidRequest> validate_comparison(const pb::CompareRequest& message, const ServedModel& served,
-                                                 ServerState& state, std::optional<absl::Time> deadline) {
+                                                 ServerState& state, std::optional<absl::Time> deadline,
+                                                 const std::stop_token& stop) {
   if (message.policies_size() < 1 || message.policies_size() > kMaxComparisons) {
     return bad_input("policies",
                      absl::StrCat("must be 1 to ", kMaxComparisons, " policies, not ", message.policies_size()));
   }
   if (absl::Status status = check_baseline(message.request()); !status.ok())
     return with_field_moved(status, "", "request.");
-  absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline);
+  absl::StatusOr<RequestDraft> draft = read_request(baseline_of(message), served, state, deadline, stop);
   if (!draft.ok()) return with_field_moved(draft.status(), "", "request.");
-  PKV_RETURN_IF_ERROR(read_continuation(message, served, *state.limits(), *draft->request));
+  PKV_RETURN_IF_ERROR(read_continuation(message, served, *state.limits(), stop, *draft->request));
   PKV_RETURN_IF_ERROR(read_policies(message, served, *state.policies(), *draft));
   absl::StatusOr<ValidRequest> valid = prepare_draft(*draft, served, *state.limits());
   if (!valid.ok()) {

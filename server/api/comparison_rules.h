@@ -2,6 +2,7 @@
 #pragma once
 
 #include <optional>
+#include <stop_token>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -13,9 +14,9 @@ namespace pkv {
 
 inline constexpr int kMaxComparisons = 8;
 
-// The baseline of a comparison with the policies to compare it with. `deadline` as for validate_request().
+// The baseline of a comparison with the policies to compare it with. `deadline` and `stop` as for validate_request().
 absl::StatusOr<ValidRequest> validate_comparison(const pyramidkv::v1::CompareRequest& message,
                                                  const ServedModel& served, ServerState& state,
-                                                 std::optional<absl::Time> deadline);
+                                                 std::optional<absl::Time> deadline, const std::stop_token& stop);
 
 }  // namespace pkv

@@ -14,6 +14,7 @@
 #include "server/engine/cache_report.h"
 #include "server/engine/engine.h"
 #include "server/policy/registry.h"
+#include "server/text/cancelled.h"
 
 namespace pkv {
 namespace {
@@ -69,15 +70,11 @@ absl::Status GenerationCall::begin(uint64_t bytes, Reader read) {
 void GenerationCall::prepare(const Reader& read) {
   attempt([&]() -> absl::Status {
     info_.listed->enter(CallPhase::kPreparing);
-    if (is_cancelled()) return absl::CancelledError("cancelled by the caller");
-    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info_));
+    const std::stop_token stop = stop_.get_token();
+    if (stop.stop_requested()) return cancelled_by_caller();
+    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info_, stop));
     return submit(std::move(accepted));
   });
-}
-
-bool GenerationCall::is_cancelled() {
-  const std::lock_guard lock(mutex_);
-  return cancelled_;
 }
 
 absl::Status GenerationCall::submit(AcceptedRequest accepted) {
@@ -92,7 +89,7 @@ absl::Status GenerationCall::submit(AcceptedRequest accepted) {
     options_ = std::move(accepted.valid.output);
     output_.emplace(*served_->tokenizer, *request_, options_);
     note_prepared(accepted.valid.prepared.contract(), accepted.claim);
-    if (cancelled_) return absl::CancelledError("cancelled by the caller");
+    if (stop_.stop_requested()) return cancelled_by_caller();
   }
   info_.listed->enter(CallPhase::kEngine);  // before the engine can end it
   const absl::Status submitted = engine.submit(std::move(accepted.valid.prepared), accepted.claim, shared_from_this());
@@ -101,7 +98,7 @@ absl::Status GenerationCall::submit(AcceptedRequest accepted) {
   {
     const std::lock_guard lock(mutex_);
     submitted_ = true;
-    cancelled = cancelled_;
+    cancelled = stop_.stop_requested();
   }
   if (cancelled) engine.cancel(this);
   return absl::OkStatus();
@@ -128,8 +125,7 @@ void GenerationCall::note_prepared(const Contract& contract, const JobClaim& cla
 void GenerationCall::cancel() {
   {
     const std::lock_guard lock(mutex_);
-    if (!cancelled_) life_.note("cancelled");
-    cancelled_ = true;
+    if (stop_.request_stop()) life_.note("cancelled");
     if (!submitted_) return;
   }
   served_->engine->cancel(this);

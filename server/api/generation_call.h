@@ -11,6 +11,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 
@@ -29,8 +30,9 @@ namespace pkv {
 
 class GenerationCall : public TokenSink, public std::enable_shared_from_this<GenerationCall> {
  public:
-  // Makes the request of what the caller sent. It is called on a preparation thread, once, if at all.
-  using Reader = std::function<absl::StatusOr<AcceptedRequest>(CallInfo& info)>;
+  // Makes the request of what the caller sent. It is called on a preparation thread, once, if at all, and ends soon
+  // after `stop` was requested: the call is cancelled.
+  using Reader = std::function<absl::StatusOr<AcceptedRequest>(CallInfo& info, const std::stop_token& stop)>;
 
   GenerationCall(ServerState& state, CallInfo info)
       : state_(state), limits_(state.limits()), info_(std::move(info)), life_(state.log()) {
@@ -102,7 +104,6 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   void attempt(absl::FunctionRef<absl::Status()> work);
   absl::Status begin(uint64_t bytes, Reader read);
   void prepare(const Reader& read);
-  bool is_cancelled();
   absl::Status submit(AcceptedRequest accepted);
   bool take_tokens(size_t tokens);
   void wake_locked();
@@ -125,6 +126,7 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   const std::shared_ptr<const FrontLimits> limits_;  // with which it began
   CallInfo info_;
   bool whole_ = false;
+  std::stop_source stop_;  // requested with the mutex held: the call is cancelled
 
   // Set before the request is submitted.
   const ServedModel* served_ = nullptr;
@@ -136,7 +138,6 @@ class GenerationCall : public TokenSink, public std::enable_shared_from_this<Gen
   WaitingRoom::Place place_;
   CallLife life_;
   double progress_noted_ = 0;
-  bool cancelled_ = false;
   bool lost_ = false;     // the client
   bool sending_ = false;  // a message is under way
   bool submitted_ = false;

@@ -15,21 +15,22 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
-absl::StatusOr<PromptInput> read_input(const pb::GenerateRequest& message, const ServedModel& served) {
+absl::StatusOr<PromptInput> read_input(const pb::GenerateRequest& message, const ServedModel& served,
+                                       const std::stop_token& stop) {
   const Tokenizer& tokenizer = *served.tokenizer;
   PromptInput input;
   absl::StatusOr<std::vector<TokenId>> tokens;
   switch (message.input_case()) {
     case pb::GenerateRequest::kPrompt:
       if (message.prompt().empty()) return bad_input("prompt", "must not be empty");
-      tokens = encode_text(message.prompt(), tokenizer, /*add_special=*/true, "prompt");
+      tokens = encode_text(message.prompt(), tokenizer, /*add_special=*/true, "prompt", stop);
       break;
     case pb::GenerateRequest::kPromptTokenIds:
       if (message.prompt_token_ids().ids().empty()) return bad_input("prompt_token_ids.ids", "must not be empty");
       tokens = read_token_ids(message.prompt_token_ids().ids(), tokenizer.vocab_size(), "prompt_token_ids.ids");
       break;
     case pb::GenerateRequest::kChat: {
-      PKV_ASSIGN_OR_RETURN(RenderedChat chat, render_chat(message.chat(), *served.chat_template));
+      PKV_ASSIGN_OR_RETURN(RenderedChat chat, render_chat(message.chat(), *served.chat_template, stop));
       input.system_message = {chat.system_begin, chat.system_end};
       tokens = std::move(chat.token_ids);
       break;
@@ -56,9 +57,9 @@ absl::Status check_bytes(const pb::GenerateRequest& message, const ServedModel& 
 }  // namespace
 
 absl::StatusOr<PromptInput> read_prompt(const pb::GenerateRequest& message, const ServedModel& served,
-                                        const FrontLimits& limits) {
+                                        const FrontLimits& limits, const std::stop_token& stop) {
   PKV_RETURN_IF_ERROR(check_bytes(message, served, limits));
-  absl::StatusOr<PromptInput> input = read_input(message, served);
+  absl::StatusOr<PromptInput> input = read_input(message, served, stop);
   if (!input.ok() || !message.has_truncate_prompt_tokens()) return input;
   const size_t keep = message.truncate_prompt_tokens();
   if (keep == 0) return bad_input("truncate_prompt_tokens", "must be at least 1");
@@ -119,24 +120,27 @@ absl::StatusOr<std::vector<TokenId>> read_token_ids(const google::protobuf::Repe
   return out;
 }
 
-absl::StatusOr<RenderedChat> render_chat(const pb::ChatInput& chat, const ChatTemplate& chat_template) {
+absl::StatusOr<RenderedChat> render_chat(const pb::ChatInput& chat, const ChatTemplate& chat_template,
+                                         const std::stop_token& stop) {
   if (chat.messages().empty()) return bad_input("chat.messages", "must not be empty");
   std::vector<ChatMessage> messages;
   for (const pb::ChatMessage& message : chat.messages()) messages.push_back({message.role(), message.content()});
   const bool prompt_answer = !chat.has_add_generation_prompt() || chat.add_generation_prompt();
-  absl::StatusOr<RenderedChat> rendered = chat_template.render(messages, prompt_answer);
+  absl::StatusOr<RenderedChat> rendered = chat_template.render(messages, prompt_answer, stop);
   if (rendered.ok()) {
     if (rendered->token_ids.empty()) return bad_input("chat.messages", "give an empty prompt");
     return rendered;
   }
+  if (absl::IsCancelled(rendered.status())) return rendered;
   if (absl::IsInvalidArgument(rendered.status())) return with_reason(rendered.status(), kBadInput, "chat.");
   return with_reason(with_field_moved(rendered.status(), "tokenizer.chat_template", "chat"),
                      chat_template.status().ok() ? kChatTemplateFailed : kNoChatTemplate);
 }
 
 absl::StatusOr<std::vector<TokenId>> encode_text(const std::string& text, const Tokenizer& tokenizer, bool add_special,
-                                                 const std::string& field) {
-  absl::StatusOr<std::vector<TokenId>> ids = tokenizer.encode(text, SpecialTokens::kParse);
+                                                 const std::string& field, const std::stop_token& stop) {
+  absl::StatusOr<std::vector<TokenId>> ids = tokenizer.encode(text, SpecialTokens::kParse, stop);
+  if (absl::IsCancelled(ids.status())) return ids;
   if (!ids.ok()) return bad_input(field, std::string(ids.status().message()));
   const std::optional<TokenId> bos = tokenizer.bos();
   if (add_special && bos && (ids->empty() || ids->front() != *bos)) ids->insert(ids->begin(), *bos);

@@ -1,7 +1,9 @@
-// From a message's text, token ids or chat to the prompt's tokens. Errors name the field (errors.h).
+// From a message's text, token ids or chat to the prompt's tokens. Errors name the field (errors.h), but for CANCELLED:
+// soon after a `stop` was requested.
 #pragma once
 
 #include <cstdint>
+#include <stop_token>
 #include <string>
 #include <vector>
 
@@ -22,7 +24,7 @@ struct PromptInput {
 // The prompt with truncate_prompt_tokens applied. Before anything is tokenised: CONTEXT_TOO_LONG where its text cannot
 // be as few tokens as the model has positions, and as check_text_size().
 absl::StatusOr<PromptInput> read_prompt(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served,
-                                        const FrontLimits& limits);
+                                        const FrontLimits& limits, const std::stop_token& stop);
 // Tokenising is work by the byte. BAD_INPUT: there are more than max_text_bytes of them.
 absl::Status check_text_size(size_t bytes, const FrontLimits& limits, const char* field);
 // CONTEXT_TOO_LONG: a text of so many bytes cannot be `max_tokens` tokens or fewer.
@@ -39,11 +41,12 @@ absl::StatusOr<std::vector<TokenId>> read_token_ids(const google::protobuf::Repe
                                                     int32_t vocab_size, const std::string& field);
 
 // A chat as its prompt. Errors below "chat".
-absl::StatusOr<RenderedChat> render_chat(const pyramidkv::v1::ChatInput& chat, const ChatTemplate& chat_template);
+absl::StatusOr<RenderedChat> render_chat(const pyramidkv::v1::ChatInput& chat, const ChatTemplate& chat_template,
+                                         const std::stop_token& stop);
 
 // `text` with its special tokens parsed; with the begin-of-text token in front where the model wants one, `add_special`
 // is set and the text does not bring its own.
 absl::StatusOr<std::vector<TokenId>> encode_text(const std::string& text, const Tokenizer& tokenizer, bool add_special,
-                                                 const std::string& field);
+                                                 const std::string& field, const std::stop_token& stop);
 
 }  // namespace pkv

@@ -105,7 +105,8 @@ int64_t longest_text(const PolicySpec& policy, int32_t max_positions) {
 }
 
 absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, const ServedModel& served,
-                                          ServerState& state, std::optional<absl::Time> deadline) {
+                                          ServerState& state, std::optional<absl::Time> deadline,
+                                          const std::stop_token& stop) {
   RequestDraft draft{.request = std::make_shared<Request>()};
   Request& request = *draft.request;
   PKV_RETURN_IF_ERROR(read_request_id(message, state.random(), request.id));
@@ -117,7 +118,7 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));
   PKV_ASSIGN_OR_RETURN(request.policy, state.policies()->resolve(message.cache_policy()));
 
-  PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served, *state.limits()));
+  PKV_ASSIGN_OR_RETURN(draft.prompt, read_prompt(message, served, *state.limits(), stop));
   PKV_RETURN_IF_ERROR(pin_system_message(message, draft.prompt, request.policy));
   request.prompt = draft.prompt.tokens;
   PKV_RETURN_IF_ERROR(read_max_tokens(message, served.shape.max_positions, request));
@@ -143,8 +144,9 @@ absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const Serv
 }
 
 absl::StatusOr<ValidRequest> validate_request(const pb::GenerateRequest& message, const ServedModel& served,
-                                              ServerState& state, std::optional<absl::Time> deadline) {
-  PKV_ASSIGN_OR_RETURN(RequestDraft draft, read_request(message, served, state, deadline));
+                                              ServerState& state, std::optional<absl::Time> deadline,
+                                              const std::stop_token& stop) {
+  PKV_ASSIGN_OR_RETURN(RequestDraft draft, read_request(message, served, state, deadline, stop));
   return prepare_draft(draft, served, *state.limits());
 }
 

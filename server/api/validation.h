@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string_view>
 
 #include "absl/status/statusor.h"
@@ -32,9 +33,11 @@ struct ValidRequest {
   const Request& request() const { return *prepared.request(); }
 };
 
-// `deadline` as the caller's context has it. Draws a seed and a request id where the caller names none.
+// `deadline` as the caller's context has it; `stop` as of read_prompt(). Draws a seed and a request id where the caller
+// names none.
 absl::StatusOr<ValidRequest> validate_request(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served,
-                                              ServerState& state, std::optional<absl::Time> deadline);
+                                              ServerState& state, std::optional<absl::Time> deadline,
+                                              const std::stop_token& stop);
 
 // The two parts of it: everything but the contract, and that. The second's errors are about the whole request.
 struct RequestDraft {
@@ -44,7 +47,8 @@ struct RequestDraft {
   PromptInput prompt;
 };
 absl::StatusOr<RequestDraft> read_request(const pyramidkv::v1::GenerateRequest& message, const ServedModel& served,
-                                          ServerState& state, std::optional<absl::Time> deadline);
+                                          ServerState& state, std::optional<absl::Time> deadline,
+                                          const std::stop_token& stop);
 absl::StatusOr<ValidRequest> prepare_draft(const RequestDraft& draft, const ServedModel& served,
                                            const FrontLimits& limits);
 

@@ -1,6 +1,7 @@
 #include "server/http/openai_call.h"
 
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -37,19 +38,21 @@ class OpenAiCall final : public GenerationCall {
   OpenAiCall(ServerState& state, CallInfo info, std::shared_ptr<HttpExchange> exchange)
       : GenerationCall(state, std::move(info)), exchange_(std::move(exchange)) {}
 
-  absl::StatusOr<AcceptedRequest> read(const HttpRequest& http, OpenAiEndpoint endpoint, CallInfo& info) {
+  absl::StatusOr<AcceptedRequest> read(const HttpRequest& http, OpenAiEndpoint endpoint, CallInfo& info,
+                                       const std::stop_token& stop) {
     PKV_ASSIGN_OR_RETURN(OpenAiRequest request, read_openai_request(http.body, endpoint));
     answer_ = request.answer;
     if (!answer_.stream) answer_whole();
     request.message.set_request_id(http.request_id);
-    absl::StatusOr<AcceptedRequest> accepted = accept(request.message, info);
+    absl::StatusOr<AcceptedRequest> accepted = accept(request.message, info, stop);
     if (!accepted.ok()) return about_openai_field(accepted.status(), endpoint);
     return accepted;
   }
 
  private:
-  absl::StatusOr<AcceptedRequest> accept(const pyramidkv::v1::GenerateRequest& message, CallInfo& info) {
-    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, accept_request(message, state(), std::nullopt, info));
+  absl::StatusOr<AcceptedRequest> accept(const pyramidkv::v1::GenerateRequest& message, CallInfo& info,
+                                         const std::stop_token& stop) {
+    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, accept_request(message, state(), std::nullopt, stop, info));
     if (answer_.stream) return accepted;
     PKV_RETURN_IF_ERROR(
         check_logprob_size(accepted.valid.request(), *accepted.served, state().limits()->max_reply_bytes));
@@ -105,9 +108,10 @@ void start_openai_call(ServerState& state, OpenAiEndpoint endpoint, HttpRequest 
   });
   const uint64_t bytes = request.body.size();
   // The call is kept alive by what calls the function.
-  call->start(bytes, [&reader = *call, endpoint, http = std::move(request)](CallInfo& known) {
-    return reader.read(http, endpoint, known);
-  });
+  call->start(bytes,
+              [&reader = *call, endpoint, http = std::move(request)](CallInfo& known, const std::stop_token& stop) {
+                return reader.read(http, endpoint, known, stop);
+              });
 }
 
 }  // namespace pkv

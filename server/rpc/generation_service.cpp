@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <utility>
 #include <vector>
@@ -28,18 +29,19 @@ constexpr size_t kShortMessage = 512;
 
 // Makes the request of a generation, on a preparation thread.
 GenerationCall::Reader reader(const grpc::ByteBuffer& buffer, ServerState& state, std::optional<absl::Time> deadline) {
-  return [buffer, &state, deadline](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
+  return [buffer, &state, deadline](CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
     pb::GenerateRequest message;
     PKV_RETURN_IF_ERROR(parse_message(buffer, message));
-    return accept_request(message, state, deadline, info);
+    return accept_request(message, state, deadline, stop, info);
   };
 }
 
 // Of one that is answered in one message.
 GenerationCall::Reader unary_reader(const grpc::ByteBuffer& buffer, ServerState& state,
                                     std::optional<absl::Time> deadline) {
-  return [read = reader(buffer, state, deadline), &state](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
-    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info));
+  return [read = reader(buffer, state, deadline), &state](
+             CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
+    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info, stop));
     PKV_RETURN_IF_ERROR(
         check_logprob_size(accepted.valid.request(), *accepted.served, state.limits()->max_reply_bytes));
     return accepted;
@@ -48,14 +50,15 @@ GenerationCall::Reader unary_reader(const grpc::ByteBuffer& buffer, ServerState&
 
 GenerationCall::Reader comparison_reader(const grpc::ByteBuffer& buffer, ServerState& state,
                                          std::optional<absl::Time> deadline) {
-  return [buffer, &state, deadline](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
+  return [buffer, &state, deadline](CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
     pb::CompareRequest message;
     PKV_RETURN_IF_ERROR(parse_message(buffer, message));
-    return accept_comparison(message, state, deadline, info);
+    return accept_comparison(message, state, deadline, stop, info);
   };
 }
 
-absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::TokenizeResponse& response) {
+absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, const std::stop_token& stop,
+                      pb::TokenizeResponse& response) {
   pb::TokenizeRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
@@ -64,12 +67,12 @@ absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, 
                                       chat ? "chat" : "text"));
   std::vector<TokenId> ids;
   if (chat) {
-    PKV_ASSIGN_OR_RETURN(RenderedChat rendered, render_chat(message.chat(), *served->chat_template));
+    PKV_ASSIGN_OR_RETURN(RenderedChat rendered, render_chat(message.chat(), *served->chat_template, stop));
     ids = std::move(rendered.token_ids);
     response.set_rendered_text(std::move(rendered.text));
   } else if (message.input_case() == pb::TokenizeRequest::kText) {
     const bool special = !message.has_add_special_tokens() || message.add_special_tokens();
-    PKV_ASSIGN_OR_RETURN(ids, encode_text(message.text(), *served->tokenizer, special, "text"));
+    PKV_ASSIGN_OR_RETURN(ids, encode_text(message.text(), *served->tokenizer, special, "text", stop));
   } else {
     return bad_input("text", "one of text and chat has to be given");
   }
@@ -78,7 +81,8 @@ absl::Status tokenize(const grpc::ByteBuffer& buffer, const ServerState& state, 
   return check_reply_size(response.ByteSizeLong(), state.limits()->max_reply_bytes, chat ? "chat" : "text");
 }
 
-absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state, pb::DetokenizeResponse& response) {
+absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state, const std::stop_token& stop,
+                        pb::DetokenizeResponse& response) {
   pb::DetokenizeRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
@@ -89,13 +93,16 @@ absl::Status detokenize(const grpc::ByteBuffer& buffer, const ServerState& state
   uint64_t bytes = 0;
   for (const TokenId id : ids) bytes += tokenizer.token_bytes(id).size();
   PKV_RETURN_IF_ERROR(check_reply_size(bytes, max_bytes, "token_ids"));  // before as much memory is taken
-  absl::StatusOr<std::string> text = tokenizer.decode(ids);
+  absl::StatusOr<std::string> text = tokenizer.decode(ids, stop);
+  if (absl::IsCancelled(text.status())) return text.status();
   if (!text.ok()) return bad_input("token_ids", std::string(text.status().message()));
   response.set_text(*std::move(text));
   return check_reply_size(response.ByteSizeLong(), max_bytes, "token_ids");
 }
 
-absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, pb::EstimateCacheResponse& response) {
+// Of lengths alone, without a text: over before anybody gives it up.
+absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, const std::stop_token&,
+                      pb::EstimateCacheResponse& response) {
   pb::EstimateCacheRequest message;
   PKV_RETURN_IF_ERROR(parse_message(buffer, message));
   PKV_ASSIGN_OR_RETURN(const ServedModel* served, state.find_model(message.model()));
@@ -104,10 +111,10 @@ absl::Status estimate(const grpc::ByteBuffer& buffer, const ServerState& state, 
 
 template <typename Response>
 ReplyMaker maker(const grpc::ByteBuffer& request, const ServerState& state,
-                 absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&, Response&)) {
-  return [request, &state, make]() -> absl::StatusOr<grpc::ByteBuffer> {
+                 absl::Status (*make)(const grpc::ByteBuffer&, const ServerState&, const std::stop_token&, Response&)) {
+  return [request, &state, make](const std::stop_token& stop) -> absl::StatusOr<grpc::ByteBuffer> {
     Response message;
-    PKV_RETURN_IF_ERROR(make(request, state, message));
+    PKV_RETURN_IF_ERROR(make(request, state, stop, message));
     return serialize_message(message);
   };
 }

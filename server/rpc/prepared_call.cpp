@@ -5,6 +5,7 @@
 #include "kernels/status_macros.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
+#include "server/text/cancelled.h"
 
 namespace pkv {
 namespace {
@@ -27,6 +28,7 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
     const absl::Status status = outcome_of([&] { return begin(bytes, std::move(make)); });
     if (!status.ok()) finish(status);
   }
+  void OnCancel() override { stop_.request_stop(); }
   void OnDone() override {
     watch_->end(context_);
     log_access(state_.log(), info_, {.status = status_, .code = status_code_name(status_.code())});
@@ -45,8 +47,9 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
   void prepare(const ReplyMaker& make) {
     info_.listed->enter(CallPhase::kPreparing);
     finish(outcome_of([&]() -> absl::Status {
-      if (context_.IsCancelled()) return absl::CancelledError("cancelled by the caller");
-      PKV_ASSIGN_OR_RETURN(response_, make());
+      if (context_.IsCancelled()) stop_.request_stop();  // OnCancel() comes later
+      if (stop_.stop_requested()) return cancelled_by_caller();
+      PKV_ASSIGN_OR_RETURN(response_, make(stop_.get_token()));
       const size_t bytes = response_.Length();
       return bytes <= kSmallReply || place_.take_bytes(bytes) ? absl::OkStatus() : queue_full(state_);
     }));
@@ -66,6 +69,7 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
   grpc::CallbackServerContext& context_;  // gRPC's, as the next, valid until the call is done
   grpc::ByteBuffer& response_;
   const bool at_once_;
+  std::stop_source stop_;
   WaitingRoom::Place place_;
   absl::Status status_;
 };

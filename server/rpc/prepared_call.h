@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <stop_token>
 
 #include "absl/status/statusor.h"
 #include "server/api/access_log.h"
@@ -14,7 +15,8 @@
 
 namespace pkv {
 
-using ReplyMaker = std::function<absl::StatusOr<grpc::ByteBuffer>()>;
+// Ends soon after `stop` was requested: the caller has given up.
+using ReplyMaker = std::function<absl::StatusOr<grpc::ByteBuffer>(const std::stop_token& stop)>;
 
 // Answers with what `make` gives, which is called once, if at all: on a preparation thread, or `at_once` on this one,
 // for what takes less time than changing threads does. The request, of `bytes`, has a place among those that wait, as a

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "kernels/status_macros.h"
 #include "server/model/errors.h"
+#include "server/text/cancelled.h"
 #include "server/text/pair_merger.h"
 #include "server/text/pre_tokenizer.h"
 #include "server/text/utf8.h"
@@ -92,9 +93,10 @@ class BpeTokenizer final : public VocabularyTokenizer {
  private:
   bool adds_leading_space() const override { return false; }
 
-  absl::Status encode_run(std::string_view run, uint32_t begin, EncodedText& out) const override {
+  absl::Status encode_run(std::string_view run, uint32_t begin, const std::stop_token& stop,
+                          EncodedText& out) const override {
     std::vector<std::string_view> pieces;
-    PKV_RETURN_IF_ERROR(pre_tokenizer_.split(run, pieces));
+    PKV_RETURN_IF_ERROR(pre_tokenizer_.split(run, stop, pieces));
     PairMerger<uint32_t> merger;
     std::vector<Symbol> symbols;
     auto find = [this](const Symbol& left, const Symbol& right) -> std::optional<PairMerger<uint32_t>::Merge> {
@@ -110,10 +112,11 @@ class BpeTokenizer final : public VocabularyTokenizer {
         if (token != ordinary_ids_.end()) symbols.push_back({.begin = 0, .bytes = 1, .id = token->second});
       }
       if (symbols.empty()) {
-        append_bytes(piece, symbols);
-        merger.run(symbols, find);
+        PKV_RETURN_IF_ERROR(append_bytes(piece, stop, symbols));
+        PKV_RETURN_IF_ERROR(merger.run(symbols, find, stop));
       }
       for (const Symbol& symbol : symbols) {
+        if (stop.stop_requested()) return cancelled_by_caller();
         out.ids.push_back(symbol.id);
         out.begins.push_back(piece_begin + symbol.begin);
       }
@@ -124,11 +127,13 @@ class BpeTokenizer final : public VocabularyTokenizer {
 
   // Vocabularies trained on text may lack rare bytes (SmolLM2: 21, such as U+0004). As in the reference implementation
   // they vanish, and their neighbours meet.
-  void append_bytes(std::string_view piece, std::vector<Symbol>& symbols) const {
+  absl::Status append_bytes(std::string_view piece, const std::stop_token& stop, std::vector<Symbol>& symbols) const {
     for (size_t i = 0; i < piece.size(); ++i) {
+      if (stop.stop_requested()) return cancelled_by_caller();
       const TokenId id = byte_ids_[static_cast<uint8_t>(piece[i])];
       if (id != kNoToken) symbols.push_back({.begin = static_cast<uint32_t>(i), .bytes = 1, .id = id});
     }
+    return absl::OkStatus();
   }
 
   Merges merges_;

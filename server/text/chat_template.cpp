@@ -87,6 +87,8 @@ std::optional<std::tm> date_for(const jinja::Template& chat_template) {
 absl::Status about_messages(const absl::Status& status) {
   const std::string words(status.message());
   switch (status.code()) {
+    case absl::StatusCode::kCancelled:
+      return status;
     case absl::StatusCode::kInvalidArgument: {
       const auto item = jinja::refused_item(status);
       const std::string field = item.has_value() ? absl::StrCat("messages[", *item, "]") : "messages";
@@ -129,15 +131,17 @@ absl::Status ChatTemplate::check_nothing_is_lost(const Messages& messages, const
   return absl::OkStatus();
 }
 
-absl::StatusOr<RenderedChat> ChatTemplate::render(const Messages& messages, bool add_generation_prompt) const {
+absl::StatusOr<RenderedChat> ChatTemplate::render(const Messages& messages, bool add_generation_prompt,
+                                                  const std::stop_token& stop) const {
   PKV_RETURN_IF_ERROR(status_);
   PKV_RETURN_IF_ERROR(check_messages(messages));
-  const auto text = template_->render(variables(messages, add_generation_prompt, tokenizer_), date_for(*template_));
+  const auto text =
+      template_->render(variables(messages, add_generation_prompt, tokenizer_), date_for(*template_), stop);
   if (!text.ok()) return about_messages(text.status());
   PKV_RETURN_IF_ERROR(check_nothing_is_lost(messages, *text));
   const auto system = std::find_if(messages.begin(), messages.end(),
                                    [](const ChatMessage& message) { return message.role == "system"; });
-  return chat_tokens(*text, static_cast<jinja::Source>(system - messages.begin()), tokenizer_);
+  return chat_tokens(*text, static_cast<jinja::Source>(system - messages.begin()), tokenizer_, stop);
 }
 
 }  // namespace pkv

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -46,8 +47,10 @@ class ChatTemplate {
 
   // status() where that is an error. INVALID_ARGUMENT naming the message (messages[2].role) for an unknown role,
   // invalid UTF-8, what the template itself refuses, a system or user message that it leaves out, too many messages,
-  // and more work than a template may do. FAILED_PRECONDITION where the template fails.
-  absl::StatusOr<RenderedChat> render(const std::vector<ChatMessage>& messages, bool add_generation_prompt) const;
+  // and more work than a template may do. FAILED_PRECONDITION where the template fails. CANCELLED
+  // soon after `stop` was requested.
+  absl::StatusOr<RenderedChat> render(const std::vector<ChatMessage>& messages, bool add_generation_prompt,
+                                      const std::stop_token& stop = {}) const;
 
  private:
   absl::Status check_nothing_is_lost(const std::vector<ChatMessage>& messages, const jinja::Text& text) const;

@@ -7,18 +7,20 @@
 #include <utility>
 
 #include "kernels/status_macros.h"
+#include "server/text/cancelled.h"
 
 namespace pkv {
 namespace {
 
 class ChatWriter {
  public:
-  explicit ChatWriter(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+  ChatWriter(const Tokenizer& tokenizer, const std::stop_token& stop) : tokenizer_(tokenizer), stop_(stop) {}
 
   // The template's own text, in which special tokens are parsed.
   absl::Status write_markup(std::string_view text) {
     size_t begin = 0;
     for (size_t at = 0; at < text.size();) {
+      if (stop_.stop_requested()) return cancelled_by_caller();
       const auto special = tokenizer_.special_prefix(text.substr(at));
       if (!special.has_value()) {
         ++at;
@@ -51,7 +53,8 @@ class ChatWriter {
  private:
   absl::Status end_run() {
     if (run_.empty()) return absl::OkStatus();
-    PKV_ASSIGN_OR_RETURN(const EncodedText encoded, tokenizer_.encode_with_offsets(run_, SpecialTokens::kPlainText));
+    PKV_ASSIGN_OR_RETURN(const EncodedText encoded,
+                         tokenizer_.encode_with_offsets(run_, SpecialTokens::kPlainText, stop_));
     if (marked_.has_value()) mark(encoded.begins);
     chat_.token_ids.insert(chat_.token_ids.end(), encoded.ids.begin(), encoded.ids.end());
     run_.clear();
@@ -73,6 +76,7 @@ class ChatWriter {
   }
 
   const Tokenizer& tokenizer_;
+  const std::stop_token& stop_;
   RenderedChat chat_;
   std::string run_;
   std::optional<std::pair<size_t, size_t>> marked_;  // bytes of run_
@@ -80,8 +84,9 @@ class ChatWriter {
 
 }  // namespace
 
-absl::StatusOr<RenderedChat> chat_tokens(const jinja::Text& text, jinja::Source marked, const Tokenizer& tokenizer) {
-  ChatWriter writer(tokenizer);
+absl::StatusOr<RenderedChat> chat_tokens(const jinja::Text& text, jinja::Source marked, const Tokenizer& tokenizer,
+                                         const std::stop_token& stop) {
+  ChatWriter writer(tokenizer, stop);
   for (const jinja::Piece& piece : text.pieces()) {
     if (piece.source == jinja::kTemplate) {
       PKV_RETURN_IF_ERROR(writer.write_markup(piece.text));

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 #include <optional>
+#include <stop_token>
 #include <vector>
 
+#include "absl/status/status.h"
+#include "server/text/cancelled.h"
 #include "server/text/tokenizer.h"
 
 namespace pkv {
@@ -26,17 +29,21 @@ class PairMerger {
     TokenId id;
   };
 
-  // Merges `symbols` in place, in text order. `find(left, right)` gives the optional<Merge> of two neighbours. Buffers
-  // are reused from call to call; an object serves one thread.
+  // Merges `symbols` in place, in text order. `find(left, right)` gives the optional<Merge> of two neighbours.
+  // CANCELLED, with some of them merged, before the next is asked for once `stop` was requested. Buffers are reused
+  // from call to call; an object serves one thread.
   template <typename Find>
-  void run(std::vector<Symbol>& symbols, const Find& find) {
+  absl::Status run(std::vector<Symbol>& symbols, const Find& find, const std::stop_token& stop) {
     const auto count = static_cast<int32_t>(symbols.size());
     links_.resize(symbols.size());
-    for (int32_t i = 0; i < count; ++i) links_[i] = {i - 1, i + 1 < count ? i + 1 : -1};
     heap_.clear();
-    for (int32_t i = 0; i + 1 < count; ++i) offer(symbols, i, i + 1, find);
-    std::make_heap(heap_.begin(), heap_.end());
+    for (int32_t i = 0; i < count; ++i) {
+      if (stop.stop_requested()) return cancelled_by_caller();
+      links_[i] = {i - 1, i + 1 < count ? i + 1 : -1};
+      if (i + 1 < count) offer(symbols, i, i + 1, find);
+    }
     while (!heap_.empty()) {
+      if (stop.stop_requested()) return cancelled_by_caller();
       std::pop_heap(heap_.begin(), heap_.end());
       const Candidate best = heap_.back();
       heap_.pop_back();
@@ -51,10 +58,11 @@ class PairMerger {
       links_[best.left].next = next;
       if (next >= 0) links_[next].previous = best.left;
       const int32_t previous = links_[best.left].previous;
-      if (previous >= 0 && offer(symbols, previous, best.left, find)) std::push_heap(heap_.begin(), heap_.end());
-      if (next >= 0 && offer(symbols, best.left, next, find)) std::push_heap(heap_.begin(), heap_.end());
+      if (previous >= 0) offer(symbols, previous, best.left, find);
+      if (next >= 0) offer(symbols, best.left, next, find);
     }
     std::erase_if(symbols, [](const Symbol& symbol) { return symbol.bytes == 0; });
+    return absl::OkStatus();
   }
 
  private:
@@ -71,12 +79,13 @@ class PairMerger {
     }
   };
 
-  // Appends the pair to heap_, if it can be merged; the caller restores the heap's order.
+  // Puts the pair on the heap if it can be merged.
   template <typename Find>
-  bool offer(const std::vector<Symbol>& symbols, int32_t left, int32_t right, const Find& find) {
+  void offer(const std::vector<Symbol>& symbols, int32_t left, int32_t right, const Find& find) {
     const std::optional<Merge> merge = find(symbols[left], symbols[right]);
-    if (merge.has_value()) heap_.push_back({merge->key, left, symbols[left].bytes + symbols[right].bytes, merge->id});
-    return merge.has_value();
+    if (!merge.has_value()) return;
+    heap_.push_back({merge->key, left, symbols[left].bytes + symbols[right].bytes, merge->id});
+    std::push_heap(heap_.begin(), heap_.end());
   }
 
   std::vector<Links> links_;

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "server/text/cancelled.h"
 
 namespace pkv {
 namespace {
@@ -87,12 +88,14 @@ absl::StatusOr<PreTokenizer> PreTokenizer::create(const PreTokenizerSpec& spec) 
   return PreTokenizer(code);
 }
 
-absl::Status PreTokenizer::split(std::string_view text, std::vector<std::string_view>& pieces) const {
+absl::Status PreTokenizer::split(std::string_view text, const std::stop_token& stop,
+                                 std::vector<std::string_view>& pieces) const {
   const Matcher matcher(code_.get());
   const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
   const PCRE2_SIZE* span = pcre2_get_ovector_pointer(matcher.data.get());
   size_t at = 0;
   while (at < text.size()) {
+    if (stop.stop_requested()) return cancelled_by_caller();
     // The text was checked as a whole; checking it again from every piece would be quadratic.
     const int rc = pcre2_match(code_.get(), subject, text.size(), at, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
                                matcher.data.get(), matcher.context.get());

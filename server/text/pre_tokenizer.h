@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <span>
+#include <stop_token>
 #include <string_view>
 #include <vector>
 
@@ -29,8 +30,9 @@ class PreTokenizer {
   // INTERNAL where PCRE2 refuses the pattern.
   static absl::StatusOr<PreTokenizer> create(const PreTokenizerSpec& spec);
 
-  // Appends the pieces of `text` (valid UTF-8), in order and without gaps. RESOURCE_EXHAUSTED where PCRE2 gives up.
-  absl::Status split(std::string_view text, std::vector<std::string_view>& pieces) const;
+  // Appends the pieces of `text` (valid UTF-8), in order and without gaps. RESOURCE_EXHAUSTED where PCRE2 gives up,
+  // CANCELLED between two pieces once `stop` was requested.
+  absl::Status split(std::string_view text, const std::stop_token& stop, std::vector<std::string_view>& pieces) const;
 
  private:
   explicit PreTokenizer(pcre2_real_code_8* code);

@@ -8,6 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "kernels/status_macros.h"
 #include "server/model/errors.h"
+#include "server/text/cancelled.h"
 #include "server/text/pair_merger.h"
 #include "server/text/utf8.h"
 #include "server/text/vocabulary_tokenizer.h"
@@ -73,7 +74,7 @@ class SpmTokenizer final : public VocabularyTokenizer {
     bool after_unknown = false;
   };
 
-  Spelling spell(std::string_view run, uint32_t begin) const {
+  absl::StatusOr<Spelling> spell(std::string_view run, uint32_t begin, const std::stop_token& stop) const {
     Spelling spelling;
     auto append = [&](std::string_view character, size_t origin) {
       spelling.text += character == " " ? kSpace : character;
@@ -81,6 +82,7 @@ class SpmTokenizer final : public VocabularyTokenizer {
     };
     if (add_space_prefix_) append(" ", begin);
     for (size_t at = 0; at < run.size();) {
+      if (stop.stop_requested()) return cancelled_by_caller();
       const size_t bytes = next_utf8(run.substr(at)).bytes;
       append(run.substr(at, bytes), begin + at);
       at += bytes;
@@ -88,23 +90,29 @@ class SpmTokenizer final : public VocabularyTokenizer {
     return spelling;
   }
 
-  absl::Status encode_run(std::string_view run, uint32_t begin, EncodedText& out) const override {
-    Spelling spelling = spell(run, begin);
+  absl::Status encode_run(std::string_view run, uint32_t begin, const std::stop_token& stop,
+                          EncodedText& out) const override {
+    PKV_ASSIGN_OR_RETURN(Spelling spelling, spell(run, begin, stop));
     const std::string_view text = spelling.text;
     std::vector<Symbol> symbols;
     for (size_t at = 0; at < text.size();) {
+      if (stop.stop_requested()) return cancelled_by_caller();
       const size_t bytes = next_utf8(text.substr(at)).bytes;
       symbols.push_back({.begin = static_cast<uint32_t>(at), .bytes = static_cast<uint32_t>(bytes), .id = kNoToken});
       at += bytes;
     }
-    Merger().run(symbols, [&](const Symbol& left, const Symbol& right) -> std::optional<Merger::Merge> {
+    const auto find = [&](const Symbol& left, const Symbol& right) -> std::optional<Merger::Merge> {
       const std::string_view merged = text.substr(left.begin, left.bytes + right.bytes);
       const auto piece = pieces_.find(merged);
       if (piece == pieces_.end()) return std::nullopt;
       if (vocabulary().types[piece->second] == TokenType::kUnused) spelling.unused.insert_or_assign(merged, left.bytes);
       return Merger::Merge{-scores_[piece->second], piece->second};
-    });
-    for (const Symbol& symbol : symbols) emit(symbol.begin, symbol.bytes, spelling, out);
+    };
+    PKV_RETURN_IF_ERROR(Merger().run(symbols, find, stop));
+    for (const Symbol& symbol : symbols) {
+      if (stop.stop_requested()) return cancelled_by_caller();
+      emit(symbol.begin, symbol.bytes, spelling, out);
+    }
     return absl::OkStatus();
   }
 

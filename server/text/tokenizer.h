@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -36,9 +37,12 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  // INVALID_ARGUMENT (with the byte offset) where `text` is not valid UTF-8. Adds no begin-of-text token.
-  virtual absl::StatusOr<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special) const = 0;
-  virtual absl::StatusOr<EncodedText> encode_with_offsets(std::string_view text, SpecialTokens special) const = 0;
+  // INVALID_ARGUMENT (with the byte offset) where `text` is not valid UTF-8; CANCELLED soon after `stop` was requested:
+  // what cannot be interrupted takes a few milliseconds a megabyte. Adds no begin-of-text token.
+  virtual absl::StatusOr<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special,
+                                                      const std::stop_token& stop = {}) const = 0;
+  virtual absl::StatusOr<EncodedText> encode_with_offsets(std::string_view text, SpecialTokens special,
+                                                          const std::stop_token& stop = {}) const = 0;
 
   // The longest token that kParse finds at the beginning of `text`: control tokens, and those that are found in every
   // text.
@@ -47,8 +51,9 @@ class Tokenizer {
   // The bytes of one token, special tokens as their text; possibly a part of a UTF-8 sequence. `id` must be in range.
   virtual std::string_view token_bytes(TokenId id) const = 0;
   // All bytes of `ids`, without the leading space that SentencePiece models put in front of a text. Invalid UTF-8 (from
-  // cut sequences) is replaced by U+FFFD. INVALID_ARGUMENT naming the index of an id that is out of range.
-  virtual absl::StatusOr<std::string> decode(std::span<const TokenId> ids) const = 0;
+  // cut sequences) is replaced by U+FFFD. INVALID_ARGUMENT naming the index of an id that is out of range; CANCELLED
+  // as encode().
+  virtual absl::StatusOr<std::string> decode(std::span<const TokenId> ids, const std::stop_token& stop = {}) const = 0;
 
   virtual int32_t vocab_size() const = 0;
   virtual bool is_special(TokenId id) const = 0;  // control tokens

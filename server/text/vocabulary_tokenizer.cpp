@@ -7,6 +7,7 @@
 #include "kernels/check.h"
 #include "kernels/status_macros.h"
 #include "server/model/errors.h"
+#include "server/text/cancelled.h"
 #include "server/text/detokenizer.h"
 #include "server/text/utf8.h"
 
@@ -37,13 +38,14 @@ VocabularyTokenizer::VocabularyTokenizer(Vocabulary vocabulary, std::vector<std:
   }
 }
 
-absl::StatusOr<std::vector<TokenId>> VocabularyTokenizer::encode(std::string_view text, SpecialTokens special) const {
-  PKV_ASSIGN_OR_RETURN(auto encoded, encode_with_offsets(text, special));
+absl::StatusOr<std::vector<TokenId>> VocabularyTokenizer::encode(std::string_view text, SpecialTokens special,
+                                                                 const std::stop_token& stop) const {
+  PKV_ASSIGN_OR_RETURN(auto encoded, encode_with_offsets(text, special, stop));
   return std::move(encoded.ids);
 }
 
-absl::StatusOr<EncodedText> VocabularyTokenizer::encode_with_offsets(std::string_view text,
-                                                                     SpecialTokens special) const {
+absl::StatusOr<EncodedText> VocabularyTokenizer::encode_with_offsets(std::string_view text, SpecialTokens special,
+                                                                     const std::stop_token& stop) const {
   if (const auto invalid = find_invalid_utf8(text); invalid.has_value()) {
     return invalid_argument("invalid UTF-8 at byte ", *invalid);
   }
@@ -53,9 +55,10 @@ absl::StatusOr<EncodedText> VocabularyTokenizer::encode_with_offsets(std::string
   size_t run_begin = 0;
   auto end_run = [&](size_t end) {
     if (end == run_begin) return absl::OkStatus();
-    return encode_run(text.substr(run_begin, end - run_begin), static_cast<uint32_t>(run_begin), encoded);
+    return encode_run(text.substr(run_begin, end - run_begin), static_cast<uint32_t>(run_begin), stop, encoded);
   };
   for (size_t at = 0; at < text.size();) {
+    if (stop.stop_requested()) return cancelled_by_caller();
     const auto match = trie.longest_prefix(text.substr(at));
     if (!match.has_value()) {
       ++at;
@@ -76,10 +79,12 @@ std::string_view VocabularyTokenizer::token_bytes(TokenId id) const {
   return bytes_[id];
 }
 
-absl::StatusOr<std::string> VocabularyTokenizer::decode(std::span<const TokenId> ids) const {
+absl::StatusOr<std::string> VocabularyTokenizer::decode(std::span<const TokenId> ids,
+                                                        const std::stop_token& stop) const {
   Detokenizer detokenizer(*this, /*skip_leading_space=*/true);
   std::string text;
   for (size_t i = 0; i < ids.size(); ++i) {
+    if (stop.stop_requested()) return cancelled_by_caller();
     if (ids[i] < 0 || ids[i] >= vocab_size()) {
       return invalid_argument("token_ids[", i, "]: ", ids[i], " is not in the vocabulary of ", vocab_size());
     }

@@ -16,13 +16,15 @@ class VocabularyTokenizer : public Tokenizer {
   VocabularyTokenizer(const VocabularyTokenizer&) = delete;  // the maps point into the strings
   VocabularyTokenizer& operator=(const VocabularyTokenizer&) = delete;
 
-  absl::StatusOr<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special) const final;
-  absl::StatusOr<EncodedText> encode_with_offsets(std::string_view text, SpecialTokens special) const final;
+  absl::StatusOr<std::vector<TokenId>> encode(std::string_view text, SpecialTokens special,
+                                              const std::stop_token& stop) const final;
+  absl::StatusOr<EncodedText> encode_with_offsets(std::string_view text, SpecialTokens special,
+                                                  const std::stop_token& stop) const final;
   std::optional<SpecialToken> special_prefix(std::string_view text) const final {
     return special_.longest_prefix(text);
   }
   std::string_view token_bytes(TokenId id) const final;
-  absl::StatusOr<std::string> decode(std::span<const TokenId> ids) const final;
+  absl::StatusOr<std::string> decode(std::span<const TokenId> ids, const std::stop_token& stop) const final;
   int32_t vocab_size() const final { return vocabulary_.size(); }
   bool is_special(TokenId id) const final;
   std::optional<TokenId> find_token(std::string_view text) const final;
@@ -34,8 +36,9 @@ class VocabularyTokenizer : public Tokenizer {
   VocabularyTokenizer(Vocabulary vocabulary, std::vector<std::string> bytes);
 
   // Appends the tokens of a run of ordinary text: valid UTF-8, not empty, no special tokens in it. `begin` is the run's
-  // offset, which offsets count from.
-  virtual absl::Status encode_run(std::string_view run, uint32_t begin, EncodedText& out) const = 0;
+  // offset, which offsets count from. CANCELLED soon after `stop` was requested.
+  virtual absl::Status encode_run(std::string_view run, uint32_t begin, const std::stop_token& stop,
+                                  EncodedText& out) const = 0;
 
   const Vocabulary& vocabulary() const { return vocabulary_; }
 

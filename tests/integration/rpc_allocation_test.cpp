@@ -326,7 +326,7 @@ class UnboundAllocationTest : public RpcAllocationTest {
     answer_at_once(*sink);
   }
   GenerationCall::Reader reader() {
-    return [this](CallInfo&) { return read(); };
+    return [this](CallInfo&, const std::stop_token&) { return read(); };
   }
 
   int errors_ = 0;
@@ -336,7 +336,7 @@ TEST_F(UnboundAllocationTest, OnTheThreadThatPreparesAReply) {
   run_out_everywhere([this] {
     Context context;
     grpc::ByteBuffer response;
-    const auto make = [this]() -> absl::StatusOr<grpc::ByteBuffer> {
+    const auto make = [this](const std::stop_token&) -> absl::StatusOr<grpc::ByteBuffer> {
       arm();
       pb::TokenizeResponse message;
       message.add_token_ids(1);
@@ -381,7 +381,7 @@ TEST_F(UnboundAllocationTest, AtTheEndOfACall) {
   for (int64_t n = 0; came; ++n) {
     Context context;
     grpc::ByteBuffer response;
-    const auto make = []() -> absl::StatusOr<grpc::ByteBuffer> { return grpc::ByteBuffer(); };
+    const auto make = [](const std::stop_token&) -> absl::StatusOr<grpc::ByteBuffer> { return grpc::ByteBuffer(); };
     auto* reactor = start_prepared_call(*state_, watch_, {.method = "Tokenize"}, context, response, 1, make);
     when_idle(state_->preparation(), [] {});
     test::fail_allocations(n, 1);

@@ -7,8 +7,11 @@ namespace {
 
 thread_local int64_t t_left = 0;
 thread_local int64_t t_failures = 0;
+thread_local int64_t t_left_to_stop = 0;
+thread_local std::stop_source* t_stop = nullptr;
 
 void* allocate(std::size_t bytes) {
+  if (t_stop != nullptr && t_left_to_stop-- == 0) t_stop->request_stop();
   if (t_failures > 0) {
     if (t_left == 0) {
       --t_failures;
@@ -36,5 +39,12 @@ void fail_allocations(int64_t allocations, int64_t failures) {
 }
 
 int64_t failures_left() { return t_failures; }
+
+void stop_at_allocation(int64_t allocations, std::stop_source* stop) {
+  t_left_to_stop = allocations;
+  t_stop = stop;
+}
+
+int64_t allocations_since_stop() { return -t_left_to_stop - 1; }
 
 }  // namespace pkv::test

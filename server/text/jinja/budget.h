@@ -1,8 +1,9 @@
-// What a template may use: its source, and the time and memory of one rendering.
+// What a template may use: its source, and the time and memory of one rendering, which its caller may end.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+#include <stop_token>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -26,7 +27,9 @@ inline constexpr int kMaxValueDepth = 64;
 // and the interpreter ends the rendering at its next step.
 class Budget {
  public:
-  explicit Budget(const Limits& limits) : steps_left_(limits.steps), bytes_left_(limits.memory_bytes) {}
+  // Once `stop` was requested there is nothing left.
+  Budget(const Limits& limits, std::stop_token stop)
+      : stop_(std::move(stop)), steps_left_(limits.steps), bytes_left_(limits.memory_bytes) {}
   Budget(const Budget&) = delete;
   Budget& operator=(const Budget&) = delete;
 
@@ -51,10 +54,11 @@ class Budget {
     return depth <= kMaxValueDepth;
   }
 
-  bool exhausted() const { return steps_left_ == 0 || out_of_memory_ || too_deep_; }
-  absl::Status status() const;  // RESOURCE_EXHAUSTED saying of what; OK where there is some left
+  bool exhausted() const { return steps_left_ == 0 || out_of_memory_ || too_deep_ || stop_.stop_requested(); }
+  absl::Status status() const;  // CANCELLED, or RESOURCE_EXHAUSTED saying of what; OK where there is some left
 
  private:
+  const std::stop_token stop_;
   int64_t steps_left_;
   size_t bytes_left_;
   bool out_of_memory_ = false;

@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -19,7 +20,7 @@ namespace pkv::jinja {
 
 // What one rendering has in common.
 struct Run {
-  explicit Run(const Limits& limits) : budget(limits) {}
+  Run(const Limits& limits, std::stop_token stop) : budget(limits, std::move(stop)) {}
 
   Namespace* new_namespace();
 

@@ -27,8 +27,9 @@ absl::StatusOr<Template> Template::parse(std::string_view source, const Limits& 
   return Template(std::make_unique<const Program>(std::move(program)), limits);
 }
 
-absl::StatusOr<Text> Template::render(const Variables& variables, const std::optional<std::tm>& now) const {
-  Run run(limits_);
+absl::StatusOr<Text> Template::render(const Variables& variables, const std::optional<std::tm>& now,
+                                      const std::stop_token& stop) const {
+  Run run(limits_, stop);
   run.now = now;
   return Interpreter(*program_, run, limits_.depth).run(variables);
 }

@@ -6,6 +6,7 @@
 #include <ctime>
 #include <memory>
 #include <optional>
+#include <stop_token>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -34,9 +35,11 @@ class Template {
   ~Template();
 
   // INVALID_ARGUMENT with the template's own words where it calls raise_exception (see refused_item);
-  // FAILED_PRECONDITION for what would be an error in Python; RESOURCE_EXHAUSTED for what goes over the limits.
+  // FAILED_PRECONDITION for what would be an error in Python; RESOURCE_EXHAUSTED for what goes over the limits;
+  // CANCELLED soon after `stop` was requested.
   // `now`: what strftime_now writes; without it the function is not defined.
-  absl::StatusOr<Text> render(const Variables& variables, const std::optional<std::tm>& now = std::nullopt) const;
+  absl::StatusOr<Text> render(const Variables& variables, const std::optional<std::tm>& now = std::nullopt,
+                              const std::stop_token& stop = {}) const;
 
   bool uses(std::string_view name) const;             // the name stands somewhere in the template
   bool asks_if_defined(std::string_view name) const;  // `name is defined`, or undefined

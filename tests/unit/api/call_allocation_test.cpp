@@ -39,7 +39,7 @@ TEST_F(CallAllocationTest, OnTheThreadThatTakesIt) {
   for (; failed; ++n) {
     const size_t sinks = holding_.sinks.size();
     const std::shared_ptr<WatchedCall> call = make_call();
-    GenerationCall::Reader reader = [this](CallInfo&) { return read(); };
+    GenerationCall::Reader reader = [this](CallInfo&, const std::stop_token&) { return read(); };
     test::fail_allocations(n, failures(n));
     call->start(1, std::move(reader));
     failed_ = test::failures_left() < failures(n);
@@ -57,7 +57,7 @@ TEST_F(CallAllocationTest, OnTheThreadThatPreparesIt) {
   for (; failed; ++n) {
     const size_t sinks = holding_.sinks.size();
     const std::shared_ptr<WatchedCall> call = make_call();
-    call->start(1, [&](CallInfo&) {
+    call->start(1, [&](CallInfo&, const std::stop_token&) {
       absl::StatusOr<AcceptedRequest> accepted = read();
       test::fail_allocations(n, failures(n));
       return accepted;

@@ -125,7 +125,7 @@ class CallTest : public ApiTest {
   }
   std::shared_ptr<WatchedCall> start(uint64_t bytes = 1, bool whole = true) {
     std::shared_ptr<WatchedCall> call = make_call(whole);
-    call->start(bytes, [this](CallInfo&) { return read(); });
+    call->start(bytes, [this](CallInfo&, const std::stop_token&) { return read(); });
     return call;
   }
 

@@ -17,7 +17,7 @@ class ComparisonRulesTest : public ApiTest {
   absl::StatusOr<ValidRequest> validate(const std::string& text) {
     pb::CompareRequest message;
     EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message)) << text;
-    return validate_comparison(message, served_, *state_, std::nullopt);
+    return validate_comparison(message, served_, *state_, std::nullopt, {});
   }
   DecodedError refusal(const std::string& text) {
     const absl::StatusOr<ValidRequest> valid = validate(text);

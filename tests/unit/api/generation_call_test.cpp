@@ -86,7 +86,9 @@ TEST_F(GenerationCallTest, AFullQueueIsToldBeforeAnythingIsRead) {
 // As a library did that was given a number beyond double.
 TEST_F(GenerationCallTest, AnExceptionWhileItIsReadEndsThatCallAlone) {
   const std::shared_ptr<WatchedCall> call = make_call();
-  call->start(1, [](CallInfo&) -> absl::StatusOr<AcceptedRequest> { throw std::out_of_range("1e999"); });
+  call->start(1, [](CallInfo&, const std::stop_token&) -> absl::StatusOr<AcceptedRequest> {
+    throw std::out_of_range("1e999");
+  });
   const DecodedError error = decode_error(call->wait_for_error());
   EXPECT_EQ(error.code, absl::StatusCode::kInternal);
   EXPECT_THAT(error.message, ::testing::HasSubstr("1e999"));
@@ -143,7 +145,7 @@ TEST_F(GenerationCallTest, OneThatIsCancelledWhileItWaitsIsNotRead) {
   std::mutex held;
   held.lock();
   const auto first = make_call();
-  first->start(1, [&](CallInfo&) -> absl::StatusOr<AcceptedRequest> {
+  first->start(1, [&](CallInfo&, const std::stop_token&) -> absl::StatusOr<AcceptedRequest> {
     const std::lock_guard wait(held);
     return read();
   });
@@ -161,7 +163,7 @@ TEST_F(GenerationCallTest, IsListedFromItsAdmissionToItsEnd) {
   held.lock();
   std::atomic<bool> reading = false;
   const auto first = make_call();
-  first->start(11, [&](CallInfo& info) -> absl::StatusOr<AcceptedRequest> {
+  first->start(11, [&](CallInfo& info, const std::stop_token&) -> absl::StatusOr<AcceptedRequest> {
     info.listed->set_request_id("first");
     reading = true;
     const std::lock_guard wait(held);
@@ -187,8 +189,10 @@ TEST_F(GenerationCallTest, IsListedFromItsAdmissionToItsEnd) {
 
 TEST_F(GenerationCallTest, OneThatIsCancelledWhileItIsReadEnds) {
   const auto call = make_call();
-  call->start(1, [&](CallInfo&) {
+  call->start(1, [&](CallInfo&, const std::stop_token& stop) {
+    EXPECT_FALSE(stop.stop_requested());
     call->cancel();
+    EXPECT_TRUE(stop.stop_requested());
     return read();
   });
   EXPECT_TRUE(absl::IsCancelled(call->wait_for_error()));
@@ -264,7 +268,7 @@ TEST_F(GenerationCallTest, WhatTakesLongToMakeHoldsNobodyElseUp) {
       begun = true;
       const std::lock_guard wait(held);
     };
-    large->start(1, [this](CallInfo&) { return read(); });
+    large->start(1, [this](CallInfo&, const std::stop_token&) { return read(); });
     large->read_on();
     const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(sinks);
     // Its end comes when the delivery thread has been asked for something small already.
@@ -302,7 +306,7 @@ TEST_F(GenerationCallTest, WhatReadsARequestIsNotCopied) {
   };
   int copies = 0;
   const std::shared_ptr<WatchedCall> call = make_call();
-  call->start(1, [this, body = Body(copies)](CallInfo&) { return read(); });
+  call->start(1, [this, body = Body(copies)](CallInfo&, const std::stop_token&) { return read(); });
   holding_.wait_for_sink(0)->on_error(absl::CancelledError("gone"));
   EXPECT_FALSE(call->wait_for_error().ok());
   EXPECT_EQ(copies, 0);
@@ -352,7 +356,7 @@ TEST_F(GenerationCallTest, NobodyWaitsForALargeTextToBeRead) {
   limits({.preparation_threads = 1});
   std::promise<void> free;
   const std::shared_ptr<WatchedCall> large = make_call();
-  large->start(1 << 20, [this, gate = free.get_future().share()](CallInfo&) {
+  large->start(1 << 20, [this, gate = free.get_future().share()](CallInfo&, const std::stop_token&) {
     gate.wait();
     return read();
   });

@@ -24,7 +24,7 @@ class ValidationTest : public ApiTest {
   absl::StatusOr<ValidRequest> validate(const std::string& text) {
     pb::GenerateRequest message;
     EXPECT_TRUE(google::protobuf::TextFormat::ParseFromString(text, &message)) << text;
-    return validate_request(message, served_, *state_, std::nullopt);
+    return validate_request(message, served_, *state_, std::nullopt, {});
   }
   DecodedError refusal(const std::string& text) {
     const absl::StatusOr<ValidRequest> valid = validate(text);
@@ -334,7 +334,7 @@ TEST_F(ValidationTest, DeadlinesThatNoPromptCouldMeetAreRefused) {
   pb::GenerateRequest message;
   message.set_prompt("abcdefgh");
   const auto status_within = [&](absl::Duration left) {
-    return validate_request(message, served_, *state_, absl::Now() + left).status();
+    return validate_request(message, served_, *state_, absl::Now() + left, {}).status();
   };
   EXPECT_TRUE(status_within(absl::Milliseconds(1)).ok());  // nothing was measured
   engine_.prompt_time = absl::Seconds(1000);

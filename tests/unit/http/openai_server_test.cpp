@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 
 #include "tests/support/http_client.h"
+#include "tests/unit/api/api_fixture.h"
+#include "tests/unit/api/waiting_tokenizer.h"
 
 namespace pkv {
 namespace {
@@ -23,6 +25,33 @@ TEST(OpenAiServer, AWrongKeyLeavesATrace) {
   EXPECT_THAT(reply, ::testing::StartsWith("HTTP/1.1 401 "));
   const std::string text = ::testing::internal::GetCapturedStderr();
   EXPECT_THAT(text, AllOf(HasSubstr("GET /v1/models"), HasSubstr("UNAUTHENTICATED"), HasSubstr("127.0.0.1")));
+}
+
+class OpenAiPreparationTest : public ApiTest {
+ protected:
+  // Whether tokenising ends when a client leaves that has posted `body`.
+  void expect_stopped(const std::string& path, const std::string& body) {
+    test::WaitingTokenizer waiting(*file_);
+    const ChatTemplate chat(*file_->string("tokenizer.chat_template"), waiting);
+    served_.tokenizer = &waiting;
+    served_.chat_template = &chat;
+    const auto server = OpenAiServer::start({.listen = "127.0.0.1:0"}, {}, *state_, {});
+    ASSERT_TRUE(server.ok()) << server.status();
+    test::HttpConnection client((*server)->port());
+    client.send("POST " + path + " HTTP/1.1\r\nContent-Length: " + std::to_string(body.size()) + "\r\n\r\n" + body);
+    waiting.wait_until_begun();
+    client.shut();
+    EXPECT_TRUE(waiting.is_stopped());
+    state_->preparation().stop();
+  }
+};
+
+TEST_F(OpenAiPreparationTest, OfAPromptStopsWhenTheClientLeaves) {
+  expect_stopped("/v1/completions", R"({"prompt": "x"})");
+}
+
+TEST_F(OpenAiPreparationTest, OfAChatStopsWhenTheClientLeaves) {
+  expect_stopped("/v1/chat/completions", R"({"messages": [{"role": "user", "content": "x"}]})");
 }
 
 }  // namespace

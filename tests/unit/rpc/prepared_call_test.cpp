@@ -29,7 +29,7 @@ class CountingService final : public RawGenerationService {
   grpc::ServerUnaryReactor* Tokenize(grpc::CallbackServerContext* context, const grpc::ByteBuffer* request,
                                      grpc::ByteBuffer* response) override {
     arrived = context;
-    const auto make = [this]() -> absl::StatusOr<grpc::ByteBuffer> {
+    const auto make = [this](const std::stop_token&) -> absl::StatusOr<grpc::ByteBuffer> {
       ++made;
       const grpc::Slice text(std::string(kReplyBytes, '\0'));
       return grpc::ByteBuffer(&text, 1);
