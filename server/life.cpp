@@ -8,6 +8,7 @@
 #include <future>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 #include <utility>
@@ -112,24 +113,30 @@ class Life {
     while (true) {
       const int signal = sigtimedwait(&signals, nullptr, &interval);
       if (signal == SIGTERM || signal == SIGINT) return End::kAsked;
-      if (signal == SIGHUP) reload();
+      reload_due_ = reload_due_ || signal == SIGHUP;
       if (loaded() && !load_status_.ok()) return End::kLoadFailed;
-      app_.watch_for_stalls();
+      try {
+        if (reload_due_) reload();
+        app_.watch_for_stalls();
+      } catch (const std::bad_alloc&) {  // the next time
+      }
       if (!app_.engine_failure().ok()) return End::kEngineFailed;
     }
   }
 
+  // std::bad_alloc: a part may be in force, and the rest comes when it is done again.
   void reload() {
     const absl::StatusOr<Config> config = load_config(sources_);
     const absl::Status status = config.ok() ? app_.reload(*config) : config.status();
-    if (!status.ok()) {
+    if (status.ok()) {
+      drain_seconds_ = config->server.drain_seconds;
+      log_.info("SIGHUP: the configuration is in force", {{"presets", config->policies.presets.size()},
+                                                          {"api_keys", config->server.api_keys},
+                                                          {"log_level", config->log.level}});
+    } else {
       log_.error(absl::StrCat("SIGHUP: nothing is changed: ", std::string(status.message())));
-      return;
     }
-    drain_seconds_ = config->server.drain_seconds;
-    log_.info("SIGHUP: the configuration is in force", {{"presets", config->policies.presets.size()},
-                                                        {"api_keys", config->server.api_keys},
-                                                        {"log_level", config->log.level}});
+    reload_due_ = false;
   }
 
   // Ends the process, unless the load turns out to be done. One that notices in time gives back what it holds, of a
@@ -153,6 +160,7 @@ class Life {
   App& app_;
   const ConfigSources& sources_;
   double drain_seconds_;
+  bool reload_due_ = false;
   const Log& log_;
   std::future<absl::Status> loading_;
   absl::Status load_status_;  // once `loading_` was read

@@ -240,6 +240,12 @@ class FailingProgram : public RunningProgram {
   }
 };
 
+TEST_F(FailingProgram, AReloadForWhichThereIsNoMemoryIsDoneOnceThereIs) {
+  program_.send(SIGRTMIN + 1);
+  program_.send(SIGHUP);
+  EXPECT_THAT(program_.read_to("SIGHUP"), HasSubstr("in force"));
+}
+
 TEST_F(FailingProgram, ADeviceThatFailsEndsWithOne) {
   {
     grpc::ClientContext context;
