@@ -1,7 +1,7 @@
 // pyramidkv-server on a device that gives trouble when a test says so. SIGUSR1: its next operation fails. SIGUSR2: it
-// never ends. SIGRTMIN: the device has no memory for anything more, until the next one. SIGRTMIN + 1: the main thread's next
-// allocations fail. Where the variable PKV_DEVICE_AFTER names a pipe, there is no device before its
-// other end has been opened and closed: until then the model is loading.
+// never ends. SIGRTMIN: the device has no memory for anything more, until the next one. SIGRTMIN + 1: the main thread's
+// next allocations fail. Where the variable PKV_DEVICE_AFTER names a pipe, there is no device before its other end has
+// been opened and closed: until then the model is loading.
 #include <atomic>
 #include <csignal>
 #include <cstdlib>
