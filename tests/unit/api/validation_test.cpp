@@ -5,6 +5,7 @@
 #include <google/protobuf/text_format.h>
 
 #include <limits>
+#include <stop_token>
 
 #include "absl/time/clock.h"
 #include "server/api/job_claim.h"
@@ -445,6 +446,20 @@ TEST_F(ValidationTest, TooManyStops) {
   for (int i = 0; i <= kMaxStops; ++i) request += " stop: 's'";
   EXPECT_EQ(refusal(request + " }").field, "sampling.stop");
   EXPECT_EQ(refusal("request_id: '" + std::string(257, 'x') + "' prompt: 'a'").field, "request_id");
+}
+
+// Which is no refusal: it names no field, and nobody counts it.
+TEST_F(ValidationTest, WhatIsStoppedIsCancelled) {
+  std::stop_source stop;
+  stop.request_stop();
+  pb::GenerateRequest prompt, chat;
+  prompt.set_prompt("abc");
+  chat.mutable_chat()->add_messages()->set_role("user");
+  for (const pb::GenerateRequest& message : {prompt, chat}) {
+    const absl::Status status = validate_request(message, served_, *state_, std::nullopt, stop.get_token()).status();
+    EXPECT_TRUE(absl::IsCancelled(status)) << status;
+    EXPECT_EQ(decode_error(status).reason, "");
+  }
 }
 
 }  // namespace
