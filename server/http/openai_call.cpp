@@ -1,5 +1,6 @@
 #include "server/http/openai_call.h"
 
+#include <functional>
 #include <optional>
 #include <stop_token>
 #include <string>
@@ -17,6 +18,8 @@ namespace pkv {
 namespace {
 
 constexpr char kJson[] = "application/json";
+// Of a stream while its prompt is read: a sixth of what proxies usually wait for the next bytes.
+constexpr absl::Duration kLongestSilence = absl::Seconds(10);
 
 // What both kinds of call do with what a call knows.
 OpenAiReply reply_of(const OpenAiAnswer& answer, const ServedModel& served, const Request& request,
@@ -35,8 +38,8 @@ std::string id_header(const std::string& request_id) { return absl::StrCat("X-Re
 // Not known to be a stream until its body is read.
 class OpenAiCall final : public GenerationCall {
  public:
-  OpenAiCall(ServerState& state, CallInfo info, std::shared_ptr<HttpExchange> exchange)
-      : GenerationCall(state, std::move(info)), exchange_(std::move(exchange)) {}
+  OpenAiCall(ServerState& state, CallInfo info, std::shared_ptr<HttpExchange> exchange, std::function<absl::Time()> now)
+      : GenerationCall(state, std::move(info)), exchange_(std::move(exchange)), now_(std::move(now)) {}
 
   absl::StatusOr<AcceptedRequest> read(const HttpRequest& http, OpenAiEndpoint endpoint, CallInfo& info,
                                        const std::stop_token& stop) {
@@ -60,12 +63,18 @@ class OpenAiCall final : public GenerationCall {
   }
   void send_start() override {
     reply_.emplace(reply_of(answer_, served(), request(), output(), info()));
+    silent_since_ = now_();
     exchange_->begin({.content_type = "text/event-stream; charset=utf-8",
                       .body = reply_->first(),
                       .headers = absl::StrCat("Cache-Control: no-cache\r\n", id_header(request().id))},
                      when_sent());
   }
-  void send_progress(double) override { sent(true); }  // no event of OpenAI's says it
+  void send_progress(double prefill_done) override {
+    const absl::Time now = now_();
+    if (now - silent_since_ < kLongestSilence) return sent(true);
+    silent_since_ = now;
+    exchange_->write(OpenAiReply::progress(prefill_done), when_sent());
+  }
   void send_piece(OutputAssembler::Piece piece) override { exchange_->write(reply_->next(piece), when_sent()); }
   void send_end(OutputAssembler::Piece rest) override {
     if (reply_) return exchange_->end(reply_->last(ending()), when_done());
@@ -88,21 +97,23 @@ class OpenAiCall final : public GenerationCall {
   }
 
   const std::shared_ptr<HttpExchange> exchange_;
+  const std::function<absl::Time()> now_;
   OpenAiAnswer answer_;
   std::optional<OpenAiReply> reply_;  // of a stream, from its start
+  absl::Time silent_since_;           // while no piece of it has been sent
 };
 
 }  // namespace
 
 void start_openai_call(ServerState& state, OpenAiEndpoint endpoint, HttpRequest request,
-                       std::shared_ptr<HttpExchange> exchange) {
+                       std::shared_ptr<HttpExchange> exchange, std::function<absl::Time()> now) {
   CallInfo info{.method = endpoint == OpenAiEndpoint::kChat ? "POST /v1/chat/completions" : "POST /v1/completions",
                 .peer = request.peer,
                 .arrived = absl::Now(),
                 .trace = parse_traceparent(request.traceparent),
                 .credentials = read_authorization(request.authorization),
                 .request_id = is_request_id(request.request_id) ? request.request_id : ""};
-  auto call = std::make_shared<OpenAiCall>(state, std::move(info), exchange);
+  auto call = std::make_shared<OpenAiCall>(state, std::move(info), exchange, std::move(now));
   exchange->when_gone([weak = std::weak_ptr<OpenAiCall>(call)] {
     if (const auto gone = weak.lock()) gone->cancel();
   });

@@ -1,5 +1,6 @@
 #include "server/http/openai_reply.h"
 
+#include <cmath>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -121,6 +122,10 @@ std::string OpenAiReply::first() {
                          {"logprobs", nullptr},
                          {"finish_reason", nullptr}},
                         nullptr));
+}
+
+std::string OpenAiReply::progress(double prefill_done) {
+  return absl::StrCat(": ", std::floor(100 * prefill_done), " % of the prompt is read\n\n");
 }
 
 std::string OpenAiReply::next(const OutputAssembler::Piece& piece) {

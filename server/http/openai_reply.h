@@ -32,6 +32,8 @@ class OpenAiReply {
 
   // Of a stream, as server-sent events. The first may be empty.
   std::string first();
+  // A comment, which clients pass over.
+  static std::string progress(double prefill_done);
   std::string next(const OutputAssembler::Piece& piece);
   std::string last(const AnswerEnding& ending);
 
