@@ -26,7 +26,9 @@ class StatsWatchTest : public ApiTest {
 // The reactors are bound to no call of gRPC's. What a stream sends at its end has to wait here for ReplyWatch, which is
 // held up.
 TEST_F(StatsWatchTest, NobodyWaitsForTheEndOfAnother) {
-  const grpc::ByteBuffer request = serialize_message(pyramidkv::v1::WatchStatsRequest());
+  pyramidkv::v1::WatchStatsRequest hourly;  // nothing is written but the first message
+  hourly.mutable_interval()->set_seconds(3600);
+  const grpc::ByteBuffer request = serialize_message(hourly);
   set_unread_seconds(60);
   const auto replies = std::make_shared<ReplyWatch>(*state_);
   StatsWatch watch(*state_, replies);
