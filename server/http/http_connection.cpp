@@ -1,15 +1,18 @@
 // Boost.Beast parses; what is written is little and written by hand.
 #include "server/http/http_connection.h"
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <boost/asio/buffer.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/write.hpp>
+#include <boost/beast/core/string.hpp>
 #include <boost/beast/http/error.hpp>
 #include <boost/beast/http/read.hpp>
 #include <boost/beast/http/status.hpp>
 #include <new>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -33,6 +36,21 @@ std::string header(const http::request<http::string_body>& request, boost::beast
   return std::string(first->value());
 }
 
+// Compressed, say.
+bool is_encoded(const http::request<http::string_body>& request) {
+  const auto [first, last] = request.equal_range(http::field::content_encoding);
+  return std::any_of(first, last, [](const auto& field) { return !boost::beast::iequals(field.value(), "identity"); });
+}
+
+// Without scheme and host, which a target may begin with (RFC 9112, 3.2.2), and without the query.
+std::string path_of(std::string_view target) {
+  target = target.substr(0, target.find('?'));
+  const size_t scheme = target.starts_with('/') ? std::string_view::npos : target.find("://");
+  if (scheme == std::string_view::npos) return std::string(target);
+  const size_t path = target.find('/', scheme + 3);
+  return path == std::string_view::npos ? "/" : std::string(target.substr(path));
+}
+
 std::string chunk(const std::string& bytes) {
   return bytes.empty() ? std::string() : absl::StrCat(absl::Hex(bytes.size()), "\r\n", bytes, "\r\n");
 }
@@ -47,10 +65,8 @@ class HttpConnection::Exchange final : public HttpExchange, public std::enable_s
   }
 
   void respond(HttpResponse response, Done done) override {
-    run(std::move(done), [this, response = std::move(response)](const Done& sent) {
-      const std::string head = connection_->head_of(response, absl::StrCat("Content-Length: ", response.body.size()));
-      finish(head + response.body, sent);
-    });
+    run(std::move(done),
+        [this, response = std::move(response)](const Done& sent) { finish(connection_->text_of(response), sent); });
   }
   void begin(HttpResponse head, Done done) override {
     run(std::move(done), [this, head = std::move(head)](const Done& sent) {
@@ -204,6 +220,7 @@ void HttpConnection::read_head() {
 }
 
 void HttpConnection::head_is_there(Error error) {
+  head_only_ = parser_->get().method() == http::verb::head;
   if (error == http::error::header_limit || error == http::error::buffer_overflow) {
     return refuse(
         {431, "HEAD_TOO_LARGE",
@@ -223,7 +240,10 @@ void HttpConnection::head_is_there(Error error) {
     keep_alive_ = false;
     return dispatch();
   }
-  if (request[http::field::expect] != "100-continue") return read_body();
+  if (!parser_->is_done() && is_encoded(request)) {
+    return refuse({415, "UNSUPPORTED_ENCODING", "the body has a Content-Encoding; send it without one"});
+  }
+  if (!boost::beast::iequals(request[http::field::expect], "100-continue")) return read_body();
   send("HTTP/1.1 100 Continue\r\n\r\n", [self = shared_from_this()](bool sent) {
     if (sent) self->read_body();
   });
@@ -267,9 +287,8 @@ void HttpConnection::drop_body() {
 
 HttpRequest HttpConnection::request_head() const {
   const auto& message = parser_->get();
-  const std::string target(message.target());
-  return {.method = std::string(message.method_string()),
-          .path = target.substr(0, target.find('?')),
+  return {.method = head_only_ ? "GET" : std::string(message.method_string()),
+          .path = path_of(std::string(message.target())),
           .body = {},
           .peer = peer_,
           .authorization = header(message, "Authorization"),
@@ -294,8 +313,7 @@ void HttpConnection::refuse(const HttpRefusal& refusal) {
   keep_alive_ = false;
   count_arriving(0);
   parser_.reset();
-  send(head_of(response, absl::StrCat("Content-Length: ", response.body.size())) + response.body,
-       [self = shared_from_this()](bool sent) { self->answered([](bool) {}, sent); });
+  send(text_of(response), [self = shared_from_this()](bool sent) { self->answered([](bool) {}, sent); });
 }
 
 // Reads while an answer is made: the only way to hear at once that the client is gone. One that sends more than
@@ -322,6 +340,11 @@ std::string HttpConnection::head_of(const HttpResponse& response, const std::str
   return absl::StrCat("HTTP/1.1 ", response.status, " ", std::string(reason),
                       "\r\nContent-Type: ", response.content_type, "\r\n", length, length.empty() ? "" : "\r\n",
                       response.headers, keep_alive_ ? "" : "Connection: close\r\n", "\r\n");
+}
+
+std::string HttpConnection::text_of(const HttpResponse& response) {
+  const std::string head = head_of(response, absl::StrCat("Content-Length: ", response.body.size()));
+  return head_only_ ? head : head + response.body;
 }
 
 void HttpConnection::send(std::string bytes, HttpExchange::Done done) {

@@ -73,6 +73,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   void watch();
   void watched(Error error, size_t bytes);
   std::string head_of(const HttpResponse& response, const std::string& length);
+  std::string text_of(const HttpResponse& response);
   void send(std::string bytes, HttpExchange::Done done);
   void answered(const HttpExchange::Done& done, bool sent);
   void say_farewell();
@@ -94,6 +95,7 @@ class HttpConnection : public std::enable_shared_from_this<HttpConnection> {
   bool sending_ = false;
   uint64_t step_ = 0;  // which the deadline is for
   std::shared_ptr<Exchange> exchange_;
+  bool head_only_ = false;  // HEAD asks for an answer without its body
   bool keep_alive_ = false;
   bool chunked_ = false;
   bool watching_ = false;  // a read is pending that would tell of the client's leaving

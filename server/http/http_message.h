@@ -7,7 +7,7 @@
 namespace pkv {
 
 struct HttpRequest {
-  std::string method;  // GET, POST, ...
+  std::string method;  // GET, POST, ...; HEAD is told as GET, and no more than the head of respond() is sent
   std::string path;    // without the query
   std::string body;
   std::string peer;  // ADDRESS:PORT

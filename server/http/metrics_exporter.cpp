@@ -41,9 +41,9 @@ absl::StatusOr<std::unique_ptr<MetricsExporter>> MetricsExporter::start(const st
 }
 
 HttpResponse MetricsExporter::respond(const HttpRequest& request) const {
-  if (request.method != "GET") return {.status = 405, .body = "there is only GET\n", .headers = "Allow: GET\r\n"};
+  if (request.method != "GET") return {.status = 405, .body = "there is only GET\n", .headers = "Allow: GET, HEAD\r\n"};
   if (std::optional<HttpResponse> probe = sources_.probes.answer(request.path)) return *std::move(probe);
-  if (request.path != "/metrics") return {.status = 404, .body = "there are /metrics, /healthz and /readyz\n"};
+  if (request.path != "/metrics") return {.status = 404, .body = "there are /metrics, /health, /healthz and /readyz\n"};
   return {.content_type = "text/plain; version=0.0.4; charset=utf-8",
           .body = prometheus::TextSerializer().Serialize(metric_families(sources_.snapshot()))};
 }

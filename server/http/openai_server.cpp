@@ -1,5 +1,7 @@
 #include "server/http/openai_server.h"
 
+#include <charconv>
+#include <optional>
 #include <string_view>
 #include <utility>
 
@@ -18,7 +20,7 @@ constexpr std::string_view kModels = "/v1/models";
 constexpr std::string_view kCompletions = "/v1/completions";
 constexpr std::string_view kChatCompletions = "/v1/chat/completions";
 constexpr char kPaths[] =
-    "there are POST /v1/completions, POST /v1/chat/completions, GET /v1/models, /healthz and /readyz";
+    "there are POST /v1/completions, POST /v1/chat/completions, GET /v1/models, /health, /healthz and /readyz";
 // Bodies that are being read, in those of the largest size.
 constexpr uint64_t kArrivingBodies = 4;
 
@@ -30,6 +32,24 @@ Json model_json(const ServedModel& served, absl::Time started) {
           {"created", absl::ToUnixSeconds(started)},
           {"owned_by", "pyramidkv"},
           {"max_model_len", served.shape.max_positions}};
+}
+
+// As the part of a path says it; none where a % is not followed by two digits.
+std::optional<std::string> percent_decoded(std::string_view part) {
+  std::string text;
+  for (size_t i = 0; i < part.size(); ++i) {
+    if (part[i] != '%') {
+      text += part[i];
+      continue;
+    }
+    uint8_t byte = 0;
+    const std::string_view digits = part.substr(i + 1, 2);
+    const char* const end = digits.data() + digits.size();
+    if (digits.size() < 2 || std::from_chars(digits.data(), end, byte, 16).ptr != end) return std::nullopt;
+    text += static_cast<char>(byte);
+    i += 2;
+  }
+  return text;
 }
 
 HttpResponse json_response(const Json& json) { return {.content_type = "application/json", .body = json_text(json)}; }
@@ -90,8 +110,10 @@ HttpResponse OpenAiServer::list_models() const {
   return json_response({{"object", "list"}, {"data", Json::array({model_json(**served, state_.started())})}});
 }
 
-HttpResponse OpenAiServer::describe_model(const std::string& id) const {
-  const absl::StatusOr<const ServedModel*> served = state_.find_model(id);
+HttpResponse OpenAiServer::describe_model(std::string_view part) const {
+  const std::optional<std::string> id = percent_decoded(part);
+  if (!id) return openai_error(400, kBadInput, "the path has a % without two hexadecimal digits after it");
+  const absl::StatusOr<const ServedModel*> served = state_.find_model(*id);
   if (!served.ok()) return openai_error(served.status());
   return json_response(model_json(**served, state_.started()));
 }
@@ -107,7 +129,7 @@ void OpenAiServer::answer(HttpRequest request, std::shared_ptr<HttpExchange> exc
   std::optional<HttpResponse> probe = probes_.answer(path);
   const bool models = path.starts_with(kModels) && (path.size() == kModels.size() || path[kModels.size()] == '/');
   if (!probe && !models) return respond(openai_error(404, kNotFound, kPaths));
-  if (request.method != "GET") return respond(wrong_method(path, "GET"));
+  if (request.method != "GET") return respond(wrong_method(path, "GET, HEAD"));
   if (probe) return respond(*std::move(probe));
   CallInfo info{.method = "GET /v1/models",
                 .peer = request.peer,

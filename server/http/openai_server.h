@@ -3,7 +3,7 @@
 #pragma once
 
 #include <memory>
-#include <string>
+#include <string_view>
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
@@ -29,7 +29,7 @@ class OpenAiServer {
   OpenAiServer(ServerState& state, Probes probes) : state_(state), probes_(std::move(probes)) {}
   void answer(HttpRequest request, std::shared_ptr<HttpExchange> exchange);
   HttpResponse list_models() const;
-  HttpResponse describe_model(const std::string& id) const;
+  HttpResponse describe_model(std::string_view part) const;  // of the path, which names it
 
   ServerState& state_;
   const Probes probes_;

@@ -1,4 +1,4 @@
-// /healthz and /readyz: the same answers on every port that has them.
+// /healthz, which is /health too, and /readyz: the same answers on every port that has them.
 #pragma once
 
 #include <functional>
@@ -19,8 +19,9 @@ struct Probes {
 
   // None: `path` is no probe's.
   std::optional<HttpResponse> answer(const std::string& path) const {
-    if (path != "/healthz" && path != "/readyz") return std::nullopt;
-    const absl::Status status = path == "/healthz" ? live() : ready();
+    const bool is_live = path == "/healthz" || path == "/health";
+    if (!is_live && path != "/readyz") return std::nullopt;
+    const absl::Status status = is_live ? live() : ready();
     if (status.ok()) return HttpResponse{.body = "ok\n"};
     return HttpResponse{.status = 503, .body = absl::StrCat(std::string(status.message()), "\n")};
   }

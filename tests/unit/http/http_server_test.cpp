@@ -61,6 +61,28 @@ TEST_F(HttpServerTest, AnswersGet) {
   EXPECT_THAT(ask("GET /bad HTTP/1.1\r\n\r\n"), StartsWith("HTTP/1.1 503 Service Unavailable\r\n"));
 }
 
+TEST_F(HttpServerTest, AnswersHeadLikeGetButWithoutTheBody) {
+  start({.max_body_bytes = 4096, .keep_alive = true});
+  const std::string close = "Connection: close\r\n\r\n";
+  EXPECT_EQ(ask("HEAD /a HTTP/1.1\r\n\r\nHEAD /bad HTTP/1.1\r\n" + close),
+            "HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 8\r\n\r\n"
+            "HTTP/1.1 503 Service Unavailable\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 8\r\n" +
+                close);
+  EXPECT_THAT(ask("HEAD /a HTTP/1.1\r\nContent-Length: 4097\r\n\r\n"),
+              AllOf(StartsWith("HTTP/1.1 413 "), ::testing::EndsWith(close)));
+  EXPECT_THAT(ask("HEAD /a HTTP/1.1\r\n\r\nGET /a HTTP/1.1\r\n" + close), ::testing::EndsWith("path /a\n"));
+}
+
+TEST_F(HttpServerTest, ATargetMayNameTheServer) {
+  const auto path = [this](const std::string& target) {
+    const std::string reply = ask("GET " + target + " HTTP/1.1\r\nHost: x\r\n\r\n");
+    return reply.substr(reply.find("\r\n\r\n") + 4);
+  };
+  EXPECT_EQ(path("http://127.0.0.1:8000/a/b?c=/d"), "path /a/b\n");
+  EXPECT_EQ(path("HTTP://x?a=/b"), "path /\n");
+  EXPECT_EQ(path("/a://b/c"), "path /a://b/c\n");
+}
+
 TEST_F(HttpServerTest, ARequestMayComeInPieces) {
   test::HttpConnection connection(server_->port());
   for (const char* piece : {"GE", "T /a HT", "TP/1.1\r\nHost: x\r", "\n\r"}) connection.send(piece);
@@ -102,9 +124,19 @@ TEST_F(HttpServerTest, BodiesAreTakenUpToTheirLimit) {
   EXPECT_THAT(post("Transfer-Encoding: chunked\r\n\r\n2000\r\n" + std::string(0x2000, 'x')),
               StartsWith("HTTP/1.1 413 "));
   EXPECT_THAT(post("Transfer-Encoding: chunked\r\n\r\nzz\r\n"), StartsWith("HTTP/1.1 400 "));
-  EXPECT_THAT(
-      post("Content-Length: 3\r\nExpect: 100-continue\r\n\r\nabc"),
-      AllOf(StartsWith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), ::testing::EndsWith("\r\n\r\nabc")));
+  for (const char* expected : {"100-continue", "100-Continue"}) {
+    EXPECT_THAT(
+        post("Content-Length: 3\r\nExpect: " + std::string(expected) + "\r\n\r\nabc"),
+        AllOf(StartsWith("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n"), ::testing::EndsWith("\r\n\r\nabc")));
+  }
+}
+
+TEST_F(HttpServerTest, EncodedBodiesAreRefused) {
+  const auto post = [this](const std::string& rest) { return ask("POST /a HTTP/1.1\r\nContent-Encoding: " + rest); };
+  EXPECT_THAT(post("gzip\r\nContent-Length: 3\r\n\r\nabc"),
+              AllOf(StartsWith("HTTP/1.1 415 "), HasSubstr("Content-Encoding")));
+  EXPECT_THAT(post("identity\r\nContent-Encoding: br\r\nContent-Length: 3\r\n\r\nabc"), StartsWith("HTTP/1.1 415 "));
+  EXPECT_THAT(post("Identity\r\nContent-Length: 3\r\n\r\nabc"), ::testing::EndsWith("\r\n\r\nabc"));
 }
 
 TEST_F(HttpServerTest, OfTooManyBodiesTheOneThatStandsStillMakesRoom) {

@@ -20,7 +20,9 @@ TEST(MetricsExporter, ProbesFollowTheirSources) {
                                              .probes = {.live = [&] { return live; }, .ready = [&] { return ready; }}});
   ASSERT_TRUE(exporter.ok()) << exporter.status();
   const int port = (*exporter)->port();
-  EXPECT_THAT(http_get(port, "/healthz"), AllOf(StartsWith("HTTP/1.1 200 OK\r\n"), EndsWith("\r\n\r\nok\n")));
+  for (const char* path : {"/health", "/healthz"}) {
+    EXPECT_THAT(http_get(port, path), AllOf(StartsWith("HTTP/1.1 200 OK\r\n"), EndsWith("\r\n\r\nok\n")));
+  }
   EXPECT_THAT(http_get(port, "/readyz"),
               AllOf(StartsWith("HTTP/1.1 503 "), EndsWith("\r\n\r\nthe model is being loaded\n")));
   EXPECT_THAT(http_get(port, "/metrics"),
@@ -28,7 +30,7 @@ TEST(MetricsExporter, ProbesFollowTheirSources) {
                     HasSubstr("\npyramidkv_server_state{state=\"loading\"} 1\n")));
   EXPECT_THAT(http_get(port, "/"), StartsWith("HTTP/1.1 404 Not Found\r\n"));
   const std::string post = test::HttpConnection(port).ask("POST /metrics HTTP/1.1\r\nContent-Length: 3\r\n\r\nabc");
-  EXPECT_THAT(post, AllOf(StartsWith("HTTP/1.1 405 Method Not Allowed\r\n"), HasSubstr("\r\nAllow: GET\r\n")));
+  EXPECT_THAT(post, AllOf(StartsWith("HTTP/1.1 405 Method Not Allowed\r\n"), HasSubstr("\r\nAllow: GET, HEAD\r\n")));
   EXPECT_THAT(http_get(port, "/metrics/"), StartsWith("HTTP/1.1 404 Not Found\r\n"));
 }
 

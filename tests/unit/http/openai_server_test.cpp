@@ -27,6 +27,24 @@ TEST(OpenAiServer, AWrongKeyLeavesATrace) {
   EXPECT_THAT(text, AllOf(HasSubstr("GET /v1/models"), HasSubstr("UNAUTHENTICATED"), HasSubstr("127.0.0.1")));
 }
 
+using OpenAiModelsTest = ApiTest;
+
+TEST_F(OpenAiModelsTest, AnIdInThePathIsDecodedOnce) {
+  served_.id = "org/a model";
+  const auto server = OpenAiServer::start({.listen = "127.0.0.1:0"}, {}, *state_, {});
+  ASSERT_TRUE(server.ok()) << server.status();
+  const auto get = [&](const std::string& id) {
+    return test::HttpConnection((*server)->port())
+        .ask("GET /v1/models/" + id + " HTTP/1.1\r\nConnection: close\r\n\r\n");
+  };
+  EXPECT_THAT(get("org%2Fa%20model"), HasSubstr("\"id\":\"org/a model\""));
+  EXPECT_THAT(get("org/a%20model"), HasSubstr("\"id\":\"org/a model\""));
+  EXPECT_THAT(get("org%2Fa%2520model"), ::testing::StartsWith("HTTP/1.1 404 "));
+  for (const char* bad : {"%", "%2", "org%2gb", "%-1"}) {
+    EXPECT_THAT(get(bad), AllOf(::testing::StartsWith("HTTP/1.1 400 "), HasSubstr("BAD_INPUT"))) << bad;
+  }
+}
+
 class OpenAiPreparationTest : public ApiTest {
  protected:
   // Whether tokenising ends when a client leaves that has posted `body`.
