@@ -1,5 +1,5 @@
 # The server's image: docker build -t pyramidkv-server .
-#   docker run --read-only -p 50051:50051 -p 9464:9464 -v FOLDER:/models:ro pyramidkv-server --set model.path=/models/FILE.gguf
+#   docker run --read-only -p 50051:50051 -p 8000:8000 -p 9464:9464 -v FOLDER:/models:ro pyramidkv-server --set model.path=/models/FILE.gguf
 # CUDA=1 adds the backend for GPUs (never run on one yet; without a GPU the same image computes on the CPU). It needs bases with nvcc
 # of CUDA 12.8 or later, which knows sm_100, and with cuBLAS; the driver's part comes from the machine:
 #   docker build --build-arg CUDA=1 --build-arg BUILD_BASE=nvidia/cuda:13.0.1-devel-ubuntu24.04 \
@@ -50,8 +50,9 @@ LABEL org.opencontainers.image.title="PyramidKV Server" \
 ENV PYRAMIDKV_CONFIG=/etc/pyramidkv/server.yaml
 # A number, so that Kubernetes can see that it is not root. Nothing is ever written: the root may be read-only.
 USER 10001:10001
-EXPOSE 50051 9464
+EXPOSE 50051 8000 9464
 STOPSIGNAL SIGTERM
-# Asks the address in PYRAMIDKV_SERVER, 127.0.0.1:50051 where it is not set.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["pyramidkv", "health", "--timeout", "3"]
+# Asks at server.health_listen of deploy/docker/server.yaml, which stays plain where server.tls is set.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 \
+  CMD ["pyramidkv", "health", "--timeout", "3", "--server", "127.0.0.1:50052"]
 ENTRYPOINT ["pyramidkv-server"]

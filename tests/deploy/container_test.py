@@ -30,6 +30,16 @@ def interpolated(text):
     return re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", text)
 
 
+def image_settings():
+    return yaml.safe_load((DOCKER / "server.yaml").read_text())
+
+
+def ports_to_publish():
+    """The ports of the image's addresses that are not the loopback's."""
+    addresses = (section.get("listen", "") for section in image_settings().values())
+    return {address.rpartition(":")[2] for address in addresses if address and not address.startswith("127.")}
+
+
 def default_of(key):
     section, name = key.split(".")
     return yaml.safe_load((SOURCE / "config/server.yaml").read_text())[section][name]
@@ -70,8 +80,23 @@ class DockerfileTest(unittest.TestCase):
         self.assertIn(f"ARG VERSION={project_version()}\n", self.text)
 
     def test_the_probe_is_a_command_of_the_client(self):
-        words = re.search(r'HEALTHCHECK .* CMD \["pyramidkv", "(\w+)", "(--\w+)"', self.text)
-        self.assertIn(words.group(2), output_of(BIN / "pyramidkv", words.group(1), "--help"))
+        program, command, *options = self.probe()
+        helped = output_of(BIN / program, "--help") + output_of(BIN / program, command, "--help")
+        self.assertLessEqual({word for word in options if word.startswith("--")}, options_in(helped))
+
+    def test_the_probe_asks_where_health_is_plain_with_tls_too(self):
+        words = self.probe()
+        self.assertEqual(words[words.index("--server") + 1], image_settings()["server"]["health_listen"])
+        self.assertEqual(ComposeTest.compose["services"]["server"]["healthcheck"]["test"], ["CMD", *words])
+
+    def probe(self):
+        return json.loads(re.search(r"HEALTHCHECK [^\[]* CMD (\[.*\])", self.text).group(1))
+
+    def test_every_service_can_be_reached_from_outside(self):
+        self.assertEqual(ports_to_publish(), {"50051", "8000", "9464"})
+        self.assertEqual(set(re.search(r"(?m)^EXPOSE (.*)$", self.text).group(1).split()), ports_to_publish())
+        published = ComposeTest.compose["services"]["server"]["ports"]
+        self.assertEqual({port.rpartition(":")[2] for port in published}, ports_to_publish())
 
     def test_the_images_configuration_is_good(self):
         output_of(BIN / "pyramidkv-server", "--check-config", "--config", DOCKER / "server.yaml", "--set", "model.path=",

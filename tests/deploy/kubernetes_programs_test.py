@@ -142,19 +142,21 @@ class EnvoyTest(unittest.TestCase):
         cls.addClassCleanup(shutil.rmtree, folder := tempfile.mkdtemp())
         cls.folder = pathlib.Path(folder)
         cls.make_certificates()
-        cls.server_port, cls.tls_port = free_ports(2)
+        cls.server_port, cls.http_port, cls.tls_port = free_ports(3)
         for file in ("envoy.yaml", "sds_server.yaml", "sds_clients.yaml"):
             text = (DEPLOY / "components" / "tls" / file).read_text(encoding="utf-8")
             for old, new in (("/etc/tls", folder), ("/etc/envoy", folder), ("0.0.0.0", "127.0.0.1"),
                              ("port_value: 50443", f"port_value: {cls.tls_port}"),
                              ("port_value: 50051", f"port_value: {cls.server_port}"),
+                             ("port_value: 8000", f"port_value: {cls.http_port}"),
                              ("max_connection_duration: 300s", "max_connection_duration: 1s")):
                 text = text.replace(old, new)
             (cls.folder / file).write_text(text, encoding="utf-8")
         arguments = next(c for c in overlay_envoy() if c["name"] == "envoy")["args"]
         cls.start(["envoy", *(word.replace("/etc/envoy", folder) for word in arguments)])
         cls.start([BIN / "pyramidkv-server", "--config", DEPLOY / "base" / "server.yaml", "--set", f"model.path={MODEL_PATH}",
-                   "--set", f"server.listen=127.0.0.1:{cls.server_port}", "--set", "metrics.listen="])
+                   "--set", f"server.listen=127.0.0.1:{cls.server_port}", "--set", f"http.listen=127.0.0.1:{cls.http_port}",
+                   "--set", "metrics.listen="])
         deadline = time.monotonic() + 60
         while (done := cls.call("GenerationService/Tokenize", '{"text":"ready?"}')).returncode != 0:
             assert time.monotonic() < deadline, done.stderr
@@ -187,11 +189,20 @@ class EnvoyTest(unittest.TestCase):
     def test_who_has_a_certificate_of_ours_is_served(self):
         self.assertIn('"kvHeads"', self.call("ModelService/ListModels").stdout)
 
+    def test_openais_api_is_behind_the_same_port(self):
+        self.assertIn('"max_model_len"', self.ask_openai("client").stdout)
+
+    def ask_openai(self, client):
+        certificate = ["--cert", f"{client}.crt", "--key", f"{client}.key"] if client else []
+        return subprocess.run([tool("curl", "curl"), "--silent", "--noproxy", "*", "--cacert", "ca.crt", *certificate,
+                               f"https://localhost:{self.tls_port}/v1/models"], cwd=self.folder, capture_output=True, text=True)
+
     def test_others_are_not(self):
         for client in (None, "stranger"):
             done = self.call("ModelService/ListModels", client=client)
             self.assertNotEqual(done.returncode, 0)
             self.assertNotIn("kvHeads", done.stdout)
+            self.assertNotEqual(self.ask_openai(client).returncode, 0)
 
     def test_an_answer_outlives_its_connections_age(self):
         body = '{"prompt":"Once upon a time","sampling":{"maxTokens":1000,"temperature":0,"ignoreEos":true}}'

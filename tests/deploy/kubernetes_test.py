@@ -147,6 +147,14 @@ class PodTest(unittest.TestCase):
             self.assertEqual(number(container["resources"]["limits"]["cpu"]) % 1, 0)
 
 
+def envoys_upstreams(things):
+    config = yaml.safe_load(find(things, "ConfigMap", "pyramidkv-envoy")["data"]["envoy.yaml"])
+    for cluster in config["static_resources"]["clusters"]:
+        for endpoint in (e for group in cluster["load_assignment"]["endpoints"] for e in group["lb_endpoints"]):
+            address = endpoint["endpoint"]["address"]["socket_address"]
+            yield f"{address['address']}:{address['port_value']}"
+
+
 class AroundThePodTest(unittest.TestCase):
     def test_the_service_is_headless_and_meets_the_port(self):
         for name, folder in all_variants():
@@ -156,6 +164,21 @@ class AroundThePodTest(unittest.TestCase):
             self.assertEqual(service["selector"], find(things, "Deployment", "pyramidkv-server")["spec"]["selector"]["matchLabels"])
             declared = {p["name"]: p["containerPort"] for c in k8s.containers(k8s.server_pod(things)) for p in c.get("ports", [])}
             self.assertEqual([declared[p["targetPort"]] for p in service["ports"]], [p["port"] for p in service["ports"]])
+
+    def test_clients_reach_grpc_and_openais_api(self):
+        for name, folder in all_variants():
+            things = k8s.objects(folder)
+            config, server = k8s.server_config(things), k8s.server_container(things)
+            service = {p["name"]: p["port"] for p in find(things, "Service", "pyramidkv")["spec"]["ports"]}
+            admitted = {p["port"] for p in find(things, "NetworkPolicy", "pyramidkv-server")["spec"]["ingress"][0]["ports"]}
+            self.assertEqual(admitted, set(service), name)
+            if "grpcs" in service:  # by way of Envoy
+                self.assertEqual({config["server.listen"], config["http.listen"]}, set(envoys_upstreams(things)), name)
+                continue
+            declared = {p["name"]: p["containerPort"] for p in server["ports"]}
+            for port, key in (("grpc", "server.listen"), ("http", "http.listen"), ("metrics", "metrics.listen")):
+                self.assertEqual(config[key], f"0.0.0.0:{declared[port]}", name)
+            self.assertEqual(set(service), {"grpc", "http"}, name)
 
     def test_the_network_policy_names_ports_and_callers(self):
         for name, folder in all_variants():
@@ -169,7 +192,7 @@ class AroundThePodTest(unittest.TestCase):
             self.assertEqual({p["port"] for rule in policy["egress"] for p in rule["ports"]}, {53, 443}, name)
         # With TLS the plain port is open to nobody.
         tls = find(k8s.overlay("tls"), "NetworkPolicy")["spec"]
-        self.assertNotIn("grpc", {p["port"] for rule in tls["ingress"] for p in rule["ports"]})
+        self.assertTrue({"grpc", "http"}.isdisjoint(p["port"] for rule in tls["ingress"] for p in rule["ports"]))
 
     def test_disruptions_are_budgeted(self):
         budget = find(k8s.base(), "PodDisruptionBudget")["spec"]
