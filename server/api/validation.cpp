@@ -21,6 +21,9 @@ namespace {
 
 namespace pb = ::pyramidkv::v1;
 
+// Of a seed that is drawn: JavaScript reads the numbers of JSON as doubles, and has no more of them exactly.
+constexpr int kSeedBits = 53;
+
 // What the answer may have: what is asked for, or the default limited to what the model's length leaves.
 absl::Status read_max_tokens(const pb::GenerateRequest& message, int32_t max_positions, Request& request) {
   const pb::SamplingParams& sampling = message.sampling();
@@ -112,7 +115,7 @@ absl::StatusOr<RequestDraft> read_request(const pb::GenerateRequest& message, co
   PKV_RETURN_IF_ERROR(read_request_id(message, state.random(), request.id));
   PKV_RETURN_IF_ERROR(read_sampling(message.sampling(), served.tokenizer->vocab_size(), request.sampling));
   PKV_RETURN_IF_ERROR(read_output(message.output(), draft.output, request));
-  if (!message.sampling().has_seed()) request.sampling.seed = state.random().next();
+  if (!message.sampling().has_seed()) request.sampling.seed = state.random().next() >> (64 - kSeedBits);
 
   PKV_ASSIGN_OR_RETURN(draft.output.stop, read_stops(message.sampling()));
   PKV_ASSIGN_OR_RETURN(draft.report, read_detail(message.cache_report()));

@@ -2,13 +2,17 @@
 
 #include <optional>
 
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
+#include "absl/types/optional.h"
 #include "server/api/errors.h"
 #include "server/http/json_text.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
 namespace {
+
+constexpr char kParamPayload[] = "pyramidkv/param";
 
 const char* error_type(int status) {
   switch (status) {
@@ -25,18 +29,28 @@ const char* error_type(int status) {
   }
 }
 
-Json error_json(const absl::Status& status) {
+Json param_of(const absl::Status& status) {
+  if (const absl::optional<absl::Cord> param = status.GetPayload(kParamPayload)) return std::string(*param);
   const std::optional<FieldError> named = field_error_of(status);
+  return named && !named->field.empty() ? Json(named->field) : Json();
+}
+
+Json error_json(const absl::Status& status) {
   const std::string reason = error_reason(status);
   Json error = {{"message", std::string(status.message())},
                 {"type", error_type(http_status(status))},
-                {"param", named && !named->field.empty() ? Json(named->field) : Json()},
+                {"param", param_of(status)},
                 {"code", reason.empty() ? Json(status_code_name(status.code())) : Json(reason)}};
   for (const auto& [name, value] : error_metadata(status)) error["metadata"][name] = value;
   return {{"error", error}};
 }
 
 }  // namespace
+
+absl::Status with_param(absl::Status status, const std::string& name) {
+  status.SetPayload(kParamPayload, absl::Cord(name));
+  return status;
+}
 
 HttpResponse openai_error(const absl::Status& status) {
   HttpResponse response{

@@ -10,6 +10,10 @@
 
 namespace pkv {
 
+// The same error with `name` as its `param`, which is the caller's own word: for the answer alone, while the field that
+// an error is about is logged.
+absl::Status with_param(absl::Status status, const std::string& name);
+
 // With the status that goes with the reason, and Retry-After where the error says when.
 HttpResponse openai_error(const absl::Status& status);
 // The same of what is refused by HTTP alone; 503 says when to come back.

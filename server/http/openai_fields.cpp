@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/status_macros.h"
 #include "server/api/errors.h"
+#include "server/http/openai_error.h"
 
 namespace pkv {
 namespace {
@@ -75,6 +76,7 @@ absl::Status read_bias(const Json& value, const std::string& name, OpenAiRequest
 // Also negative ones, by their bits: other servers take them.
 absl::Status read_seed(const Json& value, const std::string& name, OpenAiRequest& request) {
   if (!value.is_number_integer()) return bad_input(name, "must be a whole number of 64 bits");
+  request.answer.negative_seed = !value.is_number_unsigned();
   request.message.mutable_sampling()->set_seed(
       value.is_number_unsigned() ? value.get<uint64_t>() : static_cast<uint64_t>(value.get<int64_t>()));
   return absl::OkStatus();
@@ -183,7 +185,8 @@ const std::array kRefused = std::to_array<RefusedField>({
     {"modalities", [](const Json& value) { return value == Json::array({"text"}); }, "only text is answered"},
     {"audio", never, "only text is answered"},
     {"reasoning_effort", is_none, "there is no effort to choose"},
-    {"verbosity", never, "ask for the length in a message, or set max_tokens"},
+    {"verbosity", [](const Json& value) { return value == "medium"; },
+     "ask for the length in a message, or set max_tokens"},
     {"web_search_options", never, "nothing is searched"},
 });
 
@@ -194,9 +197,11 @@ std::span<const OpenAiField> common_fields() { return kCommon; }
 bool is_passed_over(std::string_view name) { return std::ranges::find(kPassedOver, name) != kPassedOver.end(); }
 
 absl::Status unknown_field(const std::string& parent, const std::string& name) {
+  const std::string quoted = shown(name);
   const std::string description =
-      absl::StrCat(shown(name), " is no field that is known here; docs/http.md lists those that are");
-  return make_error({.reason = kNotImplemented, .field = parent, .description = description});
+      absl::StrCat(quoted, " is no field that is known here; docs/http.md lists those that are");
+  return with_param(make_error({.reason = kNotImplemented, .field = parent, .description = description}),
+                    absl::StrCat(parent, parent.empty() ? "" : ".", quoted.substr(1, quoted.size() - 2)));
 }
 
 absl::Status refuse_field(const std::string& name, const Json& value) {

@@ -24,8 +24,8 @@ bool is_passed_over(std::string_view name);
 // OK where the value means that nothing is asked for. Otherwise what the field asks for is not to be had, and is
 // refused with a way out where there is one. A name of which nothing is known: unknown_field().
 absl::Status refuse_field(const std::string& name, const Json& value);
-// UNIMPLEMENTED about `parent`, empty for the body itself: the name is the caller's own, and so part of the sentence
-// alone, which goes to nobody else.
+// UNIMPLEMENTED about `parent`, empty for the body itself: the name is the caller's own, and so part of what is
+// answered alone, which goes to nobody else.
 absl::Status unknown_field(const std::string& parent, const std::string& name);
 
 // Typed values. BAD_INPUT naming the field for another type or range.

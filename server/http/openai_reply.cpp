@@ -3,9 +3,10 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "server/http/report_json.h"
-#include "server/status/field_error.h"
+#include "server/telemetry/utf8.h"
 
 namespace pkv {
 namespace {
@@ -24,8 +25,11 @@ Json usage_of(const RequestResult& result) {
           {"total_tokens", result.prompt_tokens + result.completion_tokens}};
 }
 
-// What the contract says beyond OpenAI's fields.
-std::string with_report(std::string json, const AnswerEnding& ending) {
+// What the contract says beyond OpenAI's fields; the seed as it was given.
+std::string with_report(std::string json, const AnswerEnding& ending, bool negative_seed) {
+  const uint64_t seed = ending.request.sampling.seed;
+  json = with_member(std::move(json), "seed",
+                     negative_seed ? absl::StrCat(static_cast<int64_t>(seed)) : absl::StrCat(seed));
   pb::Timings timings;
   set_timings(ending.result.timings, timings);
   json = with_member(std::move(json), "timings", message_json(timings));
@@ -38,6 +42,12 @@ size_t characters(std::string_view bytes) {
   size_t count = 0;
   for (const char c : bytes) count += (static_cast<unsigned char>(c) & 0xC0) != 0x80;
   return count;
+}
+
+// Of a token in a list by names, which has to tell parts of characters apart: as OpenAI's API writes them.
+std::string token_name(std::string_view bytes) {
+  if (!find_invalid_utf8(bytes)) return std::string(bytes);
+  return absl::StrCat("bytes:", absl::CHexEscape({bytes.data(), bytes.size()}));
 }
 
 }  // namespace
@@ -57,12 +67,12 @@ Json OpenAiReply::listed_logprobs(const OutputAssembler::Piece& piece) {
     const std::string_view text = tokenizer_.token_bytes(token.id);
     // Nothing comes before the prompt's first token.
     const bool unknown = origin_.echo && !std::exchange(listed_, true);
-    tokens.push_back(std::string(text));
+    tokens.push_back(token_name(text));
     values.push_back(unknown ? Json() : Json(token.logprob));
     Json top;
     if (!unknown && !token.top.empty()) {
-      top = Json::object();
-      for (const auto& [id, logprob] : token.top) top.emplace(std::string(tokenizer_.token_bytes(id)), logprob);
+      top = {{token_name(text), token.logprob}};  // however unlikely it was
+      for (const auto& [id, logprob] : token.top) top.emplace(token_name(tokenizer_.token_bytes(id)), logprob);
     }
     tops.push_back(std::move(top));
     offsets.push_back(text_offset_);
@@ -103,8 +113,7 @@ std::string OpenAiReply::whole(const OutputAssembler::Piece& piece, const Answer
   }
   json["choices"] = Json::array({std::move(choice)});
   json["usage"] = usage_of(ending.result);
-  json["seed"] = ending.request.sampling.seed;
-  return with_report(json_text(json), ending);
+  return with_report(json_text(json), ending, answer_.negative_seed);
 }
 
 // Where usage is told at the end, everything before says that it is not known yet.
@@ -145,7 +154,7 @@ std::string OpenAiReply::last(const AnswerEnding& ending) {
   } else {
     choice["text"] = "";
   }
-  std::string events = as_event(with_report(event(std::move(choice), nullptr), ending));
+  std::string events = as_event(with_report(event(std::move(choice), nullptr), ending, answer_.negative_seed));
   if (answer_.include_usage) events += as_event(event(nullptr, usage_of(ending.result)));
   return events + as_event("[DONE]");
 }

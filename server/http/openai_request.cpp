@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <string_view>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -59,38 +60,56 @@ const std::array kCompletionFields =
 
 // ---- /v1/chat/completions
 
+// Null where there is none. Not a copy: texts may be long.
+const Json& member(const Json& object, const char* name) {
+  static const Json kNone;
+  const auto found = object.find(name);
+  return found == object.end() ? kNone : *found;
+}
+
 // A text, or parts of which each is one.
 absl::Status read_content(const Json& value, const std::string& name, std::string& out) {
+  if (value.is_null()) return bad_input(name, "is missing");
   if (!value.is_array()) return read_value(value, name, out);
   for (size_t i = 0; i < value.size(); ++i) {
     const std::string part = absl::StrCat(name, "[", i, "]");
     if (!value[i].is_object()) return bad_input(part, "must be an object");
-    if (value[i].value("type", Json()) != "text") return not_built(absl::StrCat(part, ".type"), "must be text");
+    if (member(value[i], "type") != "text") return not_built(absl::StrCat(part, ".type"), "must be text");
     std::string text;
-    PKV_RETURN_IF_ERROR(read_value(value[i].value("text", Json()), absl::StrCat(part, ".text"), text));
+    PKV_RETURN_IF_ERROR(read_value(member(value[i], "text"), absl::StrCat(part, ".text"), text));
     out += text;
   }
   return absl::OkStatus();
 }
 
+absl::Status read_role(const Json& value, const std::string& name, std::string& out) {
+  if (value.is_null()) return bad_input(name, "is missing");
+  PKV_RETURN_IF_ERROR(read_value(value, name, out));
+  if (out == "tool" || out == "function") {
+    return not_built(name, "tools are not called here; write what they gave into a message of the user");
+  }
+  if (out == "developer") out = "system";  // the newer word for the same
+  return absl::OkStatus();
+}
+
+constexpr std::array<std::string_view, 6> kRefusedOfMessages = {"tool_calls", "tool_call_id", "function_call",
+                                                                "audio",      "refusal",      "annotations"};
+
+// What a message has besides its role and its content. Answers that come back as a part of the chat have much of it
+// empty.
+absl::Status refuse_rest(const Json& value, const std::string& name, const std::string& key) {
+  if (key == "name" || value.is_null() || value == "" || value == Json::array()) return absl::OkStatus();
+  if (std::ranges::find(kRefusedOfMessages, key) == kRefusedOfMessages.end()) return unknown_field(name, key);
+  return not_built(absl::StrCat(name, ".", key), "messages are a role and a content; write it into that");
+}
+
 absl::Status read_chat_message(const Json& value, const std::string& name, pb::ChatMessage& out) {
   if (!value.is_object()) return bad_input(name, "must be an object with role and content");
-  for (const char* needed : {"role", "content"}) {
-    if (!value.contains(needed) || value[needed].is_null())
-      return bad_input(absl::StrCat(name, ".", needed), "is missing");
-  }
+  PKV_RETURN_IF_ERROR(read_role(member(value, "role"), absl::StrCat(name, ".role"), *out.mutable_role()));
   for (const auto& [key, field] : value.items()) {
-    if (key == "role") {
-      PKV_RETURN_IF_ERROR(read_value(field, absl::StrCat(name, ".role"), *out.mutable_role()));
-      if (out.role() == "developer") out.set_role("system");  // the newer word for the same
-    } else if (key == "content") {
-      PKV_RETURN_IF_ERROR(read_content(field, absl::StrCat(name, ".content"), *out.mutable_content()));
-    } else if (!field.is_null() && !(field.is_array() && field.empty())) {
-      return not_built(name,
-                       absl::StrCat("has ", shown(key), "; messages have a role and a content, write it into that"));
-    }
+    if (key != "role" && key != "content") PKV_RETURN_IF_ERROR(refuse_rest(field, name, key));
   }
-  return absl::OkStatus();
+  return read_content(member(value, "content"), absl::StrCat(name, ".content"), *out.mutable_content());
 }
 
 absl::Status read_messages(const Json& value, const std::string& name, OpenAiRequest& request) {

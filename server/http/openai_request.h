@@ -16,6 +16,7 @@ struct OpenAiAnswer {
   OpenAiEndpoint endpoint = OpenAiEndpoint::kCompletions;
   bool stream = false;
   bool include_usage = false;  // of a stream: one more message at the end
+  bool negative_seed = false;  // as it was given; the contract has its bits
 };
 
 struct OpenAiRequest {

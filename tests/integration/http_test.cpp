@@ -239,7 +239,7 @@ TEST_F(HttpTest, WhatWouldChangeTheMeaningIsRefusedAndTheRestPassedOver) {
                                                  {"reasoning_effort", "high"}}) {
     expect_error(complete({{name, value}}), 400, "UNIMPLEMENTED", name);
   }
-  expect_error(complete({{"no_such_field", 1}}), 400, "UNIMPLEMENTED", nullptr);
+  expect_error(complete({{"no_such_field", 1}}), 400, "UNIMPLEMENTED", "no_such_field");
   const Json text = complete().body["choices"][0]["text"];
   const Json harmless = {
       {"user", "me"}, {"metadata", {{"a", "b"}}}, {"store", false},         {"suffix", nullptr},

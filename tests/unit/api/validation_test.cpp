@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <google/protobuf/text_format.h>
 
+#include <algorithm>
 #include <limits>
 #include <stop_token>
 
@@ -54,6 +55,7 @@ TEST_F(ValidationTest, UnsetSeedsAndIdsDiffer) {
   const absl::StatusOr<ValidRequest> a = validate("prompt: 'abc'"), b = validate("prompt: 'abc'");
   ASSERT_TRUE(a.ok() && b.ok());
   EXPECT_NE(a->request().sampling.seed, b->request().sampling.seed);
+  EXPECT_LT(std::max(a->request().sampling.seed, b->request().sampling.seed), uint64_t{1} << 53);
   EXPECT_NE(a->request().id, b->request().id);
   EXPECT_EQ(validate("prompt: 'abc' sampling { seed: 0 }")->request().sampling.seed, 0u);
 }

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 
 #include "server/http/json_text.h"
+#include "server/http/openai_error.h"
 #include "server/status/field_error.h"
 
 namespace pkv {
@@ -87,6 +88,24 @@ TEST(OpenAiRequest, NamesOfTheCallersOwnAreNoFields) {
   }
 }
 
+TEST(OpenAiRequest, NamesOfTheCallersOwnAreAnsweredAsParam) {
+  for (const auto& [body, param] : std::vector<std::pair<std::string, std::string>>{
+           {R"({"my_field": 1})", "my_field"},
+           {R"({"stream_options": {"my_field": 1}})", "stream_options.my_field"},
+           {R"({"messages": [{"role": "user", "content": "a", "my_field": 1}]})", "messages[0].my_field"}}) {
+    const auto request = read_openai_request(body, OpenAiEndpoint::kChat);
+    EXPECT_EQ(Json::parse(openai_error(request.status()).body)["error"]["param"], param);
+    EXPECT_EQ(Json::parse(openai_error_event(request.status()).substr(6))["error"]["param"], param);
+  }
+}
+
+TEST(OpenAiRequest, ValuesThatAskForNothingArePassedOver) {
+  EXPECT_EQ(completion(R"(, "verbosity": "medium", "reasoning_effort": null, "suffix": "", "tools": [])").prompt(),
+            "x");
+  EXPECT_EQ(refused_field(R"({"verbosity": "low"})"), "verbosity");
+  EXPECT_EQ(refused_field(R"({"reasoning_effort": "medium"})"), "reasoning_effort");
+}
+
 TEST(OpenAiRequest, BodiesAreBounded) {
   EXPECT_FALSE(parse_json(std::string(65, '[') + std::string(65, ']')).ok());
   EXPECT_TRUE(parse_json(std::string(64, '[') + std::string(64, ']')).ok());
@@ -111,10 +130,27 @@ TEST(OpenAiRequest, ReadsMessages) {
     return refused_field(R"({"messages": [)" + message + "]}", OpenAiEndpoint::kChat);
   };
   EXPECT_EQ(refused(R"({"role": "user"})"), "messages[0].content");
-  EXPECT_EQ(refused(R"({"role": "user", "content": "a", "name": "b"})"), "messages[0]");
   EXPECT_EQ(refused(R"({"role": "user", "content": [{"type": "image_url"}]})"), "messages[0].content[0].type");
   EXPECT_EQ(refused(R"({"role": "user", "content": [{"type": "text"}]})"), "messages[0].content[0].text");
   EXPECT_EQ(refused("5"), "messages[0]");
+}
+
+TEST(OpenAiRequest, ReadsAnswersThatComeBackInAChat) {
+  const std::string empty =
+      R"("name": "b", "refusal": null, "annotations": [], "tool_calls": [], "audio": null, "function_call": null)";
+  const auto request = read_openai_request(R"({"messages": [{"role": "assistant", "content": "a", )" + empty +
+                                               R"(}, {"role": "assistant", "content": "", "refusal": ""}]})",
+                                           OpenAiEndpoint::kChat);
+  ASSERT_TRUE(request.ok()) << request.status();
+  EXPECT_EQ(request->message.chat().messages(0).content(), "a");
+  const auto refused = [](const std::string& message) {
+    return refused_field(R"({"messages": [)" + message + "]}", OpenAiEndpoint::kChat);
+  };
+  EXPECT_EQ(refused(R"({"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]})"),
+            "messages[0].tool_calls");
+  EXPECT_EQ(refused(R"({"role": "assistant", "content": null, "refusal": "no"})"), "messages[0].refusal");
+  EXPECT_EQ(refused(R"({"role": "tool", "tool_call_id": "1", "content": "a"})"), "messages[0].role");
+  EXPECT_EQ(refused(R"({"role": "assistant", "tool_calls": []})"), "messages[0].content");
 }
 
 }  // namespace
