@@ -90,10 +90,15 @@ def number(quantity):
     return value * factor ** (" KMGT".index(unit[0]) if unit else 0)
 
 
+def flat(sections):
+    """The keys of a configuration as section.key."""
+    return {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+
+
 def server_config(things):
     """The configuration a server container starts with: the file's keys as section.key, then the variables over them."""
     text = yaml.safe_load(find(things, "ConfigMap", "pyramidkv-config")["data"]["server.yaml"])
-    values = {f"{section}.{key}": value for section, keys in text.items() for key, value in keys.items()}
+    values = flat(text)
     for variable in server_container(things).get("env", []):
         values[config_key(variable["name"])] = variable["value"]
     return values

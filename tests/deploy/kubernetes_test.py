@@ -14,6 +14,8 @@ from kubernetes_support import DEPLOY, SOURCE, all_variants, combination, find, 
 VERSIONS = ("1.32", "1.37")
 FLUSH_SECONDS = 5  # kFlushTime of server/app.cpp: after the drain, for answers on their way
 REST_MIB, STEP_MIB, AUXILIARY_SHARE = 240, 64, 0.23  # docs/scaling.md, Memory of a pod
+ARRIVING_BODIES = 4  # config/server.yaml, http.max_body_bytes
+DEFAULTS = k8s.flat(yaml.safe_load((SOURCE / "config/server.yaml").read_text(encoding="utf-8")))
 GAUGES = {"pyramidkv_requests_waiting", "pyramidkv_requests_running", "pyramidkv_kv_cache_usage_ratio"}
 
 
@@ -118,9 +120,11 @@ class PodTest(unittest.TestCase):
     def test_memory_limit_holds_what_the_server_may_use(self):
         for things in self.each():
             resources, config = k8s.server_container(things)["resources"], k8s.server_config(things)
-            pool, workspace = number(config["cache.pool_bytes"]), number(config["runtime.workspace_bytes"])
-            needed = (REST_MIB + STEP_MIB) * 2**20 + pool * (1 + AUXILIARY_SHARE) + workspace
-            self.assertLessEqual(needed, number(resources["limits"]["memory"]))
+            value = lambda key: number(config.get(key, DEFAULTS[key]))
+            needed = (REST_MIB + STEP_MIB) * 2**20 + value("cache.pool_bytes") * (1 + AUXILIARY_SHARE) + value("runtime.workspace_bytes")
+            clients = (value("server.max_buffer_bytes") + value("server.max_waiting_bytes") + ARRIVING_BODIES * value("http.max_body_bytes")
+                       + value("server.max_unread_bytes") * value("scheduler.max_running"))
+            self.assertLessEqual(needed + clients, number(resources["limits"]["memory"]))
             self.assertEqual(resources["limits"]["memory"], resources["requests"]["memory"])
 
     def test_threads_fit_the_cpu_request(self):
