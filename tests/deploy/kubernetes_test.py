@@ -2,6 +2,7 @@
 import json
 import re
 import subprocess
+import sys
 import tempfile
 import unittest
 
@@ -286,6 +287,14 @@ class MonitoringTest(unittest.TestCase):
         files = sorted((SOURCE / "deploy" / "prometheus").glob("*.rules.yaml"))
         groups = [g for f in files for g in yaml.safe_load(f.read_text(encoding="utf-8"))["groups"]]
         self.assertEqual(find(k8s.overlay("monitoring"), "PrometheusRule")["spec"]["groups"], groups)
+
+    def test_runbooks_are_links_where_their_base_is_given(self):
+        sys.path.insert(0, str(DEPLOY))
+        import make_prometheus_rule
+        made = yaml.safe_load(make_prometheus_rule.resource_text("https://git.example/pyramidkv/blob/main/"))
+        urls = [rule["annotations"]["runbook_url"] for group in made["spec"]["groups"] for rule in group["rules"] if "alert" in rule]
+        self.assertIn("https://git.example/pyramidkv/blob/main/docs/runbook.md#pyramidkvfailed", urls)
+        self.assertEqual([url for url in urls if not url.startswith("https://git.example/pyramidkv/blob/main/docs/runbook.md#")], [])
 
     def test_every_dashboard_is_in_the_map(self):
         held = find(k8s.overlay("monitoring"), "ConfigMap", "pyramidkv-dashboards")

@@ -67,14 +67,14 @@ class Annotations(unittest.TestCase):
     def test_each_alert_says_what_it_means_and_how_bad_it_is(self):
         for name, rule in ALERTS.items():
             with self.subTest(name):
-                self.assertEqual(set(rule["annotations"]), {"summary", "description", "runbook"})
+                self.assertEqual(set(rule["annotations"]), {"summary", "description", "runbook_url"})
                 self.assertIn(rule["labels"]["severity"], ("critical", "warning", "info"))
 
     def test_the_runbook_has_a_section_for_each_and_no_other(self):
         sections = [line[3:].strip() for line in (ROOT / "docs/runbook.md").read_text().splitlines() if line.startswith("## ")]
         self.assertEqual(sections, list(ALERTS))
         for name, rule in ALERTS.items():
-            self.assertEqual(rule["annotations"]["runbook"], f"docs/runbook.md#{name.lower()}")
+            self.assertEqual(rule["annotations"]["runbook_url"], f"docs/runbook.md#{name.lower()}")
 
 
 if __name__ == "__main__":
