@@ -109,6 +109,12 @@ def selectors(text):
     return found
 
 
+def made_by_the_adapter():
+    """Metrics that prometheus-adapter makes out of others, and so no server exports."""
+    values = yaml.safe_load((AUTOSCALERS / "components/autoscale-hpa/prometheus-adapter-values.yaml").read_text())
+    return {rule["name"]["as"] for rule in values["rules"]["custom"] if not rule["seriesQuery"].startswith(rule["name"]["as"] + "{")}
+
+
 def metrics_named():
     """Metric -> a place that names it: from expressions, and from any other mention under deploy/kubernetes (HPA metrics, pickers)."""
     found = {}
@@ -119,4 +125,4 @@ def metrics_named():
         text = "\n".join(line.split("#")[0] for line in path.read_text().splitlines())
         for name in re.findall(r"(?<![\w:./-])pyramidkv_[a-z0-9_]*[a-z0-9]\b(?![:./-])", text):
             found.setdefault(name, str(path.relative_to(ROOT)))
-    return found
+    return {name: place for name, place in found.items() if name not in made_by_the_adapter()}

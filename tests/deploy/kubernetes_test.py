@@ -17,7 +17,8 @@ FLUSH_SECONDS = 5  # kFlushTime of server/app.cpp: after the drain, for answers 
 REST_MIB, STEP_MIB, AUXILIARY_SHARE = 240, 64, 0.23  # docs/scaling.md, Memory of a pod
 ARRIVING_BODIES = 4  # config/server.yaml, http.max_body_bytes
 DEFAULTS = k8s.flat(yaml.safe_load((SOURCE / "config/server.yaml").read_text(encoding="utf-8")))
-GAUGES = {"pyramidkv_requests_waiting", "pyramidkv_requests_running", "pyramidkv_kv_cache_usage_ratio"}
+PICKED_BY = {"pyramidkv_requests_waiting", "pyramidkv_requests_running", "pyramidkv_kv_cache_usage_ratio"}
+SCALED_BY = {"pyramidkv_requests_waiting", "pyramidkv_kv_cache_reserved_bytes", "pyramidkv_kv_cache_pool_bytes"}
 
 
 def validate(text, version):
@@ -231,10 +232,10 @@ class AroundThePodTest(unittest.TestCase):
     def test_autoscalers_and_picker_name_our_gauges(self):
         text = "\n".join(f.read_text(encoding="utf-8") for f in DEPLOY.rglob("components/autoscale-*/*.yaml"))
         picker = (DEPLOY / "components/inference-gateway/endpoint_picker.yaml").read_text(encoding="utf-8")
-        self.assertEqual(set(re.findall(r"\bpyramidkv_\w+", text)), GAUGES - {"pyramidkv_requests_running"})
-        self.assertEqual(set(re.findall(r"\bpyramidkv_\w+", picker)), GAUGES)
+        self.assertEqual(set(re.findall(r"\bpyramidkv_\w+", text)), SCALED_BY | {"pyramidkv_kv_cache_reserved_ratio"})  # the adapter's
+        self.assertEqual(set(re.findall(r"\bpyramidkv_\w+", picker)), PICKED_BY)
         catalogue = (SOURCE / "docs" / "metrics.md").read_text(encoding="utf-8")
-        for gauge in GAUGES:
+        for gauge in PICKED_BY | SCALED_BY:
             self.assertRegex(catalogue, rf"\b(pyramidkv_)?{gauge.removeprefix('pyramidkv_')}\b")
 
     def test_the_adapter_serves_what_the_autoscaler_asks_for(self):

@@ -5,6 +5,7 @@ import pathlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import unittest
 
 import yaml
@@ -43,6 +44,33 @@ class Promtool(unittest.TestCase):
 
     def test_unit_tests_of_the_rules_pass(self):
         self.assert_accepts(promtool("test", "rules", *sorted(FOLDER.glob("tests/*.test.yaml"))))
+
+
+class Autoscalers(unittest.TestCase):
+    """Of two pods, one has promised nine tenths of its pool and one a tenth; little of either is in use."""
+
+    def evaluate(self, expression, values):
+        series = [{"series": f'pyramidkv_kv_cache_{name}{{namespace="pyramidkv", pod="{pod}"}}', "values": f"{value}x10"}
+                  for pod, reserved in (("a", 900), ("b", 100)) for name, value in (("reserved_bytes", reserved), ("pool_bytes", 1000),
+                                                                                    ("usage_ratio", 0.02))]
+        samples = [{"labels": labels, "value": value} for labels, value in values]
+        test = {"interval": "15s", "input_series": series, "promql_expr_test": [{"expr": expression, "eval_time": "2m", "exp_samples": samples}]}
+        with tempfile.NamedTemporaryFile("w", suffix=".yaml") as file:
+            yaml.safe_dump({"tests": [test]}, file)
+            file.flush()
+            result = promtool("test", "rules", file.name)
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
+
+    def test_keda_adds_the_reserved_shares(self):
+        queries = [expression.text for expression in expressions.of_autoscalers() if "kv_cache" in expression.text]
+        self.assertEqual(len(queries), 1)
+        self.evaluate(queries[0], [("{}", 1.0)])
+
+    def test_the_adapter_gives_the_reserved_share_of_each_pod(self):
+        values = yaml.safe_load((expressions.AUTOSCALERS / "components/autoscale-hpa/prometheus-adapter-values.yaml").read_text())
+        rule = next(rule for rule in values["rules"]["custom"] if rule["name"]["as"] == "pyramidkv_kv_cache_reserved_ratio")
+        query = rule["metricsQuery"].replace("<<.Series>>", rule["seriesQuery"].partition("{")[0]).replace("<<.GroupBy>>", "pod")
+        self.evaluate(query.replace("<<.LabelMatchers>>", 'namespace="pyramidkv",pod=~"a|b"'), [('{pod="a"}', 0.9), ('{pod="b"}', 0.1)])
 
 
 class Coverage(unittest.TestCase):
