@@ -14,6 +14,7 @@ constexpr int32_t kFewRows = 8;  // whose tiles are smaller
 constexpr int64_t kMinBlockRows = 96;
 // Rounding or quantising an activation, against an element read and written.
 constexpr int64_t kConvertedElement = 4;
+constexpr int64_t kLineBytes = 64;
 
 constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 constexpr int64_t align_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -60,10 +61,11 @@ LinearRunner::GemmRows LinearRunner::convert_rows(const GemmKernels& kernels, co
                 .step_bytes = kGemmStep * kFloat};
   const bool quantised = kernels.quantize_row != nullptr;
   if (kernels.convert_row == nullptr && !quantised) return rows;
-  const int64_t cols = align_up(x.cols, kernels.depth_multiple);
   rows.step_bytes = quantised ? kernels.step_bytes(weight) : kGemmStep * kernels.element_bytes;
-  rows.row_bytes = cols * rows.step_bytes / kGemmStep;
-  rows.stride = quantised ? rows.row_bytes : cols;
+  const int64_t filled_bytes = align_up(x.cols, kernels.depth_multiple) * rows.step_bytes / kGemmStep;
+  // An odd number of cache lines: rows a page apart, as those of many models are, would share one set of the caches.
+  rows.row_bytes = (ceil_div(filled_bytes, kLineBytes) | 1) * kLineBytes;
+  rows.stride = quantised ? rows.row_bytes : rows.row_bytes / kernels.element_bytes;
   const int64_t padded_rows = align_up(x.rows, kernels.row_multiple);
   auto* converted = activations_.reserve<std::byte>(padded_rows * (rows.row_bytes + kFloat));
   auto* scales = reinterpret_cast<float*>(converted + padded_rows * rows.row_bytes);
