@@ -19,26 +19,28 @@ inline void store_pairs(V::Type even, V::Type odd, uint32_t* to) {
   _mm512_storeu_si512(to, _mm512_permutexvar_epi16(interleave, rounded));
 }
 
-// GemmKernels::unpack. Quantised weights have whole groups of 16 or 32 inputs.
-template <int64_t kMultiple>
+// GemmKernels::unpack, to [tile outputs / kColumns][padded inputs / 2][kColumns]. Quantised weights have whole groups
+// of 16 or 32 inputs.
+template <int64_t kMultiple, int32_t kColumns>
 void unpack_pairs(const PackedView& weight, int64_t panel, int64_t k0, int64_t k1, void* tile, int32_t slot) {
-  auto* to = static_cast<uint32_t*>(tile) + slot * kPanelOutputs;
+  const int64_t pairs = (k1 - k0 + 1) / 2, padded = (k1 - k0 + kMultiple - 1) / kMultiple * kMultiple / 2;
+  const int32_t column = slot * kPanelOutputs;
+  auto* to = static_cast<uint32_t*>(tile) + column / kColumns * padded * kColumns + column % kColumns;
   if (weight.scale_kind != ScaleKind::kNone) {
     for_each_quad(weight, panel, k0, k1, [to](int, const V::Type(&values)[4], int64_t quad) {
-      uint32_t* rows = to + 2 * quad * kTileOutputs;
+      uint32_t* rows = to + 2 * quad * kColumns;
       store_pairs(values[0], values[1], rows);
-      store_pairs(values[2], values[3], rows + kTileOutputs);
+      store_pairs(values[2], values[3], rows + kColumns);
     });
-    to += (k1 - k0) / 2 * kTileOutputs;
+    to += pairs * kColumns;
   } else {
     const uint8_t* codes = weight.codes + panel * weight.panel_code_bytes;
-    for (int64_t k = k0; k < k1; k += 2, to += kTileOutputs) {
+    for (int64_t k = k0; k < k1; k += 2, to += kColumns) {
       const V::Type odd = k + 1 < k1 ? load_weights(weight.code_kind, codes, k + 1, 0) : V::broadcast(0.0f);
       store_pairs(load_weights(weight.code_kind, codes, k, 0), odd, to);
     }
   }
-  const int64_t pairs = (k1 - k0 + 1) / 2, padded = (k1 - k0 + kMultiple - 1) / kMultiple * kMultiple / 2;
-  for (int64_t pair = pairs; pair < padded; ++pair, to += kTileOutputs) {
+  for (int64_t pair = pairs; pair < padded; ++pair, to += kColumns) {
     _mm512_storeu_si512(to, _mm512_setzero_si512());
   }
 }

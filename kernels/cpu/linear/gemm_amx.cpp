@@ -5,9 +5,10 @@
 namespace pkv {
 namespace {
 
+constexpr int32_t kBlockOutputs = 2 * kPanelOutputs;
 static_assert(kTileFloats == kPanelOutputs && kTileFloats == V::kWidth);
 
-// Up to 32 rows from `row` on, and one or two panels from `panel` on.
+// Up to 32 rows from `row` on, and one or two panels from `panel` on, which is even.
 template <int kRowTiles, int kPanels>
 void multiply_block(const GemmTile& tile, int32_t row, int32_t panel) {
   using Block = TileBlock<kRowTiles, kPanels>;
@@ -17,8 +18,9 @@ void multiply_block(const GemmTile& tile, int32_t row, int32_t panel) {
   } else {
     Block::load(partial, kTileOutputs);
   }
+  const int64_t pairs = (tile.depth + kTileDepth - 1) / kTileDepth * kTileDepth / 2;
   Block::multiply_add(static_cast<const uint16_t*>(tile.a) + row * tile.a_stride, tile.a_stride,
-                      static_cast<const uint32_t*>(tile.b) + panel * kPanelOutputs, kTileOutputs, tile.depth);
+                      static_cast<const uint32_t*>(tile.b) + panel * kPanelOutputs * pairs, kBlockOutputs, tile.depth);
   if (!tile.last) {
     Block::store(partial, kTileOutputs);
     return;
@@ -36,7 +38,7 @@ void multiply_block(const GemmTile& tile, int32_t row, int32_t panel) {
   }
 }
 
-// Weights of two panels stay in the first-level cache while all rows pass over them.
+// Weights of two panels, which lie together, stay in the first-level cache while all rows pass over them.
 void multiply(const GemmTile& tile) {
   const Tiles tiles;
   const int32_t panels = (tile.cols + kPanelOutputs - 1) / kPanelOutputs;
@@ -50,16 +52,20 @@ void multiply(const GemmTile& tile) {
   }
 }
 
+// 384 inputs deep: two panels of weights and 32 rows take 24 KiB each, together the 48 of a first-level cache.
+constexpr int64_t kTileBytes = 384 * kTileOutputs * 2;
+
 }  // namespace
 
 template <>
-constinit const GemmKernels PathTable<GemmKernels, Isa::kAmxBf16>::kernels = {.tile_panels = kTilePanels,
-                                                                              .element_bytes = 2,
-                                                                              .row_multiple = 2 * kTileRows,
-                                                                              .depth_multiple = kTileDepth,
-                                                                              .tile_bytes = 80 << 10,
-                                                                              .unpack = unpack_pairs<kTileDepth>,
-                                                                              .multiply = multiply,
-                                                                              .convert_row = round_row<kTileDepth>};
+constinit const GemmKernels PathTable<GemmKernels, Isa::kAmxBf16>::kernels = {
+    .tile_panels = kTilePanels,
+    .element_bytes = 2,
+    .row_multiple = 2 * kTileRows,
+    .depth_multiple = kTileDepth,
+    .tile_bytes = kTileBytes,
+    .unpack = unpack_pairs<kTileDepth, kBlockOutputs>,
+    .multiply = multiply,
+    .convert_row = round_row<kTileDepth>};
 
 }  // namespace pkv

@@ -22,7 +22,7 @@ constinit const GemmKernels PathTable<GemmKernels, Isa::kAvx512Bf16>::kernels = 
     .tile_panels = kTilePanels,
     .element_bytes = 2,
     .depth_multiple = Bfloat16Product::kInputs,
-    .unpack = unpack_pairs<Bfloat16Product::kInputs>,
+    .unpack = unpack_pairs<Bfloat16Product::kInputs, kTileOutputs>,
     .multiply = multiply_tile<Bfloat16Product>,
     .convert_row = round_row<Bfloat16Product::kInputs>};
 
