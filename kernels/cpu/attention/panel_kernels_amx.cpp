@@ -11,6 +11,9 @@ namespace {
 constexpr int32_t kPanelRows = 2 * kTileRows;
 static_assert(kPanelRows <= kMaxPanelRows && kPanelCols == 2 * kTileFloats && kTileSlots % kTileDepth == 0);
 static_assert(kScoreStride % kTileFloats == 0 && kSoftmaxBlock % kTileDepth == 0);
+// Elements from one row's weights to the next: rows of a tile begin with a cache line.
+constexpr int32_t kWeightStride = 2 * kScoreStride;
+static_assert(kWeightStride * sizeof(uint16_t) % 64 == 0);
 
 // [kPanelRows][head_dim padded to kTileDepth]
 void pack_queries(const float* const* rows, int32_t count, int32_t head_dim, float scale, void* out) {
@@ -44,7 +47,7 @@ template <int kRowTiles, int kColumnTiles>
 void add_values(const uint16_t* weights, const uint32_t* values, int32_t slots, float* sums, int32_t stride) {
   using Block = TileBlock<kRowTiles, kColumnTiles>;
   Block::load(sums, stride);
-  Block::multiply_add(weights, kScoreStride, values, kPanelCols, slots);
+  Block::multiply_add(weights, kWeightStride, values, kPanelCols, slots);
   Block::store(sums, stride);
 }
 
@@ -53,7 +56,7 @@ void add_values(const uint16_t* weights, const uint32_t* values, int32_t slots, 
 void weigh_rows(const Panel& panel, const PanelState& state, int32_t rows, int32_t slots, uint16_t* weights) {
   const int32_t stride = padded_dim(panel.head_dim);
   for (int32_t r = 0; r < rows; ++r) {
-    uint16_t* row = weights + r * kScoreStride;
+    uint16_t* row = weights + r * kWeightStride;
     const int32_t limit = panel.limits[r];
     if (limit > 0) {
       const float keep = online_softmax(
