@@ -21,6 +21,7 @@ install(FILES deploy/completion/pyramidkv.fish COMPONENT completion
         DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
 install(FILES deploy/completion/pyramidkv.fish RENAME pyramidkv-server.fish COMPONENT completion
         DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d)
+install(FILES deploy/systemd/tls.conf DESTINATION ${CMAKE_INSTALL_DATADIR}/pyramidkv/systemd COMPONENT systemd)
 
 # What the unit and the settings hold of the prefix is known only now, so these are made by a script of the installation.
 foreach(component config docs systemd)
@@ -28,6 +29,7 @@ foreach(component config docs systemd)
     set(source_dir \"${PROJECT_SOURCE_DIR}\")
     set(bindir \"${CMAKE_INSTALL_BINDIR}\")
     set(docdir \"${CMAKE_INSTALL_DOCDIR}\")
+    set(datadir \"${CMAKE_INSTALL_DATADIR}\")
     set(component ${component})
     set(boost_package libboost${Boost_VERSION_MAJOR}.${Boost_VERSION_MINOR}-dev)
     include(\"${PROJECT_SOURCE_DIR}/cmake/install_files.cmake\")" COMPONENT ${component})

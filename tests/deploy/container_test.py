@@ -195,7 +195,7 @@ class InstallTest(unittest.TestCase):
             "share/bash-completion/completions/pyramidkv-server", "share/doc/pyramidkv/README.md",
             *(f"share/doc/pyramidkv/{path.name}" for path in (SOURCE / "docs").glob("*.md")),
             "share/fish/vendor_completions.d/pyramidkv.fish", "share/fish/vendor_completions.d/pyramidkv-server.fish",
-            "share/zsh/site-functions/_pyramidkv",
+            "share/pyramidkv/systemd/tls.conf", "share/zsh/site-functions/_pyramidkv",
             *(f"share/pyramidkv/config/{path.name}" for path in (SOURCE / "config").glob("*.yaml")),
             *(f"share/pyramidkv/config/lane_tables/{path.name}" for path in (SOURCE / "config/lane_tables").glob("*.lanes")),
             *(f"share/pyramidkv/proto/{path.relative_to(SOURCE / 'proto')}" for path in (SOURCE / "proto").rglob("*.proto"))})
@@ -261,18 +261,40 @@ class InstallTest(unittest.TestCase):
 
     @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd is not installed")
     def test_systemd_understands_the_unit(self):
-        unit = self.prefix / "lib/systemd/system/pyramidkv.service"
+        self.assertEqual(self.faults_of_the_unit(), [])
+
+    @unittest.skipUnless(shutil.which("systemd-analyze"), "systemd is not installed")
+    def test_systemd_understands_the_drop_in(self):
+        for settings, faults in ((self.drop_in(), 0), (self.drop_in().replace("LoadCredential", "LoadCredentials"), 2)):
+            self.assertEqual(len(self.faults_of_the_unit(settings)), faults)
+
+    def faults_of_the_unit(self, drop_in=""):
+        folder = Path(self.enterContext(tempfile.TemporaryDirectory()))
+        unit = Path(shutil.copy(self.prefix / "lib/systemd/system/pyramidkv.service", folder))
+        (folder / "pyramidkv.service.d").mkdir()
+        (folder / "pyramidkv.service.d/tls.conf").write_text(drop_in)
         done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True, check=False)
-        about_it = [line for line in (done.stdout + done.stderr).splitlines() if "pyramidkv" in line]
-        self.assertEqual(about_it, [])
+        return [line for line in (done.stdout + done.stderr).splitlines() if "pyramidkv" in line]
+
+    def drop_in(self):
+        return (self.prefix / "share/pyramidkv/systemd/tls.conf").read_text()
+
+    def test_the_drop_in_hands_over_what_the_server_is_told_to_read(self):
+        credentials = set(re.findall(r"(?m)^LoadCredential=([\w.]+):/", self.drop_in()))
+        variables = dict(re.findall(r"(PYRAMIDKV_\w+)=%d/([\w.]+)", self.drop_in()))
+        self.assertEqual(set(variables), {"PYRAMIDKV_SERVER__TLS__CERT", "PYRAMIDKV_SERVER__TLS__KEY"})
+        for key in ("server.tls.cert", "server.tls.key"):
+            self.assertIn(key, help_of("pyramidkv-server"))
+        self.assertEqual(set(variables.values()), credentials)
+        # Of two variables of one name that of the EnvironmentFile counts.
+        self.assertNotIn("__TLS__", (self.prefix / "etc/default/pyramidkv").read_text())
 
     def test_examples_of_variables_are_keys(self):
         lines = (self.prefix / "etc/default/pyramidkv").read_text().splitlines()
         examples = dict(line[1:].split("=", 1) for line in lines if line.startswith("#PYRAMIDKV_"))
         self.assertIn("PYRAMIDKV_MODEL__PATH", examples)
-        for name in [name for name in examples if "__TLS__" in name or name.endswith("__API_KEYS")]:  # files that are read at once
-            self.assertIn(name.removeprefix("PYRAMIDKV_").lower().replace("__", "."), help_of("pyramidkv-server", "--help"))
-            del examples[name]
+        self.assertIn("server.api_keys", help_of("pyramidkv-server"))
+        del examples["PYRAMIDKV_SERVER__API_KEYS"]  # a file that is read at once
         output_of(BIN / "pyramidkv-server", "--check-config", "--set", "model.path=", env={"PATH": os.environ["PATH"], **examples})
 
 
