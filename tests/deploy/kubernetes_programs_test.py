@@ -99,6 +99,17 @@ class FetchModelTest(unittest.TestCase):
             self.assertNotEqual(self.fetch(**settings).returncode, 0, settings)
             self.assertEqual(self.held(), [])
 
+    def test_what_cannot_be_reached_names_the_network_policy(self):
+        curl = self.programs / "curl"
+        curl.unlink()
+        for code, named in ((6, True), (7, True), (28, True), (22, False)):  # 22: an answer, but not the file
+            curl.write_text(f'#!{self.programs}/sh\necho "$@"\nexit {code}\n')
+            curl.chmod(0o755)
+            done = self.fetch()
+            self.assertEqual(done.returncode, 1)
+            self.assertEqual("NetworkPolicy pyramidkv-server" in done.stderr, named, code)
+            self.assertIn("--connect-timeout 10 ", done.stdout)
+
     def test_settings_that_make_no_sense(self):
         for settings in ({"MODEL_FILE": ""}, {"MODEL_FILE": "../model.gguf"}, {"MODEL_SHA256": ""}, {"MODEL_URL": ""}):
             done = self.fetch(**settings)

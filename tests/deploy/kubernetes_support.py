@@ -41,13 +41,14 @@ def all_variants():
         yield f"overlays/{name}", DEPLOY / "overlays" / name
 
 
-def combination(*components, url="https://models.example/model.whl"):
+def combination(*components, url="https://models.example/model.whl", patches=()):
     """A user's own kustomization, as the README beside deploy/kubernetes has it: the base and several components."""
     folder = pathlib.Path(tempfile.mkdtemp(dir=SOURCE / "build"))
     here = lambda *parts: os.path.relpath(DEPLOY.joinpath(*parts), folder)
     text = {"apiVersion": "kustomize.config.k8s.io/v1beta1", "kind": "Kustomization", "resources": [here("base")],
             "components": [here("components", name) for name in components], "namespace": "pyramidkv",
-            "configMapGenerator": [{"name": "pyramidkv-model", "behavior": "merge", "literals": [f"MODEL_URL={url}"]}]}
+            "configMapGenerator": [{"name": "pyramidkv-model", "behavior": "merge", "literals": [f"MODEL_URL={url}"]}],
+            "patches": list(patches)}
     try:
         (folder / "kustomization.yaml").write_text(yaml.dump(text))
         return built(folder)

@@ -196,9 +196,17 @@ class AroundThePodTest(unittest.TestCase):
                 self.assertTrue(rule["from"] and rule["ports"], name)
                 self.assertLessEqual({p["port"] for p in rule["ports"]}, declared, name)
             self.assertEqual({p["port"] for rule in policy["egress"] for p in rule["ports"]}, {53, 443}, name)
+            names = next(rule for rule in policy["egress"] if {"port": 53, "protocol": "UDP"} in rule["ports"])
+            self.assertIn({"ipBlock": {"cidr": "169.254.20.10/32"}}, names["to"], name)  # NodeLocal DNSCache
         # With TLS the plain port is open to nobody.
         tls = find(k8s.overlay("tls"), "NetworkPolicy")["spec"]
         self.assertTrue({"grpc", "http"}.isdisjoint(p["port"] for rule in tls["ingress"] for p in rule["ports"]))
+
+    def test_the_readmes_patch_opens_another_port(self):
+        text = (DEPLOY / "README.md").read_text(encoding="utf-8")
+        patches = yaml.safe_load(re.search(r"(?m)^    patches:\n(?:     .*\n)+", text)[0])["patches"]
+        policy = find(list(yaml.safe_load_all(combination(patches=patches))), "NetworkPolicy")["spec"]
+        self.assertIn({"ports": [{"port": 9000}]}, policy["egress"])
 
     def test_disruptions_are_budgeted(self):
         budget = find(k8s.base(), "PodDisruptionBudget")["spec"]

@@ -30,8 +30,18 @@ trap 'exit 1' INT TERM
 archive=$work
 [ -z "$MODEL_MEMBER" ] || archive=$work.zip
 echo "downloading $MODEL_URL"
-curl --fail --silent --show-error --location --proto '=https,http' --retry 5 --retry-connrefused \
-  --max-time "$DOWNLOAD_SECONDS" --output "$archive" -- "$MODEL_URL"
+status=0
+curl --fail --silent --show-error --location --proto '=https,http' --retry 5 --retry-connrefused --connect-timeout 10 \
+  --max-time "$DOWNLOAD_SECONDS" --output "$archive" -- "$MODEL_URL" || status=$?
+case $status in
+  0) ;;
+  6 | 7 | 28) # no such name, no connection, too long
+    echo "error: $MODEL_URL cannot be reached or is too slow. The NetworkPolicy pyramidkv-server lets this pod use DNS and port 443, no" \
+      "other: deploy/kubernetes/README.md, \"Another model\", has the patch for another port" >&2
+    exit 1
+    ;;
+  *) exit 1 ;;
+esac
 if [ -n "$MODEL_MEMBER" ]; then
   unzip -p "$archive" "$MODEL_MEMBER" >"$work"
   rm -f "$archive"
