@@ -3,6 +3,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -70,11 +71,12 @@ Error Client::unreachable() const {
   error.bad_target = !wrong.empty();
   if (error.bad_target) {
     error.message = absl::StrCat("--server: ", wrong);
-  } else if (access_.tls) {
-    error.message = absl::StrCat("no server at ", target_, " over TLS: ", handshake_problem());
-  } else {
-    error.message = absl::StrCat("no server at ", target_, ": ", connection_problem(target_));
+    return error;
   }
+  const ConnectionProblem problem = connection_problem(target_);
+  error.answered = problem.answered;
+  error.message = access_.tls ? absl::StrCat("no server at ", target_, " over TLS: ", handshake_problem())
+                              : absl::StrCat("no server at ", target_, ": ", problem.text);
   return error;
 }
 
@@ -84,7 +86,10 @@ std::string Client::handshake_problem() const {
   apply_deadline(absl::ToDoubleSeconds(kConnectTimeout), context);
   v1::ListModelsResponse reply;
   const grpc::Status status = models_->ListModels(&context, {}, &reply);
-  return status.ok() ? "it did not take the connection in time" : status.error_message();
+  if (status.ok()) return "it did not take the connection in time";
+  const bool unknown = absl::StrContains(status.error_message(), "certificate verify failed");
+  return absl::StrCat(status.error_message(),
+                      unknown ? "\nTry --ca FILE with the authority of the server's certificate" : "");
 }
 
 Error Client::error_of(const grpc::Status& status) {

@@ -22,7 +22,8 @@ namespace pkv::client {
 namespace v1 = ::pyramidkv::v1;
 
 // What went wrong with a call. `reachable` is false where no connection to the server could be made or it was lost,
-// `bad_target` is true where that is because the server's address is none.
+// `bad_target` is true where that is because the server's address is none, `answered` where something listens at the
+// address that this client cannot talk to.
 struct Error {
   grpc::StatusCode code = grpc::StatusCode::UNKNOWN;
   std::string message;
@@ -31,6 +32,7 @@ struct Error {
   std::vector<std::pair<std::string, std::string>> fields;  // field violations: path, description
   bool reachable = true;
   bool bad_target = false;
+  bool answered = false;
 
   std::string describe() const;  // one or more lines for people
 };

@@ -19,6 +19,8 @@ namespace pkv::client {
 namespace {
 
 constexpr int kPatienceMs = 2000;
+constexpr char kTryTls[] =
+    "\nTry --tls, or --ca FILE where the system does not know the authority of the server's certificate";
 
 struct Address {
   std::string host, port;
@@ -81,7 +83,7 @@ std::string listener_problem(const Socket& socket) {
     return "something listens there and does not answer: no gRPC server, or one that hangs";
   std::array<char, 64> buffer{};
   const ssize_t size = recv(socket.descriptor(), buffer.data(), buffer.size(), 0);
-  if (size <= 0) return "what listens there hangs up: no gRPC server, or one that expects TLS (--tls)";
+  if (size <= 0) return absl::StrCat("what listens there hangs up: no gRPC server, or one that expects TLS", kTryTls);
   return foreign_speech(std::string(buffer.data(), static_cast<size_t>(size)));
 }
 
@@ -89,7 +91,7 @@ std::string listener_problem(const Socket& socket) {
 
 std::string foreign_speech(const std::string& answer) {
   if (answer.size() >= 2 && answer[0] == '\x15' && answer[1] == '\x03')
-    return "it expects TLS, and this connection is plain; try --tls";
+    return absl::StrCat("it expects TLS, and this connection is plain", kTryTls);
   if (absl::StartsWith(answer, "HTTP/1"))
     return "a web server answers there, no gRPC server (the port of the metrics?)";
   if (absl::StartsWith(answer, "SSH-")) return "an SSH server answers there, no gRPC server";
@@ -116,14 +118,14 @@ std::string target_problem(const std::string& target) {
   return "";
 }
 
-std::string connection_problem(const std::string& target) {
-  if (left_to_grpc(target)) return "no connection can be made";
+ConnectionProblem connection_problem(const std::string& target) {
+  if (left_to_grpc(target)) return {"no connection can be made"};
   const auto [host, port] = split(target);
   addrinfo hints{};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
   if (const int code = getaddrinfo(host.c_str(), port.c_str(), &hints, &found); code != 0)
-    return absl::StrCat("the name '", host, "' does not resolve (", gai_strerror(code), ")");
+    return {absl::StrCat("the name '", host, "' does not resolve (", gai_strerror(code), ")")};
   const std::unique_ptr<addrinfo, decltype(&freeaddrinfo)> addresses(found, freeaddrinfo);
   int error = 0;
   for (const addrinfo* address = found; address != nullptr; address = address->ai_next) {
@@ -131,11 +133,11 @@ std::string connection_problem(const std::string& target) {
     error = socket.connect_to(*address);
     if (error != 0) continue;
     const std::string problem = listener_problem(socket);
-    return problem.empty() ? "a server listens there and does not take the connection in time" : problem;
+    return {problem.empty() ? "a server listens there and does not take the connection in time" : problem, true};
   }
-  if (error == ECONNREFUSED) return "nothing listens there (connection refused)";
-  if (error == ETIMEDOUT) return "nothing answers there";
-  return std::strerror(error);
+  if (error == ECONNREFUSED) return {"nothing listens there (connection refused)"};
+  if (error == ETIMEDOUT) return {"nothing answers there"};
+  return {std::strerror(error)};
 }
 
 }  // namespace pkv::client

@@ -9,9 +9,14 @@ namespace pkv::client {
 // itself (unix:..., dns:...) are left to it.
 std::string target_problem(const std::string& target);
 
+struct ConnectionProblem {
+  std::string text;       // with the way out in a second line, where there is one
+  bool answered = false;  // something listens there: to start a server is no way out
+};
+
 // What happens to one who connects to `target`: the name does not resolve, nothing listens, nothing answers, something
 // else than a gRPC server answers. Takes a few seconds at most.
-std::string connection_problem(const std::string& target);
+ConnectionProblem connection_problem(const std::string& target);
 
 // What an answer to the beginning of an HTTP/2 connection shows of who gave it; "" for HTTP/2.
 std::string foreign_speech(const std::string& answer);

@@ -182,6 +182,9 @@ std::string parse_budget(const std::string& text, v1::CacheBudget& budget) {
   }
   if (absl::ConsumeSuffix(&rest, "%")) {
     if (!absl::SimpleAtod(rest, &number) || !std::isfinite(number)) return complaint;
+    // The server would refuse it too, but in shares of 1.
+    if (number <= 0 || number > 100)
+      return absl::StrCat("--budget: '", text, "' is no share of the prompt, which is over 0% and at most 100%");
     budget.set_keep_ratio(number / 100);
     return "";
   }

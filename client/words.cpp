@@ -103,6 +103,16 @@ std::string explain_command_line(const std::vector<std::string>& words, const Kn
   return "";
 }
 
+void complete_help(std::vector<std::string>& words, const std::vector<std::string>& commands) {
+  if (words.empty() || words[0] != "help") return;
+  words.erase(words.begin());
+  if (words.empty()) {
+    words.push_back("--help");
+  } else if (contains(commands, words[0])) {
+    words.insert(words.begin() + 1, "--help");
+  }
+}
+
 void complete_report_option(std::vector<std::string>& words) {
   const std::vector<std::string> kWords = {"none", "summary", "layers", "positions"};
   for (size_t i = 0; i < words.size() && words[i] != "--"; ++i) {

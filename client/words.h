@@ -26,6 +26,10 @@ struct KnownCommand {
 std::string explain_command_line(const std::vector<std::string>& words, const KnownCommand& global,
                                  const std::vector<KnownCommand>& commands);
 
+// `help`, alone or with one of the `commands` behind it, is `--help`. Of another word behind it is told like of any
+// unknown command.
+void complete_help(std::vector<std::string>& words, const std::vector<std::string>& commands);
+
 // `--report` may stand alone, which a reader of command lines cannot tell from `--report PROMPT`: makes it
 // `--report=summary` where what follows is none of the option's words, nor nearly one.
 void complete_report_option(std::vector<std::string>& words);

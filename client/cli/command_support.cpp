@@ -36,8 +36,9 @@ int fail(const Client& client, const Error& error, const ErrorContext& context) 
   std::cerr << "pyramidkv: " << for_terminal(error_text(error, context)) << "\n";
   if (error.bad_target) return kUsage;
   if (error.reachable) return kRpcError;
-  std::cerr << "Is it running? 'scripts/run --serve' starts one; --server HOST:PORT names another than "
-            << client.target() << ".\n";
+  if (!error.answered)
+    std::cerr << "Is it running? 'pyramidkv-server --set model.path=FILE' starts one; --server HOST:PORT names another "
+              << "than " << client.target() << ".\n";
   return kUnreachable;
 }
 

@@ -196,7 +196,7 @@ Command add_tokenize(CLI::App& app, TokenizeOptions& options) {
   CLI::App* command = app.add_subcommand("tokenize", "Text to token ids, or back with --ids");
   command->add_option("text", options.text, "The text");
   command->add_option("--file", options.file, "File with the text; - is standard input");
-  command->add_option("--ids", options.ids, "Token ids to turn into text");
+  add_token_ids(*command, options.ids);
   command->add_option("--model", options.model, "Model id");
   command->add_flag("--json", options.json, "Print the reply as proto3 JSON");
   return {command, [&options](Client& client) { return run_tokenize(client, options); }};
@@ -302,7 +302,9 @@ int run(int argc, char** argv) {
   app.set_version_flag("--version", program_version());
   Options options;
   const std::vector<Command> commands = add_commands(app, options);
-  std::vector<std::string> words(argv + 1, argv + argc);
+  std::vector<std::string> words(argv + 1, argv + argc), names;
+  for (const Command& command : commands) names.push_back(command.app->get_name());
+  complete_help(words, names);
   complete_report_option(words);
   try {
     app.parse(std::vector<std::string>(words.rbegin(), words.rend()));  // CLI11 takes them from the back

@@ -2,6 +2,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "client/words.h"
 
 namespace pkv::client {
@@ -119,6 +120,25 @@ void add_length_options(CLI::App& app, RequestOptions& request) {
       ->allow_extra_args(false)
       ->take_all()
       ->group(kSampling);
+}
+
+void add_token_ids(CLI::App& app, std::vector<uint32_t>& ids) {
+  app.add_option_function<std::vector<std::string>>(
+         "--ids",
+         [&ids](const std::vector<std::string>& words) {
+           for (const std::string& word : words) {
+             for (const auto part : absl::StrSplit(word, absl::ByAnyChar(", \n"), absl::SkipWhitespace())) {
+               uint32_t id = 0;
+               if (!absl::SimpleAtoi(part, &id))
+                 throw CLI::ValidationError(
+                     "--ids", absl::StrCat("'", part, "' is no token id, which is a whole number from 0"));
+               ids.push_back(id);
+             }
+           }
+           if (ids.empty()) throw CLI::ValidationError("--ids", "no token ids are given");
+         },
+         "Token ids to turn into text, with spaces or commas between them: --ids 504,3575 282")
+      ->type_name("ID");
 }
 
 void add_sampling_options(CLI::App& app, GenerateOptions& options) {

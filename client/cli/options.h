@@ -23,6 +23,9 @@ void add_length_options(CLI::App& app, RequestOptions& request);
 void add_report_option(CLI::App& app, GenerateOptions& options);
 void add_token_options(CLI::App& app, RequestOptions& request);
 
+// Ids of tokens, with spaces or commas between them.
+void add_token_ids(CLI::App& app, std::vector<uint32_t>& ids);
+
 // Options whose value is one word each time they are given, so that a prompt behind them stays a prompt.
 CLI::Option* add_repeated(CLI::App& app, const char* name, std::vector<std::string>& words, const char* help);
 

@@ -49,6 +49,7 @@ CASES = [
     ("generat x", 2, NOTHING, r"no command 'generat'; did you mean 'generate'\?"),
     ("", 2, NOTHING, r"which command\? .*generate.*chat"),
     ("generate --temprature 0 x", 2, NOTHING, r"'generate' has no option --temprature; did you mean '--temperature'\?"),
+    ("help generat", 2, NOTHING, r"no command 'generat'; did you mean 'generate'\?"),
     ("chat --buget 12", 2, NOTHING, r"did you mean '--budget'\?"),
     ("generate several words", 2, NOTHING, r"in quotes"),
     ("generate", 2, NOTHING, r"no prompt: give it as an argument, with --prompt-file \(-f\) or on standard input"),
@@ -66,6 +67,9 @@ CASES = [
     ("generate --logit-bias 5 x", 2, NOTHING, r"--logit-bias: '5' is not ID:VALUE"),
     ("generate --report layer x", 2, NOTHING, r"'layer' is not none, summary, layers or positions; did you mean 'layers'\?"),
     ("generate --budget 4X --policy snapkv x", 2, NOTHING, r"--budget: '4X' .*\(128\).*\(12%\).*recall:0\.95.*4MiB or 4M"),
+    ("generate --budget 150% --policy snapkv x", 2, NOTHING, r"--budget: '150%' is no share of the prompt, .*at most 100%"),
+    ("tokenize --ids 504,x", 2, NOTHING, r"--ids: 'x' is no token id, .*\n'pyramidkv tokenize --help'"),
+    ("tokenize --ids ,", 2, NOTHING, r"--ids: no token ids are given"),
     ("generate --max-bytes lots --policy snapkv x", 2, NOTHING, r"--max-bytes: 'lots' is no size \(.*4MiB or 4M"),
     ("generate --policy snapvk x", 2, NOTHING, r"'snapvk' is no policy .*did you mean 'snapkv'\?"),
     ("generate --raw --chat x", 2, NOTHING, r"--raw and --chat exclude each other"),
@@ -95,6 +99,9 @@ CASES = [
     ("estimate --prompt-tokens 8000 --max-tokens 300", 1, NOTHING, r"CONTEXT_TOO_LONG\]\nTry --max-tokens 192\n"),
     # Help: defaults, groups, examples, exit codes.
     ("--help", 0, r"(?s)generate .*chat .*Examples:.*Exit codes: 0 good", NOTHING),
+    ("help", 0, r"(?s)generate .*chat .*Examples:", NOTHING),
+    ("help generate", 0, r"(?s)Prompt:.*Sampling:", NOTHING),
+    ("tokenize --help", 0, r"(?s)--ids ID .*spaces or commas", NOTHING),
     ("generate --help", 0, r"(?s)Prompt:.*Cache policy:.*Sampling:.*Output:.*Examples:\n  pyramidkv generate.*Exit codes: 0 good; 1 .*; 2 wrong usage; 3 ", NOTHING),
     ("generate --help", 0, r"(?s)--max-tokens N .*\[256\].*--temperature X .*\[0; 1 with.*--seed N .*\[-1\]", NOTHING),
     ("chat --help", 0, r"(?s)Examples:\n  pyramidkv chat.*Exit codes", NOTHING),
@@ -128,6 +135,13 @@ class CommandLineTest(unittest.TestCase):
                 self.assertRegex(done.stdout, stdout)
                 self.assertRegex(done.stderr, stderr)
                 self.assertNotRegex(done.stderr, r"\[libprotobuf|\.cc:\d+|\x1b")
+
+    def test_token_ids_in_every_form_are_the_text_again(self):
+        ids = self.run_client("tokenize", "The name of the license").stdout.split()
+        self.assertGreater(len(ids), 3)
+        for form in ([*ids], [",".join(ids)], [" ".join(ids)], ["\n".join(ids)], [ids[0] + ", " + ids[1], *ids[2:]]):
+            done = self.run_client("tokenize", "--ids", *form)
+            self.assertEqual((done.returncode, done.stdout), (0, "The name of the license\n"), (form, done.stderr))
 
     def test_every_way_out_works(self):
         """The command that an error ends with, typed as it stands, succeeds."""

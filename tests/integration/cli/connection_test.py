@@ -54,8 +54,8 @@ class Listener:
 
 
 class ConnectionTest(unittest.TestCase):
-    def check(self, target, code, pattern):
-        done, _ = ask(target)
+    def check(self, target, code, pattern, *words):
+        done, _ = ask(target, *words)
         self.assertEqual((done.returncode, done.stdout), (code, ""), done.stderr)
         self.assertRegex(done.stderr, pattern)
         self.assertNotRegex(done.stderr, r"\.cc:\d+")  # a library's log line
@@ -70,7 +70,7 @@ class ConnectionTest(unittest.TestCase):
         free = socket.create_server(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
-        self.check(f"127.0.0.1:{port}", 3, r"nothing listens there \(connection refused\)\nIs it running\?")
+        self.check(f"127.0.0.1:{port}", 3, r"nothing listens there \(connection refused\)\nIs it running\? 'pyramidkv-server ")
 
     def test_somebody_else_there(self):
         for reply, pattern in ((b"HTTP/1.1 400 Bad Request\r\n\r\n", r"a web server answers there"), (b"SSH-2.0-OpenSSH_9\r\n", r"an SSH server"),
@@ -88,7 +88,8 @@ class ConnectionTest(unittest.TestCase):
             context.load_cert_chain(certificate, key)
             listener = Listener(b"hello", context)
             self.addCleanup(listener.close)
-            self.check(listener.target, 3, r"TLS")
+            self.check(listener.target, 3, r"expects TLS.*\nTry --tls, or --ca FILE .*\n\Z")
+            self.check(listener.target, 3, r"certificate verify failed.*\nTry --ca FILE with the authority .*\n\Z", "--tls", "models")
 
     def test_a_server_killed_in_the_middle_of_an_answer(self):
         server = Server()

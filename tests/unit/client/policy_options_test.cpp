@@ -36,11 +36,19 @@ TEST(ParseBudget, EveryUnitOfBytes) {
 
 TEST(ParseBudget, NamesWhatIsWrong) {
   for (const char* text : {"", "many", "12 apples", "-3", "%", "nan%", "1e300GiB", "1e15GiB", "-1MiB", "nanMiB", "MiB",
-                           "recall:", "recall:inf", "recall:high", "5000000000"}) {
+                           "recall:", "recall:inf", "recall:high", "5000000000", "150%", "0%", "-5%"}) {
     v1::CacheBudget budget;
     EXPECT_THAT(parse_budget(text, budget), HasSubstr("--budget")) << text;
     EXPECT_EQ(budget.amount_case(), v1::CacheBudget::AMOUNT_NOT_SET) << text;
   }
+}
+
+TEST(ParseBudget, SharesOutsideTheirRangeAreToldInPerCent) {
+  v1::CacheBudget budget;
+  EXPECT_EQ(parse_budget("150%", budget),
+            "--budget: '150%' is no share of the prompt, which is over 0% and at most 100%");
+  EXPECT_EQ(parse_budget("100%", budget), "");
+  EXPECT_EQ(budget.keep_ratio(), 1);
 }
 
 TEST(PolicyNames, AreThoseOfTheContract) {

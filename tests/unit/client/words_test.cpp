@@ -70,6 +70,17 @@ TEST_F(ExplainCommandLine, LeavesOtherMistakesToTheReader) {
   EXPECT_EQ(explain({"generate", "--", "--no-option"}), "");
 }
 
+TEST(CompleteHelp, IsTheOption) {
+  const auto completed = [](std::vector<std::string> words) {
+    complete_help(words, kNames);
+    return words;
+  };
+  EXPECT_THAT(completed({"help"}), ElementsAre("--help"));
+  EXPECT_THAT(completed({"help", "stats"}), ElementsAre("stats", "--help"));
+  EXPECT_THAT(completed({"help", "stat"}), ElementsAre("stat"));
+  EXPECT_THAT(completed({"generate", "help"}), ElementsAre("generate", "help"));
+}
+
 TEST(CompleteReportOption, AloneItMeansTheSummary) {
   const auto completed = [](std::vector<std::string> words) {
     complete_report_option(words);
