@@ -5,7 +5,7 @@ SnapKV's family the last ones, for `h2o` all, for `funnel` turned ones too, so s
 from client import Records, ask
 from documents import held_out
 
-BUDGETS = (64, 256)
+BUDGETS = (64, 128, 256, 512, 1024)
 POLICIES = ("snapkv", "pyramidkv", "ada_snapkv", "ada_pyramidkv", "tova", "h2o", "funnel")
 
 

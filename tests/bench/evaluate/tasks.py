@@ -10,7 +10,7 @@ from client import Records, ask
 from documents import held_out
 
 POLICIES = ("funnel:12.5%", "funnel:12.5%::f16", "snapkv:12.5%", "pyramidkv:12.5%", "h2o:12.5%", "ada_snapkv:12.5%", "streaming_llm:12.5%")
-PER_TASK = 6
+PER_TASK = 12
 ANSWER_TOKENS = 32
 WORDS = ("anchor", "basket", "candle", "dragon", "engine", "falcon", "garden", "hammer", "island", "jacket", "kettle", "ladder", "magnet", "needle")
 
