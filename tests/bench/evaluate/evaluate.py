@@ -61,7 +61,8 @@ def main():
                 origin.page(origin.claim(options.records, origin.of(options.measured_with, options.commit), options.resume_anyway))]
     if "divergence" in options.parts:
         table = divergence.measure(options.records / "divergence.jsonl", HEAD_DIM, options.budgets)
-        sections += ["## KL from the full cache at equal bytes", divergence.__doc__.strip(), divergence.page(table), divergence.verdicts(table, DEMANDS[options.name])]
+        sections += ["## KL from the full cache at equal bytes", divergence.__doc__.strip(), divergence.page(table), "### Demands",
+                     divergence.verdicts(table, DEMANDS[options.name])]
     for part in (part for part in variants.PARTS if part in options.parts):
         sections.append(variants.page(part, variants.measure(part, options.records, HEAD_DIM, options.budgets, options.settings)))
     if "formats" in options.parts:
