@@ -73,7 +73,7 @@ Error Client::unreachable() const {
     error.message = absl::StrCat("--server: ", wrong);
     return error;
   }
-  const ConnectionProblem problem = connection_problem(target_);
+  const ConnectionProblem problem = connection_problem(target_, access_.tls);
   error.answered = problem.answered;
   error.message = access_.tls ? absl::StrCat("no server at ", target_, " over TLS: ", handshake_problem())
                               : absl::StrCat("no server at ", target_, ": ", problem.text);

@@ -118,7 +118,7 @@ std::string target_problem(const std::string& target) {
   return "";
 }
 
-ConnectionProblem connection_problem(const std::string& target) {
+ConnectionProblem connection_problem(const std::string& target, bool tls) {
   if (left_to_grpc(target)) return {"no connection can be made"};
   const auto [host, port] = split(target);
   addrinfo hints{};
@@ -132,7 +132,7 @@ ConnectionProblem connection_problem(const std::string& target) {
     const Socket socket(*address);
     error = socket.connect_to(*address);
     if (error != 0) continue;
-    const std::string problem = listener_problem(socket);
+    const std::string problem = tls ? "" : listener_problem(socket);
     return {problem.empty() ? "a server listens there and does not take the connection in time" : problem, true};
   }
   if (error == ECONNREFUSED) return {"nothing listens there (connection refused)"};

@@ -15,8 +15,9 @@ struct ConnectionProblem {
 };
 
 // What happens to one who connects to `target`: the name does not resolve, nothing listens, nothing answers, something
-// else than a gRPC server answers. Takes a few seconds at most.
-ConnectionProblem connection_problem(const std::string& target);
+// else than a gRPC server answers. With `tls` nothing is said to what listens: only gRPC can tell what is wrong there.
+// Takes a few seconds at most.
+ConnectionProblem connection_problem(const std::string& target, bool tls);
 
 // What an answer to the beginning of an HTTP/2 connection shows of who gave it; "" for HTTP/2.
 std::string foreign_speech(const std::string& answer);
