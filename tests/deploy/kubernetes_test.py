@@ -16,6 +16,8 @@ VERSIONS = ("1.32", "1.37")
 FLUSH_SECONDS = 5  # kFlushTime of server/app.cpp: after the drain, for answers on their way
 REST_MIB, STEP_MIB, AUXILIARY_SHARE = 240, 64, 0.23  # docs/scaling.md, Memory of a pod
 ARRIVING_BODIES = 4  # config/server.yaml, http.max_body_bytes
+JSON_MIB, JSON_BODY_MIB, BYTES_A_TEXT_BYTE, BYTES_A_TOKEN = 92, 4, 47, 4  # docs/scaling.md: what a body of so many MiB and a text need
+CONNECTION_BYTES = 41 * 2**10  # docs/scaling.md
 DEFAULTS = k8s.flat(yaml.safe_load((SOURCE / "config/server.yaml").read_text(encoding="utf-8")))
 PICKED_BY = {"pyramidkv_requests_waiting", "pyramidkv_requests_running", "pyramidkv_kv_cache_usage_ratio"}
 SCALED_BY = {"pyramidkv_requests_waiting", "pyramidkv_kv_cache_reserved_bytes", "pyramidkv_kv_cache_pool_bytes"}
@@ -124,8 +126,12 @@ class PodTest(unittest.TestCase):
             resources, config = k8s.server_container(things)["resources"], k8s.server_config(things)
             value = lambda key: number(config.get(key, DEFAULTS[key]))
             needed = (REST_MIB + STEP_MIB) * 2**20 + value("cache.pool_bytes") * (1 + AUXILIARY_SHARE) + value("runtime.workspace_bytes")
-            clients = (value("server.max_buffer_bytes") + value("server.max_waiting_bytes") + ARRIVING_BODIES * value("http.max_body_bytes")
-                       + value("server.max_unread_bytes") * value("scheduler.max_running"))
+            self.assertLessEqual(value("http.max_body_bytes"), JSON_BODY_MIB * 2**20)
+            prepared = max(JSON_MIB * 2**20, BYTES_A_TEXT_BYTE * value("server.max_text_bytes"))
+            answer = max(value("server.max_message_bytes"), value("server.max_unread_bytes"))
+            clients = (value("server.max_buffer_bytes") + value("server.max_waiting_bytes") + BYTES_A_TOKEN * value("scheduler.max_waiting_tokens")
+                       + answer * value("scheduler.max_running") + ARRIVING_BODIES * value("http.max_body_bytes")
+                       + prepared * value("server.preparation_threads") + CONNECTION_BYTES * value("server.max_connections"))
             self.assertLessEqual(needed + clients, number(resources["limits"]["memory"]))
             self.assertEqual(resources["limits"]["memory"], resources["requests"]["memory"])
 
