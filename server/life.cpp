@@ -116,8 +116,8 @@ class Life {
       reload_due_ = reload_due_ || signal == SIGHUP;
       if (loaded() && !load_status_.ok()) return End::kLoadFailed;
       try {
-        if (reload_due_) reload();
         app_.watch_for_stalls();
+        if (reload_due_) reload();
       } catch (const std::bad_alloc&) {  // the next time
       }
       if (!app_.engine_failure().ok()) return End::kEngineFailed;

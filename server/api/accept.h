@@ -2,11 +2,9 @@
 // preparation thread.
 #pragma once
 
-#include <optional>
 #include <stop_token>
 
 #include "absl/status/statusor.h"
-#include "absl/time/time.h"
 #include "pyramidkv/v1/generation.pb.h"
 #include "server/api/access_log.h"
 #include "server/api/job_claim.h"
@@ -23,10 +21,8 @@ struct AcceptedRequest {
 
 // `info` gets the request's id. Errors as of find_model(), read_claim(), validate_request() and validate_comparison().
 absl::StatusOr<AcceptedRequest> accept_request(const pyramidkv::v1::GenerateRequest& message, ServerState& state,
-                                               std::optional<absl::Time> deadline, const std::stop_token& stop,
-                                               CallInfo& info);
+                                               const std::stop_token& stop, CallInfo& info);
 absl::StatusOr<AcceptedRequest> accept_comparison(const pyramidkv::v1::CompareRequest& message, ServerState& state,
-                                                  std::optional<absl::Time> deadline, const std::stop_token& stop,
-                                                  CallInfo& info);
+                                                  const std::stop_token& stop, CallInfo& info);
 
 }  // namespace pkv

@@ -21,6 +21,7 @@ struct CallInfo {
   std::string_view method;
   std::string peer;
   absl::Time arrived;
+  std::optional<absl::Time> deadline;  // none: the caller waits as long as it takes
   std::optional<TraceContext> trace;
   Credentials credentials;
   std::string request_id;

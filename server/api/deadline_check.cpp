@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "server/api/errors.h"
 
@@ -34,6 +35,11 @@ absl::Status check_deadline(const Request& request, const Contract& contract, co
        .metadata = {{"estimated_seconds", seconds_text(least)},
                     {"remaining_seconds", seconds_text(left)},
                     {"tokens_per_second", rate}}});
+}
+
+absl::Status blame_deadline(absl::Status status, std::optional<absl::Time> deadline) {
+  if (!absl::IsCancelled(status) || !deadline || *deadline > absl::Now()) return status;
+  return absl::DeadlineExceededError("the deadline has passed");
 }
 
 }  // namespace pkv

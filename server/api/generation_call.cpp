@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "kernels/status_macros.h"
+#include "server/api/deadline_check.h"
 #include "server/api/engine_errors.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
@@ -52,7 +53,7 @@ void GenerationCall::start(uint64_t bytes, Reader read) {
 
 // Refuses the call with what `work` comes to. Where there is no memory for that, as soon as there is some.
 void GenerationCall::attempt(absl::FunctionRef<absl::Status()> work) {
-  const absl::Status status = outcome_of(work);
+  const absl::Status status = blame_deadline(outcome_of(work), info_.deadline);
   if (!status.ok()) once_there_is_memory([&] { refuse(status); });
 }
 

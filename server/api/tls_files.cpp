@@ -12,15 +12,18 @@ TlsFiles::TlsFiles(TlsConfig files, TlsPem pem, const Log& log)
 
 void TlsFiles::look() {
   absl::StatusOr<TlsPem> found = read_tls_pem(files_);
-  if (found == seen_) return;
-  const absl::Status good = found.ok() ? check_tls_pem(*found, files_) : found.status();
-  if (good.ok()) {
-    in_force_.set(std::make_shared<const TlsPem>(*found));
-    log_.info("the new TLS files are in force for new connections", {{"cert", files_.cert}});
-  } else {
-    log_.error("the new TLS files are no good, those before stay in force", {{"error", std::string(good.message())}});
+  const bool same = found == seen_;
+  if (same && fault_.ok()) return;
+  // What had a fault is judged again: a certificate may be valid by now.
+  absl::Status fault = found.ok() ? check_tls_pem(*found, files_) : found.status();
+  if (fault.ok()) {
+    if (*found != *in_force_.get()) in_force_.set(std::make_shared<const TlsPem>(*found));
+    log_.info("the TLS files are good and in force for new connections", {{"cert", files_.cert}});
+  } else if (!same || fault != fault_) {
+    log_.error("the new TLS files are no good, those before stay in force", {{"error", std::string(fault.message())}});
   }
   seen_ = std::move(found);
+  fault_ = std::move(fault);
 }
 
 }  // namespace pkv

@@ -20,7 +20,7 @@ class TlsFiles {
   bool wants_client_certificates() const { return !files_.client_ca.empty(); }
 
   // Puts what the files hold in force. Where that is no good, what is in force stays, and the log says what is wrong:
-  // once, until they hold something else. One thread at a time.
+  // once, until they hold something else or are no good for another reason. One thread at a time.
   void look();
 
  private:
@@ -28,6 +28,7 @@ class TlsFiles {
   const Log& log_;
   Latest<TlsPem> in_force_;
   absl::StatusOr<TlsPem> seen_;  // by the last look, good or not
+  absl::Status fault_;           // of that
 };
 
 }  // namespace pkv

@@ -12,6 +12,7 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <new>
 #include <string_view>
 #include <vector>
 
@@ -52,7 +53,16 @@ absl::StatusOr<std::string> read_file(const Named& named) {
   return text;
 }
 
-Text text_of(const std::string& pem) { return {BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size())), BIO_free}; }
+// Null means that OpenSSL found no memory.
+template <typename T>
+T* existing(T* object) {
+  if (object == nullptr) throw std::bad_alloc();
+  return object;
+}
+
+Text text_of(const std::string& pem) {
+  return {existing(BIO_new_mem_buf(pem.data(), static_cast<int>(pem.size()))), BIO_free};
+}
 
 // What OpenSSL has just refused, and why.
 std::string last_error() {
@@ -84,7 +94,7 @@ absl::StatusOr<PrivateKey> parse_private_key(const std::string& pem, const Named
 }
 
 std::string time_text(const ASN1_TIME* time) {
-  const Text text(BIO_new(BIO_s_mem()), BIO_free);
+  const Text text(existing(BIO_new(BIO_s_mem())), BIO_free);
   ASN1_TIME_print(text.get(), time);
   char* begin = nullptr;
   const long size = BIO_get_mem_data(text.get(), &begin);
@@ -93,7 +103,7 @@ std::string time_text(const ASN1_TIME* time) {
 
 // Whether a server may show them here: keys and signatures are long enough.
 bool can_be_shown(const std::vector<Certificate>& chain) {
-  const Context context(SSL_CTX_new(TLS_server_method()), SSL_CTX_free);
+  const Context context(existing(SSL_CTX_new(TLS_server_method())), SSL_CTX_free);
   if (SSL_CTX_use_certificate(context.get(), chain.front().get()) != 1) return false;
   for (size_t i = 1; i < chain.size(); ++i) {
     if (SSL_CTX_add1_chain_cert(context.get(), chain[i].get()) != 1) return false;
@@ -110,6 +120,9 @@ absl::Status check(const TlsPem& pem, const TlsConfig& files) {
   }
   if (const ASN1_TIME* end = X509_get0_notAfter(chain.front().get()); X509_cmp_current_time(end) < 0) {
     return cert.refuse(absl::StrCat("the certificate has expired, on ", time_text(end)));
+  }
+  if (const ASN1_TIME* begin = X509_get0_notBefore(chain.front().get()); X509_cmp_current_time(begin) > 0) {
+    return cert.refuse(absl::StrCat("the certificate is not valid before ", time_text(begin)));
   }
   if (!can_be_shown(chain)) return cert.refuse(absl::StrCat("OpenSSL refuses it: ", last_error()));
   if (files.client_ca.empty()) return absl::OkStatus();

@@ -20,7 +20,7 @@ struct TlsPem {
 // A FieldError about the key of the configuration whose file cannot be read.
 absl::StatusOr<TlsPem> read_tls_pem(const TlsConfig& files);
 // A FieldError about the key whose file, as it was read, is no such PEM file, is only a part of one, is the private key
-// of another certificate, has expired, or is what OpenSSL refuses here (a short key).
+// of another certificate, has expired or is not valid yet, or is what OpenSSL refuses here (a short key).
 absl::Status check_tls_pem(const TlsPem& pem, const TlsConfig& files);
 
 }  // namespace pkv

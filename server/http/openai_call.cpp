@@ -55,7 +55,7 @@ class OpenAiCall final : public GenerationCall {
  private:
   absl::StatusOr<AcceptedRequest> accept(const pyramidkv::v1::GenerateRequest& message, CallInfo& info,
                                          const std::stop_token& stop) {
-    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, accept_request(message, state(), std::nullopt, stop, info));
+    PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, accept_request(message, state(), stop, info));
     if (answer_.stream) return accepted;
     PKV_RETURN_IF_ERROR(
         check_logprob_size(accepted.valid.request(), *accepted.served, state().limits()->max_reply_bytes));

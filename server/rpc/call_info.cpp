@@ -22,21 +22,22 @@ Credentials credentials_of(const grpc::CallbackServerContext& context) {
   return read_authorization({first->second.data(), first->second.size()});
 }
 
+std::optional<absl::Time> deadline_of(const grpc::CallbackServerContext& context) {
+  const std::chrono::system_clock::time_point deadline = context.deadline();
+  // gRPC stands for "none" with the largest time of its own clock, which is short of time_point::max by rounding.
+  if (deadline >= std::chrono::system_clock::time_point::max() - std::chrono::hours(1)) return std::nullopt;
+  return absl::FromChrono(deadline);
+}
+
 }  // namespace
 
 CallInfo describe_call(const grpc::CallbackServerContext& context, std::string_view method) {
   return {.method = method,
           .peer = context.peer(),
           .arrived = absl::Now(),
+          .deadline = deadline_of(context),
           .trace = trace_of(context),
           .credentials = credentials_of(context)};
-}
-
-std::optional<absl::Time> deadline_of(const grpc::CallbackServerContext& context) {
-  const std::chrono::system_clock::time_point deadline = context.deadline();
-  // gRPC stands for "none" with the largest time of its own clock, which is short of time_point::max by rounding.
-  if (deadline >= std::chrono::system_clock::time_point::max() - std::chrono::hours(1)) return std::nullopt;
-  return absl::FromChrono(deadline);
 }
 
 }  // namespace pkv

@@ -1,7 +1,6 @@
 #include "server/rpc/generation_service.h"
 
 #include <functional>
-#include <optional>
 #include <stop_token>
 #include <string>
 #include <utility>
@@ -28,19 +27,18 @@ namespace pb = ::pyramidkv::v1;
 constexpr size_t kShortMessage = 512;
 
 // Makes the request of a generation, on a preparation thread.
-GenerationCall::Reader reader(const grpc::ByteBuffer& buffer, ServerState& state, std::optional<absl::Time> deadline) {
-  return [buffer, &state, deadline](CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
+GenerationCall::Reader reader(const grpc::ByteBuffer& buffer, ServerState& state) {
+  return [buffer, &state](CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
     pb::GenerateRequest message;
     PKV_RETURN_IF_ERROR(parse_message(buffer, message));
-    return accept_request(message, state, deadline, stop, info);
+    return accept_request(message, state, stop, info);
   };
 }
 
 // Of one that is answered in one message.
-GenerationCall::Reader unary_reader(const grpc::ByteBuffer& buffer, ServerState& state,
-                                    std::optional<absl::Time> deadline) {
-  return [read = reader(buffer, state, deadline), &state](
-             CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
+GenerationCall::Reader unary_reader(const grpc::ByteBuffer& buffer, ServerState& state) {
+  return [read = reader(buffer, state), &state](CallInfo& info,
+                                                const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
     PKV_ASSIGN_OR_RETURN(AcceptedRequest accepted, read(info, stop));
     PKV_RETURN_IF_ERROR(
         check_logprob_size(accepted.valid.request(), *accepted.served, state.limits()->max_reply_bytes));
@@ -48,12 +46,11 @@ GenerationCall::Reader unary_reader(const grpc::ByteBuffer& buffer, ServerState&
   };
 }
 
-GenerationCall::Reader comparison_reader(const grpc::ByteBuffer& buffer, ServerState& state,
-                                         std::optional<absl::Time> deadline) {
-  return [buffer, &state, deadline](CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
+GenerationCall::Reader comparison_reader(const grpc::ByteBuffer& buffer, ServerState& state) {
+  return [buffer, &state](CallInfo& info, const std::stop_token& stop) -> absl::StatusOr<AcceptedRequest> {
     pb::CompareRequest message;
     PKV_RETURN_IF_ERROR(parse_message(buffer, message));
-    return accept_comparison(message, state, deadline, stop, info);
+    return accept_comparison(message, state, stop, info);
   };
 }
 
@@ -130,13 +127,13 @@ bool is_short_text(const grpc::ByteBuffer& request) {
 grpc::ServerUnaryReactor* GenerationService::Generate(grpc::CallbackServerContext* context,
                                                       const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return start_unary_call(state_, watch_, describe_call(*context, "Generate"), *context, *response, request->Length(),
-                          unary_reader(*request, state_, deadline_of(*context)));
+                          unary_reader(*request, state_));
 }
 
 grpc::ServerWriteReactor<grpc::ByteBuffer>* GenerationService::GenerateStream(grpc::CallbackServerContext* context,
                                                                               const grpc::ByteBuffer* request) {
   return start_stream_call(state_, watch_, describe_call(*context, "GenerateStream"), *context, request->Length(),
-                           reader(*request, state_, deadline_of(*context)));
+                           reader(*request, state_));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,
@@ -162,7 +159,7 @@ grpc::ServerUnaryReactor* GenerationService::EstimateCache(grpc::CallbackServerC
 grpc::ServerUnaryReactor* GenerationService::Compare(grpc::CallbackServerContext* context,
                                                      const grpc::ByteBuffer* request, grpc::ByteBuffer* response) {
   return start_unary_call(state_, watch_, describe_call(*context, "Compare"), *context, *response, request->Length(),
-                          comparison_reader(*request, state_, deadline_of(*context)));
+                          comparison_reader(*request, state_));
 }
 
 }  // namespace pkv

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "kernels/status_macros.h"
+#include "server/api/deadline_check.h"
 #include "server/api/errors.h"
 #include "server/api/gate.h"
 #include "server/text/cancelled.h"
@@ -56,7 +57,7 @@ class PreparedCall final : public grpc::ServerUnaryReactor {
   }
 
   void finish(absl::Status status) {
-    status_ = std::move(status);
+    status_ = blame_deadline(std::move(status), info_.deadline);
     if (info_.listed != nullptr) info_.listed->enter(CallPhase::kDelivering);
     if (!status_.ok() || response_.Length() <= kSmallReply) place_.leave();
     if (info_.key != nullptr) info_.key->release();  // before the caller hears of the end, and may call again

@@ -13,7 +13,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const absl::StatusOr<pkv::OpenAiRequest> request = pkv::read_openai_request(body, endpoint);
   if (!request.ok()) return 0;
   pkv::CallInfo info;
-  const auto accepted = pkv::accept_request(request->message, pkv::test::served_state(), std::nullopt, {}, info);
+  const auto accepted = pkv::accept_request(request->message, pkv::test::served_state(), {}, info);
   if (!accepted.ok()) (void)pkv::about_openai_field(accepted.status(), endpoint);
   return 0;
 }

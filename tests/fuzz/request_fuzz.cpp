@@ -28,9 +28,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const uint8_t kind = *data++ % 3;
   --size;
   if (kind == 0) {
-    (void)pkv::accept_request(read<pb::GenerateRequest>(data, size), state, std::nullopt, {}, info);
+    (void)pkv::accept_request(read<pb::GenerateRequest>(data, size), state, {}, info);
   } else if (kind == 1) {
-    (void)pkv::accept_comparison(read<pb::CompareRequest>(data, size), state, std::nullopt, {}, info);
+    (void)pkv::accept_comparison(read<pb::CompareRequest>(data, size), state, {}, info);
   } else {
     pb::EstimateCacheResponse response;
     (void)pkv::estimate_cache(read<pb::EstimateCacheRequest>(data, size), *state.model(), *state.policies(), response);

@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <filesystem>
 #include <fstream>
 #include <iterator>
@@ -68,7 +67,7 @@ class TlsTest : public ServerTest {
     return static_cast<bool>(caller.generate(request("hello", 2)));
   }
 
-  // At once, as the runbook says.
+  // At once, as docs/security.md says.
   static void replace(const test::TempFile& file, const std::string& text) {
     const std::string next = file.path() + ".next";
     std::ofstream(next) << text;
@@ -260,15 +259,11 @@ TEST_F(HttpsTest, ANewClientAuthorityTakesEffectWithoutAStart) {
   EXPECT_FALSE(lets_in(authority_));
 }
 
-TEST_F(HttpsTest, FilesThatAreNoGoodAreToldOnceForBothPortsAndTheOldOnesStay) {
+TEST_F(HttpsTest, FilesThatAreNoGoodAreToldAndTheOldOnesStayOnBothPorts) {
   start_https();
-  const auto served = [&] { return curl(trust(), url("/v1/models")).second == 0 && lets_in(trusting(authority_)); };
-  std::string told;
-  for (const char* bad : {"no certificate", "still none"}) {
-    told += refusal_of(cert_, bad);
-    EXPECT_TRUE(served());
-  }
-  EXPECT_EQ(std::ranges::count(told, '\n'), 2) << told;
+  EXPECT_THAT(refusal_of(cert_, "no certificate"), HasSubstr(cert_.path()));
+  EXPECT_EQ(curl(trust(), url("/v1/models")).second, 0);
+  EXPECT_TRUE(lets_in(trusting(authority_)));
 }
 
 TEST_F(HttpsTest, WithAClientAuthorityClientsNeedACertificateOfIt) {

@@ -35,14 +35,14 @@ void add_extension(X509& certificate, X509& issuer, int kind, const char* value)
 }
 
 // Without extensions and signature.
-std::shared_ptr<X509> make_certificate(const std::string& name, EVP_PKEY& key, long seconds) {
+std::shared_ptr<X509> make_certificate(const std::string& name, EVP_PKEY& key, long begin, long end) {
   std::shared_ptr<X509> certificate(X509_new(), X509_free);
   X509_set_version(certificate.get(), 2);  // which is version 3
   uint32_t number = 0;
   RAND_bytes(reinterpret_cast<unsigned char*>(&number), sizeof(number));
   ASN1_INTEGER_set_uint64(X509_get_serialNumber(certificate.get()), number);
-  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -kHour);
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), seconds);
+  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), begin);
+  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), end);
   X509_NAME_add_entry_by_txt(X509_get_subject_name(certificate.get()), "CN", MBSTRING_UTF8,
                              reinterpret_cast<const unsigned char*>(name.c_str()), -1, -1, 0);
   X509_set_pubkey(certificate.get(), &key);
@@ -55,22 +55,25 @@ std::string certificate_pem(X509& certificate) {
 
 }  // namespace
 
-Authority::Authority(const std::string& name) : key_(make_key()), certificate_(make_certificate(name, *key_, kHour)) {
+Authority::Authority(const std::string& name)
+    : key_(make_key()), certificate_(make_certificate(name, *key_, -kHour, kHour)) {
   X509_set_issuer_name(certificate_.get(), X509_get_subject_name(certificate_.get()));
   add_extension(*certificate_, *certificate_, NID_basic_constraints, "critical,CA:TRUE");
   X509_sign(certificate_.get(), key_.get(), EVP_sha256());
   pem_ = certificate_pem(*certificate_);
 }
 
-Identity Authority::issue(const std::string& name, long seconds) const { return sign(name, *make_key(), seconds); }
+Identity Authority::issue(const std::string& name, long end, long begin) const {
+  return sign(name, *make_key(), begin, end);
+}
 
 Identity Authority::issue_short(const std::string& name) const {
   const std::shared_ptr<EVP_PKEY> key(EVP_RSA_gen(1024), EVP_PKEY_free);
-  return sign(name, *key, kHour);
+  return sign(name, *key, -kHour, kHour);
 }
 
-Identity Authority::sign(const std::string& name, EVP_PKEY& key, long seconds) const {
-  const std::shared_ptr<X509> certificate = make_certificate(name, key, seconds);
+Identity Authority::sign(const std::string& name, EVP_PKEY& key, long begin, long end) const {
+  const std::shared_ptr<X509> certificate = make_certificate(name, key, begin, end);
   X509_set_issuer_name(certificate.get(), X509_get_subject_name(certificate_.get()));
   add_extension(*certificate, *certificate_, NID_subject_alt_name, "IP:127.0.0.1");
   X509_sign(certificate.get(), key_.get(), EVP_sha256());

@@ -20,13 +20,13 @@ class Authority {
   explicit Authority(const std::string& name);
   // Its own, which those who trust it need.
   const std::string& certificate() const { return pem_; }
-  // Good from an hour ago for so many seconds from now; negative: it has expired.
-  Identity issue(const std::string& name, long seconds = 3600) const;
+  // Good from `begin` to `end`, in seconds from now.
+  Identity issue(const std::string& name, long end = 3600, long begin = -3600) const;
   // With a key that is too short for OpenSSL.
   Identity issue_short(const std::string& name) const;
 
  private:
-  Identity sign(const std::string& name, evp_pkey_st& key, long seconds) const;
+  Identity sign(const std::string& name, evp_pkey_st& key, long begin, long end) const;
 
   std::shared_ptr<evp_pkey_st> key_;
   std::shared_ptr<x509_st> certificate_;

@@ -45,7 +45,7 @@ class HoldingEngine : public StillEngine {
 
 class WatchedCall final : public GenerationCall {
  public:
-  WatchedCall(ServerState& state, bool whole) : GenerationCall(state, {}) {
+  WatchedCall(ServerState& state, bool whole, CallInfo info = {}) : GenerationCall(state, std::move(info)) {
     if (whole) answer_whole();
   }
   // Lets the message go that is under way, and all after it.
@@ -115,7 +115,9 @@ class CallTest : public ApiTest {
     state_ = std::make_unique<ServerState>(*PolicyCatalog::create(policies(), KvDtype::kF16), log_, 7, limits);
     state_->publish(&served_);
   }
-  std::shared_ptr<WatchedCall> make_call(bool whole = true) { return std::make_shared<WatchedCall>(*state_, whole); }
+  std::shared_ptr<WatchedCall> make_call(bool whole = true, CallInfo info = {}) {
+    return std::make_shared<WatchedCall>(*state_, whole, std::move(info));
+  }
   // A request for nothing in particular.
   absl::StatusOr<AcceptedRequest> read() {
     ++reads_;

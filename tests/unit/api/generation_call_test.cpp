@@ -199,6 +199,15 @@ TEST_F(GenerationCallTest, OneThatIsCancelledWhileItIsReadEnds) {
   EXPECT_TRUE(holding_.sinks.empty());
 }
 
+TEST_F(GenerationCallTest, OneThatIsCancelledBehindItsDeadlineEndsForTheDeadline) {
+  const auto call = make_call(/*whole=*/true, {.deadline = absl::Now()});
+  call->start(1, [&](CallInfo&, const std::stop_token&) {
+    call->cancel();
+    return read();
+  });
+  EXPECT_TRUE(absl::IsDeadlineExceeded(call->wait_for_error()));
+}
+
 TEST_F(GenerationCallTest, WhoReadsTooSlowlyIsCutOffAlone) {
   const auto slow = start(1, /*whole=*/false);
   const std::shared_ptr<TokenSink> sink = holding_.wait_for_sink(0);

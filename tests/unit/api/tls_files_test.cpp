@@ -6,6 +6,8 @@
 #include <cstdio>
 #include <fstream>
 
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "tests/support/certificates.h"
 #include "tests/support/gguf_writer.h"
 
@@ -65,6 +67,8 @@ TEST_F(TlsFilesTest, CertificatesThatAreNoGood) {
   expect_refused(cert + "certificate 2 cannot be read: ");
   put(authority_.issue("server", -60));
   expect_refused(cert + "the certificate has expired");
+  put(authority_.issue("server", 3600, 60));
+  expect_refused(cert + "the certificate is not valid before");
   put(authority_.issue_short("server"));
   expect_refused(cert + "OpenSSL refuses it: ee key too small");
   put(key_, first_.private_key);
@@ -72,6 +76,17 @@ TEST_F(TlsFilesTest, CertificatesThatAreNoGood) {
   expect_refused(cert + "OpenSSL refuses it: ca key too small");
   std::remove(cert_.path().c_str());
   expect_refused(cert + "cannot be read: No such file");
+}
+
+TEST_F(TlsFilesTest, ACertificateIsInForceOnceItIsValid) {
+  const test::Identity next = authority_.issue("server", 3600, 2);
+  put(next);
+  const absl::Time patience = absl::Now() + absl::Minutes(1);
+  while (tls_.pem()->cert != next.certificate && absl::Now() < patience) {
+    absl::SleepFor(absl::Milliseconds(50));
+    tls_.look();
+  }
+  EXPECT_EQ(tls_.pem()->cert, next.certificate);
 }
 
 TEST_F(TlsFilesTest, KeysThatAreNoGood) {
@@ -91,8 +106,10 @@ TEST_F(TlsFilesTest, TheSameFaultIsToldAgainAfterGoodFiles) {
   for (int time = 0; time < 2; ++time) {
     put(cert_, "no certificate");
     expect_refused("holds no certificate in PEM");
+    const std::shared_ptr<const TlsPem> before = tls_.pem();
     put(first_);
     EXPECT_THAT(look(), IsEmpty());
+    EXPECT_EQ(tls_.pem(), before);  // which they are
   }
 }
 

@@ -69,7 +69,7 @@ TEST_F(StallWatchTest, TellsWhichCallsAreBesideTheEngine) {
   entry->enter(CallPhase::kEngine);
   EXPECT_THAT(look(absl::Hours(1)), HasSubstr("request_id=three peer=ipv4:1 phase=engine"));  // it has not told of it
   look(absl::ZeroDuration());
-  engine_.last.time = absl::Now();
+  engine_.last.time = absl::Now() + absl::Seconds(1);
   engine_.last.requests = {{.id = "three"}};
   EXPECT_THAT(look(absl::Hours(1)), Not(HasSubstr("Generate")));
   look(absl::ZeroDuration());
@@ -88,6 +88,7 @@ TEST_F(StallWatchTest, CallsMayShareAnId) {
   }
   for (CallRegistry::Entry* entry : {&entries.back(), &*std::next(entries.begin()), &entries.front()}) {
     entry->enter(CallPhase::kEngine);
+    absl::SleepFor(absl::Milliseconds(1));  // no two at the same time
   }
   engine_.last.time = absl::Now();
   engine_.last.requests = {{.id = "mine"}, {.id = "mine"}};
@@ -97,7 +98,7 @@ TEST_F(StallWatchTest, CallsMayShareAnId) {
 
 // Not even where the one of its id that the engine told of has gone.
 TEST_F(StallWatchTest, ACallThatCameSinceIsNotTakenForAnotherOfItsId) {
-  engine_.last.time = absl::Now();
+  engine_.last.time = absl::Now() - absl::Seconds(1);
   engine_.last.requests = {{.id = "mine"}};
   CallRegistry::Entry entry(calls_, {.method = "Generate", .request_id = "mine", .bytes = 5});
   entry.enter(CallPhase::kEngine);
