@@ -55,6 +55,13 @@ std::string chunk(const std::string& bytes) {
   return bytes.empty() ? std::string() : absl::StrCat(absl::Hex(bytes.size()), "\r\n", bytes, "\r\n");
 }
 
+// Of IPv4 as such, which a listener of both kinds has as ::ffff:1.2.3.4.
+asio::ip::address address_of(const tcp::endpoint& peer) {
+  const asio::ip::address address = peer.address();
+  if (!address.is_v6() || !address.to_v6().is_v4_mapped()) return address;
+  return asio::ip::make_address_v4(asio::ip::v4_mapped, address.to_v6());
+}
+
 }  // namespace
 
 // Hands calls of other threads to the server's, as long as they are about the request that is being answered.
@@ -148,7 +155,7 @@ HttpConnection::HttpConnection(tcp::socket socket, std::shared_ptr<asio::ssl::co
   Error ignored;
   stream_.socket().set_option(tcp::no_delay(true), ignored);
   const tcp::endpoint peer = stream_.socket().remote_endpoint(ignored);
-  peer_ = absl::StrCat(peer.address().to_string(ignored), ":", peer.port());
+  peer_ = absl::StrCat(address_of(peer).to_string(ignored), ":", peer.port());
   network_ = peer_network(*peer.data());
 }
 

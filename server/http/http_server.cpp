@@ -3,6 +3,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <boost/asio/ip/v6_only.hpp>
 #include <boost/asio/post.hpp>
 #include <exception>
 #include <list>
@@ -42,13 +43,9 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
     const size_t colon = listen.rfind(':');
     std::string host = listen.substr(0, colon);
     if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-    error_code error;
-    const auto found = tcp::resolver(context).resolve(host, listen.substr(colon + 1), tcp::resolver::passive, error);
-    if (error) return error;
-    for (const auto& entry : found) {
-      error = open(entry.endpoint());
-      if (!error) break;
-    }
+    const std::string port = listen.substr(colon + 1);
+    error_code error = open(host == "0.0.0.0" ? "::" : host, port);
+    if (error && host == "0.0.0.0") error = open(host, port);  // without IPv6
     return error;
   }
 
@@ -102,10 +99,23 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
   // Goes with what waits for the next connection, which Asio drops where there is no memory for that connection.
   using Waiting = std::unique_ptr<bool, Lower>;
 
+  // On the first address of `host` that can be had.
+  error_code open(const std::string& host, const std::string& port) {
+    error_code error;
+    const auto found = tcp::resolver(context).resolve(host, port, tcp::resolver::passive, error);
+    if (error) return error;
+    for (const auto& entry : found) {
+      error = open(entry.endpoint());
+      if (!error) break;
+    }
+    return error;
+  }
+
   error_code open(const tcp::endpoint& endpoint) {
     error_code error;
     acceptor_.close(error);
     if (acceptor_.open(endpoint.protocol(), error)) return error;
+    if (endpoint.protocol() == tcp::v6()) acceptor_.set_option(asio::ip::v6_only(false), error);  // :: takes IPv4, too
     acceptor_.set_option(asio::socket_base::reuse_address(true), error);
     if (acceptor_.bind(endpoint, error)) return error;
     acceptor_.listen(asio::socket_base::max_listen_connections, error);

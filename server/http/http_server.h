@@ -24,7 +24,7 @@ struct HttpRefusal {
 };
 
 struct HttpServerOptions {
-  std::string listen;  // HOST:PORT, port 0: a free one
+  std::string listen;  // HOST:PORT, port 0: a free one; :: and 0.0.0.0 are all addresses of the machine
   // Further ones take the place of the oldest whose client is not waiting for an answer; where all are, they get a 503.
   size_t max_connections = 64;
   uint32_t max_header_bytes = 8 << 10;

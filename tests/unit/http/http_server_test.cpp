@@ -2,6 +2,9 @@
 #include "server/http/http_server.h"
 
 #include <gmock/gmock.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
@@ -327,6 +330,24 @@ TEST_F(HttpServerTest, AnAddressThatIsTakenSaysSo) {
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_EQ(second.status().message(), "Address already in use");
   EXPECT_FALSE(HttpServer::start({.listen = "203.0.113.1:0"}, ignore).ok());
+}
+
+TEST(HttpServer, AllAddressesAreThoseOfBothKinds) {
+  const HttpHandler tell = [](const HttpRequest& request, const std::shared_ptr<HttpExchange>& exchange) {
+    exchange->respond({.body = request.peer}, [](bool) {});
+  };
+  for (const char* everywhere : {"0.0.0.0:0", "[::]:0"}) {
+    const auto server = HttpServer::start({.listen = everywhere}, tell);
+    if (!server.ok()) continue;  // [::] on a machine without IPv6
+    EXPECT_THAT(test::http_get((*server)->port(), "/"), HasSubstr("\r\n\r\n127.0.0.1:"));
+    const int six = ::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in6 address{.sin6_family = AF_INET6, .sin6_addr = in6addr_loopback};
+    if (::bind(six, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0) {  // the machine has IPv6
+      address.sin6_port = htons(static_cast<uint16_t>((*server)->port()));
+      EXPECT_EQ(::connect(six, reinterpret_cast<const sockaddr*>(&address), sizeof address), 0) << everywhere;
+    }
+    ::close(six);
+  }
 }
 
 }  // namespace
