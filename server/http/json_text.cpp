@@ -12,7 +12,7 @@ namespace pkv {
 namespace {
 
 constexpr int kMaxDepth = 64;
-constexpr size_t kMaxValues = 1 << 20;  // of some 60 bytes each
+constexpr size_t kMaxValues = 1 << 20;  // of up to some 90 bytes each
 
 // A value costs much more memory than its text, and a nested one some stack, so both are counted before anything is
 // parsed.
