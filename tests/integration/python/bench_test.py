@@ -157,7 +157,7 @@ class OneServer(FolderTest):
 
 class TwoServers(FolderTest):
     def test_one_drains_under_load_and_no_request_fails(self):
-        first, second = Server(), Server()
+        first, second = Server("server.drain_seconds=600"), Server()  # however slow the machine
         self.addCleanup(second.stop)
         self.addCleanup(lambda: first.process.poll() is None and first.stop())
         config = self.path("service_config.json", json.dumps(SERVICE_CONFIG))

@@ -51,7 +51,7 @@ class Server:
         self.channel.close()
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        code = self.process.wait(timeout=60)
+        code = self.process.wait(timeout=600)  # a sanitizer is slow to drain
         self.process.stdout.close()
         return code
 
