@@ -16,6 +16,7 @@
 
 #include "absl/time/clock.h"
 #include "server/api/errors.h"
+#include "server/api/listen_address.h"
 #include "server/http/http_connection.h"
 #include "server/http/http_tls.h"
 
@@ -39,13 +40,12 @@ class HttpServer::Listener final : public HttpConnections, public std::enable_sh
 
   error_code open() {
     if (options.tls != nullptr) tls_.emplace(options.tls);
-    const std::string& listen = options.listen;
-    const size_t colon = listen.rfind(':');
-    std::string host = listen.substr(0, colon);
-    if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-    const std::string port = listen.substr(colon + 1);
-    error_code error = open(host == "0.0.0.0" ? "::" : host, port);
-    if (error && host == "0.0.0.0") error = open(host, port);  // without IPv6
+    const ListenAddress address(options.listen);
+    error_code error;
+    for (const std::string& host : address.hosts) {
+      error = open(host, address.port);
+      if (!error) break;
+    }
     return error;
   }
 

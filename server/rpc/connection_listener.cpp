@@ -17,6 +17,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "server/api/listen_address.h"
 #include "server/api/peer_network.h"
 #include "server/rpc/listen_failure.h"
 
@@ -100,13 +101,13 @@ absl::StatusOr<std::vector<int>> listen_on_all(const std::string& host, const st
 absl::StatusOr<std::unique_ptr<ConnectionListener>> ConnectionListener::open(const std::string& key,
                                                                              const std::string& listen,
                                                                              size_t max_connections) {
-  const size_t colon = listen.rfind(':');
-  std::string host = listen.substr(0, colon);
-  if (host.starts_with('[') && host.ends_with(']')) host = host.substr(1, host.size() - 2);
-  const std::string port = listen.substr(colon + 1);
+  const ListenAddress address(listen);
   std::unique_ptr<ConnectionListener> result(new ConnectionListener(max_connections));
-  absl::StatusOr<std::vector<int>> sockets = listen_on_all(host == "0.0.0.0" ? "::" : host, port, key);
-  if (!sockets.ok() && host == "0.0.0.0") sockets = listen_on_all(host, port, key);  // without IPv6
+  absl::StatusOr<std::vector<int>> sockets;
+  for (const std::string& host : address.hosts) {
+    sockets = listen_on_all(host, address.port, key);
+    if (sockets.ok()) break;
+  }
   if (!sockets.ok()) {
     return absl::UnavailableError(absl::StrCat(key, ": ", listen, ": ", std::string(sockets.status().message())));
   }
