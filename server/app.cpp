@@ -3,9 +3,6 @@
 #include <sys/resource.h>
 
 #include <chrono>
-#include <condition_variable>
-#include <mutex>
-#include <new>
 #include <optional>
 #include <random>
 #include <string>
@@ -15,6 +12,7 @@
 #include "absl/time/clock.h"
 #include "kernels/plugin_loader.h"
 #include "kernels/status_macros.h"
+#include "server/api/repeat_every.h"
 #include "server/lane_tables.h"
 #include "server/live_settings.h"
 #include "server/reload.h"
@@ -79,7 +77,9 @@ absl::StatusOr<std::unique_ptr<App>> App::start(const Config& config, const Log&
   app->state_.authenticator().replace(std::move(settings.keys));
   if (tls) {
     app->tls_ = std::make_shared<TlsFiles>(config.server.tls, *std::move(tls), log);
-    app->following_ = std::jthread([self = app.get()](const std::stop_token& stop) { self->follow_tls_files(stop); });
+    app->following_ = std::jthread([files = app->tls_](const std::stop_token& stop) {
+      repeat_every(kTlsInterval, stop, [&files] { files->look(); });
+    });
   }
   PKV_ASSIGN_OR_RETURN(app->rpc_, RpcServer::start({.config = config.server,
                                                     .tls = app->tls_,
@@ -140,18 +140,6 @@ void App::add_digest(const std::stop_token& stop) {
     model_->served().sha256->set(*std::move(digest));
   } else if (!absl::IsCancelled(digest.status())) {
     log_.warn("the model file has no SHA-256", {{"error", std::string(digest.status().message())}});
-  }
-}
-
-void App::follow_tls_files(const std::stop_token& stop) {
-  std::mutex mutex;
-  std::condition_variable_any ended;
-  std::unique_lock lock(mutex);
-  while (!ended.wait_for(lock, stop, kTlsInterval, [&stop] { return stop.stop_requested(); })) {
-    try {
-      tls_->look();
-    } catch (const std::bad_alloc&) {  // the next time
-    }
   }
 }
 

@@ -74,7 +74,6 @@ class App {
   App(const Config& config, const Log& log, const AppOptions& options, PolicyCatalog policies);
   MetricsSnapshot snapshot();
   void add_digest(const std::stop_token& stop);
-  void follow_tls_files(const std::stop_token& stop);
 
   // In the order of making; taken down backwards, the callers' side first.
   Config config_;

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
-#include <new>
 #include <optional>
 #include <set>
 #include <string>
@@ -18,6 +17,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
 #include "server/api/errors.h"
+#include "server/api/repeat_every.h"
 #include "server/rpc/grpc_status.h"
 #include "server/rpc/health_descriptor.h"
 #include "server/rpc/refused_stream.h"
@@ -235,15 +235,7 @@ HealthService::HealthService(HealthChecks checks) : watches_(std::make_shared<Wa
                             }));
   // A stall is nobody's event: it has to be looked for.
   monitor_ = std::jthread([watches = watches_](const std::stop_token& stop) {
-    std::mutex mutex;
-    std::condition_variable_any wake;
-    std::unique_lock lock(mutex);
-    while (!wake.wait_for(lock, stop, kRefreshInterval, [] { return false; }) && !stop.stop_requested()) {
-      try {
-        watches->refresh();
-      } catch (const std::bad_alloc&) {  // the next time
-      }
-    }
+    repeat_every(kRefreshInterval, stop, [&watches] { watches->refresh(); });
   });
 }
 
