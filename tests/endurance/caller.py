@@ -49,9 +49,8 @@ def at_once(count, work):
         return list(pool.map(work, range(count)))
 
 
-# Minutes, for a server under a sanitizer that shares its processors takes that long.
-def eventually(true, seconds=300):
-    end = time.monotonic() + seconds
+def eventually(true):
+    end = time.monotonic() + 300  # a server under a sanitizer that shares its processors takes minutes
     while not true():
         assert time.monotonic() < end, "it does not come to pass"
         time.sleep(0.05)
